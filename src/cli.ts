@@ -1,0 +1,130 @@
+import { readFileSync } from 'node:fs';
+import type { Command, CommandContext, OptionSpec, ProgramName } from './cli/command.js';
+import { HELP_OPTION, tryHelp, VERSION_OPTION } from './cli/command.js';
+import { GetoptError, scanArguments } from './cli/getopt.js';
+import { Output, type OutputStreams } from './cli/output.js';
+import { UsageError } from './errors.js';
+
+/**
+ * What the drop-in claims to be. Barman and others compare the major with the server's and want
+ * it not lower; `pg_receivewal --version` of PostgreSQL prints the same form.
+ */
+const POSTGRESQL_VERSION = '18.0';
+
+/** The commands, each loaded when it is asked for: start-up pays for nothing else. */
+const COMMANDS: Readonly<
+  Record<string, { summary: string; load(): Promise<{ command: Command }> }>
+> = {
+  receive: {
+    summary: 'receive WAL from a server and keep it',
+    load: () => import('./commands/receive.js'),
+  },
+};
+
+const TOP_LEVEL: readonly OptionSpec[] = [VERSION_OPTION, HELP_OPTION];
+
+/**
+ * Runs a command line, given without node and script.
+ * @returns the exit code; errors are printed, never thrown
+ */
+export async function main(argv: string[], programName: ProgramName): Promise<number> {
+  const { stdout, stderr, env } = process;
+  return runCli(argv, programName, { stdout, stderr, env });
+}
+
+/** `main` with its surroundings as arguments. */
+export async function runCli(
+  argv: readonly string[],
+  program: ProgramName,
+  streams: OutputStreams,
+): Promise<number> {
+  const output = new Output(program, streams);
+  const context = { program, output, env: streams.env };
+  try {
+    if (program === 'walkeep') return await runWalkeep(argv, context);
+    return await runCommand(await COMMANDS.receive!.load(), argv, context);
+  } catch (error) {
+    output.report(error);
+    return 1;
+  }
+}
+
+/** What is known before the command is. */
+type ProgramContext = Omit<CommandContext, 'tryHelp'>;
+
+async function runWalkeep(argv: readonly string[], context: ProgramContext): Promise<number> {
+  const hint = tryHelp('walkeep');
+  const [name, ...rest] = argv;
+  if (name === undefined) throw new UsageError('no command specified', { hint });
+  if (name.startsWith('-')) {
+    const wish = scan([name], TOP_LEVEL, hint).options[0]?.name;
+    if (wish === undefined) throw new UsageError('no command specified', { hint });
+    context.output.print(wish === 'version' ? versionLine('walkeep') : await topLevelHelp());
+    return 0;
+  }
+  const entry = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
+  if (!entry) throw new UsageError(`unrecognized command "${name}"`, { hint });
+  return runCommand(await entry.load(), rest, context);
+}
+
+async function topLevelHelp(): Promise<string> {
+  const { programHelp } = await import('./cli/yargs.js');
+  return programHelp(COMMANDS, TOP_LEVEL);
+}
+
+async function runCommand(
+  { command }: { command: Command },
+  argv: readonly string[],
+  context: ProgramContext,
+): Promise<number> {
+  const { program, output } = context;
+  const specs = command.options(program);
+  const name = program === 'walkeep' ? `walkeep ${command.usage.split(' ')[0]}` : program;
+  // As the first argument these win over whatever follows, right or wrong.
+  const first = ['--help', '-?', '--version', '-V'].includes(argv[0] ?? '');
+  const hint = tryHelp(name);
+  const scanned = scan(first ? argv.slice(0, 1) : argv, specs, hint);
+  const wish = scanned.options.find((o) => o.name === 'help' || o.name === 'version')?.name;
+  if (wish === 'version') {
+    output.print(versionLine(program));
+    return 0;
+  }
+  if (wish === 'help') {
+    output.print(await helpOf(command, specs, program));
+    return 0;
+  }
+  const { optionValues } = await import('./cli/yargs.js');
+  return command.run(optionValues(scanned, specs), scanned.operands, { ...context, tryHelp: hint });
+}
+
+/** scanArguments with a hint on its own complaints; an option's `check` speaks for itself. */
+function scan(argv: readonly string[], specs: readonly OptionSpec[], hint: string) {
+  try {
+    return scanArguments(argv, specs);
+  } catch (error) {
+    throw error instanceof GetoptError ? new GetoptError(error.message, { hint }) : error;
+  }
+}
+
+async function helpOf(
+  command: Command,
+  specs: readonly OptionSpec[],
+  program: ProgramName,
+): Promise<string> {
+  if (program === 'walkeep') return (await import('./cli/yargs.js')).commandHelp(command, specs);
+  const { renderHelp } = await import('./cli/help.js');
+  return renderHelp(specs, {
+    intro: `pg_receivewal streams a PostgreSQL server's write-ahead log into files.`,
+    usage: 'pg_receivewal [OPTION]...',
+    closing: 'This is walkeep under the name of the PostgreSQL tool that it stands in for.',
+  });
+}
+
+function versionLine(program: ProgramName): string {
+  const { version } = JSON.parse(
+    readFileSync(new URL('../package.json', import.meta.url), 'utf8'),
+  ) as { version: string };
+  return program === 'walkeep'
+    ? `walkeep ${version}`
+    : `pg_receivewal (PostgreSQL) ${POSTGRESQL_VERSION} (walkeep ${version})`;
+}

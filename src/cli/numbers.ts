@@ -1,0 +1,27 @@
+import { UsageError } from '../errors.js';
+
+/** C's INT_MAX, the bound of option values that upstream holds in an int. */
+export const INT_MAX = 2_147_483_647;
+
+/**
+ * The whole text as C's strtol(…, 10) reads it: leading blanks and a sign are allowed.
+ * Undefined when no digits are found or something follows them.
+ */
+export function strtol(text: string): number | undefined {
+  return /^[ \t\n\v\f\r]*[+-]?[0-9]+$/.test(text) ? Number(text) : undefined;
+}
+
+/**
+ * An integer option value by the rules and with the messages of PostgreSQL's option_parse_int
+ * (src/fe_utils/option_utils.c): trailing blanks pass, and an empty text is 0.
+ * @throws UsageError
+ */
+export function parseIntOption(text: string, option: string, min: number, max: number): number {
+  const trimmed = text.replace(/[ \t\n\v\f\r]+$/, '');
+  const value = trimmed === '' ? 0 : strtol(trimmed);
+  if (value === undefined) throw new UsageError(`invalid value "${text}" for option ${option}`);
+  if (value < min || value > max) {
+    throw new UsageError(`${option} must be in range ${min}..${max}`);
+  }
+  return value;
+}

@@ -1,0 +1,123 @@
+import type { Writable } from 'node:stream';
+import { WalkeepError } from '../errors.js';
+import type { ProgramName } from './command.js';
+import { GetoptError } from './getopt.js';
+
+/** Where a run prints and what decides how. */
+export interface OutputStreams {
+  stdout: Writable;
+  stderr: Writable & { isTTY?: boolean; columns?: number };
+  env: NodeJS.ProcessEnv;
+}
+
+type Part = 'error' | 'warning' | 'detail' | 'hint';
+
+/** Colours of the parts when PG_COLORS does not say: PostgreSQL docs, "Color Support". */
+const DEFAULT_COLORS = 'error=01;31:warning=01;35:note=01;36:locus=01';
+
+/**
+ * Prints messages as PostgreSQL's frontend programs do (src/common/logging.c):
+ * `PROGRAM: message` for information, otherwise `PROGRAM: error: message` and its kin, on stderr.
+ */
+export class Output {
+  readonly #program: ProgramName;
+  readonly #streams: OutputStreams;
+  readonly #colors: ReadonlyMap<string, string>;
+  #statusShown = false;
+
+  constructor(program: ProgramName, streams: OutputStreams) {
+    this.#program = program;
+    this.#streams = streams;
+    this.#colors = colors(streams);
+    // A reader that went away must not turn a finished stop into a crash (EPIPE).
+    for (const stream of [streams.stdout, streams.stderr]) stream.on('error', () => {});
+  }
+
+  /** The result of a command, on stdout. */
+  print(text: string): void {
+    this.#streams.stdout.write(text.endsWith('\n') ? text : `${text}\n`);
+  }
+
+  info(message: string): void {
+    this.#log(undefined, message);
+  }
+
+  warning(message: string, hint?: string): void {
+    this.#log('warning', message);
+    if (hint !== undefined) this.hint(hint);
+  }
+
+  error(message: string): void {
+    this.#log('error', message);
+  }
+
+  hint(message: string): void {
+    this.#log('hint', message);
+  }
+
+  /** An error with its detail and hint; of one that is no WalkeepError (a bug) one line. */
+  report(error: unknown): void {
+    const { message, detail, hint } = describe(error);
+    this.#log(error instanceof GetoptError ? undefined : 'error', message);
+    if (detail !== undefined) this.#log('detail', detail);
+    if (hint !== undefined) this.hint(hint);
+    if (this.#streams.env.WALKEEP_DEBUG === '1' && error instanceof Error) {
+      this.#streams.stderr.write(`${stackOf(error)}\n`);
+    }
+  }
+
+  /** Whether stderr is a terminal that can show a live line. */
+  get live(): boolean {
+    return this.#streams.stderr.isTTY === true;
+  }
+
+  /** Shows or replaces the live line; the next message clears it. */
+  status(line: string): void {
+    const width = (this.#streams.stderr.columns || 80) - 1;
+    this.#streams.stderr.write(`\r\x1b[K${line.slice(0, width)}`);
+    this.#statusShown = true;
+  }
+
+  clearStatus(): void {
+    if (this.#statusShown) this.#streams.stderr.write('\r\x1b[K');
+    this.#statusShown = false;
+  }
+
+  #log(part: Part | undefined, message: string): void {
+    this.clearStatus();
+    const locus = this.#paint('locus', `${this.#program}: `);
+    const key = part === 'detail' || part === 'hint' ? 'note' : part;
+    const label = key === undefined ? '' : this.#paint(key, `${part}: `);
+    this.#streams.stderr.write(`${locus}${label}${message.replace(/\n$/, '')}\n`);
+  }
+
+  #paint(key: string, text: string): string {
+    const sgr = this.#colors.get(key);
+    return sgr === undefined ? text : `\x1b[${sgr}m${text}\x1b[0m`;
+  }
+}
+
+function colors({ env, stderr }: OutputStreams): ReadonlyMap<string, string> {
+  const wanted = env.PG_COLOR === 'always' || (env.PG_COLOR === 'auto' && stderr.isTTY === true);
+  if (!wanted) return new Map();
+  const entries = (env.PG_COLORS ?? DEFAULT_COLORS).split(':').map((e) => e.split('='));
+  return new Map(entries.flatMap(([key, sgr]) => (key && sgr ? [[key, sgr]] : [])));
+}
+
+function describe(error: unknown): { message: string; detail?: string; hint?: string } {
+  if (error instanceof WalkeepError) {
+    const { message, detail, hint } = error;
+    return {
+      message,
+      ...(detail === undefined ? {} : { detail }),
+      ...(hint === undefined ? {} : { hint }),
+    };
+  }
+  const text = error instanceof Error ? error.message || error.name : String(error);
+  return { message: text.split('\n')[0] ?? '' };
+}
+
+function stackOf(error: Error): string {
+  const own = error.stack ?? String(error);
+  return error.cause instanceof Error ? `${own}\ncaused by ${stackOf(error.cause)}` : own;
+}

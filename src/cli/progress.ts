@@ -1,0 +1,49 @@
+import type { ReceiverEvents } from '../receiver/options.js';
+import { formatLsn } from '../wal/lsn.js';
+
+type Positions = ReceiverEvents['progress'][0];
+
+/** Turns the receiver's positions into a line: where it is, how fast, how far behind. */
+export class ProgressMeter {
+  #positions: Positions | undefined;
+  #segments = 0;
+  #last: { received: bigint; at: number } | undefined;
+
+  segment(): void {
+    this.#segments += 1;
+  }
+
+  positions(positions: Positions): void {
+    this.#positions = positions;
+  }
+
+  /** The line at `now` (milliseconds); the rate is of the time since the line before. */
+  line(now: number): string | undefined {
+    if (this.#positions === undefined) return undefined;
+    const { received, flushed, serverEnd, timeline } = this.#positions;
+    const last = this.#last;
+    this.#last = { received, at: now };
+    // Every stream begins at the start of a segment: a step back is a reconnect, not a rate.
+    const bytes = last === undefined || received < last.received ? 0n : received - last.received;
+    const seconds = last === undefined ? 0 : (now - last.at) / 1000;
+    const rate = seconds > 0 ? Number(bytes) / seconds : 0;
+    const lag = serverEnd > received ? Number(serverEnd - received) : 0;
+    const segments = `${this.#segments} segment${this.#segments === 1 ? '' : 's'}`;
+    return (
+      `${formatLsn(received)} (timeline ${timeline}), flushed ${formatLsn(flushed)}, ` +
+      `${formatBytes(rate)}/s, lag ${formatBytes(lag)}, ${segments}`
+    );
+  }
+}
+
+/** `0 B`, `12.3 MB`: decimal units, one digit. */
+export function formatBytes(bytes: number): string {
+  const units = ['B', 'kB', 'MB', 'GB', 'TB'];
+  let value = bytes;
+  let unit = 0;
+  while (value >= 999.95 && unit < units.length - 1) {
+    value /= 1000;
+    unit += 1;
+  }
+  return `${unit === 0 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`;
+}

@@ -1,0 +1,121 @@
+import { opendir } from 'node:fs/promises';
+import { getSystemErrorMap } from 'node:util';
+import { StorageError, UsageError } from '../errors.js';
+import type { CompressionOption } from '../receiver/options.js';
+import type { Lsn } from '../wal/lsn.js';
+import type { OptionValues } from './command.js';
+import { parseCompression } from './compression.js';
+import { parseEndPosition, parseReceiveTimeout, parseStatusInterval } from './receive-spec.js';
+
+/** What the command line of `receive` asks for, checked. Times are milliseconds. */
+export interface ReceiveArguments {
+  action: 'stream' | 'create-slot' | 'drop-slot';
+  /** Empty for the slot actions, which need none. */
+  directory: string;
+  slot: string | undefined;
+  slotMayExist: boolean;
+  ensureSlot: boolean;
+  endLsn: Lsn | undefined;
+  statusInterval: number;
+  receiveTimeout: number | undefined;
+  compression: CompressionOption;
+  synchronous: boolean;
+  sync: boolean;
+  loop: boolean;
+  acceptGap: boolean;
+  progress: boolean;
+  verbose: boolean;
+  connection: { conninfo?: string; host?: string; port?: string; user?: string };
+  password: 'ask' | 'never' | 'when-needed';
+}
+
+/**
+ * Checks the options together, in upstream's order and with its messages (pg_receivewal.c,
+ * main). @throws UsageError
+ */
+export function receiveArguments(
+  values: OptionValues,
+  operands: readonly string[],
+  tryHelp: string,
+): ReceiveArguments {
+  const given = (name: string): boolean => values[name] === true;
+  const text = (name: string): string | undefined => {
+    const value = values[name];
+    return typeof value === 'string' ? value : undefined;
+  };
+  const misuse = (message: string): UsageError => new UsageError(message, { hint: tryHelp });
+
+  const create = given('create-slot');
+  const drop = given('drop-slot');
+  const slot = text('slot');
+  const directory = text('directory');
+  if (operands.length > 0) {
+    throw misuse(`too many command-line arguments (first is "${operands[0]}")`);
+  }
+  if (create && drop) throw misuse('cannot use --create-slot together with --drop-slot');
+  const slotUser = drop ? 'drop-slot' : create ? 'create-slot' : undefined;
+  const needsSlot = slotUser ?? (given('ensure-slot') ? 'ensure-slot' : undefined);
+  if (needsSlot !== undefined && slot === undefined) {
+    throw misuse(`--${needsSlot} needs a slot to be specified using --slot`);
+  }
+  if (given('synchronous') && given('no-sync')) {
+    throw misuse('cannot use --synchronous together with --no-sync');
+  }
+  if (directory === undefined && slotUser === undefined) {
+    throw misuse('no target directory specified');
+  }
+  const endpos = text('endpos');
+  const timeout = text('receive-timeout');
+  return {
+    action: slotUser ?? 'stream',
+    directory: directory ?? '',
+    slot,
+    slotMayExist: given('if-not-exists'),
+    ensureSlot: given('ensure-slot'),
+    endLsn: endpos === undefined ? undefined : parseEndPosition(endpos),
+    statusInterval: parseStatusInterval(text('status-interval') ?? '10') * 1000,
+    receiveTimeout: timeout === undefined ? undefined : parseReceiveTimeout(timeout) * 1000,
+    compression: parseCompression(text('compress') ?? 'none'),
+    synchronous: given('synchronous'),
+    sync: !given('no-sync'),
+    loop: !given('no-loop'),
+    acceptGap: given('accept-gap'),
+    progress: given('progress'),
+    verbose: given('verbose'),
+    connection: {
+      ...named('conninfo', text('dbname')),
+      ...named('host', text('host')),
+      ...named('port', text('port')),
+      ...named('user', text('username')),
+    },
+    password: passwordUse(values),
+  };
+}
+
+function named<K extends string>(key: K, value: string | undefined): { [P in K]?: string } {
+  return value === undefined ? {} : ({ [key]: value } as { [P in K]?: string });
+}
+
+/** `-W` wins over `-w`: asking is what both given together can only mean to a person. */
+function passwordUse(values: OptionValues): ReceiveArguments['password'] {
+  if (values.password === true) return 'ask';
+  return values['no-password'] === true ? 'never' : 'when-needed';
+}
+
+/** @throws StorageError unless the directory can be opened, in the C library's words. */
+export async function checkDirectory(path: string): Promise<void> {
+  try {
+    const dir = await opendir(path);
+    await dir.close();
+  } catch (cause) {
+    const why = systemMessage(cause);
+    throw new StorageError(`could not open directory "${path}": ${why}`, { path, cause });
+  }
+}
+
+/** What `%m` prints for an errno: libuv's texts are strerror's without the capital letter. */
+function systemMessage(error: unknown): string {
+  const { errno, message } = error as NodeJS.ErrnoException;
+  const text = errno === undefined ? undefined : getSystemErrorMap().get(errno)?.[1];
+  return text === undefined ? message : text.charAt(0).toUpperCase() + text.slice(1);
+}

@@ -1,0 +1,185 @@
+import { UsageError } from '../errors.js';
+import { INVALID_LSN, type Lsn, parseLsn } from '../wal/lsn.js';
+import { HELP_OPTION, type OptionSpec, type ProgramName, VERSION_OPTION } from './command.js';
+import { INT_MAX, parseIntOption } from './numbers.js';
+
+/** Seconds that still fit an int as milliseconds, upstream's bound for `-s`. */
+const MAX_SECONDS = Math.floor(INT_MAX / 1000);
+
+/** `-s`. @throws UsageError */
+export function parseStatusInterval(text: string): number {
+  return parseIntOption(text, '-s/--status-interval', 0, MAX_SECONDS);
+}
+
+/** `--receive-timeout`. @throws UsageError */
+export function parseReceiveTimeout(text: string): number {
+  return parseIntOption(text, '--receive-timeout', 0, MAX_SECONDS);
+}
+
+/** `-E`; undefined for 0/0, which is no position. @throws UsageError */
+export function parseEndPosition(text: string): Lsn | undefined {
+  try {
+    const lsn = parseLsn(text.trim());
+    return lsn === INVALID_LSN ? undefined : lsn;
+  } catch (cause) {
+    throw new UsageError(`could not parse end position "${text}"`, { cause });
+  }
+}
+
+const OPTIONS = 'Options:';
+const SAFETY = 'Safety:';
+const CONNECTION = 'Connection options:';
+const ACTIONS = 'Optional actions:';
+
+/** In the order of the help. `walkeepOnly`: unknown under pg_receivewal's name. */
+const TABLE: readonly (OptionSpec & { walkeepOnly?: true })[] = [
+  {
+    long: 'directory',
+    short: 'D',
+    argument: 'DIR',
+    group: OPTIONS,
+    help: 'existing directory that takes the WAL files',
+  },
+  {
+    long: 'slot',
+    short: 'S',
+    argument: 'SLOTNAME',
+    group: OPTIONS,
+    help: 'physical replication slot to use',
+  },
+  {
+    long: 'endpos',
+    short: 'E',
+    argument: 'LSN',
+    group: OPTIONS,
+    help: 'exit once WAL beyond this position has come in',
+    check: parseEndPosition,
+  },
+  {
+    long: 'status-interval',
+    short: 's',
+    argument: 'SECS',
+    group: OPTIONS,
+    help: 'time between status replies; 0: only when asked',
+    default: '10',
+    check: parseStatusInterval,
+  },
+  {
+    long: 'compress',
+    short: 'Z',
+    argument: 'METHOD[:DETAIL]',
+    group: OPTIONS,
+    help: 'none, gzip[:1-9] or lz4; a bare level means gzip',
+  },
+  {
+    long: 'no-loop',
+    short: 'n',
+    group: OPTIONS,
+    help: 'exit on a lost connection, do not reconnect',
+  },
+  {
+    long: 'progress',
+    group: OPTIONS,
+    help: 'show position, rate and lag while receiving',
+    walkeepOnly: true,
+  },
+  {
+    long: 'verbose',
+    short: 'v',
+    group: OPTIONS,
+    help: 'tell about segments, timelines and stops',
+  },
+  VERSION_OPTION,
+  HELP_OPTION,
+  {
+    long: 'synchronous',
+    group: SAFETY,
+    help: 'flush and report WAL as soon as it is written',
+  },
+  {
+    long: 'no-sync',
+    group: SAFETY,
+    help: 'never wait for the disk; a crash can lose WAL',
+  },
+  {
+    long: 'accept-gap',
+    group: SAFETY,
+    help: 'start although WAL before it is missing; recorded',
+    walkeepOnly: true,
+  },
+  {
+    long: 'ensure-slot',
+    group: SAFETY,
+    help: 'create the slot if the server lacks it (failover)',
+    walkeepOnly: true,
+  },
+  {
+    long: 'dbname',
+    short: 'd',
+    argument: 'CONNSTR',
+    group: CONNECTION,
+    help: 'connection string or URI',
+  },
+  {
+    long: 'host',
+    short: 'h',
+    argument: 'HOSTNAME',
+    group: CONNECTION,
+    help: 'server host or socket directory',
+  },
+  {
+    long: 'port',
+    short: 'p',
+    argument: 'PORT',
+    group: CONNECTION,
+    help: 'server port number',
+  },
+  {
+    long: 'username',
+    short: 'U',
+    argument: 'NAME',
+    group: CONNECTION,
+    help: 'connect as this user',
+  },
+  {
+    long: 'no-password',
+    short: 'w',
+    group: CONNECTION,
+    help: 'never ask for a password',
+  },
+  {
+    long: 'password',
+    short: 'W',
+    group: CONNECTION,
+    help: 'ask for a password before connecting',
+  },
+  {
+    long: 'receive-timeout',
+    argument: 'SECS',
+    group: CONNECTION,
+    help: 'probe the server after this silence; 0: never',
+    default: '30',
+    check: parseReceiveTimeout,
+    walkeepOnly: true,
+  },
+  {
+    long: 'create-slot',
+    group: ACTIONS,
+    help: 'create the slot that --slot names, then exit',
+  },
+  {
+    long: 'drop-slot',
+    group: ACTIONS,
+    help: 'drop the slot that --slot names, then exit',
+  },
+  {
+    long: 'if-not-exists',
+    group: ACTIONS,
+    help: 'no error from --create-slot if the slot exists',
+  },
+];
+
+/** The options of `receive`: what pg_receivewal takes, and under walkeep's name some more. */
+export function receiveOptions(program: ProgramName): readonly OptionSpec[] {
+  return program === 'walkeep' ? TABLE : TABLE.filter((spec) => !spec.walkeepOnly);
+}

@@ -1,0 +1,98 @@
+import type { EventEmitter } from 'node:events';
+import type { ReceiverEvents } from '../receiver/options.js';
+import { formatLsn } from '../wal/lsn.js';
+import type { Output } from './output.js';
+import { ProgressMeter } from './progress.js';
+
+/** How often the live line is redrawn, and how often a line is logged where there is none. */
+const REDRAW = 500;
+const LOG_EVERY = 10_000;
+
+export interface ReportOptions {
+  verbose: boolean;
+  progress: boolean;
+}
+
+/** What the events said, for the end of the run. */
+export interface Report {
+  /** True once any connection was made. */
+  connected(): boolean;
+  /** True for an error that has been printed. */
+  printed(error: unknown): boolean;
+  /** Takes the live line away. */
+  end(): void;
+}
+
+/** Prints a receiver's events with pg_receivewal's messages (pg_receivewal.c, receivelog.c). */
+export function reportEvents(
+  receiver: EventEmitter<ReceiverEvents>,
+  output: Output,
+  { verbose, progress }: ReportOptions,
+): Report {
+  const printed = new WeakSet<object>();
+  let connected = false;
+
+  receiver.on('connect', () => {
+    connected = true;
+  });
+  receiver.on('partial', ({ file }) => {
+    output.info(`not renaming "${file}", segment is not complete`);
+  });
+  receiver.on('warning', ({ message, hint }) => output.warning(message, hint));
+  receiver.on('disconnect', ({ error, retryIn }) => {
+    output.report(error);
+    printed.add(error);
+    if (retryIn !== undefined) {
+      output.info(`disconnected; waiting ${formatSeconds(retryIn)} to try again`);
+    }
+  });
+  if (verbose) reportVerbose(receiver, output);
+  const end = progress ? reportProgress(receiver, output) : () => {};
+
+  return {
+    connected: () => connected,
+    printed: (error) => typeof error === 'object' && error !== null && printed.has(error),
+    end,
+  };
+}
+
+function reportVerbose(receiver: EventEmitter<ReceiverEvents>, output: Output): void {
+  const at = ({ lsn, timeline }: { lsn: bigint; timeline: number }) =>
+    `at ${formatLsn(lsn)} (timeline ${timeline})`;
+  receiver.on('start', (position) => output.info(`starting log streaming ${at(position)}`));
+  receiver.on('segment', (position) => output.info(`finished segment ${at(position)}`));
+  receiver.on('timeline', ({ timeline, lsn }) => {
+    output.info(`switched to timeline ${timeline} at ${formatLsn(lsn)}`);
+  });
+  receiver.on('stop', ({ reason, ...position }) => {
+    output.info(
+      reason === 'endpos'
+        ? `stopped log streaming ${at(position)}`
+        : 'received interrupt signal, exiting',
+    );
+  });
+}
+
+function reportProgress(receiver: EventEmitter<ReceiverEvents>, output: Output): () => void {
+  const meter = new ProgressMeter();
+  receiver.on('segment', () => meter.segment());
+  receiver.on('progress', (positions) => meter.positions(positions));
+  const show = (): void => {
+    const line = meter.line(performance.now());
+    if (line === undefined) return;
+    if (output.live) output.status(line);
+    else output.info(line);
+  };
+  const timer = setInterval(show, output.live ? REDRAW : LOG_EVERY);
+  timer.unref();
+  return () => {
+    clearInterval(timer);
+    output.clearStatus();
+  };
+}
+
+/** `5 seconds`, `1 second`, `0.3 seconds`. */
+export function formatSeconds(milliseconds: number): string {
+  const seconds = Math.round(milliseconds / 100) / 10;
+  return seconds === 1 ? '1 second' : `${seconds} seconds`;
+}

@@ -1,0 +1,30 @@
+import type { Output } from './output.js';
+
+/**
+ * A stop is sent twice when npx or a shell passes Ctrl-C on that the terminal has already sent
+ * to the whole process group; only a later one is a person's second thought.
+ */
+const SECOND_THOUGHT = 1000;
+
+/**
+ * SIGINT and SIGTERM ask for a graceful stop through the returned signal. A second SIGINT ends
+ * the process at once: what was acknowledged is safe at any instant.
+ */
+export function stopOnSignals(output: Output): { signal: AbortSignal; release(): void } {
+  const controller = new AbortController();
+  let askedAt: number | undefined;
+  const stop = (name: NodeJS.Signals): void => {
+    if (askedAt === undefined) {
+      askedAt = performance.now();
+      controller.abort();
+    } else if (name === 'SIGINT' && performance.now() - askedAt > SECOND_THOUGHT) {
+      output.error('interrupted again while stopping, exiting at once');
+      process.exit(1);
+    }
+  };
+  process.on('SIGINT', stop).on('SIGTERM', stop);
+  return {
+    signal: controller.signal,
+    release: () => process.off('SIGINT', stop).off('SIGTERM', stop),
+  };
+}

@@ -1,0 +1,271 @@
+import { ConnectionError, InternalError, ProtocolError, type WalkeepError } from '../errors.js';
+import type { BackendMessage, ServerNotice } from '../protocol/backend-message.js';
+import {
+  type CopyBothHandler,
+  FrameReader,
+  type FrameSink,
+  MAX_FRAME,
+} from '../protocol/frame-reader.js';
+import { encodeQuery, TERMINATE } from '../protocol/frontend-message.js';
+import {
+  createPhysicalSlotCommand,
+  dropSlotCommand,
+  identifySystemCommand,
+  parseCreateSlot,
+  parseDropSlot,
+  parseIdentifySystem,
+  parseReadReplicationSlot,
+  parseShow,
+  parseTimelineHistory,
+  type QueryResult,
+  readReplicationSlotCommand,
+  type SlotOptions,
+  type SlotPosition,
+  type StartReplicationOptions,
+  type StreamEnd,
+  type SystemIdentification,
+  showCommand,
+  startReplicationCommand,
+  type TimelineHistoryFile,
+  timelineHistoryCommand,
+} from '../protocol/replication.js';
+import { toServerError } from '../protocol/server-error.js';
+import { type Operation, QueryOperation } from './operation.js';
+import type { HostTarget } from './settings.js';
+import { StreamOperation, type WalStream } from './wal-stream.js';
+import type { Wire } from './wire.js';
+
+/** How long `close` waits for the server to end its side, milliseconds. */
+const CLOSE_TIMEOUT = 2000;
+/** A server reports some 15 parameters; one that reports without end is cut off. */
+const MAX_PARAMETERS = 1000;
+
+/**
+ * A session with a PostgreSQL server, made by `connect`. One command at a time. Every method
+ * rejects with a ServerError, ConnectionError, ProtocolError or UsageError.
+ */
+export class ReplicationConnection implements FrameSink {
+  readonly target: HostTarget;
+  /** `server at "h" (1.2.3.4), port 5432`, for messages. */
+  readonly description: string;
+  readonly tls: boolean;
+  /** performance.now() of the last bytes from the server. */
+  lastReceivedAt: number = performance.now();
+
+  private readonly wire: Wire;
+  private readonly reader: FrameReader;
+  private readonly parameterMap = new Map<string, string>();
+  private readonly onNotice: ((notice: ServerNotice) => void) | undefined;
+  private operation: Operation | undefined;
+  private failure: WalkeepError | undefined;
+
+  /** For `connect` only: the startup exchange is still to be run on it. */
+  constructor(wire: Wire, onNotice?: (notice: ServerNotice) => void) {
+    this.wire = wire;
+    this.target = wire.endpoint.target;
+    this.description = wire.endpoint.description;
+    this.tls = wire.tls;
+    this.onNotice = onNotice;
+    this.reader = new FrameReader(this);
+    wire.start(
+      (chunk) => {
+        this.lastReceivedAt = performance.now();
+        this.reader.push(chunk);
+      },
+      (error) => this.fail(error, false),
+    );
+  }
+
+  /** ParameterStatus values of the server. */
+  get parameters(): ReadonlyMap<string, string> {
+    return this.parameterMap;
+  }
+
+  /** server_version as a number, 180004 for 18.4; 0 if the server did not say. */
+  get serverVersion(): number {
+    return parseServerVersion(this.parameterMap.get('server_version') ?? '');
+  }
+
+  /** True once the connection is of no more use. */
+  get closed(): boolean {
+    return this.failure !== undefined;
+  }
+
+  /**
+   * Runs a simple query or replication command and returns its (last) result. An aborted signal
+   * breaks the connection off and rejects with its reason.
+   */
+  async query(sql: string, signal?: AbortSignal): Promise<QueryResult> {
+    return this.run(sql, '', signal);
+  }
+
+  async identifySystem(): Promise<SystemIdentification> {
+    return parseIdentifySystem(await this.command(identifySystemCommand()));
+  }
+
+  async show(name: string): Promise<string> {
+    return parseShow(await this.command(showCommand(name)), name);
+  }
+
+  async createPhysicalSlot(name: string, options: SlotOptions = {}): Promise<void> {
+    const sql = createPhysicalSlotCommand(name, options, this.serverVersion);
+    parseCreateSlot(await this.command(sql), name);
+  }
+
+  async dropSlot(name: string): Promise<void> {
+    parseDropSlot(await this.command(dropSlotCommand(name)), name);
+  }
+
+  /** Undefined if the server has no such slot. PostgreSQL 15 and newer. */
+  async readReplicationSlot(name: string): Promise<SlotPosition | undefined> {
+    const sql = readReplicationSlotCommand(name, this.serverVersion);
+    return parseReadReplicationSlot(await this.command(sql), name);
+  }
+
+  async timelineHistory(timeline: number): Promise<TimelineHistoryFile> {
+    return parseTimelineHistory(await this.command(timelineHistoryCommand(timeline)), timeline);
+  }
+
+  /**
+   * Starts streaming. Resolves with the stream, or at once with its end if the timeline ends at
+   * `startLsn`. The handler may be called before the promise has resolved.
+   */
+  async startReplication(
+    options: StartReplicationOptions,
+    handler: CopyBothHandler,
+  ): Promise<WalStream | StreamEnd> {
+    const sql = startReplicationCommand(options);
+    this.checkFree();
+    const operation = new StreamOperation(this.wire, this.reader, handler, () => this.release());
+    this.operation = operation;
+    this.wire.write(encodeQuery(sql));
+    return operation.started;
+  }
+
+  /** Says Terminate and waits, a bounded time, for the server to close. Never rejects. */
+  async close(): Promise<void> {
+    if (this.failure) return;
+    this.endLocally();
+    this.wire.write(TERMINATE);
+    this.wire.end();
+    let timer: NodeJS.Timeout | undefined;
+    const timeout = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, CLOSE_TIMEOUT);
+    });
+    await Promise.race([this.wire.closed, timeout]);
+    clearTimeout(timer);
+    this.wire.destroy();
+  }
+
+  /** Drops the connection at once. A command under way rejects; a stream's handler is not called. */
+  destroy(): void {
+    if (!this.failure) this.endLocally();
+    this.wire.destroy();
+  }
+
+  /** Internal: makes `operation` the receiver of messages. */
+  begin(operation: Operation): void {
+    this.checkFree();
+    this.operation = operation;
+  }
+
+  /** Internal: the startup exchange is over; larger messages are accepted from now on. */
+  authenticated(): void {
+    this.reader.maxFrame = MAX_FRAME;
+  }
+
+  /** Internal: the connection is free for the next command. */
+  release(): void {
+    this.operation = undefined;
+  }
+
+  /** Internal: sends a message of the startup exchange. */
+  send(message: Buffer): void {
+    this.wire.write(message);
+  }
+
+  /** FrameSink. */
+  onMessage(message: BackendMessage): void {
+    switch (message.name) {
+      case 'parameterStatus':
+        this.parameterMap.set(message.parameterName, message.parameterValue);
+        if (this.parameterMap.size > MAX_PARAMETERS) {
+          throw new ProtocolError('too many parameters reported by server');
+        }
+        return;
+      case 'notice':
+        this.onNotice?.(message.notice);
+        return;
+      case 'notification':
+        return;
+      default:
+        if (this.operation) this.operation.onMessage(message);
+        else if (message.name === 'error') this.fail(toServerError(message.notice), false);
+        else throw new ProtocolError(`unexpected message ${message.name} from idle server`);
+    }
+  }
+
+  /** FrameSink. */
+  onCopyData(): void {
+    throw new ProtocolError('unexpected CopyData from server');
+  }
+
+  /** FrameSink. */
+  onReaderFailure(error: WalkeepError): void {
+    this.fail(error, false);
+  }
+
+  private command(sql: string): Promise<QueryResult> {
+    return this.run(sql, `could not send replication command "${sql}": `);
+  }
+
+  private async run(sql: string, context: string, signal?: AbortSignal): Promise<QueryResult> {
+    signal?.throwIfAborted();
+    const message = encodeQuery(sql);
+    this.checkFree();
+    const operation = new QueryOperation(context, () => this.release());
+    this.operation = operation;
+    const onAbort = (): void => this.destroy();
+    signal?.addEventListener('abort', onAbort, { once: true });
+    this.wire.write(message);
+    try {
+      return await operation.result;
+    } catch (error) {
+      signal?.throwIfAborted();
+      throw error;
+    } finally {
+      signal?.removeEventListener('abort', onAbort);
+    }
+  }
+
+  private checkFree(): void {
+    if (this.failure) throw this.failure;
+    if (this.operation) throw new InternalError('another command is in progress');
+  }
+
+  private endLocally(): void {
+    this.fail(new ConnectionError('the connection was closed'), true);
+  }
+
+  private fail(error: WalkeepError, local: boolean): void {
+    if (this.failure) return;
+    this.failure = error;
+    this.reader.destroy();
+    if (!local) this.wire.destroy();
+    const operation = this.operation;
+    this.operation = undefined;
+    operation?.onClosed(error, local);
+  }
+}
+
+/** `18.4` → 180004; also `18beta1`, `16.4 (Debian 16.4-1)` and the three-part `9.6.24`. */
+export function parseServerVersion(text: string): number {
+  const m = /^(\d+)(?:\.(\d+))?(?:\.(\d+))?/.exec(text);
+  if (!m) return 0;
+  const [major, minor, patch] = [m[1], m[2], m[3]].map((part) => Number(part ?? 0)) as [
+    number,
+    number,
+    number,
+  ];
+  return major >= 10 ? major * 10000 + minor : major * 10000 + minor * 100 + patch;
+}

@@ -1,0 +1,182 @@
+/** A log sequence number: a byte position in the WAL, as PostgreSQL's XLogRecPtr. */
+type LsnLike = bigint;
+
+/** What an error may carry beside its message; a field that does not apply is absent. */
+export interface ErrorDetails {
+  /** The WAL position it is about. */
+  lsn?: LsnLike;
+  /** The file or directory it is about. */
+  path?: string;
+  expected?: string;
+  actual?: string;
+  /** What the operator can do. One sentence. */
+  hint?: string;
+  /** More about the cause, for example the server's DETAIL. */
+  detail?: string;
+  cause?: unknown;
+}
+
+/**
+ * Base of every error that walkeep throws. `code` is stable and is what callers match;
+ * `retryable` says whether the same call can succeed later with nothing changed by hand.
+ */
+export abstract class WalkeepError extends Error {
+  abstract readonly code: string;
+  readonly retryable: boolean = false;
+  readonly lsn?: LsnLike;
+  readonly path?: string;
+  readonly expected?: string;
+  readonly actual?: string;
+  readonly hint?: string;
+  readonly detail?: string;
+
+  constructor(message: string, details: ErrorDetails = {}) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    this.name = new.target.name;
+    if (details.lsn !== undefined) this.lsn = details.lsn;
+    if (details.path !== undefined) this.path = details.path;
+    if (details.expected !== undefined) this.expected = details.expected;
+    if (details.actual !== undefined) this.actual = details.actual;
+    if (details.hint !== undefined) this.hint = details.hint;
+    if (details.detail !== undefined) this.detail = details.detail;
+  }
+}
+
+/** A flag, option or argument is wrong. */
+export class UsageError extends WalkeepError {
+  readonly code = 'WK_USAGE';
+}
+
+/** A text that should be an LSN, a timeline, a history file or a WAL file name is not one. */
+export class ParseError extends WalkeepError {
+  readonly code = 'WK_PARSE';
+}
+
+/** A connection setting (keyword, URI, service file, password file) is wrong or contradictory. */
+export class ConninfoError extends WalkeepError {
+  readonly code = 'WK_CONNINFO';
+}
+
+/** Known and asked for, but not supported here; going on without it would weaken something. */
+export class NotSupportedError extends WalkeepError {
+  readonly code = 'WK_NOT_SUPPORTED';
+}
+
+/** No connection could be made, or it broke. */
+export class ConnectionError extends WalkeepError {
+  readonly code = 'WK_CONNECTION';
+  override readonly retryable = true;
+}
+
+/** The peer said nothing for longer than the receive timeout, or connecting took too long. */
+export class TimeoutError extends WalkeepError {
+  readonly code = 'WK_TIMEOUT';
+  override readonly retryable = true;
+}
+
+/** TLS could not be set up or the certificate was not accepted. */
+export class TlsError extends WalkeepError {
+  readonly code = 'WK_TLS';
+}
+
+/** The server refused who we are, or we refused how it asked. */
+export class AuthenticationError extends WalkeepError {
+  readonly code = 'WK_AUTHENTICATION';
+  /** True when a password is needed and none was given: the CLI prompts for it. */
+  readonly needsPassword: boolean;
+  constructor(message: string, details: ErrorDetails & { needsPassword?: boolean } = {}) {
+    super(message, details);
+    this.needsPassword = details.needsPassword ?? false;
+  }
+}
+
+/** The bytes from the server are not the protocol. */
+export class ProtocolError extends WalkeepError {
+  readonly code = 'WK_PROTOCOL';
+  override readonly retryable = true;
+}
+
+/** An ErrorResponse of the server. `sqlstate` is its five-character code. */
+export class ServerError extends WalkeepError {
+  readonly code: string = 'WK_SERVER';
+  override readonly retryable: boolean = true;
+  readonly sqlstate: string;
+  readonly severity: string;
+  constructor(
+    message: string,
+    details: ErrorDetails & { sqlstate?: string | undefined; severity?: string | undefined } = {},
+  ) {
+    super(message, details);
+    this.sqlstate = details.sqlstate ?? '';
+    this.severity = details.severity ?? 'ERROR';
+  }
+}
+
+/** The server no longer has the WAL asked for: the archive has a hole. The alarm. */
+export class WalRemovedError extends ServerError {
+  override readonly code = 'WK_WAL_REMOVED';
+  override readonly retryable = false;
+}
+
+/** The WAL is of another cluster than the directory. */
+export class SystemIdentifierError extends WalkeepError {
+  readonly code = 'WK_SYSTEM_IDENTIFIER';
+}
+
+/** The server's timeline history contradicts what is stored here. */
+export class TimelineConflictError extends WalkeepError {
+  readonly code = 'WK_TIMELINE_CONFLICT';
+}
+
+/** The server has not reached the stored timeline: an old primary, or a standby that follows late. */
+export class TimelineBehindError extends WalkeepError {
+  readonly code = 'WK_TIMELINE_BEHIND';
+  override readonly retryable = true;
+}
+
+/** Going on would leave WAL missing in the archive. */
+export class GapError extends WalkeepError {
+  readonly code = 'WK_GAP';
+}
+
+/** The server sent other bytes for a position that was acknowledged as flushed. */
+export class RewriteError extends WalkeepError {
+  readonly code = 'WK_REWRITE';
+}
+
+/** The stream did not go on where it should: a gap or a step back in it. */
+export class StreamPositionError extends WalkeepError {
+  readonly code = 'WK_STREAM_POSITION';
+  override readonly retryable = true;
+}
+
+/** Another receiver holds the directory. */
+export class DirectoryLockedError extends WalkeepError {
+  readonly code = 'WK_LOCKED';
+}
+
+/** The directory or a file in it cannot be used as it is. */
+export class StorageError extends WalkeepError {
+  readonly code: string = 'WK_STORAGE';
+}
+
+/** No space, or the quota is used up: a state that passes. */
+export class DiskFullError extends StorageError {
+  override readonly code = 'WK_DISK_FULL';
+  override readonly retryable = true;
+}
+
+/** fsync failed: what the page cache holds proves nothing any more, the process must end. */
+export class FsyncError extends StorageError {
+  override readonly code = 'WK_FSYNC';
+}
+
+/** Stored or received WAL is damaged. */
+export class CorruptWalError extends WalkeepError {
+  readonly code = 'WK_CORRUPT_WAL';
+}
+
+/** A defect of walkeep or of a caller's handler: trying again would not help. */
+export class InternalError extends WalkeepError {
+  readonly code = 'WK_INTERNAL';
+}

@@ -1,0 +1,48 @@
+import { AuthenticationError, ServerError, type WalkeepError, WalRemovedError } from '../errors.js';
+import type { ServerNotice } from './backend-message.js';
+
+/**
+ * SQLSTATEs by name (errcodes.txt). 55000 stands for many states and counts as removed WAL only
+ * together with its text.
+ */
+const INVALID_PASSWORD = '28P01';
+const INVALID_AUTHORIZATION = '28000';
+const UNDEFINED_FILE = '58P01';
+const NOT_IN_PREREQUISITE_STATE = '55000';
+
+/**
+ * The typed error for an ErrorResponse: WalRemovedError where WAL is gone for good,
+ * AuthenticationError for a refused login, else ServerError. `context` is put before the
+ * server's `SEVERITY:  text`.
+ */
+export function toServerError(notice: ServerNotice, context = ''): WalkeepError {
+  const severity = notice.severity ?? 'ERROR';
+  const message = `${context}${severity}:  ${notice.message}`;
+  const details = {
+    severity,
+    sqlstate: notice.code,
+    ...(notice.detail === undefined ? {} : { detail: notice.detail }),
+    ...(notice.hint === undefined ? {} : { hint: notice.hint }),
+  };
+  if (isWalRemoved(notice)) return new WalRemovedError(message, details);
+  if (notice.code === INVALID_PASSWORD || notice.code === INVALID_AUTHORIZATION) {
+    return new AuthenticationError(message, details);
+  }
+  return new ServerError(message, details);
+}
+
+/**
+ * walsender.c and xlogreader's "requested WAL segment … has already been removed" (58P01), and a
+ * slot that was invalidated: 55000 "can no longer get changes / access replication slot" (18),
+ * "cannot read from / use …" with the cause in DETAIL. Texts may be localised: 58P01 during
+ * replication alone means a missing segment file, whatever the language.
+ */
+function isWalRemoved(notice: ServerNotice): boolean {
+  const text = `${notice.message}\n${notice.detail ?? ''}`;
+  if (/has already been removed/.test(text)) return true;
+  if (notice.code === UNDEFINED_FILE) return /\b[0-9A-F]{24}\b/.test(notice.message);
+  if (notice.code !== NOT_IN_PREREQUISITE_STATE) return false;
+  return /can no longer (access|get changes)|wal_removed|invalidated|max_slot_wal_keep_size/.test(
+    text,
+  );
+}

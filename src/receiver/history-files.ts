@@ -1,0 +1,90 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { ReplicationConnection } from '../connection/connection.js';
+import { ProtocolError, TimelineConflictError } from '../errors.js';
+import { storageError, writeFileDurably } from '../storage/durable.js';
+import { historyFileName } from '../wal/file-name.js';
+import { formatLsn } from '../wal/lsn.js';
+import { parseTimelineHistory, type TimelineHistory } from '../wal/timeline.js';
+import type { ServerState } from './server-state.js';
+
+async function readLocal(directory: string, timeline: number): Promise<Buffer | undefined> {
+  const path = join(directory, historyFileName(timeline));
+  return readFile(path).catch((e: NodeJS.ErrnoException) => {
+    if (e.code === 'ENOENT') return undefined;
+    throw storageError('read file', path, e);
+  });
+}
+
+function conflict(directory: string, timeline: number, expected: string, actual: string): never {
+  throw new TimelineConflictError(
+    `timeline ${timeline} of the server is not the timeline ${timeline} that is stored here: their histories differ`,
+    {
+      path: join(directory, historyFileName(timeline)),
+      expected,
+      actual,
+      hint: 'Two servers were promoted from one parent. Use a new directory for this one.',
+    },
+  );
+}
+
+/**
+ * Compares the server's history with the history files stored here: two standbys promoted from
+ * one parent both become the next timeline of one system identifier, and only this tells.
+ * @throws TimelineConflictError
+ */
+export async function checkHistories(
+  directory: string,
+  server: ServerState,
+  timelines: readonly number[],
+): Promise<void> {
+  for (const timeline of timelines) {
+    const stored = await readLocal(directory, timeline);
+    if (!stored) continue;
+    if (timeline === server.timeline && server.historyFile) {
+      if (!stored.equals(server.historyFile)) {
+        conflict(
+          directory,
+          timeline,
+          stored.toString('latin1'),
+          server.historyFile.toString('latin1'),
+        );
+      }
+    } else if (server.history.ancestors.some((a) => a.timeline === timeline)) {
+      const local = parseTimelineHistory(timeline, stored.toString('latin1'));
+      const ours = describe(local);
+      const theirs = describe({
+        timeline,
+        ancestors: server.history.ancestors.filter((a) => a.timeline < timeline),
+      });
+      if (ours !== theirs) conflict(directory, timeline, ours, theirs);
+    }
+  }
+}
+
+function describe(history: TimelineHistory): string {
+  return history.ancestors.map((a) => `${a.timeline} until ${formatLsn(a.end)}`).join(', ');
+}
+
+/** Fetches and stores the history file of a timeline above 1 that is not here yet. */
+export async function ensureHistoryFile(
+  connection: ReplicationConnection,
+  directory: string,
+  timeline: number,
+  options: { mode: number; sync: boolean },
+): Promise<void> {
+  if (timeline === 1 || (await readLocal(directory, timeline))) return;
+  const { fileName, content } = await connection.timelineHistory(timeline);
+  const expected = historyFileName(timeline);
+  // The name is the server's: anything else might lead out of the directory.
+  if (fileName !== expected) {
+    throw new ProtocolError(
+      `server reported unexpected history file name for timeline ${timeline}: ${fileName}`,
+      { expected, actual: fileName },
+    );
+  }
+  await writeFileDurably(join(directory, expected), content, {
+    ...options,
+    temporary: join(directory, `${expected}.tmp`),
+  });
+}

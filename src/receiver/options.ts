@@ -1,0 +1,81 @@
+import type { ConnectionSettings } from '../connection/settings.js';
+import type { WalkeepError } from '../errors.js';
+import type { Lsn } from '../wal/lsn.js';
+
+/** How completed segments are stored. `level` is the method's own scale, absent for its default. */
+export interface CompressionOption {
+  method: 'none' | 'gzip' | 'lz4';
+  level?: number;
+}
+
+/** What a receiver is told. Times are milliseconds. */
+export interface WalReceiverOptions {
+  /** A conninfo string or URI as libpq takes it, or settings resolved with `resolveConninfo`. */
+  connection: ConnectionSettings | string;
+  /** Existing directory that receives the segment files. */
+  directory: string;
+  /** Physical replication slot to use. */
+  slot?: string;
+  /** Create the slot (with RESERVE_WAL) when the server does not have it. Default false. */
+  ensureSlot?: boolean;
+  /** Sync and report every time new WAL has been written. Default false. */
+  synchronous?: boolean;
+  /** False skips every fsync and never reports a flush position from one. Default true. */
+  sync?: boolean;
+  /** Between unasked status replies; 0 sends none. Default 10000. */
+  statusInterval?: number;
+  /** Stop once a position beyond this one has been received. */
+  endLsn?: Lsn;
+  /** Reconnect after a lost connection. Default true. */
+  reconnect?: boolean;
+  /** Also retry when the very first connection fails for a passing reason. Default true. */
+  retryFirstConnection?: boolean;
+  /** Fixed delay between connections; absent: back-off with jitter from 0.1 s to 5 s. */
+  retryDelay?: number;
+  compression?: CompressionOption;
+  /** Start beyond the ledger's end although WAL in between is missing; the gap is recorded. */
+  acceptGap?: boolean;
+  /** Refuse a silent gap against the ledger. False warns instead (upstream's outcome). Default true. */
+  refuseGaps?: boolean;
+  /** Silence after which the server is asked for a sign of life; disconnected at twice that. 0: never. Default 30000. */
+  receiveTimeout?: number;
+  /** Asked for a password when the server wants one and none is known. */
+  promptPassword?: () => Promise<string>;
+}
+
+/** A notice to the operator that is no error. `code` is stable. */
+export interface ReceiverWarning {
+  code: string;
+  message: string;
+  hint?: string;
+}
+
+/** The events of a WalReceiver. */
+export interface ReceiverEvents {
+  /** A connection was made and the server identified. */
+  connect: [
+    {
+      host: string;
+      port: number;
+      serverVersion: number;
+      systemId: string;
+      timeline: number;
+      flushLsn: Lsn;
+    },
+  ];
+  /** START_REPLICATION is about to be sent. */
+  start: [{ lsn: Lsn; timeline: number }];
+  /** A segment is complete, durable and under its final name. `lsn` is its end. */
+  segment: [{ lsn: Lsn; timeline: number; path: string; size: number }];
+  /** The stream goes on on another timeline; `lsn` is where the old one was left. */
+  timeline: [{ timeline: number; lsn: Lsn }];
+  /** Positions moved (at most a few times a second). */
+  progress: [{ received: Lsn; written: Lsn; flushed: Lsn; serverEnd: Lsn; timeline: number }];
+  /** An incomplete segment was closed and keeps its `.partial` name (bare file name). */
+  partial: [{ file: string }];
+  /** The end LSN was reached or a stop was asked for; `lsn` is the last position received. */
+  stop: [{ lsn: Lsn; timeline: number; reason: 'endpos' | 'signal' }];
+  warning: [ReceiverWarning];
+  /** The connection is gone; `retryIn` is undefined when no further try is made. */
+  disconnect: [{ error: WalkeepError; retryIn: number | undefined }];
+}

@@ -1,0 +1,166 @@
+import { EventEmitter } from 'node:events';
+import { connect } from '../connection/connect.js';
+import type { ReplicationConnection } from '../connection/connection.js';
+import { resolveSettings } from '../connection/resolve.js';
+import type { ConnectionSettings } from '../connection/settings.js';
+import { AuthenticationError, ConnectionError, UsageError, WalkeepError } from '../errors.js';
+import { acquireDirectoryLock } from '../storage/lock.js';
+import { INVALID_LSN, type Lsn } from '../wal/lsn.js';
+import { Archive } from './archive.js';
+import type { ReceiverEvents, WalReceiverOptions } from './options.js';
+import { abortableDelay, Backoff, mayRetry } from './retry.js';
+import { readServerState } from './server-state.js';
+import { TimelineRun } from './timeline-run.js';
+
+/**
+ * Receives WAL from a PostgreSQL server into segment files, as pg_receivewal does, until its end
+ * position or the abort signal; over lost connections, failovers and timeline switches.
+ *
+ * @example
+ * const receiver = new WalReceiver({ connection: 'host=/run/postgresql', directory: '/archive' });
+ * receiver.on('segment', ({ path }) => console.log(path));
+ * await receiver.run(AbortSignal.timeout(60_000));
+ */
+export class WalReceiver extends EventEmitter<ReceiverEvents> {
+  private readonly o: WalReceiverOptions;
+  private settings: ConnectionSettings | undefined;
+  private readonly backoff: Backoff;
+  private connectedOnce = false;
+  private streamed = false;
+  private lastLsn: Lsn = INVALID_LSN;
+
+  constructor(options: WalReceiverOptions) {
+    super();
+    if (options.synchronous && options.sync === false) {
+      throw new UsageError('cannot use --synchronous together with --no-sync');
+    }
+    this.o = options;
+    this.backoff = new Backoff(options.retryDelay);
+  }
+
+  /**
+   * Runs until the end. One receiver runs once.
+   * @returns the last position received
+   * @throws WalkeepError what no retry can help, or any error with `reconnect: false`
+   */
+  async run(signal: AbortSignal = new AbortController().signal): Promise<Lsn> {
+    const lock = await acquireDirectoryLock(this.o.directory, { signal });
+    try {
+      while (!(await this.attempt(signal)));
+      return this.lastLsn;
+    } finally {
+      await lock.release();
+    }
+  }
+
+  /** One connection with its streams. True when there is nothing more to do. */
+  private async attempt(signal: AbortSignal): Promise<boolean> {
+    let connection: ReplicationConnection | undefined;
+    try {
+      connection = await this.connect(signal);
+      await this.serve(connection, signal);
+      await connection.close();
+      return true;
+    } catch (e) {
+      const error = asWalkeepError(e);
+      // A stop that a dying connection overtakes is still a stop: the archive is in order.
+      if (signal.aborted && mayRetry(error, true)) return true;
+      const retryIn = this.retries(error) ? this.backoff.next(error) : undefined;
+      this.emit('disconnect', { error, retryIn });
+      if (retryIn === undefined) throw error;
+      connection?.destroy();
+      await abortableDelay(retryIn, signal);
+      return signal.aborted;
+    } finally {
+      connection?.destroy();
+    }
+  }
+
+  private retries(error: WalkeepError): boolean {
+    if (this.o.reconnect === false) return false;
+    if (!this.connectedOnce && this.o.retryFirstConnection === false) return false;
+    return mayRetry(error, this.streamed);
+  }
+
+  private async connect(signal: AbortSignal): Promise<ReplicationConnection> {
+    const { connection } = this.o;
+    if (typeof connection !== 'string') this.settings ??= connection;
+    this.settings ??= await resolveSettings({
+      conninfo: connection as string,
+      fallbackApplicationName: 'walkeep',
+    });
+    const options = {
+      signal,
+      replication: 'physical' as const,
+      onNotice: (n: { message: string }) => this.warn('WK_SERVER_NOTICE', n.message),
+    };
+    try {
+      return await connect(this.settings, options);
+    } catch (e) {
+      const { promptPassword } = this.o;
+      if (!(e instanceof AuthenticationError && e.needsPassword && promptPassword)) throw e;
+      this.settings = { ...this.settings, password: await promptPassword() };
+      return connect(this.settings, options);
+    }
+  }
+
+  /** Streams on one connection, timeline after timeline, until a stop. */
+  private async serve(connection: ReplicationConnection, signal: AbortSignal): Promise<void> {
+    const server = await readServerState(connection);
+    this.connectedOnce = true;
+    this.emit('connect', {
+      host: connection.target.host,
+      port: connection.target.port,
+      serverVersion: connection.serverVersion,
+      systemId: String(server.systemId),
+      timeline: server.timeline,
+      flushLsn: server.flushLsn,
+    });
+    const archive = await Archive.open(this.o, connection, server, (code, m) => this.warn(code, m));
+    try {
+      let { lsn, timeline } = archive.start;
+      this.emit('start', { lsn, timeline });
+      for (;;) {
+        if (this.o.endLsn !== undefined && lsn > this.o.endLsn) {
+          this.emit('stop', { lsn, timeline, reason: 'endpos' });
+          return;
+        }
+        const run = new TimelineRun(this.o, connection, archive, { lsn, timeline }, this);
+        const outcome = await run.stream(signal, () => {
+          this.streamed = true;
+        });
+        this.lastLsn = outcome.lsn;
+        if (outcome.kind === 'stopped') {
+          this.emit('stop', { lsn: outcome.lsn, timeline, reason: outcome.reason });
+          return;
+        }
+        if (outcome.end.kind === 'shutdown') {
+          throw new ConnectionError('replication stream was terminated before stop point', {
+            lsn: outcome.lsn,
+            hint: 'The server shut down.',
+          });
+        }
+        const next = await archive.follow(timeline, outcome.lsn, outcome.end);
+        ({ lsn, timeline } = next);
+        this.emit('timeline', { timeline, lsn: outcome.lsn });
+        this.backoff.reset();
+      }
+    } finally {
+      await archive.close();
+    }
+  }
+
+  /** Called by a stream that received something: the next failure is a new one. */
+  noteProgress(): void {
+    this.backoff.reset();
+  }
+
+  private warn(code: string, message: string): void {
+    this.emit('warning', { code, message });
+  }
+}
+
+function asWalkeepError(e: unknown): WalkeepError {
+  if (e instanceof WalkeepError) return e;
+  throw e;
+}

@@ -1,0 +1,74 @@
+import type { ReplicationConnection } from '../connection/connection.js';
+import { ParseError, ServerError, UsageError } from '../errors.js';
+import { parseSegmentSize } from '../wal/file-name.js';
+import type { Lsn } from '../wal/lsn.js';
+import { parseTimelineHistory, rootHistory, type TimelineHistory } from '../wal/timeline.js';
+
+/** What one connection says about its server. */
+export interface ServerState {
+  systemId: bigint;
+  timeline: number;
+  flushLsn: Lsn;
+  segmentSize: number;
+  /** Permission bits for files, after data_directory_mode. */
+  fileMode: number;
+  history: TimelineHistory;
+  /** The current timeline's history file; undefined on timeline 1, which has none. */
+  historyFile: Buffer | undefined;
+}
+
+/** Asks what has to be known before streaming, in pg_receivewal's order. */
+export async function readServerState(connection: ReplicationConnection): Promise<ServerState> {
+  const fileMode = parseDataDirectoryMode(await connection.show('data_directory_mode'));
+  const identity = await connection.identifySystem();
+  if (identity.database !== null) {
+    throw new UsageError('replication connection is unexpectedly database specific', {
+      actual: identity.database,
+    });
+  }
+  const segmentSize = parseSegmentSize(await connection.show('wal_segment_size'));
+  const { systemId, timeline, flushLsn } = identity;
+  const file = timeline > 1 ? await connection.timelineHistory(timeline) : undefined;
+  const history = file
+    ? parseTimelineHistory(timeline, file.content.toString('latin1'))
+    : rootHistory(timeline);
+  const historyFile = file?.content;
+  return { systemId, timeline, flushLsn, segmentSize, fileMode, history, historyFile };
+}
+
+/** 0640 if the server's data directory gives the group access, else 0600 (common/file_perm.c). */
+function parseDataDirectoryMode(text: string): number {
+  const mode = /^[0-7]+$/.test(text) ? Number.parseInt(text, 8) : Number.NaN;
+  if (Number.isNaN(mode)) throw new ParseError(`group access flag could not be parsed: ${text}`);
+  return mode & 0o050 ? 0o640 : 0o600;
+}
+
+/** The slot's place; creates the slot first if asked to and it is missing. */
+export async function readSlot(
+  connection: ReplicationConnection,
+  name: string,
+  ensure: boolean,
+): Promise<{ name: string; restartLsn?: Lsn; restartTimeline?: number }> {
+  const readable = connection.serverVersion >= 150000;
+  let slot = readable ? await connection.readReplicationSlot(name) : undefined;
+  if (!slot && ensure) {
+    try {
+      await connection.createPhysicalSlot(name, { reserveWal: true });
+    } catch (e) {
+      const exists = e instanceof ServerError && e.sqlstate === '42710';
+      if (!exists) throw e;
+    }
+    slot = readable ? await connection.readReplicationSlot(name) : undefined;
+  }
+  if (!slot && readable) {
+    throw new ServerError(`replication slot "${name}" does not exist`, {
+      sqlstate: '42704',
+      hint: 'Create it with --create-slot, or let --ensure-slot do so.',
+    });
+  }
+  return {
+    name,
+    ...(slot?.restartLsn === undefined ? {} : { restartLsn: slot.restartLsn }),
+    ...(slot?.restartTimeline === undefined ? {} : { restartTimeline: slot.restartTimeline }),
+  };
+}

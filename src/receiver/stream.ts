@@ -1,0 +1,379 @@
+import type { ReplicationConnection } from '../connection/connection.js';
+import type { WalStream } from '../connection/wal-stream.js';
+import { StreamPositionError, TimeoutError, type WalkeepError } from '../errors.js';
+import type { CopyBothHandler } from '../protocol/frame-reader.js';
+import type { StreamEnd } from '../protocol/replication.js';
+import { storageError } from '../storage/durable.js';
+import { StatusSchedule, type StreamProgress } from '../storage/progress.js';
+import type { SegmentFinisher } from '../storage/segment-finisher.js';
+import type { OpenSegment, SegmentWriter } from '../storage/segment-writer.js';
+import { formatLsn, INVALID_LSN, type Lsn } from '../wal/lsn.js';
+
+export interface StreamOptions {
+  connection: ReplicationConnection;
+  slot?: string;
+  timeline: number;
+  endLsn?: Lsn;
+  progress: StreamProgress;
+  writer: SegmentWriter;
+  finisher: SegmentFinisher;
+  /** Sync whenever new WAL is written and report it at once. */
+  synchronous: boolean;
+  /** Report flush positions: with a slot, or synchronous. Otherwise flush is 0, "unknown". */
+  reportFlush: boolean;
+  /** Milliseconds; 0: replies only when asked. */
+  statusInterval: number;
+  /** Milliseconds of silence before the server is asked; it is given up at twice that. 0: never. */
+  receiveTimeout: number;
+  /** Called at most four times a second when positions moved. */
+  onProgress: (serverEnd: Lsn) => void;
+}
+
+/** How a stream ended without an error; `lsn` is the last position received. */
+export type StreamOutcome =
+  | { kind: 'ended'; end: StreamEnd; lsn: Lsn }
+  | { kind: 'stopped'; reason: 'endpos' | 'signal'; lsn: Lsn };
+
+/** A sync above this goes to the thread pool next time; one below half of it comes back inline. */
+const SLOW_SYNC_MS = 10;
+/** A write above this means that the disk stalls: writes go to the thread pool. */
+const SLOW_WRITE_MS = 100;
+/** Bytes held in memory while the disk stalls, before the socket is paused. */
+const HIGH_WATER = 4 * 1024 * 1024;
+/** Full segments waiting to be finished before the socket is paused, and resumed. */
+const MAX_PENDING = 8;
+/** While WAL keeps coming a sync covers at least this many milliseconds of it. */
+const CATCH_UP_SYNC_MS = 50;
+/** The status interval while paused, also with `-s 0`: any reply resets wal_sender_timeout. */
+const PAUSED_STATUS_MS = 10_000;
+/** A paused stream that gets nothing to disk for so long is given up: it hangs a shutdown. */
+const STALL_LIMIT_MS = 60_000;
+const TICK_MS = 250;
+
+/**
+ * One COPY BOTH stream on one timeline: takes XLogData, writes it, syncs, replies.
+ *
+ * All that one socket read brought is written at once and synced at once (group commit); the next
+ * sync starts as soon as more was written.
+ */
+export class StreamSession implements CopyBothHandler {
+  private readonly o: StreamOptions;
+  private readonly progress: StreamProgress;
+  private readonly schedule: StatusSchedule;
+  private stream: WalStream | undefined;
+  private settle: ((outcome: 'endpos' | 'signal' | 'server' | WalkeepError) => void) | undefined;
+  private stopping = false;
+  /** Views into the read buffer; valid until the read's callback returns. */
+  private chunks: Buffer[] = [];
+  /** Stream offset of the end of WAL that the server has, as of its last message. */
+  private serverEnd = 0;
+  private readonly endOffset: number;
+
+  private syncing: Promise<void> | undefined;
+  private slowSync = false;
+  private lastSync = 0;
+  private replyOwed = false;
+
+  private writing: Promise<void> | undefined;
+  private slowWrite = false;
+  private queue: Buffer[] = [];
+  private queued = 0;
+
+  private pausedSince: number | undefined;
+  private movedAt = 0;
+  private movedTo = 0;
+  private activeSince = 0;
+  private askedAt = -1;
+  private seenByOwner = -1;
+
+  constructor(options: StreamOptions) {
+    this.o = options;
+    this.progress = options.progress;
+    this.schedule = new StatusSchedule(options.statusInterval);
+    const { endLsn } = options;
+    this.endOffset =
+      endLsn === undefined ? Number.POSITIVE_INFINITY : Number(endLsn - options.progress.start);
+  }
+
+  /**
+   * Streams until the end position, the signal, or the server's end of the timeline. The writer
+   * is closed in every case but an error, where that is the caller's business.
+   *
+   * @param onClosed gets the incomplete segment; the last status reply goes out after it
+   */
+  async run(
+    signal: AbortSignal,
+    onStarted: () => void,
+    onClosed: (open: OpenSegment | undefined) => Promise<void>,
+  ): Promise<StreamOutcome> {
+    const { connection, slot, timeline } = this.o;
+    const result = new Promise<'endpos' | 'signal' | 'server'>((resolve, reject) => {
+      this.settle = (how) => {
+        this.settle = undefined;
+        this.stopping = true;
+        if (typeof how === 'string') resolve(how);
+        else reject(how);
+      };
+    });
+    result.catch(() => undefined);
+    const onAbort = () => this.settle?.('signal');
+    signal.addEventListener('abort', onAbort, { once: true });
+    let timer: NodeJS.Timeout | undefined;
+    try {
+      const started = await connection.startReplication(
+        { ...(slot === undefined ? {} : { slot }), startLsn: this.progress.start, timeline },
+        this,
+      );
+      if ('kind' in started) {
+        await this.o.writer.close();
+        return { kind: 'ended', end: started, lsn: this.progress.start };
+      }
+      this.stream = started;
+      onStarted();
+      this.activeSince = this.movedAt = performance.now();
+      timer = setInterval(() => this.tick(), TICK_MS);
+      this.tick();
+      if (signal.aborted) onAbort();
+      const how = await result;
+      await this.idle();
+      await onClosed(await this.o.writer.close());
+      this.sendStatus(false);
+      const lsn = this.progress.lsn(this.progress.received);
+      const end = await started.finish();
+      return how === 'server' ? { kind: 'ended', end, lsn } : { kind: 'stopped', reason: how, lsn };
+    } finally {
+      clearInterval(timer);
+      signal.removeEventListener('abort', onAbort);
+      this.stopping = true;
+      await this.idle().catch(() => undefined);
+    }
+  }
+
+  // --- CopyBothHandler ---------------------------------------------------------------------
+
+  onWalHeader(walStart: bigint, walEnd: bigint): void {
+    if (this.stopping) return;
+    const { progress } = this;
+    if (Number(walStart - progress.start) !== progress.received) {
+      const expected = progress.lsn(progress.received);
+      const kind = walStart > expected ? 'a gap' : 'a step back';
+      throw new StreamPositionError(
+        `${kind} in the stream: got WAL at ${formatLsn(walStart)}, expected ${formatLsn(expected)}`,
+        { lsn: expected, expected: formatLsn(expected), actual: formatLsn(walStart) },
+      );
+    }
+    this.serverEnd = Math.max(this.serverEnd, Number(walEnd - progress.start));
+  }
+
+  onWalBytes(chunk: Buffer): void {
+    if (this.stopping) return;
+    this.chunks.push(chunk);
+    this.progress.received += chunk.length;
+  }
+
+  onWalMessageEnd(): void {
+    if (this.progress.received > this.endOffset && !this.stopping) {
+      this.take();
+      this.settle?.('endpos');
+    }
+  }
+
+  onKeepalive(walEnd: bigint, _sendTime: bigint, replyRequested: boolean): void {
+    this.serverEnd = Math.max(this.serverEnd, Number(walEnd - this.progress.start));
+    if (replyRequested) this.replyOwed = true;
+  }
+
+  onReadEnd(): void {
+    try {
+      if (this.chunks.length > 0) this.take();
+      if (this.replyOwed) this.answer();
+    } catch (e) {
+      this.onFailure(storageError('write WAL in', 'the archive', e));
+    }
+  }
+
+  onServerCopyDone(): void {
+    this.settle?.('server');
+  }
+
+  onFailure(error: WalkeepError): void {
+    this.settle?.(error);
+    this.o.connection.destroy();
+  }
+
+  // --- writing -----------------------------------------------------------------------------
+
+  private take(): void {
+    const { chunks } = this;
+    this.chunks = [];
+    if (this.slowWrite || this.writing) {
+      const copy = Buffer.concat(chunks);
+      this.queue.push(copy);
+      this.queued += copy.length;
+      this.writing ??= this.writeQueue();
+    } else {
+      const began = performance.now();
+      this.o.writer.writeSync(chunks);
+      const took = performance.now() - began;
+      if (took > SLOW_WRITE_MS) this.slowWrite = true;
+      this.afterWrite();
+    }
+    this.regulate();
+  }
+
+  private async writeQueue(): Promise<void> {
+    try {
+      while (this.queue.length > 0) {
+        const batch = this.queue;
+        this.queue = [];
+        const began = performance.now();
+        await this.o.writer.write(batch);
+        this.slowWrite = performance.now() - began > SLOW_WRITE_MS / 2;
+        this.queued -= batch.reduce((sum, b) => sum + b.length, 0);
+        this.afterWrite();
+        this.regulate();
+      }
+    } catch (e) {
+      this.onFailure(storageError('write WAL in', 'the archive', e));
+    } finally {
+      this.writing = undefined;
+    }
+  }
+
+  private afterWrite(): void {
+    if (!this.o.synchronous || this.stopping) return;
+    // More is on its way: one sync for all of it, unless that takes long.
+    const behind = this.progress.written < this.serverEnd;
+    if (behind && performance.now() - this.lastSync < CATCH_UP_SYNC_MS) return;
+    this.flush();
+  }
+
+  // --- syncing and replying ----------------------------------------------------------------
+
+  private flush(): void {
+    if (this.progress.flushed === this.progress.written || this.syncing) return;
+    const began = performance.now();
+    if (this.slowSync || this.writing) {
+      this.syncing = this.o.writer
+        .sync()
+        .then(() => {
+          this.syncing = undefined;
+          this.slowSync = performance.now() - began > SLOW_SYNC_MS / 2;
+          this.lastSync = performance.now();
+          this.sendStatus(false);
+          if (this.o.synchronous && !this.stopping) this.flush();
+        })
+        .catch((e) => {
+          this.syncing = undefined;
+          this.onFailure(e);
+        });
+      return;
+    }
+    this.o.writer.syncSync();
+    this.lastSync = performance.now();
+    this.slowSync = this.lastSync - began > SLOW_SYNC_MS;
+    this.sendStatus(false);
+  }
+
+  /** The server asked for a reply: at its shutdown it waits for flush = sent. */
+  private answer(): void {
+    this.replyOwed = false;
+    if (this.stopping) return;
+    const behind = this.o.reportFlush && this.progress.flushed < this.progress.written;
+    if (behind) {
+      this.flush();
+      if (!this.syncing) return;
+    }
+    this.sendStatus(false);
+  }
+
+  private sendStatus(replyRequested: boolean): void {
+    const { progress } = this;
+    progress.reportedWrite = progress.written;
+    progress.reportedFlush = progress.flushed;
+    this.schedule.sent(performance.now());
+    this.stream?.sendStatus({
+      write: progress.lsn(progress.written),
+      flush: this.o.reportFlush ? progress.lsn(progress.flushed) : INVALID_LSN,
+      apply: INVALID_LSN,
+      replyRequested,
+    });
+  }
+
+  // --- time and back-pressure --------------------------------------------------------------
+
+  /** Called when the finisher's queue moved. */
+  regulate(): void {
+    if (!this.stream) return;
+    const { pending } = this.o.finisher;
+    if (this.pausedSince === undefined) {
+      if (this.queued <= HIGH_WATER && pending <= MAX_PENDING) return;
+      this.pausedSince = performance.now();
+      this.stream.pause();
+    } else if (this.queued <= HIGH_WATER / 2 && pending <= MAX_PENDING / 2) {
+      this.pausedSince = undefined;
+      this.activeSince = performance.now();
+      this.stream.resume();
+    }
+  }
+
+  private tick(): void {
+    if (this.stopping) return;
+    const now = performance.now();
+    const moved = this.progress.written + this.progress.flushed;
+    if (moved !== this.movedTo) {
+      this.movedTo = moved;
+      this.movedAt = now;
+    }
+    try {
+      if (this.pausedSince !== undefined) this.tickPaused(now);
+      else this.tickActive(now);
+    } catch (e) {
+      this.onFailure(storageError('write WAL in', 'the archive', e));
+    }
+    if (this.seenByOwner !== this.progress.received) {
+      this.seenByOwner = this.progress.received;
+      this.o.onProgress(this.progress.lsn(this.serverEnd));
+    }
+  }
+
+  private tickPaused(now: number): void {
+    if (this.schedule.due(now) || this.schedule.sinceLast(now) > PAUSED_STATUS_MS) {
+      this.sendStatus(false);
+    }
+    if (now - Math.max(this.movedAt, this.pausedSince ?? now) > STALL_LIMIT_MS) {
+      this.onFailure(
+        new TimeoutError(`the disk took nothing for ${STALL_LIMIT_MS / 1000} seconds`, {
+          hint: 'Disconnected so that the server can shut down; look at the disk.',
+        }),
+      );
+    }
+  }
+
+  private tickActive(now: number): void {
+    if (this.schedule.due(now)) this.sendStatus(false);
+    if (this.o.synchronous) this.flush();
+    const { receiveTimeout, connection } = this.o;
+    if (receiveTimeout === 0) return;
+    const heard = Math.max(connection.lastReceivedAt, this.activeSince);
+    if (now - heard > 2 * receiveTimeout) {
+      this.onFailure(
+        new TimeoutError(
+          `nothing was received from the server for ${((now - heard) / 1000).toFixed(0)} seconds`,
+          { hint: 'The server or the network may be dead.' },
+        ),
+      );
+    } else if (now - heard > receiveTimeout && this.askedAt !== heard) {
+      this.askedAt = heard;
+      this.sendStatus(true);
+    }
+  }
+
+  /** Resolves when no write or sync is under way. */
+  private async idle(): Promise<void> {
+    while (this.writing || this.syncing) {
+      await this.writing;
+      await this.syncing;
+    }
+  }
+}

@@ -1,0 +1,205 @@
+import { unlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { ReplicationConnection } from '../connection/connection.js';
+import { FsyncError } from '../errors.js';
+import { type CompressOptions, compressFile, durablyCompressSegment } from '../storage/codec.js';
+import { storageError } from '../storage/durable.js';
+import { type FileSystem, nodeFileSystem } from '../storage/file-system.js';
+import { type Seed, seedPartial } from '../storage/partial-seed.js';
+import { StreamProgress } from '../storage/progress.js';
+import { SegmentFinisher } from '../storage/segment-finisher.js';
+import { type OpenSegment, SegmentWriter } from '../storage/segment-writer.js';
+import { compressionSuffix, segmentFileName, segmentOf } from '../wal/file-name.js';
+import { formatLsn, type Lsn } from '../wal/lsn.js';
+import type { Archive } from './archive.js';
+import { ensureHistoryFile } from './history-files.js';
+import type { WalReceiverOptions } from './options.js';
+import type { WalReceiver } from './receiver.js';
+import { type StreamOutcome, StreamSession } from './stream.js';
+
+/** Milliseconds between entries of the acknowledged position in the ledger. */
+const LEDGER_INTERVAL = 10_000;
+
+/** One stream of one timeline into the directory: writer, finisher, compression, ledger. */
+export class TimelineRun {
+  private readonly o: WalReceiverOptions;
+  private readonly connection: ReplicationConnection;
+  private readonly archive: Archive;
+  private readonly at: { lsn: Lsn; timeline: number };
+  private readonly owner: WalReceiver;
+  private readonly progress: StreamProgress;
+  private readonly sync: boolean;
+  private readonly fs: FileSystem = nodeFileSystem;
+  private seed: Seed = { length: 0, superseded: [] };
+  private session: StreamSession | undefined;
+  private recordedAt = performance.now();
+  private recorded = 0;
+
+  constructor(
+    o: WalReceiverOptions,
+    connection: ReplicationConnection,
+    archive: Archive,
+    at: { lsn: Lsn; timeline: number },
+    owner: WalReceiver,
+  ) {
+    this.o = o;
+    this.connection = connection;
+    this.archive = archive;
+    this.at = at;
+    this.owner = owner;
+    this.progress = new StreamProgress(at.lsn);
+    this.sync = o.sync !== false;
+  }
+
+  /** @param onStarted called when the server agreed to stream */
+  async stream(signal: AbortSignal, onStarted: () => void): Promise<StreamOutcome> {
+    const { o, at, archive } = this;
+    const mode = archive.server.fileMode;
+    await ensureHistoryFile(this.connection, o.directory, at.timeline, { mode, sync: this.sync });
+    await this.readSeed();
+    const finisher = this.makeFinisher();
+    const writer = new SegmentWriter({
+      directory: o.directory,
+      segmentSize: archive.server.segmentSize,
+      timeline: at.timeline,
+      mode,
+      sync: this.sync,
+      compareUntil: archive.acknowledged(at.timeline),
+      progress: this.progress,
+      finisher,
+      fs: this.fs,
+      onRefill: (lsn, path) =>
+        this.owner.emit('warning', {
+          code: 'WK_REFILL',
+          message: `"${path}" had lost acknowledged WAL from ${formatLsn(lsn)}; it was received again`,
+          hint: 'The disk confirmed syncs that it did not do; check its write cache.',
+        }),
+    });
+    try {
+      if (o.synchronous) await writer.prepareSpare();
+      this.session = this.makeSession(writer, finisher);
+      return await this.session.run(signal, onStarted, (open) => this.onClosed(open));
+    } catch (e) {
+      // Whatever ended the stream: keep and sync what was written. A failed sync outweighs it.
+      await writer.close().catch((closing) => {
+        if (closing instanceof FsyncError) throw closing;
+      });
+      await this.recordFlushed();
+      throw e;
+    }
+  }
+
+  private makeSession(writer: SegmentWriter, finisher: SegmentFinisher): StreamSession {
+    const { o, at } = this;
+    const synchronous = o.synchronous ?? false;
+    return new StreamSession({
+      connection: this.connection,
+      timeline: at.timeline,
+      progress: this.progress,
+      writer,
+      finisher,
+      synchronous,
+      reportFlush: synchronous || o.slot !== undefined,
+      statusInterval: o.statusInterval ?? 10_000,
+      receiveTimeout: o.receiveTimeout ?? 30_000,
+      onProgress: (serverEnd) => this.onProgress(serverEnd),
+      ...(o.slot === undefined ? {} : { slot: o.slot }),
+      ...(o.endLsn === undefined ? {} : { endLsn: o.endLsn }),
+    });
+  }
+
+  private makeFinisher(): SegmentFinisher {
+    const { o, archive } = this;
+    const options = this.compressOptions;
+    return new SegmentFinisher({
+      directory: o.directory,
+      segmentSize: archive.server.segmentSize,
+      sync: this.sync,
+      progress: this.progress,
+      fs: this.fs,
+      record: (lsn, timeline) => archive.ledger.append({ type: 'complete', lsn, timeline }),
+      ...(options ? { convert: (s: OpenSegment) => this.compress(s, options) } : {}),
+      superseded: (s) => (s.begin === 0 ? this.seed.superseded : []),
+      onFinished: ({ end, timeline, path }) =>
+        this.owner.emit('segment', {
+          lsn: end,
+          timeline,
+          path,
+          size: archive.server.segmentSize,
+        }),
+      onProgress: () => this.session?.regulate(),
+      onFailure: (error) => this.session?.onFailure(error),
+    });
+  }
+
+  private async readSeed(): Promise<void> {
+    const { o, at, archive } = this;
+    const { segmentSize, fileMode } = archive.server;
+    const name = segmentFileName(at.timeline, segmentOf(at.lsn, segmentSize), segmentSize);
+    const measure = this.compressOptions !== undefined;
+    const options = { segmentSize, mode: fileMode, sync: this.sync, measure };
+    this.seed = await seedPartial(o.directory, name, archive.atStart, options);
+  }
+
+  private get compressOptions(): CompressOptions | undefined {
+    const { method, level } = this.o.compression ?? { method: 'none' };
+    if (method === 'none') return undefined;
+    const { fileMode } = this.archive.server;
+    return { method, mode: fileMode, sync: this.sync, ...(level === undefined ? {} : { level }) };
+  }
+
+  /** Stores a full segment compressed under a dotfile's name, durably. */
+  private async compress(segment: OpenSegment, options: CompressOptions) {
+    const name = `${segment.name}${compressionSuffix(options.method)}`;
+    const temporary = join(this.o.directory, `.walkeep-${name}`);
+    await compressFile(segment.path, temporary, this.archive.server.segmentSize, options);
+    return { temporary, name };
+  }
+
+  /**
+   * The writer closed at a clean end; the incomplete segment keeps a partial name. With compression
+   * it gets its compressed form now, which replaces the plain one only once it is durable.
+   */
+  private async onClosed(open: OpenSegment | undefined): Promise<void> {
+    await this.recordFlushed();
+    if (!open) return;
+    const options = this.compressOptions;
+    const file = `${open.name}${compressionSuffix(options?.method ?? 'none')}.partial`;
+    this.owner.emit('partial', { file });
+    if (!options) return;
+    const { directory } = this.o;
+    const seeded = open.begin === 0 ? this.seed : undefined;
+    const length = Math.max(this.progress.written - open.begin, seeded?.length ?? 0);
+    await durablyCompressSegment(open.path, join(directory, file), length, options);
+    const others = seeded?.superseded.filter((name) => name !== file) ?? [];
+    for (const name of [`${open.name}.partial`, ...others]) {
+      await unlink(join(directory, name)).catch((e) => {
+        throw storageError('remove file', join(directory, name), e);
+      });
+    }
+  }
+
+  private onProgress(serverEnd: Lsn): void {
+    const { progress, at } = this;
+    this.owner.emit('progress', {
+      received: progress.lsn(progress.received),
+      written: progress.lsn(progress.written),
+      flushed: progress.lsn(progress.flushed),
+      serverEnd,
+      timeline: at.timeline,
+    });
+    this.owner.noteProgress();
+    if (performance.now() - this.recordedAt < LEDGER_INTERVAL) return;
+    this.recordFlushed().catch((e) => this.session?.onFailure(e));
+  }
+
+  /** Notes in the ledger what was made durable, so that it is compared if it comes again. */
+  private async recordFlushed(): Promise<void> {
+    const { flushed } = this.progress;
+    this.recordedAt = performance.now();
+    if (!this.sync || flushed <= this.recorded) return;
+    this.recorded = flushed;
+    const lsn = this.progress.lsn(flushed);
+    await this.archive.ledger.append({ type: 'flushed', lsn, timeline: this.at.timeline });
+  }
+}

@@ -1,0 +1,216 @@
+import { createReadStream, existsSync } from 'node:fs';
+import { type FileHandle, open, rename, rm, writeFile } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { type Duplex, Readable } from 'node:stream';
+import { fileURLToPath } from 'node:url';
+import { Worker } from 'node:worker_threads';
+import zlib from 'node:zlib';
+import { NotSupportedError, StorageError, WalkeepError } from '../errors.js';
+import type { Compression } from '../wal/file-name.js';
+import { ByteReader } from './byte-reader.js';
+import { decompressGzip } from './codec-gzip.js';
+import { durableRename, fsyncError, storageError } from './durable.js';
+import { compressLz4 } from './lz4-compress.js';
+import { type Deliver, decompressLz4, type FormatResult } from './lz4-frame.js';
+import type { Lz4Answer, Lz4Job } from './lz4-worker.js';
+
+export type { DecompressEnd } from './lz4-frame.js';
+
+/** Since Node.js 22.15; not in the types of the oldest supported version. */
+const { createZstdCompress, createZstdDecompress } = zlib as unknown as {
+  createZstdCompress?: (options: { params: Record<number, number> }) => Duplex;
+  createZstdDecompress?: () => Duplex;
+};
+/** ZSTD_c_compressionLevel of zstd.h. */
+const ZSTD_LEVEL = 100;
+
+/** How decompressing a file went. */
+export interface DecompressResult extends FormatResult {
+  /** Decompressed bytes delivered. */
+  bytes: number;
+}
+
+/** True if this Node.js can read files of that compression. */
+export function canDecompress(compression: Compression): boolean {
+  return compression !== 'zstd' || createZstdDecompress !== undefined;
+}
+
+/**
+ * Decompresses a file and hands the bytes on in pieces, each valid until `onChunk` (or its promise)
+ * returns. Damaged and unfinished files are no error here: whatever can be decompressed is
+ * delivered and the result says how it ended. `limit` stops after so many bytes.
+ * @throws StorageError if the file cannot be read, NotSupportedError for zstd before Node.js 22.15
+ */
+export async function decompressFile(
+  path: string,
+  compression: Compression,
+  onChunk?: (chunk: Uint8Array) => void | Promise<void>,
+  options: { limit?: number; signal?: AbortSignal } = {},
+): Promise<DecompressResult> {
+  const { limit = Number.POSITIVE_INFINITY, signal } = options;
+  let bytes = 0;
+  const deliver: Deliver = async (chunk) => {
+    signal?.throwIfAborted();
+    const wanted = chunk.length > limit - bytes ? chunk.subarray(0, limit - bytes) : chunk;
+    bytes += wanted.length;
+    await onChunk?.(wanted);
+    return bytes >= limit;
+  };
+  if (compression === 'zstd') return { ...(await decompressZstd(path, deliver)), bytes };
+  const reader = await ByteReader.open(path);
+  try {
+    const result =
+      compression === 'gzip'
+        ? await decompressGzip(path, reader, deliver)
+        : compression === 'lz4'
+          ? await decompressLz4(reader, deliver)
+          : await readPlain(reader, deliver);
+    return { ...result, bytes };
+  } finally {
+    await reader.close();
+  }
+}
+
+async function readPlain(reader: ByteReader, deliver: Deliver): Promise<FormatResult> {
+  for (;;) {
+    const chunk = await reader.readUpTo(Number.POSITIVE_INFINITY);
+    if (chunk.length === 0) return { end: 'complete', trailingGarbage: false };
+    if (await deliver(chunk)) return { end: 'limit', trailingGarbage: false };
+  }
+}
+
+async function decompressZstd(path: string, deliver: Deliver): Promise<FormatResult> {
+  if (!createZstdDecompress) throw zstdMissing(path);
+  const source = createReadStream(path);
+  const stream = createZstdDecompress();
+  source.on('error', (e) => stream.destroy(storageError('read file', path, e)));
+  source.pipe(stream);
+  try {
+    for await (const chunk of stream as AsyncIterable<Buffer>) {
+      if (await deliver(chunk)) return { end: 'limit', trailingGarbage: false };
+    }
+    return { end: 'complete', trailingGarbage: false };
+  } catch (e) {
+    const { code, message } = e as NodeJS.ErrnoException;
+    if (code === 'Z_BUF_ERROR') return { end: 'cut', trailingGarbage: false };
+    if (!code?.startsWith('ZSTD_')) throw e;
+    return { end: 'damaged', problem: message, trailingGarbage: false };
+  } finally {
+    source.destroy();
+    stream.destroy();
+  }
+}
+
+function zstdMissing(path: string): NotSupportedError {
+  return new NotSupportedError('zstd needs Node.js 22.15 or later', { path });
+}
+
+/** How a file is compressed. */
+export interface CompressOptions {
+  method: Exclude<Compression, 'none'>;
+  /** gzip 1 to 9, zstd 1 to 22, each with the method's default; lz4 knows only its fast mode. */
+  level?: number;
+  /** File mode of the target. Default 0o600. */
+  mode?: number;
+  /** False skips fsync. Default true. */
+  sync?: boolean;
+}
+
+/**
+ * Compresses the first `length` bytes of a file into `target`, which is created or replaced in
+ * place and fsynced. Returns the bytes written. gzip and zstd run in Node's thread pool, lz4 in a
+ * worker thread (between other work in this one where the worker's file is missing, as in a bundle).
+ * @throws StorageError if a file cannot be read or written, or the source is shorter
+ */
+export async function compressFile(
+  source: string,
+  target: string,
+  length: number,
+  options: CompressOptions,
+): Promise<number> {
+  if (options.method === 'zstd' && !createZstdCompress) throw zstdMissing(target);
+  const from = await open(source, 'r').catch((e) => {
+    throw storageError('open file', source, e);
+  });
+  try {
+    if ((await from.stat()).size < length) {
+      throw new StorageError(`file "${source}" is shorter than ${length} bytes`, { path: source });
+    }
+    const to = await open(target, 'w', options.mode ?? 0o600).catch((e) => {
+      throw storageError('create file', target, e);
+    });
+    try {
+      if (options.method === 'lz4') await compressInWorker({ from: from.fd, to: to.fd, length });
+      else await writeFile(to, compressingStream(from, length, options));
+      if (options.sync ?? true) {
+        await to.sync().catch((e) => {
+          throw fsyncError(target, e);
+        });
+      }
+      return (await to.stat()).size;
+    } finally {
+      await to.close();
+    }
+  } catch (e) {
+    throw storageError('write file', target, e);
+  } finally {
+    await from.close();
+  }
+}
+
+function compressingStream(from: FileHandle, length: number, options: CompressOptions): Duplex {
+  const { method, level } = options;
+  const stream =
+    method === 'gzip'
+      ? zlib.createGzip(level === undefined ? {} : { level })
+      : (createZstdCompress as NonNullable<typeof createZstdCompress>)({
+          params: level === undefined ? {} : { [ZSTD_LEVEL]: level },
+        });
+  const source =
+    length > 0
+      ? from.createReadStream({ start: 0, end: length - 1, autoClose: false })
+      : Readable.from([]);
+  source.on('error', (e: Error) => stream.destroy(e));
+  return source.pipe(stream);
+}
+
+const WORKER = new URL('./lz4-worker.js', import.meta.url);
+
+async function compressInWorker(job: Lz4Job): Promise<void> {
+  if (!existsSync(fileURLToPath(WORKER))) return compressLz4(job.from, job.to, job.length);
+  const worker = new Worker(WORKER, { workerData: job });
+  const answer = await new Promise<Lz4Answer>((resolve, reject) => {
+    worker.once('message', resolve);
+    worker.once('error', reject);
+    worker.once('exit', () => reject(new Error('the compressing thread ended early')));
+  });
+  // The file descriptors may be closed, and so reused, only once the thread is really gone.
+  await worker.terminate();
+  if (answer.error) throw Object.assign(new Error(answer.error.message), answer.error);
+}
+
+/**
+ * Puts the compressed form of a segment in place: its first `validLength` bytes go into a dotfile
+ * beside `targetPath`, which gets that name once it is durable. A crash leaves the dotfile at most.
+ * Returns the compressed size in bytes.
+ * @throws as `compressFile`
+ */
+export async function durablyCompressSegment(
+  plainPath: string,
+  targetPath: string,
+  validLength: number,
+  options: CompressOptions,
+): Promise<number> {
+  const temporary = join(dirname(targetPath), `.${basename(targetPath)}.tmp`);
+  try {
+    const size = await compressFile(plainPath, temporary, validLength, options);
+    if (options.sync ?? true) await durableRename(temporary, targetPath);
+    else await rename(temporary, targetPath);
+    return size;
+  } catch (e) {
+    // Space is given back at once where its lack was the cause; the cause is what counts.
+    await rm(temporary, { force: true }).catch(() => {});
+    if (e instanceof WalkeepError) throw e;
+    throw storageError('rename file', temporary, e);
+  }
+}

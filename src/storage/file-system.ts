@@ -1,0 +1,48 @@
+import fs, { constants } from 'node:fs';
+
+/**
+ * The file-system calls of the receiving path, so that faults and power loss can be injected as
+ * data. Calls that sit on the path of a commit are synchronous (a thread-pool hop costs more than
+ * a short sync); the others are asynchronous. All throw Node's errno errors.
+ */
+export interface FileSystem {
+  openSync(path: string, flags: number, mode: number): number;
+  closeSync(fd: number): void;
+  readSync(fd: number, buffer: Uint8Array, length: number, position: number): number;
+  writevSync(fd: number, buffers: readonly Uint8Array[], position: number): number;
+  ftruncateSync(fd: number, size: number): void;
+  fdatasyncSync(fd: number): void;
+  fsyncSync(fd: number): void;
+  renameSync(from: string, to: string): void;
+  unlinkSync(path: string): void;
+  /** Size in bytes, or undefined if there is no such file. */
+  sizeSync(path: string): number | undefined;
+  writev(fd: number, buffers: readonly Uint8Array[], position: number): Promise<number>;
+  fdatasync(fd: number): Promise<void>;
+}
+
+/** The real file system. */
+export const nodeFileSystem: FileSystem = {
+  openSync: fs.openSync,
+  closeSync: fs.closeSync,
+  readSync: (fd, buffer, length, position) => fs.readSync(fd, buffer, 0, length, position),
+  writevSync: (fd, buffers, position) => fs.writevSync(fd, buffers, position),
+  ftruncateSync: fs.ftruncateSync,
+  fdatasyncSync: fs.fdatasyncSync,
+  fsyncSync: fs.fsyncSync,
+  renameSync: fs.renameSync,
+  unlinkSync: fs.unlinkSync,
+  sizeSync: (path) => fs.lstatSync(path, { throwIfNoEntry: false })?.size,
+  writev: (fd, buffers, position) =>
+    new Promise((resolve, reject) =>
+      fs.writev(fd, buffers, position, (e, n) => (e ? reject(e) : resolve(n))),
+    ),
+  fdatasync: (fd) =>
+    new Promise((resolve, reject) => fs.fdatasync(fd, (e) => (e ? reject(e) : resolve()))),
+};
+
+/** Create or open for reading and writing, following no symlink: a link is never one of ours. */
+export const OPEN_SEGMENT = constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW;
+/** Create anew; fails if the name exists. */
+export const CREATE_NEW = OPEN_SEGMENT | constants.O_EXCL;
+export const OPEN_DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY;

@@ -1,0 +1,185 @@
+import CRC32C from 'crc-32/crc32c.js';
+import { ParseError } from '../errors.js';
+import { formatLsn, type Lsn, parseLsn } from '../wal/lsn.js';
+
+/** Why the archive's lineage begins at a position or turns there. */
+export type TimelineReason =
+  | 'first start'
+  | 'adopted'
+  | 'slot'
+  | 'switch'
+  | 'accepted gap'
+  | 'empty partial'
+  | (string & {});
+
+/** A receiver took the directory; the first entry of every ledger. */
+export interface OpenEntry {
+  type: 'open';
+  systemId: bigint;
+  /** Bytes. */
+  segmentSize: number;
+  /** Version of walkeep. */
+  version: string;
+  /** When it was recorded, ISO 8601; filled in if absent. So for every entry. */
+  at?: string;
+}
+
+/** From `start` on the archive follows `timeline`. */
+export interface TimelineEntry {
+  type: 'timeline';
+  timeline: number;
+  start: Lsn;
+  why: TimelineReason;
+  at?: string;
+}
+
+/** `complete`: segments are durable up to `lsn`. `flushed`: `lsn` was acknowledged. */
+export interface PositionEntry {
+  type: 'complete' | 'flushed';
+  lsn: Lsn;
+  timeline: number;
+  at?: string;
+}
+
+/** WAL from `from` up to `to` is missing, and the operator accepted that. */
+export interface GapEntry {
+  type: 'gap';
+  from: Lsn;
+  to: Lsn;
+  timeline: number;
+  why: string;
+  at?: string;
+}
+
+/** One fact about the archive. */
+export type LedgerEntry = OpenEntry | TimelineEntry | PositionEntry | GapEntry;
+
+const LSN_FIELDS: readonly string[] = ['lsn', 'start', 'from', 'to'];
+
+/**
+ * One line of the ledger, with its newline: `{"entries":[…],"crc":"xxxxxxxx"}`. Entries recorded
+ * together share a line, so that a crash keeps all of them or none. LSNs are `X/X`, `crc` is the
+ * CRC-32C (hex) of the same JSON text without it.
+ */
+export function encodeLine(entries: readonly LedgerEntry[]): string {
+  const text = JSON.stringify({ entries }, (key, value) => {
+    if (typeof value !== 'bigint') return value;
+    return LSN_FIELDS.includes(key) ? formatLsn(value) : value.toString();
+  });
+  return `${text.slice(0, -1)},"crc":"${checksum(text)}"}\n`;
+}
+
+/** The entries of one line, without its newline. @throws ParseError if it is not intact */
+export function decodeLine(line: string): LedgerEntry[] {
+  const m = /^(.*),"crc":"([0-9a-f]{8})"\}$/.exec(line);
+  const text = `${m?.[1]}}`;
+  if (!m || checksum(text) !== m[2]) throw new ParseError('checksum does not match');
+  // The check field vouches for what follows: only another version can have written it otherwise.
+  const { entries } = JSON.parse(text, (key, value) =>
+    LSN_FIELDS.includes(key) ? parseLsn(value) : key === 'systemId' ? BigInt(value) : value,
+  );
+  for (const { type } of entries) {
+    if (!['open', 'timeline', 'complete', 'flushed', 'gap'].includes(type)) {
+      throw new ParseError(`unknown entry ${JSON.stringify(type)}`, {
+        hint: 'A newer walkeep wrote it; use that version.',
+      });
+    }
+  }
+  return entries;
+}
+
+function checksum(text: string): string {
+  return (CRC32C.buf(Buffer.from(text)) >>> 0).toString(16).padStart(8, '0');
+}
+
+/** What all entries together say. */
+export interface LedgerState {
+  /** Undefined only before the first entry of a new ledger. */
+  systemId: bigint | undefined;
+  /** Bytes; 0 only before the first entry of a new ledger. */
+  segmentSize: number;
+  /** Version of walkeep that last opened it. */
+  version: string;
+  /** The timelines followed and from where, oldest first. */
+  lineage: TimelineEntry[];
+  /** End of the last complete segment on `timeline`. */
+  completeLsn?: Lsn;
+  /** Last acknowledged flush on `timeline`. */
+  flushedLsn?: Lsn;
+  /**
+   * The archive is continuous up to here: the highest of `completeLsn`, `flushedLsn` and the start
+   * of `timeline`. It can step back where a timeline begins below what its parent had reached.
+   */
+  end?: Lsn;
+  /** Timeline of these positions, the newest of the lineage. */
+  timeline?: number;
+  gaps: GapEntry[];
+}
+
+/** The state of a ledger without entries. */
+export function emptyState(): LedgerState {
+  return { systemId: undefined, segmentSize: 0, version: '', lineage: [], gaps: [] };
+}
+
+/** Brings the state up to date with one more entry. */
+export function applyEntry(state: LedgerState, entry: LedgerEntry): void {
+  switch (entry.type) {
+    case 'open':
+      state.systemId = entry.systemId;
+      state.segmentSize = entry.segmentSize;
+      state.version = entry.version;
+      break;
+    case 'timeline':
+      state.lineage.push(entry);
+      follow(state, entry.timeline);
+      state.end = higher(state.end, entry.start);
+      break;
+    case 'complete':
+    case 'flushed': {
+      // What is still reported of an ancestor lies before the positions of its child.
+      if (state.timeline !== undefined && entry.timeline < state.timeline) break;
+      follow(state, entry.timeline);
+      const field = entry.type === 'complete' ? 'completeLsn' : 'flushedLsn';
+      state[field] = higher(state[field], entry.lsn);
+      state.end = higher(state.end, entry.lsn);
+      break;
+    }
+    case 'gap':
+      state.gaps.push(entry);
+  }
+}
+
+/**
+ * Positions count anew on another timeline: its parent may have been received beyond the fork, and
+ * that WAL proves nothing about the child's.
+ */
+function follow(state: LedgerState, timeline: number): void {
+  if (state.timeline === timeline) return;
+  state.timeline = timeline;
+  delete state.completeLsn;
+  delete state.flushedLsn;
+  delete state.end;
+}
+
+function higher(a: Lsn | undefined, b: Lsn): Lsn {
+  return a === undefined || b > a ? b : a;
+}
+
+/** Entries that say the same as all those the state was made of, for a compacted ledger. */
+export function summarize(state: LedgerState): LedgerEntry[] {
+  const { systemId, segmentSize, version, lineage, gaps, timeline } = state;
+  if (systemId === undefined) return [];
+  const entries: LedgerEntry[] = [
+    { type: 'open', systemId, segmentSize, version },
+    ...lineage,
+    ...gaps,
+  ];
+  if (timeline === undefined) return entries;
+  if (state.completeLsn !== undefined) {
+    entries.push({ type: 'complete', lsn: state.completeLsn, timeline });
+  }
+  if (state.flushedLsn !== undefined) {
+    entries.push({ type: 'flushed', lsn: state.flushedLsn, timeline });
+  }
+  return entries;
+}

@@ -1,0 +1,230 @@
+import { link, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { DirectoryLockedError } from '../errors.js';
+import { fsyncError, storageError } from './durable.js';
+import {
+  type HeldSocket,
+  holdAbstractSocket,
+  holdSocketFile,
+  isSocketHeld,
+} from './lock-socket.js';
+import { liveness, ownIdentity, type ProcessIdentity } from './process-identity.js';
+
+/** The lock's file name. While locks change hands there are names that begin with it and a dot. */
+export const LOCK_FILE = '.walkeep-lock';
+
+/** Milliseconds between two looks at a held lock. */
+const POLL = 100;
+/** Milliseconds after which what a crash left behind of a lock changing hands is removed. */
+const LEFTOVER_AGE = 60_000;
+
+/** A directory that no other receiver writes to. */
+export interface DirectoryLock {
+  /** Gives the directory free. Calling it again does nothing. */
+  release(): Promise<void>;
+}
+
+/** Someone else holds the lock; undefined if its file does not say who. */
+interface Held {
+  holder: ProcessIdentity | undefined;
+  detail?: string;
+}
+
+/**
+ * Keeps every other receiver out of a directory: by a lock file that names its owner, and on Linux
+ * by an abstract unix socket. A lock is taken over only from an owner that is provably dead, see
+ * `liveness`; of several processes that want to, one succeeds. A held lock is waited for during
+ * `graceMs`, since a service manager may start the next process before the last one is gone.
+ * @throws DirectoryLockedError if it is still held then
+ * @throws StorageError if the lock file cannot be made
+ * @throws the signal's reason if that aborts the wait
+ */
+export async function acquireDirectoryLock(
+  dir: string,
+  options: { graceMs?: number; signal?: AbortSignal } = {},
+): Promise<DirectoryLock> {
+  const { graceMs = 3000, signal } = options;
+  const deadline = performance.now() + graceMs;
+  for (;;) {
+    signal?.throwIfAborted();
+    const result = await Attempt.run(dir);
+    if ('release' in result) return result;
+    if (performance.now() >= deadline) throw lockedError(dir, result);
+    await delay(POLL, undefined, { signal }).catch((e) => {
+      throw signal?.reason ?? e;
+    });
+  }
+}
+
+/** One try to get the lock, with all that has to be undone if it fails. */
+class Attempt {
+  readonly #dir: string;
+  readonly #self: ProcessIdentity;
+  readonly #sockets: HeldSocket[] = [];
+
+  private constructor(dir: string, self: ProcessIdentity) {
+    this.#dir = dir;
+    this.#self = self;
+  }
+
+  static async run(dir: string): Promise<DirectoryLock | Held> {
+    const attempt = new Attempt(dir, await ownIdentity());
+    let result: 'won' | Held | undefined;
+    try {
+      result = await attempt.#acquire();
+    } catch (e) {
+      throw storageError('lock directory', dir, e);
+    } finally {
+      await rm(attempt.#path('.tmp'), { force: true });
+      if (result !== 'won') await attempt.#closeSockets();
+    }
+    if (result !== 'won') return result;
+    let released: Promise<void> | undefined;
+    return {
+      release: () => {
+        released ??= attempt.#release();
+        return released;
+      },
+    };
+  }
+
+  async #acquire(): Promise<'won' | Held> {
+    const { dev, ino } = await stat(this.#dir, { bigint: true });
+    const guard = await holdAbstractSocket(`walkeep:${dev}:${ino}`);
+    if (guard === 'taken') return { holder: await readIdentity(join(this.#dir, LOCK_FILE)) };
+    if (guard) this.#sockets.push(guard);
+    const found = await this.#look(join(this.#dir, LOCK_FILE));
+    if (found && !('dead' in found)) return found;
+    const alive = await holdSocketFile(this.#dir, socketName(this.#self.token));
+    if (alive) this.#sockets.push(alive);
+    await this.#writeIdentity();
+    const result = await this.#take(join(this.#dir, LOCK_FILE));
+    if (result === 'won') await this.#removeLeftovers();
+    return result;
+  }
+
+  /**
+   * Puts our identity at `path` if nothing is there or its owner is dead. Who wants to replace a
+   * dead owner's file must first take a second lock in the same way, whose name is made of that
+   * owner's token: so a file that was looked at a moment ago is never replaced after another
+   * process did so, and a crash in between leaves one more lock with a dead owner.
+   */
+  async #take(path: string): Promise<'won' | Held> {
+    for (;;) {
+      try {
+        await link(this.#path('.tmp'), path);
+        return 'won';
+      } catch (e) {
+        if ((e as NodeJS.ErrnoException).code !== 'EEXIST') throw e;
+      }
+      const found = await this.#look(path);
+      if (found === undefined) continue;
+      if (!('dead' in found)) return found;
+      const { token } = found.dead;
+      const claim = join(this.#dir, `${LOCK_FILE}.${token}`);
+      const claimed = await this.#take(claim);
+      if (claimed !== 'won') return claimed;
+      if ((await readIdentity(path))?.token === token) {
+        await rename(claim, path);
+        await rm(join(this.#dir, socketName(token)), { force: true });
+        return 'won';
+      }
+      await rm(claim);
+    }
+  }
+
+  /** Who holds the lock file at `path`; undefined if there is none (any more). */
+  async #look(path: string): Promise<Held | { dead: ProcessIdentity } | undefined> {
+    const holder = await readIdentity(path);
+    if (!holder) {
+      const there = await exists(path);
+      return there ? { holder, detail: `The file "${path}" does not say who made it.` } : undefined;
+    }
+    const state = await this.#liveness(holder);
+    if (state === 'dead') return { dead: holder };
+    if (state === 'alive') return { holder };
+    return { holder, detail: 'From here it cannot be seen whether that process still runs.' };
+  }
+
+  async #liveness(holder: ProcessIdentity) {
+    const state = await liveness(holder, this.#self);
+    // A container's processes cannot be seen from another one, its socket in the directory can.
+    if (state !== 'elsewhere' || holder.bootId !== this.#self.bootId) return state;
+    const held = await isSocketHeld(this.#dir, socketName(holder.token));
+    return held === undefined ? 'elsewhere' : held ? 'alive' : 'dead';
+  }
+
+  /** Durable before it gets the lock's name: an empty lock after a power loss would name nobody. */
+  async #writeIdentity(): Promise<void> {
+    const path = this.#path('.tmp');
+    const handle = await open(path, 'wx', 0o600);
+    try {
+      await handle.writeFile(`${JSON.stringify(this.#self)}\n`);
+      await handle.sync().catch((e) => {
+        throw fsyncError(path, e);
+      });
+    } finally {
+      await handle.close();
+    }
+  }
+
+  async #release(): Promise<void> {
+    const path = join(this.#dir, LOCK_FILE);
+    try {
+      if ((await readIdentity(path))?.token === this.#self.token) await rm(path, { force: true });
+    } finally {
+      await this.#closeSockets();
+    }
+  }
+
+  async #closeSockets(): Promise<void> {
+    for (const socket of this.#sockets.splice(0).reverse()) await socket.close();
+  }
+
+  async #removeLeftovers(): Promise<void> {
+    for (const name of await readdir(this.#dir)) {
+      if (!name.startsWith(`${LOCK_FILE}.`) || name.includes(this.#self.token)) continue;
+      const path = join(this.#dir, name);
+      const { mtimeMs } = await stat(path).catch(() => ({ mtimeMs: Date.now() }));
+      if (Date.now() - mtimeMs < LEFTOVER_AGE) continue;
+      if (name.endsWith('.sock') && (await isSocketHeld(this.#dir, name)) !== false) continue;
+      await rm(path, { force: true });
+    }
+  }
+
+  #path(suffix: string): string {
+    return join(this.#dir, `${LOCK_FILE}.${this.#self.token}${suffix}`);
+  }
+}
+
+const socketName = (token: string) => `${LOCK_FILE}.${token}.sock`;
+
+const exists = (path: string) =>
+  stat(path).then(
+    () => true,
+    () => false,
+  );
+
+/** The owner that a lock file names; undefined if there is no file or it names none. */
+async function readIdentity(path: string): Promise<ProcessIdentity | undefined> {
+  try {
+    const value = JSON.parse(await readFile(path, 'utf8'));
+    // The token becomes part of a file name.
+    const valid = /^[0-9a-f-]{36}$/.test(value.token) && Number.isInteger(value.pid);
+    return valid && value.pid > 0 ? value : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function lockedError(dir: string, { holder, detail }: Held): DirectoryLockedError {
+  const who = holder ? ` (pid ${holder.pid} on host ${holder.host})` : '';
+  return new DirectoryLockedError(`directory "${dir}" is in use by another receiver${who}`, {
+    path: dir,
+    ...(detail === undefined ? {} : { detail }),
+    hint: detail
+      ? `If that receiver is gone for good, remove the file "${join(dir, LOCK_FILE)}".`
+      : 'Stop that receiver first, or use another directory.',
+  });
+}

@@ -1,0 +1,115 @@
+import { open, readFile, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { StorageError } from '../errors.js';
+import { compressionSuffix } from '../wal/file-name.js';
+import { decompressFile } from './codec.js';
+import { durableRename, fsyncError, storageError } from './durable.js';
+import type { SegmentFile } from './wal-directory.js';
+
+/** What a segment begins with when its WAL is received again. */
+export interface Seed {
+  /** Bytes from the start of the segment that an earlier partial holds. */
+  length: number;
+  /** Compressed partials that the finished segment replaces, bare names. */
+  superseded: string[];
+}
+
+/**
+ * Brings what compressed partials of a segment hold into its plain `.partial`, the one form in
+ * which WAL is received. A compressed partial is never truncated or written over in place: what
+ * it holds may be acknowledged, and stays until a file that covers it is durable (contract,
+ * defect 1).
+ *
+ * @param files all files of that segment number, of any timeline
+ * @param options.measure find `length` also where there is only a plain partial (else 0)
+ * @throws StorageError if two partials contradict each other
+ */
+export async function seedPartial(
+  directory: string,
+  base: string,
+  files: readonly SegmentFile[],
+  options: { segmentSize: number; mode: number; sync: boolean; measure: boolean },
+): Promise<Seed> {
+  const target = join(directory, `${base}.partial`);
+  const compressed = files.filter(
+    (f) =>
+      f.partial &&
+      f.compression !== 'none' &&
+      f.name === `${base}${compressionSuffix(f.compression)}.partial`,
+  );
+  const superseded = compressed.map((f) => f.name);
+  if (compressed.length === 0 && !options.measure) return { length: 0, superseded };
+  let best = await readPlain(target);
+  let improved = false;
+  for (const file of compressed) {
+    const content = await readCompressed(join(directory, file.name), file, options.segmentSize);
+    const shared = Math.min(content.length, best.length);
+    if (content.compare(best, 0, shared, 0, shared) !== 0) {
+      throw new StorageError(`"${file.name}" and "${base}.partial" hold different WAL`, {
+        path: target,
+        hint: 'Move the one that is wrong out of the directory.',
+      });
+    }
+    if (content.length > best.length) {
+      best = content;
+      improved = true;
+    }
+  }
+  if (improved) await place(target, `${base}.seed`, directory, best, options);
+  return { length: best.length, superseded };
+}
+
+/** The content up to its last byte that is not zero: beyond it nothing was received. */
+function trimmed(content: Buffer): Buffer {
+  let end = content.length;
+  while (end > 0 && content[end - 1] === 0) end -= 1;
+  return content.subarray(0, end);
+}
+
+async function readPlain(path: string): Promise<Buffer> {
+  const size = await stat(path).then(
+    (s) => s.size,
+    () => undefined,
+  );
+  if (size === undefined) return Buffer.alloc(0);
+  return trimmed(
+    await readFile(path).catch((e) => {
+      throw storageError('read file', path, e);
+    }),
+  );
+}
+
+async function readCompressed(path: string, file: SegmentFile, limit: number): Promise<Buffer> {
+  const chunks: Uint8Array[] = [];
+  await decompressFile(path, file.compression, (chunk) => void chunks.push(Buffer.from(chunk)), {
+    limit,
+  });
+  return trimmed(Buffer.concat(chunks));
+}
+
+async function place(
+  target: string,
+  temporaryName: string,
+  directory: string,
+  content: Buffer,
+  { segmentSize, mode, sync }: { segmentSize: number; mode: number; sync: boolean },
+): Promise<void> {
+  const temporary = join(directory, `.walkeep-${temporaryName}`);
+  const handle = await open(temporary, 'w', mode).catch((e) => {
+    throw storageError('create file', temporary, e);
+  });
+  try {
+    await handle.writeFile(content);
+    await handle.truncate(segmentSize);
+    if (sync) {
+      await handle.sync().catch((e) => {
+        throw fsyncError(temporary, e);
+      });
+    }
+  } catch (e) {
+    throw storageError('write file', temporary, e);
+  } finally {
+    await handle.close();
+  }
+  await durableRename(temporary, target);
+}

@@ -1,0 +1,209 @@
+import { join } from 'node:path';
+import type { WalkeepError } from '../errors.js';
+import { segmentStart } from '../wal/file-name.js';
+import type { Lsn } from '../wal/lsn.js';
+import { fsyncDir, fsyncError, storageError } from './durable.js';
+import type { FileSystem } from './file-system.js';
+import type { StreamProgress } from './progress.js';
+import type { OpenSegment } from './segment-writer.js';
+
+/** A segment that is complete, durable and under its final name. */
+export interface FinishedSegment {
+  timeline: number;
+  segment: bigint;
+  /** LSN after its last byte. */
+  end: Lsn;
+  path: string;
+}
+
+export interface SegmentFinisherOptions {
+  directory: string;
+  segmentSize: number;
+  sync: boolean;
+  progress: StreamProgress;
+  fs: FileSystem;
+  /**
+   * Notes durably that the archive is complete up to `end`. Called before the final name
+   * appears: from then on other tools may move the file away.
+   */
+  record: (end: Lsn, timeline: number) => Promise<void>;
+  /**
+   * Stores the segment in another form, durably under a temporary dotfile; absent: it is renamed
+   * as it is.
+   */
+  convert?: (segment: OpenSegment) => Promise<{ temporary: string; name: string }>;
+  /** Files that the finished segment replaces, bare names; removed last. */
+  superseded?: (segment: OpenSegment) => readonly string[];
+  onFinished: (segment: FinishedSegment) => void;
+  /** Positions or the queue moved. */
+  onProgress: () => void;
+  /** Called once, at the first failure; nothing is finished after it. */
+  onFailure: (error: WalkeepError) => void;
+}
+
+interface Pending {
+  segment: OpenSegment;
+  dataSynced: boolean;
+  closed: boolean;
+}
+
+/** Segments compressed at the same time: as many as there are usually cores to spare. */
+const CONVERT_AT_ONCE = 2;
+
+/**
+ * Brings full segments to their final names in the background, in order: fsync, ledger, rename,
+ * fsync of the directory. The order is the promise: a final name means complete and durable.
+ */
+export class SegmentFinisher {
+  private readonly o: SegmentFinisherOptions;
+  private queue: Pending[] = [];
+  private working: Promise<void> | undefined;
+  private failure: WalkeepError | undefined;
+
+  constructor(options: SegmentFinisherOptions) {
+    this.o = options;
+  }
+
+  /** Segments that are full and not yet under their final names. */
+  get pending(): number {
+    return this.queue.length;
+  }
+
+  push(segment: OpenSegment): void {
+    this.queue.push({ segment, dataSynced: false, closed: false });
+    this.working ??= this.work();
+  }
+
+  /** Syncs the data of all that is queued; a commit may lie in a segment just filled. */
+  syncPendingSync(): void {
+    for (const p of this.queue) {
+      if (p.dataSynced) continue;
+      try {
+        this.o.fs.fdatasyncSync(p.segment.fd);
+      } catch (e) {
+        throw this.fail(fsyncError(p.segment.path, e));
+      }
+      p.dataSynced = true;
+    }
+  }
+
+  async syncPending(): Promise<void> {
+    for (const p of [...this.queue]) await this.syncData(p);
+  }
+
+  /** Resolves when nothing is queued. @throws what made it stop. */
+  async drain(): Promise<void> {
+    await this.working;
+    if (this.failure) throw this.failure;
+  }
+
+  private async work(): Promise<void> {
+    try {
+      // Nothing is finished within the call that pushed it: what follows at once shares the work.
+      await Promise.resolve();
+      while (this.queue.length > 0 && !this.failure) {
+        await this.finish(this.queue.slice(0, this.o.convert ? CONVERT_AT_ONCE : undefined));
+      }
+    } catch (e) {
+      this.fail(storageError('finish segment in', this.o.directory, e));
+    } finally {
+      this.working = undefined;
+      if (this.failure) this.abandon();
+    }
+  }
+
+  private async finish(batch: Pending[]): Promise<void> {
+    const { o } = this;
+    const { convert } = o;
+    // Converted ones become durable in their new form; a commit that waits syncs the old one.
+    if (o.sync && !convert) for (const p of batch) await this.syncData(p);
+    const staged = await Promise.all(
+      batch.map(({ segment }) =>
+        convert ? convert(segment) : { temporary: segment.path, name: segment.name },
+      ),
+    );
+    for (const p of batch) {
+      p.dataSynced = true;
+      await p.segment.inFlight?.catch(() => undefined);
+      this.close(p);
+    }
+    const last = (batch.at(-1) as Pending).segment;
+    await o.record(this.endOf(last), last.timeline);
+    const paths = staged.map(({ temporary, name }) => this.rename(temporary, name));
+    if (o.sync) await fsyncDir(o.directory);
+    o.progress.synced(last.end);
+    this.queue = this.queue.slice(batch.length);
+    batch.forEach(({ segment }, i) => {
+      this.removeSuperseded(segment);
+      const { timeline } = segment;
+      const path = paths[i] as string;
+      o.onFinished({ timeline, segment: segment.segment, end: this.endOf(segment), path });
+    });
+    o.onProgress();
+  }
+
+  private endOf(segment: OpenSegment): Lsn {
+    return segmentStart(segment.segment + 1n, this.o.segmentSize);
+  }
+
+  private rename(from: string, name: string): string {
+    const path = join(this.o.directory, name);
+    try {
+      // A file of that name that the scan did not accept (wrong size) is kept as evidence.
+      if (this.o.fs.sizeSync(path) !== undefined) {
+        this.o.fs.renameSync(path, join(this.o.directory, `.${name}.replaced`));
+      }
+      this.o.fs.renameSync(from, path);
+    } catch (e) {
+      throw storageError('rename file', from, e);
+    }
+    return path;
+  }
+
+  private removeSuperseded(segment: OpenSegment): void {
+    const names = [...(this.o.superseded?.(segment) ?? [])];
+    if (this.o.convert) names.push(`${segment.name}.partial`);
+    for (const name of names) {
+      const path = join(this.o.directory, name);
+      try {
+        if (this.o.fs.sizeSync(path) !== undefined) this.o.fs.unlinkSync(path);
+      } catch (e) {
+        throw storageError('remove file', path, e);
+      }
+    }
+  }
+
+  private async syncData(p: Pending): Promise<void> {
+    if (p.dataSynced) return;
+    const { segment } = p;
+    await segment.inFlight?.catch(() => undefined);
+    if (p.dataSynced) return;
+    try {
+      segment.inFlight = this.o.fs.fdatasync(segment.fd);
+      await segment.inFlight;
+    } catch (e) {
+      throw this.fail(fsyncError(segment.path, e));
+    }
+    p.dataSynced = true;
+  }
+
+  private close(p: Pending): void {
+    if (p.closed) return;
+    p.closed = true;
+    this.o.fs.closeSync(p.segment.fd);
+  }
+
+  /** The first failure stays: after a failed fsync no later success proves anything. */
+  private fail(error: WalkeepError): WalkeepError {
+    if (!this.failure) {
+      this.failure = error;
+      this.o.onFailure(error);
+    }
+    return this.failure;
+  }
+
+  private abandon(): void {
+    for (const p of this.queue) this.close(p);
+    this.queue = [];
+  }
+}

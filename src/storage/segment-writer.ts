@@ -1,0 +1,336 @@
+import { join } from 'node:path';
+import { RewriteError, StorageError, type WalkeepError } from '../errors.js';
+import { segmentFileName, segmentOf } from '../wal/file-name.js';
+import { formatLsn, type Lsn } from '../wal/lsn.js';
+import { fsyncError, storageError } from './durable.js';
+import { CREATE_NEW, type FileSystem, OPEN_DIRECTORY, OPEN_SEGMENT } from './file-system.js';
+import type { StreamProgress } from './progress.js';
+import type { SegmentFinisher } from './segment-finisher.js';
+import { SpareSegment } from './spare-segment.js';
+
+export interface SegmentWriterOptions {
+  directory: string;
+  /** Bytes, a power of two. */
+  segmentSize: number;
+  timeline: number;
+  /** Permission bits of new files. */
+  mode: number;
+  /** False: no fsync at all, written counts as flushed (--no-sync). */
+  sync: boolean;
+  /** Bytes below this LSN were acknowledged before: what comes again is compared. */
+  compareUntil: bigint;
+  progress: StreamProgress;
+  finisher: SegmentFinisher;
+  fs: FileSystem;
+  /** Told when acknowledged bytes had vanished (all zero) and were filled in again. */
+  onRefill?: (lsn: Lsn, path: string) => void;
+}
+
+/** A segment that is being written: always under its `.partial` name. */
+export interface OpenSegment {
+  fd: number;
+  segment: bigint;
+  timeline: number;
+  /** Final file name without directory. */
+  name: string;
+  /** Where it is now. */
+  path: string;
+  /** Stream offsets of its first byte and of the byte after its last. */
+  begin: number;
+  end: number;
+  /** Stream offset up to which fdatasync has covered it. */
+  synced: number;
+  /** A background sync of this descriptor: it must not be closed, and so reused, before. */
+  inFlight?: Promise<void>;
+}
+
+/** More chunks than this are copied into one buffer: cheaper than that many iovecs. */
+const MAX_IOVECS = 16;
+const SCRATCH = 256 * 1024;
+
+/**
+ * Writes a contiguous stream of WAL into segment files of one timeline.
+ *
+ * Invariants: a file is open exactly while its segment is incomplete and was begun; its size is
+ * one segment from the start; bytes below `compareUntil` are never replaced by other bytes.
+ */
+export class SegmentWriter {
+  private readonly o: SegmentWriterOptions;
+  private readonly progress: StreamProgress;
+  private readonly fs: FileSystem;
+  private readonly dirFd: number;
+  private readonly spare: SpareSegment;
+  private current: OpenSegment | undefined;
+  /** A name was created that no fsync of the directory covers yet. */
+  private dirDirty = false;
+  private scratch: Buffer | undefined;
+  private closed = false;
+  /** A sync failed: nothing is synced again, the next success would prove nothing. */
+  private failure: WalkeepError | undefined;
+
+  constructor(options: SegmentWriterOptions) {
+    this.o = options;
+    this.progress = options.progress;
+    this.fs = options.fs;
+    this.dirFd = this.fs.openSync(options.directory, OPEN_DIRECTORY, 0);
+    this.spare = new SpareSegment(options);
+  }
+
+  /** Name of the `.partial` that is open now, without directory. */
+  get partialName(): string | undefined {
+    return this.current && `${this.current.name}.partial`;
+  }
+
+  /** Makes a zero-filled file ready, so that syncs of the next new segment are cheap. */
+  prepareSpare(): Promise<void> {
+    return this.spare.prepare();
+  }
+
+  /**
+   * Writes the chunks, in order, at the current position. Synchronous: the page cache takes
+   * them faster than a thread pool could. @throws RewriteError, DiskFullError, StorageError
+   */
+  writeSync(chunks: readonly Uint8Array[]): void {
+    for (const { segment, batch, position } of this.batches(chunks)) {
+      let rest = batch;
+      let at = position;
+      while (rest.length > 0) {
+        let n: number;
+        try {
+          n = this.fs.writevSync(segment.fd, rest, at);
+        } catch (e) {
+          throw storageError('write to file', segment.path, e);
+        }
+        at += n;
+        rest = this.took(segment, rest, n);
+      }
+    }
+  }
+
+  /** As `writeSync` for a disk whose writes stall; the chunks must stay unchanged meanwhile. */
+  async write(chunks: readonly Uint8Array[]): Promise<void> {
+    for (const { segment, batch, position } of this.batches(chunks)) {
+      let rest = batch;
+      let at = position;
+      while (rest.length > 0) {
+        const n = await this.fs.writev(segment.fd, rest, at).catch((e) => {
+          throw storageError('write to file', segment.path, e);
+        });
+        at += n;
+        rest = this.took(segment, rest, n);
+      }
+    }
+  }
+
+  /** Makes everything written durable, inline. @throws FsyncError (fatal), DiskFullError */
+  syncSync(): void {
+    if (this.failure) throw this.failure;
+    const target = this.progress.written;
+    if (this.o.sync) {
+      this.o.finisher.syncPendingSync();
+      const segment = this.current;
+      try {
+        if (segment && segment.synced < target) {
+          this.fs.fdatasyncSync(segment.fd);
+          segment.synced = target;
+        }
+        this.syncDirectory();
+      } catch (e) {
+        throw this.fail(segment, e);
+      }
+    }
+    this.progress.synced(target);
+  }
+
+  /** As `syncSync`, off the event loop; covers what was written when it was called. */
+  async sync(): Promise<void> {
+    if (this.failure) throw this.failure;
+    const target = this.progress.written;
+    if (this.o.sync) {
+      const segment = this.current;
+      await this.o.finisher.syncPending();
+      try {
+        if (segment && segment.synced < target) {
+          segment.inFlight = this.fs.fdatasync(segment.fd);
+          await segment.inFlight;
+          segment.synced = Math.max(segment.synced, target);
+        }
+        this.syncDirectory();
+      } catch (e) {
+        throw this.fail(segment, e);
+      }
+    }
+    this.progress.synced(target);
+  }
+
+  /**
+   * Ends writing: syncs, and lets an incomplete segment keep its `.partial` name.
+   * @returns the incomplete segment, if there is one.
+   */
+  async close(): Promise<OpenSegment | undefined> {
+    if (this.closed) return undefined;
+    this.closed = true;
+    const segment = this.current;
+    try {
+      this.syncSync();
+      await this.o.finisher.drain();
+      return segment;
+    } finally {
+      this.current = undefined;
+      await segment?.inFlight?.catch(() => undefined);
+      if (segment) this.fs.closeSync(segment.fd);
+      await this.spare.discard();
+      this.fs.closeSync(this.dirFd);
+    }
+  }
+
+  private fail(segment: OpenSegment | undefined, cause: unknown): WalkeepError {
+    this.failure ??= fsyncError(segment?.path ?? this.o.directory, cause);
+    return this.failure;
+  }
+
+  private syncDirectory(): void {
+    if (!this.dirDirty) return;
+    this.fs.fsyncSync(this.dirFd);
+    this.dirDirty = false;
+  }
+
+  /** Cuts chunks at segment boundaries, opening files as they are needed. */
+  private *batches(chunks: readonly Uint8Array[]) {
+    let index = 0;
+    let skip = 0;
+    while (index < chunks.length) {
+      const segment = this.current ?? this.open();
+      let room = segment.end - this.progress.written;
+      let batch: Uint8Array[] = [];
+      while (index < chunks.length && room > 0) {
+        const chunk = chunks[index] as Uint8Array;
+        const take = Math.min(room, chunk.length - skip);
+        batch.push(take === chunk.length ? chunk : chunk.subarray(skip, skip + take));
+        room -= take;
+        skip += take;
+        if (skip === chunk.length) {
+          index += 1;
+          skip = 0;
+        }
+      }
+      if (batch.length > MAX_IOVECS) batch = [this.joined(batch)];
+      const position = this.progress.written - segment.begin;
+      this.compare(segment, batch, position);
+      yield { segment, batch, position };
+    }
+  }
+
+  private joined(batch: readonly Uint8Array[]): Uint8Array {
+    const length = batch.reduce((sum, b) => sum + b.length, 0);
+    if (length > SCRATCH) return Buffer.concat(batch);
+    this.scratch ??= Buffer.allocUnsafeSlow(SCRATCH);
+    let at = 0;
+    for (const b of batch) {
+      this.scratch.set(b, at);
+      at += b.length;
+    }
+    return this.scratch.subarray(0, length);
+  }
+
+  /** Notes `n` bytes written; hands a full segment to the finisher; returns what is left. */
+  private took(segment: OpenSegment, batch: readonly Uint8Array[], n: number): Uint8Array[] {
+    if (n === 0) throw new StorageError(`could not write to file "${segment.path}": wrote nothing`);
+    this.progress.wrote(this.progress.written + n);
+    if (this.progress.written === segment.end) {
+      this.current = undefined;
+      this.o.finisher.push(segment);
+    }
+    let left = n;
+    let i = 0;
+    while (i < batch.length && left >= (batch[i] as Uint8Array).length) {
+      left -= (batch[i] as Uint8Array).length;
+      i += 1;
+    }
+    const rest = batch.slice(i);
+    if (left > 0) rest[0] = (rest[0] as Uint8Array).subarray(left);
+    return rest;
+  }
+
+  private open(): OpenSegment {
+    const { directory, segmentSize, timeline, mode } = this.o;
+    const begin = this.progress.written;
+    const segment = segmentOf(this.progress.lsn(begin), segmentSize);
+    const name = segmentFileName(timeline, segment, segmentSize);
+    const path = join(directory, `${name}.partial`);
+    const fd = this.openFile(path, segmentSize, mode);
+    const end = begin + segmentSize;
+    this.current = { fd, segment, timeline, name, path, begin, end, synced: begin };
+    return this.current;
+  }
+
+  private openFile(path: string, segmentSize: number, mode: number): number {
+    let fd: number | undefined;
+    try {
+      const size = this.fs.sizeSync(path);
+      if (size === undefined) {
+        this.dirDirty = true;
+        fd = this.spare.takeAs(path);
+        if (fd !== undefined) return fd;
+        fd = this.fs.openSync(path, CREATE_NEW, mode);
+        // Sparse: costs nothing while catching up, and a crash leaves a file of the right size.
+        this.fs.ftruncateSync(fd, segmentSize);
+        return fd;
+      }
+      if (size > segmentSize) {
+        throw new StorageError(
+          `write-ahead log file "${path}" has ${size} bytes, should be 0 or ${segmentSize}`,
+          { path, expected: `${segmentSize}`, actual: `${size}`, hint: 'Move it away.' },
+        );
+      }
+      fd = this.fs.openSync(path, OPEN_SEGMENT, mode);
+      // A full disk left it short: extend, never truncate, it may hold acknowledged WAL.
+      if (size < segmentSize) this.fs.ftruncateSync(fd, segmentSize);
+      this.dirDirty = true;
+      return fd;
+    } catch (e) {
+      if (fd !== undefined) this.fs.closeSync(fd);
+      throw storageError('open write-ahead log file', path, e);
+    }
+  }
+
+  /** Refuses other bytes where acknowledged ones are stored. */
+  private compare(segment: OpenSegment, batch: readonly Uint8Array[], position: number): void {
+    const limit = Number(this.o.compareUntil - this.progress.lsn(segment.begin));
+    let at = position;
+    for (const chunk of batch) {
+      const length = Math.min(chunk.length, limit - at);
+      if (length <= 0) return;
+      const stored = Buffer.alloc(length);
+      try {
+        this.fs.readSync(segment.fd, stored, length, at);
+      } catch (e) {
+        throw storageError('read file', segment.path, e);
+      }
+      const news = chunk.subarray(0, length);
+      if (!stored.equals(news)) this.refuse(segment, stored, news, at);
+      at += chunk.length;
+    }
+  }
+
+  private refuse(segment: OpenSegment, stored: Buffer, news: Uint8Array, at: number): void {
+    let i = 0;
+    while (stored[i] === news[i]) i += 1;
+    const lsn = this.progress.lsn(segment.begin + at + i);
+    // Zeros where WAL was: the disk lost what it had confirmed. Filling in loses nothing more.
+    if (stored.subarray(i).every((b, k) => b === 0 || b === news[i + k])) {
+      this.o.onRefill?.(lsn, segment.path);
+      return;
+    }
+    throw new RewriteError(
+      `the server sent other bytes at ${formatLsn(lsn)} than those acknowledged as flushed up to ${formatLsn(this.o.compareUntil)} in "${segment.path}"`,
+      {
+        lsn,
+        path: segment.path,
+        expected: `byte ${stored[i]}`,
+        actual: `byte ${news[i]}`,
+        hint: 'The server lost or rewrote WAL that is stored here, or it is another server. Nothing was overwritten; use a new directory for it.',
+      },
+    );
+  }
+}

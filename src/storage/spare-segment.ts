@@ -1,0 +1,86 @@
+import { join } from 'node:path';
+import { CREATE_NEW, type FileSystem } from './file-system.js';
+
+/** A dotfile, so that neither our scan nor other tools take it for WAL. */
+const NAME = '.walkeep-spare';
+const ZEROS = Buffer.alloc(1024 * 1024);
+
+/**
+ * A zero-filled, synced file of one segment, made ahead of need: fdatasync of a file whose blocks
+ * are all written is cheaper than of one that grows.
+ */
+export class SpareSegment {
+  private readonly path: string;
+  private readonly size: number;
+  private readonly mode: number;
+  private readonly sync: boolean;
+  private readonly fs: FileSystem;
+  private fd: number | undefined;
+  private ready = false;
+  private preparing: Promise<void> | undefined;
+  private stopped = false;
+
+  constructor(o: {
+    directory: string;
+    segmentSize: number;
+    mode: number;
+    sync: boolean;
+    fs: FileSystem;
+  }) {
+    this.path = join(o.directory, NAME);
+    this.size = o.segmentSize;
+    this.mode = o.mode;
+    this.sync = o.sync;
+    this.fs = o.fs;
+    // One left by a crash has unknown content.
+    if (this.fs.sizeSync(this.path) !== undefined) this.fs.unlinkSync(this.path);
+  }
+
+  /** Starts making one unless there is one; resolves when it is ready or could not be made. */
+  prepare(): Promise<void> {
+    if (this.fd === undefined && !this.stopped) this.preparing ??= this.make();
+    return this.preparing ?? Promise.resolve();
+  }
+
+  /** Renames the spare if one is ready and hands its descriptor over. */
+  takeAs(path: string): number | undefined {
+    const { fd } = this;
+    if (!this.ready || fd === undefined) return undefined;
+    this.fs.renameSync(this.path, path);
+    this.fd = undefined;
+    this.ready = false;
+    return fd;
+  }
+
+  async discard(): Promise<void> {
+    this.stopped = true;
+    await this.preparing;
+    this.drop();
+  }
+
+  private async make(): Promise<void> {
+    try {
+      this.fd = this.fs.openSync(this.path, CREATE_NEW, this.mode);
+      for (let at = 0; at < this.size && !this.stopped; ) {
+        const chunk = ZEROS.subarray(0, Math.min(ZEROS.length, this.size - at));
+        at += await this.fs.writev(this.fd, [chunk], at);
+      }
+      if (this.sync && !this.stopped) await this.fs.fdatasync(this.fd);
+      this.ready = !this.stopped;
+    } catch {
+      // Only an optimisation: without it the next segment is created sparse, and a disk that is
+      // full or broken says so there.
+      this.drop();
+    } finally {
+      this.preparing = undefined;
+    }
+  }
+
+  private drop(): void {
+    if (this.fd === undefined) return;
+    this.fs.closeSync(this.fd);
+    this.fd = undefined;
+    this.ready = false;
+    this.fs.unlinkSync(this.path);
+  }
+}

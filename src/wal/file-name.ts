@@ -1,0 +1,114 @@
+import { ParseError } from '../errors.js';
+import type { Lsn } from './lsn.js';
+
+/** Bounds of wal_segment_size in bytes (access/xlog_internal.h: WalSegMinSize, WalSegMaxSize). */
+export const MIN_SEGMENT_SIZE = 1024 * 1024;
+export const MAX_SEGMENT_SIZE = 1024 * 1024 * 1024;
+
+/** True for a power of two between 1 MB and 1 GB: what initdb --wal-segsize allows. */
+export function isValidSegmentSize(bytes: number): boolean {
+  return (
+    Number.isInteger(bytes) &&
+    bytes >= MIN_SEGMENT_SIZE &&
+    bytes <= MAX_SEGMENT_SIZE &&
+    (bytes & (bytes - 1)) === 0
+  );
+}
+
+/** How a stored segment is compressed; the suffixes are pg_receivewal's (`.zst` is ours). */
+export type Compression = 'none' | 'gzip' | 'lz4' | 'zstd';
+
+const SUFFIX: Record<Compression, string> = { none: '', gzip: '.gz', lz4: '.lz4', zstd: '.zst' };
+
+/** The file name suffix of a compression method. */
+export function compressionSuffix(compression: Compression): string {
+  return SUFFIX[compression];
+}
+
+/** One WAL segment file as its name tells it. */
+export interface SegmentName {
+  /** Timeline ID, 1 to 2^32-1. */
+  timeline: number;
+  /** Segment number: LSN divided by the segment size. */
+  segment: bigint;
+  compression: Compression;
+  partial: boolean;
+}
+
+const hex8 = (n: number | bigint) => n.toString(16).toUpperCase().padStart(8, '0');
+
+/** Number of the segment that holds `lsn` (XLByteToSeg). */
+export function segmentOf(lsn: bigint, segmentSize: number): bigint {
+  return lsn / BigInt(segmentSize);
+}
+
+/** LSN of the first byte of a segment (XLogSegNoOffsetToRecPtr with offset 0). */
+export function segmentStart(segment: bigint, segmentSize: number): Lsn {
+  return (segment * BigInt(segmentSize)) as Lsn;
+}
+
+/** Byte offset of `lsn` inside its segment (XLogSegmentOffset). */
+export function segmentOffset(lsn: bigint, segmentSize: number): number {
+  return Number(lsn & BigInt(segmentSize - 1));
+}
+
+/** `lsn` rounded down to the start of its segment. */
+export function floorToSegment(lsn: bigint, segmentSize: number): Lsn {
+  return (lsn & ~BigInt(segmentSize - 1)) as Lsn;
+}
+
+/**
+ * `TTTTTTTTXXXXXXXXYYYYYYYY`: timeline, and the segment number split at 4 GB of WAL
+ * (XLogFileName).
+ */
+export function segmentFileName(timeline: number, segment: bigint, segmentSize: number): string {
+  const perId = 0x1_0000_0000n / BigInt(segmentSize);
+  return hex8(timeline) + hex8(segment / perId) + hex8(segment % perId);
+}
+
+const SEGMENT = /^([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})(\.gz|\.lz4|\.zst)?(\.partial)?$/;
+
+/**
+ * Reads a segment file name with any of the suffixes that pg_receivewal or walkeep gives.
+ * Undefined if it is not one, or if its last eight digits cannot occur with this segment size.
+ */
+export function parseSegmentFileName(name: string, segmentSize: number): SegmentName | undefined {
+  const m = SEGMENT.exec(name);
+  if (!m) return undefined;
+  const perId = 0x1_0000_0000n / BigInt(segmentSize);
+  const low = BigInt(`0x${m[3]}`);
+  if (low >= perId) return undefined;
+  const compression = (Object.keys(SUFFIX) as Compression[]).find(
+    (c) => SUFFIX[c] === (m[4] ?? ''),
+  );
+  return {
+    timeline: Number.parseInt(m[1] as string, 16),
+    segment: BigInt(`0x${m[2]}`) * perId + low,
+    compression: compression as Compression,
+    partial: m[5] !== undefined,
+  };
+}
+
+/** `TTTTTTTT.history` (TLHistoryFileName). */
+export function historyFileName(timeline: number): string {
+  return `${hex8(timeline)}.history`;
+}
+
+/** The timeline of a history file name, or undefined if it is not one. */
+export function parseHistoryFileName(name: string): number | undefined {
+  const m = /^([0-9A-F]{8})\.history$/.exec(name);
+  return m ? Number.parseInt(m[1] as string, 16) : undefined;
+}
+
+/** Reads `16MB`, `1GB` as SHOW wal_segment_size prints it, into bytes. @throws ParseError */
+export function parseSegmentSize(text: string): number {
+  const m = /^(\d+)(kB|MB|GB)$/.exec(text);
+  const unit = m?.[2] === 'GB' ? 1024 ** 3 : m?.[2] === 'MB' ? 1024 ** 2 : 1024;
+  const bytes = m ? Number(m[1]) * unit : Number.NaN;
+  if (!isValidSegmentSize(bytes)) {
+    throw new ParseError(`remote server reported invalid WAL segment size (${text})`, {
+      detail: 'The WAL segment size must be a power of two between 1 MB and 1 GB.',
+    });
+  }
+  return bytes;
+}

@@ -1,0 +1,103 @@
+import type { Lsn } from './lsn.js';
+
+/** Size of XLogRecord in bytes (access/xlogrecord.h: SizeOfXLogRecord). */
+export const RECORD_HEADER_SIZE = 24;
+
+/**
+ * No record can be longer: before PostgreSQL 16 MaxAllocSize bounds it, since then the smaller
+ * XLogRecordMaxSize.
+ */
+export const MAX_RECORD_LENGTH = 0x3fff_ffff;
+
+/** Bits of xl_info that belong to the resource manager (XLR_RMGR_INFO_MASK). */
+export const RMGR_INFO_MASK = 0xf0;
+
+/** Resource manager 0 and two of its record types (catalog/pg_control.h). */
+export const RM_XLOG = 0;
+export const XLOG_SWITCH = 0x40;
+export const XLOG_OVERWRITE_CONTRECORD = 0xd0;
+
+/** Smallest id of a resource manager that an extension brings (RM_MIN_CUSTOM_ID). */
+export const MIN_CUSTOM_RMGR = 128;
+
+/** Names of the built-in resource managers by id (access/rmgrlist.h), as pg_waldump prints them. */
+export const RMGR_NAMES: readonly string[] = [
+  'XLOG',
+  'Transaction',
+  'Storage',
+  'CLOG',
+  'Database',
+  'Tablespace',
+  'MultiXact',
+  'RelMap',
+  'Standby',
+  'Heap2',
+  'Heap',
+  'Btree',
+  'Hash',
+  'Gin',
+  'Gist',
+  'Sequence',
+  'SPGist',
+  'BRIN',
+  'CommitTs',
+  'ReplicationOrigin',
+  'Generic',
+  'LogicalMessage',
+];
+
+/** Name of a resource manager; `customNNN` from 128 on, `unknownNNN` for ids in between. */
+export function rmgrName(id: number): string {
+  const kind = id >= MIN_CUSTOM_RMGR ? 'custom' : 'unknown';
+  return RMGR_NAMES[id] ?? `${kind}${String(id).padStart(3, '0')}`;
+}
+
+/**
+ * XLogRecord, little-endian:
+ * ```
+ *  0  u32  xl_tot_len   whole record, this header included
+ *  4  u32  xl_xid
+ *  8  u64  xl_prev      start of the record before
+ * 16  u8   xl_info      upper four bits are the resource manager's
+ * 17  u8   xl_rmid
+ * 18  u16  zero
+ * 20  u32  xl_crc       CRC-32C of the body, then of bytes 0 to 19
+ * ```
+ */
+export interface RecordHeader {
+  totalLength: number;
+  xid: number;
+  prev: Lsn;
+  info: number;
+  rmgr: number;
+  crc: number;
+}
+
+/** Reads the record header at `at`. The caller has made sure of 24 bytes. */
+export function parseRecordHeader(bytes: Uint8Array, at: number): RecordHeader {
+  const view = new DataView(bytes.buffer, bytes.byteOffset + at, RECORD_HEADER_SIZE);
+  return {
+    totalLength: view.getUint32(0, true),
+    xid: view.getUint32(4, true),
+    prev: view.getBigUint64(8, true) as Lsn,
+    info: view.getUint8(16),
+    rmgr: view.getUint8(17),
+    crc: view.getUint32(20, true),
+  };
+}
+
+/** A complete record whose CRC is right. */
+export interface WalRecord extends RecordHeader {
+  /** First byte of the record. */
+  lsn: Lsn;
+  /**
+   * Where the next record can begin: the end, aligned to 8 bytes. For XLOG_SWITCH the end of the
+   * segment. A page header may still lie in between.
+   */
+  endLsn: Lsn;
+  /**
+   * What follows the header (block references and data), `totalLength - 24` bytes, own memory.
+   * Absent in a record longer than the decoder's `maxRecord`.
+   */
+  body?: Uint8Array;
+}

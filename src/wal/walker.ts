@@ -1,0 +1,446 @@
+import { NotSupportedError, UsageError } from '../errors.js';
+import { type Address, advance, joinLsn, splitLsn } from './address.js';
+import { CRC_INIT, LITTLE_ENDIAN_HOST, recordCrc, updateCrc } from './crc32c.js';
+import type { WalFault } from './fault.js';
+import { isValidSegmentSize } from './file-name.js';
+import { formatLsn, type Lsn } from './lsn.js';
+import {
+  DEFAULT_BLOCK_SIZE,
+  isValidBlockSize,
+  LONG_PAGE_HEADER,
+  parsePageHeader,
+  SHORT_PAGE_HEADER,
+  XLP_BKP_REMOVABLE,
+  XLP_FIRST_IS_OVERWRITE_CONTRECORD,
+} from './page.js';
+import { type Failure, PageChecker, type PageExpectations } from './page-checker.js';
+import { RECORD_HEADER_SIZE, RM_XLOG, XLOG_SWITCH } from './record.js';
+import {
+  checkCrc,
+  checkLength,
+  checkOverwrite,
+  checkPrev,
+  OVERWRITE_BODY,
+} from './record-checks.js';
+import { firstNonZero } from './zeros.js';
+
+/** Where WAL begins and what is known about it. */
+export interface WalOptions extends PageExpectations {
+  /**
+   * LSN of the first byte fed: the start of a page, or of a record inside one. Where a page
+   * begins with the rest of a record, that rest is skipped.
+   */
+  startLsn: Lsn;
+  /** Start of the record before the first one, so that its xl_prev can be checked. */
+  prev?: Lsn | undefined;
+}
+
+/** Receives the records of a walk piece by piece. The bytes are valid only during the call. */
+export interface RecordVisitor {
+  /** A plausible header, its CRC not checked yet. False: not interested in this record. */
+  begin(header: Uint8Array, at: number, lsn: Lsn): boolean;
+  /** The next bytes of the body. */
+  body(bytes: Uint8Array, start: number, end: number): void;
+  /** The record is complete and good. */
+  complete(endLsn: Lsn): void;
+  /** The record that was begun is void: its rest was lost in a crash of the server. */
+  abandon(): void;
+}
+
+/** What the next byte is part of; from TAIL on, bytes that only may be zero or do not matter. */
+const RECORD = 0; // a record header, or its first byte
+const BODY = 1; // the rest of a record
+const SKIP = 2; // the rest of a record that began before the start
+const PAD = 3; // zeros up to the next multiple of 8
+const TAIL = 4; // zeros from XLOG_SWITCH to the end of the segment
+const ZEROS = 5; // a record or page should have been here, but zeros were
+const FAILED = 6; // behind any other fault
+
+/** xl_info and xl_rmid of XLOG_SWITCH as they lie in one word, with the mask for them. */
+const SWITCH_WORD = (RM_XLOG << 8) | XLOG_SWITCH;
+const KIND_MASK = 0xfff0;
+
+/**
+ * Walks over WAL in chunks of any size and checks all of it: page headers, record headers, the
+ * chain of xl_prev, CRCs, padding. It keeps no reference to a chunk and allocates nothing per
+ * record. The first fault stays in `fault`; nothing behind it is judged.
+ *
+ * LSNs are pairs of unsigned 32-bit halves here: a bigint for each of the millions of records of
+ * a GB would cost as much as their CRCs. Pages and records that lie in one piece take short paths
+ * that can only accept; what they do not accept, the long path looks at again and names the fault.
+ */
+export class WalWalker {
+  fault: WalFault | undefined;
+  /** With fault kind `zeros`: the first byte behind it that is not zero. */
+  nonZero: Lsn | undefined;
+  readonly pages: PageChecker;
+  readonly #visitor: RecordVisitor | undefined;
+  readonly #segmentSize: number;
+  readonly #start: Lsn;
+  #blockSize: number;
+  #fed = 0;
+  /** Bytes fed before index 0 of the chunk in hand. */
+  #base = 0;
+  #mode = RECORD;
+  readonly #page: Address;
+  /** Offset in the page of the next byte. */
+  #at: number;
+  /** Size of the page header while it is being collected, otherwise 0. */
+  #headerSize = 0;
+  readonly #pageHeader = new Uint8Array(LONG_PAGE_HEADER);
+  /** True until the first page header is there: what came before is unknown. */
+  #fresh = false;
+  /** Bytes still to come in BODY, SKIP and TAIL. */
+  #remaining = 0;
+  readonly #record: Address = { hi: 0, lo: 0 };
+  /** The record header, `#have` bytes of it. */
+  readonly #header = new Uint8Array(RECORD_HEADER_SIZE);
+  readonly #words = new Int32Array(this.#header.buffer);
+  #have = 0;
+  #crc = CRC_INIT;
+  #prev: Address | undefined;
+  readonly #valid: Address;
+  /** Set where a record was lost: its start (undefined: before our start). */
+  #lost: { lsn: Lsn | undefined; body: Uint8Array; have: number } | undefined;
+  /** True while the visitor takes the record in progress; it has been given one complete. */
+  #taking = false;
+  #given = false;
+
+  /** @throws UsageError for a size or start that cannot be */
+  constructor(options: WalOptions, visitor?: RecordVisitor) {
+    this.#visitor = visitor;
+    if (!LITTLE_ENDIAN_HOST) throw new NotSupportedError('WAL is not read on big-endian machines');
+    const { startLsn, segmentSize, blockSize, prev } = options;
+    if (!isValidSegmentSize(segmentSize)) {
+      throw new UsageError(`not a WAL segment size: ${segmentSize}`);
+    }
+    if (blockSize !== undefined && !isValidBlockSize(blockSize)) {
+      throw new UsageError(`not a WAL block size: ${blockSize}`);
+    }
+    this.pages = new PageChecker(options);
+    this.#segmentSize = segmentSize;
+    this.#start = startLsn;
+    this.#blockSize = blockSize ?? DEFAULT_BLOCK_SIZE;
+    this.#valid = splitLsn(startLsn);
+    this.#page = splitLsn(startLsn);
+    this.#at = this.#page.lo & (this.#blockSize - 1);
+    this.#page.lo -= this.#at;
+    if (this.#at === 0) {
+      this.#fresh = true;
+      this.#headerSize = this.#pageHeaderSize();
+    } else if (this.#at < this.#pageHeaderSize() || this.#at % 8 !== 0) {
+      throw new UsageError(`no WAL record can begin at ${formatLsn(startLsn)}`);
+    }
+    if (prev !== undefined) this.#prev = splitLsn(prev);
+  }
+
+  /** LSN behind the last byte walked over. */
+  get position(): Lsn {
+    return (this.#start + BigInt(this.#fed)) as Lsn;
+  }
+
+  /** End of the last complete good record, padding included; the start while there is none. */
+  get validEnd(): Lsn {
+    return joinLsn(this.#valid.hi, this.#valid.lo);
+  }
+
+  /** True if the last byte was the end of a record, its padding, or the page header behind it. */
+  get atBoundary(): boolean {
+    if (this.fault || this.#lost || this.#fed === 0) return false;
+    const between = this.#mode === RECORD && this.#have === 0;
+    const wholePages = this.#headerSize === 0 || this.#at === 0;
+    return this.#mode === TAIL || (between && wholePages);
+  }
+
+  /**
+   * Walks over `bytes[from, to)`. `words` must view the same memory from the same first byte, and
+   * an index be a multiple of 4 where its LSN is. Returns the place reached: `to`, or with a
+   * visitor the end of the record that it was given.
+   */
+  walk(bytes: Uint8Array, words: Int32Array, from: number, to: number): number {
+    let p = from;
+    this.#given = false;
+    this.#base = this.#fed - from;
+    while (p < to && !this.#given) {
+      if (this.#mode >= TAIL) p = this.#zeros(bytes, words, p, to);
+      else if (this.#at === this.#blockSize) this.#turnPage();
+      else if (this.#headerSize > 0) p = this.#pageStart(bytes, words, p, to);
+      else if (this.#mode === RECORD) p = this.#records(bytes, words, p, to);
+      else if (this.#mode === PAD) p = this.#pad(bytes, p, to);
+      else p = this.#body(bytes, words, p, to);
+    }
+    this.#fed = this.#base + p;
+    return p;
+  }
+
+  #pageHeaderSize(): number {
+    const first = (this.#page.lo & (this.#segmentSize - 1)) === 0;
+    return first ? LONG_PAGE_HEADER : SHORT_PAGE_HEADER;
+  }
+
+  #turnPage(): void {
+    // A header that is cut here needs its length now: the next page has to agree with it.
+    if (this.#mode === RECORD && this.#have > 0) {
+      const failure = checkLength(this.#header, this.#have);
+      if (failure) {
+        this.#fail(failure, joinLsn(this.#record.hi, this.#record.lo));
+        return;
+      }
+    }
+    advance(this.#page, this.#blockSize);
+    this.#at = 0;
+    this.#headerSize = this.#pageHeaderSize();
+  }
+
+  /** Bytes of the record in progress that are still to come. */
+  #due(): number {
+    if (this.#mode === BODY || this.#mode === SKIP) return this.#remaining;
+    return this.#have > 0 ? (this.#words[0]! >>> 0) - this.#have : 0;
+  }
+
+  #pageStart(bytes: Uint8Array, words: Int32Array, from: number, to: number): number {
+    const size = this.#headerSize;
+    if (this.#at === 0 && to - from >= size && this.#isPlainPage(words, from >> 2)) {
+      this.#at = size;
+      this.#headerSize = 0;
+      return from + size;
+    }
+    const n = Math.min(size - this.#at, to - from);
+    for (let i = 0; i < n; i++) this.#pageHeader[this.#at + i] = bytes[from + i]!;
+    this.#at += n;
+    if (this.#at === size) {
+      this.#headerSize = 0;
+      this.#openPage(this.#pageHeader.subarray(0, size));
+    }
+    return from + n;
+  }
+
+  /** True for the page header that almost every page has; false proves nothing. */
+  #isPlainPage(words: Int32Array, w: number): boolean {
+    const due = this.#due();
+    const info = (words[w]! >>> 16) & ~XLP_BKP_REMOVABLE;
+    const { magic, plainTimeline } = this.pages;
+    return (
+      plainTimeline !== 0 &&
+      this.#headerSize === SHORT_PAGE_HEADER &&
+      (words[w]! & 0xffff) === magic &&
+      info === (due > 0 ? 1 : 0) &&
+      words[w + 1]! >>> 0 === plainTimeline &&
+      words[w + 2]! >>> 0 === this.#page.lo &&
+      words[w + 3]! >>> 0 === this.#page.hi &&
+      words[w + 4]! >>> 0 === due &&
+      words[w + 5] === 0
+    );
+  }
+
+  #openPage(header: Uint8Array): void {
+    const address = joinLsn(this.#page.hi, this.#page.lo);
+    if (header.every((b) => b === 0)) {
+      this.#fail({ kind: 'zeros', message: 'no WAL page but zeros' }, address);
+      return;
+    }
+    const page = parsePageHeader(header);
+    const due = this.#fresh ? undefined : this.#due();
+    const first = header.length === LONG_PAGE_HEADER;
+    const failure = this.pages.check(page, address, first, due);
+    if (failure) {
+      this.#fail(failure, address);
+      return;
+    }
+    if (this.#fresh && this.pages.blockSize !== undefined) this.#blockSize = this.pages.blockSize;
+    if ((page.info & XLP_FIRST_IS_OVERWRITE_CONTRECORD) !== 0) {
+      const known = due !== undefined && this.#mode !== SKIP;
+      const lsn = known ? joinLsn(this.#record.hi, this.#record.lo) : undefined;
+      this.#lost = { lsn, body: new Uint8Array(OVERWRITE_BODY), have: 0 };
+      if (this.#taking) this.#visitor?.abandon();
+      this.#taking = false;
+      this.#mode = RECORD;
+      this.#have = 0;
+    } else if (this.#fresh && page.remaining > 0) {
+      this.#mode = SKIP;
+      this.#remaining = page.remaining;
+      this.#prev = undefined;
+    }
+    this.#fresh = false;
+  }
+
+  #records(bytes: Uint8Array, words: Int32Array, from: number, to: number): number {
+    let p = from;
+    if (this.#have === 0) {
+      if (this.#prev && !this.#lost) {
+        p = this.#wholeRecords(bytes, words, from, to, this.#prev);
+        if (p > from) return p;
+      }
+      this.#record.hi = this.#page.hi;
+      this.#record.lo = this.#page.lo + this.#at;
+    }
+    const size = RECORD_HEADER_SIZE;
+    const n = Math.min(size - this.#have, to - p, this.#blockSize - this.#at);
+    for (let i = 0; i < n; i++) this.#header[this.#have + i] = bytes[p + i]!;
+    this.#have += n;
+    this.#at += n;
+    if (this.#have === size) this.#openRecord();
+    return p + n;
+  }
+
+  /** Takes records as long as they are whole, good and nothing special. */
+  #wholeRecords(
+    bytes: Uint8Array,
+    words: Int32Array,
+    from: number,
+    to: number,
+    prev: Address,
+  ): number {
+    const limit = Math.min(to, from + this.#blockSize - this.#at);
+    const hi = this.#page.hi;
+    const shift = this.#page.lo + this.#at - from;
+    let prevHi = prev.hi | 0;
+    let prevLo = prev.lo | 0;
+    let p = from;
+    while (limit - p >= RECORD_HEADER_SIZE) {
+      const w = p >> 2;
+      const length = words[w]!;
+      const next = p + ((length + 7) & ~7);
+      if (length < RECORD_HEADER_SIZE || length > limit - p || next > limit) break;
+      if (words[w + 2] !== prevLo || words[w + 3] !== prevHi) break;
+      const kind = words[w + 4]!;
+      // Anything in the two zero bytes, or XLOG_SWITCH.
+      if (kind >>> 16 !== 0 || (kind & KIND_MASK) === SWITCH_WORD) break;
+      if (words[w + 5] !== recordCrc(bytes, words, p, length)) break;
+      let end = p + length;
+      while (end < next && bytes[end] === 0) end++;
+      if (end < next) break;
+      prevLo = (p + shift) | 0;
+      prevHi = hi | 0;
+      if (this.#visitor?.begin(bytes, p, joinLsn(hi, p + shift))) {
+        this.#visitor.body(bytes, p + RECORD_HEADER_SIZE, p + length);
+        this.#visitor.complete(joinLsn(hi, next + shift));
+        this.#given = true;
+        p = next;
+        break;
+      }
+      p = next;
+    }
+    if (p > from) {
+      prev.hi = prevHi >>> 0;
+      prev.lo = prevLo >>> 0;
+      this.#at += p - from;
+      this.#valid.hi = hi;
+      this.#valid.lo = p + shift;
+    }
+    return p;
+  }
+
+  #openRecord(): void {
+    const failure =
+      checkLength(this.#header, this.#have) ?? checkPrev(this.#header, this.#record, this.#prev);
+    if (failure) {
+      this.#fail(failure, joinLsn(this.#record.hi, this.#record.lo));
+      return;
+    }
+    this.#crc = CRC_INIT;
+    this.#remaining = this.#words[0]! - RECORD_HEADER_SIZE;
+    this.#mode = BODY;
+    this.#taking =
+      this.#visitor?.begin(this.#header, 0, joinLsn(this.#record.hi, this.#record.lo)) ?? false;
+    if (this.#remaining === 0) this.#closeBody();
+  }
+
+  #body(bytes: Uint8Array, words: Int32Array, from: number, to: number): number {
+    const n = Math.min(this.#remaining, to - from, this.#blockSize - this.#at);
+    if (this.#mode === BODY) {
+      this.#crc = updateCrc(this.#crc, bytes, words, from, from + n);
+      if (this.#taking) this.#visitor?.body(bytes, from, from + n);
+      const lost = this.#lost;
+      for (let i = 0; lost && i < n && lost.have < OVERWRITE_BODY; i++) {
+        lost.body[lost.have++] = bytes[from + i]!;
+      }
+    }
+    this.#at += n;
+    this.#remaining -= n;
+    if (this.#remaining === 0) this.#closeBody();
+    return from + n;
+  }
+
+  #closeBody(): void {
+    if (this.#mode === BODY) {
+      const failure =
+        checkCrc(this.#words, this.#crc) ??
+        (this.#lost && checkOverwrite(this.#header, this.#lost.body, this.#lost.lsn));
+      if (failure) {
+        this.#fail(failure, joinLsn(this.#record.hi, this.#record.lo));
+        return;
+      }
+    }
+    this.#mode = PAD;
+    if (this.#at % 8 === 0) this.#closeRecord();
+  }
+
+  #pad(bytes: Uint8Array, from: number, to: number): number {
+    let p = from;
+    for (; p < to && this.#at % 8 !== 0; p++, this.#at++) {
+      if (bytes[p] === 0) continue;
+      const message = 'padding behind a WAL record is not zero';
+      const actual = String(bytes[p]);
+      this.#fail({ kind: 'record-padding', message, expected: '0', actual }, this.#lsnOf(p));
+      return p;
+    }
+    if (this.#at % 8 === 0) this.#closeRecord();
+    return p;
+  }
+
+  #closeRecord(): void {
+    this.#mode = RECORD;
+    if (this.#have === 0) return;
+    this.#have = 0;
+    this.#lost = undefined;
+    this.#prev = { ...this.#record };
+    this.#valid.hi = this.#page.hi;
+    this.#valid.lo = this.#page.lo + this.#at;
+    const { hi, lo } = this.#valid;
+    let end = lo;
+    if ((this.#words[4]! & KIND_MASK) === SWITCH_WORD) {
+      const used = lo & (this.#segmentSize - 1);
+      this.#remaining = used === 0 ? 0 : this.#segmentSize - used;
+      if (this.#remaining > 0) this.#mode = TAIL;
+      end += this.#remaining;
+    }
+    if (this.#taking) this.#visitor?.complete(joinLsn(hi, end));
+    this.#given = this.#taking;
+    this.#taking = false;
+  }
+
+  /** Bytes that must be zero (TAIL), should tell if they all are (ZEROS), or do not matter. */
+  #zeros(bytes: Uint8Array, words: Int32Array, from: number, to: number): number {
+    if (this.#mode === FAILED || this.nonZero !== undefined) return to;
+    const end = this.#mode === TAIL ? Math.min(to, from + this.#remaining) : to;
+    const p = firstNonZero(bytes, words, from, end);
+    if (p < end && this.#mode === ZEROS) {
+      this.nonZero = this.#lsnOf(p);
+    } else if (p < end) {
+      const message = 'the rest of a segment behind XLOG_SWITCH is not zero';
+      const actual = String(bytes[p]);
+      this.#fail({ kind: 'switch-tail', message, expected: '0', actual }, this.#lsnOf(p));
+    } else if (this.#mode === TAIL) {
+      this.#remaining -= end - from;
+      if (this.#remaining === 0) this.#closeTail(this.#lsnOf(end));
+    }
+    return end;
+  }
+
+  #closeTail(end: Lsn): void {
+    this.#mode = RECORD;
+    Object.assign(this.#valid, splitLsn(end));
+    Object.assign(this.#page, splitLsn(end - BigInt(this.#blockSize)));
+    this.#at = this.#blockSize;
+  }
+
+  #lsnOf(index: number): Lsn {
+    return (this.#start + BigInt(this.#base + index)) as Lsn;
+  }
+
+  #fail(failure: Failure, lsn: Lsn): void {
+    this.fault = { ...failure, lsn, validEnd: this.validEnd };
+    this.#mode = failure.kind === 'zeros' ? ZEROS : FAILED;
+  }
+}

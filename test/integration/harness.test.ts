@@ -1,0 +1,86 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, describe, expect, test } from 'vitest';
+import { MAJORS, PASSWORD, PostgresServer } from '../support/postgres.js';
+import { isRunning } from '../support/processes.js';
+import { waitFor } from '../support/wait.js';
+
+const servers: PostgresServer[] = [];
+const keep = (server: PostgresServer) => {
+  servers.push(server);
+  return server;
+};
+afterEach(async () => {
+  for (const server of servers.splice(0)) await server.destroy();
+});
+
+describe.each(MAJORS)('PostgreSQL %i', (major) => {
+  test('starts, archives finished segments byte for byte, survives kill9', async () => {
+    const server = keep(await PostgresServer.create({ major, archive: true }));
+    const [row] = await server.sql<{ version: string; size: string }>(
+      "SELECT current_setting('server_version_num') AS version, current_setting('wal_segment_size') AS size",
+    );
+    expect(Math.floor(Number(row?.version) / 10_000)).toBe(major);
+    expect(row?.size).toBe('1MB');
+
+    await server.sql('CREATE TABLE t AS SELECT 1 AS a');
+    const segment = await server.switchWal();
+    const copy = await server.waitArchived(segment);
+    expect(readFileSync(copy).equals(readFileSync(join(server.dataDir, 'pg_wal', segment)))).toBe(
+      true,
+    );
+
+    const pid = server.pid;
+    await server.kill9();
+    expect(isRunning(pid)).toBe(false);
+    await server.start();
+    expect(await server.sql('SELECT a FROM t')).toEqual([{ a: 1 }]);
+    await server.restart();
+    await server.configure({ wal_keep_size: '3MB' });
+    expect(await server.sql('SHOW wal_keep_size')).toEqual([{ wal_keep_size: '3MB' }]);
+  });
+
+  test('a standby follows and is promoted to timeline 2', async () => {
+    const primary = keep(await PostgresServer.create({ major }));
+    const standby = keep(await primary.createStandby());
+    await primary.sql('CREATE TABLE t AS SELECT 1 AS a');
+    const lsn = await primary.currentLsn();
+    await waitFor(async () => (await standby.currentLsn()) >= lsn);
+    expect(await primary.walSenderPids()).toHaveLength(1);
+    expect(await standby.promote()).toBe(2);
+    await standby.sql('INSERT INTO t VALUES (2)');
+    expect(await standby.systemIdentifier()).toBe(await primary.systemIdentifier());
+  });
+
+  test('recovers from a base backup with restore_command', async () => {
+    const server = keep(await PostgresServer.create({ major, archive: true }));
+    const backup = await server.baseBackup();
+    await server.sql('CREATE TABLE t AS SELECT 1 AS a');
+    await server.waitArchived(await server.switchWal());
+    await server.stop('immediate');
+    const recovered = keep(
+      await server.recoverFrom({ backup, restoreCommand: `cp ${server.archiveDir}/%f %p` }),
+    );
+    await waitFor(
+      async () => (await recovered.sql('SELECT pg_is_in_recovery() AS r'))[0]?.r === false,
+    );
+    expect(await recovered.sql('SELECT a FROM t')).toEqual([{ a: 1 }]);
+  });
+});
+
+test.skipIf(MAJORS.length === 0)('TLS, passwords, another cluster, no leftovers', async () => {
+  const major = MAJORS.at(-1)!;
+  const server = keep(
+    await PostgresServer.create({ major, tls: true, auth: 'scram-sha-256', fresh: true }),
+  );
+  const ca = readFileSync(server.ca!.cert, 'utf8');
+  const client = await server.client({ host: 'localhost', password: PASSWORD, ssl: { ca } });
+  const { rows } = await client.query('SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()');
+  expect(rows).toEqual([{ ssl: true }]);
+  await client.end();
+  await expect(server.client({ host: 'localhost', password: 'wrong' })).rejects.toThrow(/password/);
+  const other = keep(await PostgresServer.create({ major }));
+  expect(await server.systemIdentifier()).not.toBe(await other.systemIdentifier());
+  await other.destroy();
+  expect(() => readdirSync(other.dir)).toThrow(/ENOENT/);
+});

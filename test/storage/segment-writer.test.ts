@@ -1,0 +1,236 @@
+import { createHash } from 'node:crypto';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { DiskFullError, FsyncError, RewriteError, type WalkeepError } from '../../src/errors.js';
+import { StreamProgress } from '../../src/storage/progress.js';
+import { SegmentFinisher } from '../../src/storage/segment-finisher.js';
+import { SegmentWriter } from '../../src/storage/segment-writer.js';
+import { type Lsn, parseLsn } from '../../src/wal/lsn.js';
+import { type Fault, faultyFileSystem } from '../support/faulty-fs.js';
+
+const MB = 1024 * 1024;
+const START = parseLsn('0/3000000');
+const NAMES = ['000000010000000000000030', '000000010000000000000031', '000000010000000000000032'];
+
+let dir: string;
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), 'walkeep-writer-'));
+});
+afterEach(() => rmSync(dir, { recursive: true }));
+
+/** Bytes that differ everywhere, so that a wrong offset shows. */
+function wal(length: number): Buffer {
+  const out = Buffer.alloc(length);
+  for (let i = 0; i < length; i += 32) createHash('sha256').update(`${i}`).digest().copy(out, i);
+  return out;
+}
+const WAL = wal(2 * MB + MB / 2);
+
+function setUp(
+  options: {
+    decide?: Parameters<typeof faultyFileSystem>[0];
+    compareUntil?: Lsn;
+    sync?: boolean;
+  } = {},
+) {
+  const { fs, log } = faultyFileSystem(options.decide);
+  const progress = new StreamProgress(START);
+  const finished: string[] = [];
+  const failures: WalkeepError[] = [];
+  const refills: Lsn[] = [];
+  const common = { directory: dir, segmentSize: MB, sync: options.sync ?? true, progress, fs };
+  const finisher = new SegmentFinisher({
+    ...common,
+    record: async (lsn) => void log.push(`record ${lsn}`),
+    onFinished: (s) => finished.push(s.path),
+    onProgress: () => undefined,
+    onFailure: (e) => failures.push(e),
+  });
+  const writer = new SegmentWriter({
+    ...common,
+    timeline: 1,
+    mode: 0o600,
+    compareUntil: options.compareUntil ?? 0n,
+    finisher,
+    onRefill: (lsn) => refills.push(lsn),
+  });
+  const feed = (bytes: Buffer, ...cuts: number[]) => {
+    const parts: Buffer[] = [];
+    let at = 0;
+    for (const cut of [...cuts, bytes.length]) {
+      parts.push(bytes.subarray(at, cut));
+      at = cut;
+    }
+    progress.received += bytes.length;
+    writer.writeSync(parts);
+  };
+  return { writer, finisher, progress, log, finished, failures, refills, feed };
+}
+
+function stored(): Buffer {
+  return Buffer.concat([
+    readFileSync(join(dir, NAMES[0] as string)),
+    readFileSync(join(dir, NAMES[1] as string)),
+    readFileSync(join(dir, `${NAMES[2]}.partial`)),
+  ]);
+}
+
+const expected = Buffer.concat([WAL, Buffer.alloc(MB / 2)]);
+
+describe('SegmentWriter', () => {
+  it('cuts the stream into segments, whatever the chunks', async () => {
+    for (const cuts of [[], [1], [MB - 1, MB, MB + 1], [MB / 2, 2 * MB, 2 * MB + 1]]) {
+      const s = setUp();
+      s.feed(WAL, ...cuts);
+      await s.writer.close();
+      expect(stored().equals(expected)).toBe(true);
+      expect(s.progress.flushed).toBe(WAL.length);
+      rmSync(dir, { recursive: true });
+      dir = mkdtempSync(join(tmpdir(), 'walkeep-writer-'));
+    }
+  });
+
+  it('writes many small chunks, and short writes, in order', async () => {
+    let short = true;
+    const decide = ({ op }: { op: string }): Fault | undefined => {
+      short = !short;
+      return op === 'writevSync' && short ? { take: 1000 } : undefined;
+    };
+    const s = setUp({ decide });
+    s.feed(WAL, ...Array.from({ length: 2000 }, (_, i) => i * 97));
+    await s.writer.close();
+    expect(stored().equals(expected)).toBe(true);
+  });
+
+  it('writes the same through the thread pool', async () => {
+    const s = setUp();
+    s.progress.received = WAL.length;
+    await s.writer.write([WAL.subarray(0, 5000), WAL.subarray(5000)]);
+    await s.writer.close();
+    expect(stored().equals(expected)).toBe(true);
+  });
+
+  it('syncs, records, renames and syncs the directory in this order', async () => {
+    const s = setUp();
+    s.feed(WAL.subarray(0, MB));
+    await s.finisher.drain();
+    const order = ['fdatasync', 'record 51380224', `renameSync ${NAMES[0]}.partial ${NAMES[0]}`];
+    const places = order.map((o) => s.log.indexOf(o));
+    expect(places.every((p) => p >= 0)).toBe(true);
+    expect([...places].sort((a, b) => a - b)).toEqual(places);
+    expect(s.progress.flushed).toBe(MB);
+    await s.writer.close();
+  });
+
+  it('does not count as flushed what no sync covers', async () => {
+    const s = setUp();
+    s.feed(WAL.subarray(0, 1000));
+    expect(s.progress.flushed).toBe(0);
+    s.writer.syncSync();
+    expect(s.progress.flushed).toBe(1000);
+    // The new name is as good as lost until its directory is synced.
+    expect(s.log.indexOf('fsyncSync')).toBeGreaterThan(s.log.indexOf('fdatasyncSync'));
+    s.feed(WAL.subarray(1000, 2000));
+    expect(s.progress.flushed).toBe(1000);
+    await s.writer.close();
+  });
+
+  it('covers a full segment that is not finished yet when a commit behind it is synced', async () => {
+    const s = setUp();
+    s.feed(WAL.subarray(0, MB + 100));
+    s.writer.syncSync();
+    expect(s.log.filter((l) => l === 'fdatasyncSync')).toHaveLength(2);
+    expect(s.progress.flushed).toBe(MB + 100);
+    await s.writer.close();
+  });
+
+  it('never syncs again after a failed sync', async () => {
+    const s = setUp({
+      decide: ({ op }) => (op === 'fdatasyncSync' ? { errno: 'EIO' } : undefined),
+    });
+    s.feed(WAL.subarray(0, 1000));
+    expect(() => s.writer.syncSync()).toThrow(FsyncError);
+    expect(() => s.writer.syncSync()).toThrow(FsyncError);
+    await expect(s.writer.close()).rejects.toThrow(FsyncError);
+    expect(s.log.filter((l) => l === 'fdatasyncSync')).toHaveLength(1);
+    expect(s.progress.flushed).toBe(0);
+  });
+
+  it('stops finishing after a failed sync and keeps the partial name', async () => {
+    const s = setUp({ decide: ({ op }) => (op === 'fdatasync' ? { errno: 'EIO' } : undefined) });
+    s.feed(WAL.subarray(0, MB));
+    await expect(s.finisher.drain()).rejects.toThrow(FsyncError);
+    expect(s.failures).toHaveLength(1);
+    expect(readdirSync(dir)).toEqual([`${NAMES[0]}.partial`]);
+    await expect(s.writer.close()).rejects.toThrow(FsyncError);
+  });
+
+  it('calls a full disk what it is', () => {
+    const s = setUp({
+      decide: ({ op }) => (op === 'writevSync' ? { errno: 'ENOSPC' } : undefined),
+    });
+    expect(() => s.feed(WAL.subarray(0, 1000))).toThrow(DiskFullError);
+    expect(s.progress.written).toBe(0);
+  });
+
+  it('extends a short partial without truncating it', async () => {
+    const path = join(dir, `${NAMES[0]}.partial`);
+    writeFileSync(path, WAL.subarray(0, 5000));
+    const s = setUp();
+    s.feed(WAL.subarray(0, 100));
+    expect(statSync(path).size).toBe(MB);
+    expect(readFileSync(path).subarray(0, 5000).equals(WAL.subarray(0, 5000))).toBe(true);
+    await s.writer.close();
+  });
+
+  it('refuses other bytes where acknowledged ones are, and changes nothing', async () => {
+    const path = join(dir, `${NAMES[0]}.partial`);
+    writeFileSync(path, WAL.subarray(0, 5000));
+    const other = Buffer.from(WAL.subarray(0, 6000));
+    other[4999] = (other[4999] as number) ^ 1;
+    const before = readFileSync(path);
+    const s = setUp({ compareUntil: (START + 5000n) as Lsn });
+    expect(() => s.feed(other)).toThrow(RewriteError);
+    expect(readFileSync(path).subarray(0, 5000).equals(before)).toBe(true);
+    await s.writer.close();
+  });
+
+  it('replaces freely beyond what was acknowledged', async () => {
+    const path = join(dir, `${NAMES[0]}.partial`);
+    writeFileSync(path, WAL.subarray(0, 5000));
+    const other = Buffer.from(WAL.subarray(0, 6000));
+    other[4999] = (other[4999] as number) ^ 1;
+    const s = setUp({ compareUntil: (START + 4999n) as Lsn });
+    s.feed(other);
+    expect(readFileSync(path).subarray(0, 6000).equals(other)).toBe(true);
+    await s.writer.close();
+  });
+
+  it('fills acknowledged bytes in again that a lying disk lost, and says so', async () => {
+    writeFileSync(join(dir, `${NAMES[0]}.partial`), WAL.subarray(0, 4096));
+    const s = setUp({ compareUntil: (START + 8192n) as Lsn });
+    s.feed(WAL.subarray(0, 10_000));
+    expect(s.refills).toEqual([(START + 4096n) as Lsn]);
+    await s.writer.close();
+  });
+
+  it('uses a spare for the next segment and leaves none behind', async () => {
+    const s = setUp();
+    await s.writer.prepareSpare();
+    s.feed(WAL.subarray(0, 1000));
+    expect(s.log).toContain(`renameSync .walkeep-spare ${NAMES[0]}.partial`);
+    await s.writer.prepareSpare();
+    await s.writer.close();
+    expect(readdirSync(dir)).toEqual([`${NAMES[0]}.partial`]);
+  });
+
+  it('keeps a file of the final name that the scan had not accepted', async () => {
+    writeFileSync(join(dir, NAMES[0] as string), 'short');
+    const s = setUp();
+    s.feed(WAL.subarray(0, MB));
+    await s.writer.close();
+    expect(readFileSync(join(dir, `.${NAMES[0]}.replaced`), 'utf8')).toBe('short');
+  });
+});
