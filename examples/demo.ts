@@ -23,7 +23,7 @@ let server: PostgresServer | undefined;
 let receiver: CliRun | undefined;
 
 async function cleanUp(): Promise<void> {
-  await receiver?.stop('SIGKILL');
+  receiver?.child.kill('SIGKILL');
   await server?.destroy();
 }
 
@@ -129,7 +129,9 @@ async function main(): Promise<void> {
   const working = commitWhileReceiving(server, directory);
   working.catch(() => {});
   const { commits, slowest } = await Promise.race([working, ended]);
-  step(`the last of ${commits} commits is confirmed (slowest transaction ${slowest.toFixed(0)} ms)`);
+  step(
+    `the last of ${commits} commits is confirmed (slowest transaction ${slowest.toFixed(0)} ms)`,
+  );
 
   const end = await server.currentLsn();
   const { flushed } = await waitFor(

@@ -13,7 +13,7 @@ import { checkSession, type WantedSession } from './session-attributes.js';
 import type { ConnectionSettings, HostTarget } from './settings.js';
 import { connectFailure, dial, type Endpoint, isUnixTarget, resolveEndpoints } from './socket.js';
 import { type ReplicationMode, startup } from './startup.js';
-import { peerCertificate, requestTls, upgrade } from './tls.js';
+import { requestTls, upgrade } from './tls.js';
 import { Wire } from './wire.js';
 
 /** Options of `connect` that are not connection parameters. */
@@ -218,9 +218,7 @@ async function secure(
     });
     if (!granted) throw new TlsRefusedError('server does not support SSL, but SSL was required');
   }
-  const tlsSocket = await upgrade(socket, endpoint, settings);
-  const certificate = peerCertificate(tlsSocket);
-  if (!certificate) throw new TlsError('certificate could not be obtained');
+  const { tlsSocket, certificate } = await upgrade(socket, endpoint, settings);
   return Wire.overTls(endpoint, tlsSocket, certificate);
 }
 

@@ -135,6 +135,7 @@ export class ReplicationConnection implements FrameSink {
     handler: CopyBothHandler,
   ): Promise<WalStream | StreamEnd> {
     const sql = startReplicationCommand(options);
+    if (this.operation?.ending) await this.operation.ending;
     this.checkFree();
     const operation = new StreamOperation(this.wire, this.reader, handler, () => this.release());
     this.operation = operation;
@@ -222,6 +223,8 @@ export class ReplicationConnection implements FrameSink {
   private async run(sql: string, context: string, signal?: AbortSignal): Promise<QueryResult> {
     signal?.throwIfAborted();
     const message = encodeQuery(sql);
+    if (this.operation?.ending) await this.operation.ending;
+    signal?.throwIfAborted();
     this.checkFree();
     const operation = new QueryOperation(context, () => this.release());
     this.operation = operation;

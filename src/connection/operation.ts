@@ -10,6 +10,8 @@ export interface Operation {
    * The connection is gone and nothing more will come. `local`: we closed it ourselves.
    */
   onClosed(error: WalkeepError, local: boolean): void;
+  /** Set once it has failed: resolves at the server's ReadyForQuery, which may come in a later read. */
+  readonly ending?: Promise<void> | undefined;
 }
 
 /** Memory for the rows of one command, bytes: no replication command returns near as much. */
@@ -91,13 +93,23 @@ export class QueryOperation implements Operation {
 /** More messages than a startup ever has; a server that floods us is cut off. */
 const MAX_QUEUED = 1000;
 
-/** Hands messages to an async function one by one: for the startup, where nothing is hot. */
+/**
+ * Hands messages to an async function one by one: for the startup, where nothing is hot. The
+ * connection is freed as ReadyForQuery comes in, not as it is taken: what follows in the same read
+ * (a FATAL error) is not the startup's any more.
+ */
 export class MessageQueue implements Operation {
+  private readonly onReady: () => void;
   private readonly messages: BackendMessage[] = [];
   private closed: WalkeepError | undefined;
   private waiter: { resolve(m: BackendMessage): void; reject(e: unknown): void } | undefined;
 
+  constructor(onReady: () => void) {
+    this.onReady = onReady;
+  }
+
   onMessage(message: BackendMessage): void {
+    if (message.name === 'readyForQuery') this.onReady();
     const waiter = this.waiter;
     this.waiter = undefined;
     if (waiter) waiter.resolve(message);

@@ -26,7 +26,7 @@ export async function startup(
   settings: ConnectionSettings,
   mode: ReplicationMode,
 ): Promise<StartupFailure | undefined> {
-  const messages = new MessageQueue();
+  const messages = new MessageQueue(() => connection.release());
   connection.begin(messages);
   let fromServer = false;
   try {
@@ -55,7 +55,6 @@ export async function startup(
           throw toServerError(message.notice);
         case 'readyForQuery':
           if (!authenticated) throw new ProtocolError('server skipped authentication');
-          connection.release();
           return undefined;
         case 'backendKeyData':
         case 'negotiateProtocolVersion':

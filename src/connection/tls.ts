@@ -52,13 +52,14 @@ export function requestTls(socket: Socket): Promise<boolean> {
 
 /**
  * Runs the TLS handshake on a connected socket and checks the server as the settings demand.
+ * Gives its certificate (DER) as well.
  * @throws TlsError
  */
 export async function upgrade(
   socket: Socket,
   endpoint: Endpoint,
   settings: ConnectionSettings,
-): Promise<TLSSocket> {
+): Promise<{ tlsSocket: TLSSocket; certificate: Buffer }> {
   const files = loadTlsFiles(settings);
   const host = endpoint.target.host;
   const options: ConnectionOptions = {
@@ -79,14 +80,14 @@ export async function upgrade(
   } catch (cause) {
     throw new TlsError(`could not set up SSL: ${systemReason(cause)}`, { cause });
   }
+  tlsSocket.on('error', () => {});
   try {
     await handshake(tlsSocket);
-    checkPeer(tlsSocket, host, settings);
+    return { tlsSocket, certificate: checkPeer(tlsSocket, host, settings) };
   } catch (cause) {
     tlsSocket.destroy();
     throw handshakeFailure(cause);
   }
-  return tlsSocket;
 }
 
 function handshake(tlsSocket: TLSSocket): Promise<void> {
@@ -120,7 +121,8 @@ function handshakeFailure(cause: unknown): WalkeepError {
 const VERIFY_ERROR =
   /CERT|CRL|SIGNATURE|ISSUER|_CA$|PATH_LENGTH|PURPOSE|CHAIN|^(?:HOSTNAME_MISMATCH|OUT_OF_MEM)$/;
 
-function checkPeer(tlsSocket: TLSSocket, host: string, settings: ConnectionSettings): void {
+/** Returns the server's certificate in DER. */
+function checkPeer(tlsSocket: TLSSocket, host: string, settings: ConnectionSettings): Buffer {
   if (settings.sslNegotiation === 'direct' && tlsSocket.alpnProtocol !== ALPN) {
     throw new TlsError(
       tlsSocket.alpnProtocol
@@ -128,18 +130,14 @@ function checkPeer(tlsSocket: TLSSocket, host: string, settings: ConnectionSetti
         : 'direct SSL connection was established without ALPN protocol negotiation extension',
     );
   }
-  const der = peerCertificate(tlsSocket);
+  const der = tlsSocket.getPeerCertificate().raw as Buffer | undefined;
   if (!der) throw new TlsError('certificate could not be obtained');
   if (settings.sslMode === 'verify-full') checkName(new X509Certificate(der), host);
   // The algorithms shared with the peer are known on our side only after its CertificateRequest.
   if (settings.sslCertMode === 'require' && tlsSocket.getSharedSigalgs().length === 0) {
     throw new TlsError('server did not request an SSL certificate');
   }
-}
-
-/** The server's certificate in DER. */
-export function peerCertificate(tlsSocket: TLSSocket): Buffer | undefined {
-  return tlsSocket.getPeerX509Certificate()?.raw;
+  return der;
 }
 
 /**

@@ -67,6 +67,8 @@ export class StreamOperation implements Operation, WalStream {
   private end: StreamEnd | undefined;
   private finishing: Promise<StreamEnd> | undefined;
   private settleFinish: (() => void) | undefined;
+  private readonly over: Promise<void>;
+  private settleOver!: () => void;
 
   constructor(wire: Wire, reader: FrameReader, handler: CopyBothHandler, onReady: () => void) {
     this.wire = wire;
@@ -78,10 +80,17 @@ export class StreamOperation implements Operation, WalStream {
       this.statusFrame.byteOffset,
       STATUS_FRAME_LENGTH,
     );
+    this.over = new Promise((resolve) => {
+      this.settleOver = resolve;
+    });
     this.started = new Promise((resolve, reject) => {
       this.resolveStart = resolve;
       this.rejectStart = reject;
     });
+  }
+
+  get ending(): Promise<void> | undefined {
+    return this.error && this.over;
   }
 
   onMessage(message: BackendMessage): void {
@@ -115,6 +124,7 @@ export class StreamOperation implements Operation, WalStream {
   }
 
   onClosed(error: WalkeepError, local: boolean): void {
+    this.settleOver();
     if (this.complete && !this.error) this.end ??= parseStreamEnd(this.builder.build());
     else this.error ??= error;
     if (!this.streaming) {
@@ -181,6 +191,7 @@ export class StreamOperation implements Operation, WalStream {
 
   private onServerReady(): void {
     this.onReady();
+    this.settleOver();
     if (this.error) {
       if (!this.streaming) this.rejectStart(this.error);
       return;

@@ -122,9 +122,7 @@ export class FrameReader {
     while (pos < end) {
       switch (this.state) {
         case State.header:
-          while (pos < end && this.stashed < this.needed) {
-            this.stash[this.stashed++] = chunk[pos++] as number;
-          }
+          pos = this.stashFrom(chunk, pos, end);
           if (this.stashed === this.needed) this.header();
           break;
         case State.wal: {
@@ -157,6 +155,15 @@ export class FrameReader {
           return;
       }
     }
+  }
+
+  /** Up to 25 bytes: a loop beats a call of copy(). Returns the new position in `chunk`. */
+  private stashFrom(chunk: Buffer, from: number, end: number): number {
+    const { stash, stashed } = this;
+    const take = Math.min(this.needed - stashed, end - from);
+    for (let i = 0; i < take; i++) stash[stashed + i] = chunk[from + i] as number;
+    this.stashed = stashed + take;
+    return from + take;
   }
 
   private nextFrame(): void {

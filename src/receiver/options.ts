@@ -8,6 +8,9 @@ export interface CompressionOption {
   level?: number;
 }
 
+/** Default of `receiveTimeout`. */
+export const RECEIVE_TIMEOUT = 30_000;
+
 /** What a receiver is told. Times are milliseconds. */
 export interface WalReceiverOptions {
   /** A conninfo string or URI as libpq takes it, or settings resolved with `resolveConninfo`. */

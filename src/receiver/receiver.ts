@@ -4,13 +4,14 @@ import type { ReplicationConnection } from '../connection/connection.js';
 import { resolveSettings } from '../connection/resolve.js';
 import type { ConnectionSettings } from '../connection/settings.js';
 import { AuthenticationError, ConnectionError, UsageError, WalkeepError } from '../errors.js';
-import { acquireDirectoryLock } from '../storage/lock.js';
+import { acquireDirectoryLock, type DirectoryLock } from '../storage/lock.js';
 import { INVALID_LSN, type Lsn } from '../wal/lsn.js';
 import { Archive } from './archive.js';
-import type { ReceiverEvents, WalReceiverOptions } from './options.js';
+import { RECEIVE_TIMEOUT, type ReceiverEvents, type WalReceiverOptions } from './options.js';
 import { abortableDelay, Backoff, mayRetry } from './retry.js';
 import { readServerState } from './server-state.js';
 import { TimelineRun } from './timeline-run.js';
+import { Watchdog } from './watchdog.js';
 
 /**
  * Receives WAL from a PostgreSQL server into segment files, as pg_receivewal does, until its end
@@ -44,7 +45,13 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
    * @throws WalkeepError what no retry can help, or any error with `reconnect: false`
    */
   async run(signal: AbortSignal = new AbortController().signal): Promise<Lsn> {
-    const lock = await acquireDirectoryLock(this.o.directory, { signal });
+    let lock: DirectoryLock;
+    try {
+      lock = await acquireDirectoryLock(this.o.directory, { signal });
+    } catch (e) {
+      if (signal.aborted && e === signal.reason) return this.lastLsn;
+      throw e;
+    }
     try {
       while (!(await this.attempt(signal)));
       return this.lastLsn;
@@ -56,13 +63,16 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
   /** One connection with its streams. True when there is nothing more to do. */
   private async attempt(signal: AbortSignal): Promise<boolean> {
     let connection: ReplicationConnection | undefined;
+    let watchdog: Watchdog | undefined;
     try {
       connection = await this.connect(signal);
-      await this.serve(connection, signal);
+      watchdog = new Watchdog(connection, signal, this.o.receiveTimeout ?? RECEIVE_TIMEOUT);
+      await this.serve(connection, watchdog, signal);
       await connection.close();
       return true;
     } catch (e) {
-      const error = asWalkeepError(e);
+      if (signal.aborted && e === signal.reason) return true;
+      const error = watchdog?.error ?? asWalkeepError(e);
       // A stop that a dying connection overtakes is still a stop: the archive is in order.
       if (signal.aborted && mayRetry(error, true)) return true;
       const retryIn = this.retries(error) ? this.backoff.next(error) : undefined;
@@ -72,6 +82,7 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
       await abortableDelay(retryIn, signal);
       return signal.aborted;
     } finally {
+      watchdog?.release();
       connection?.destroy();
     }
   }
@@ -105,7 +116,11 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
   }
 
   /** Streams on one connection, timeline after timeline, until a stop. */
-  private async serve(connection: ReplicationConnection, signal: AbortSignal): Promise<void> {
+  private async serve(
+    connection: ReplicationConnection,
+    watchdog: Watchdog,
+    signal: AbortSignal,
+  ): Promise<void> {
     const server = await readServerState(connection);
     this.connectedOnce = true;
     this.emit('connect', {
@@ -126,7 +141,9 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
           return;
         }
         const run = new TimelineRun(this.o, connection, archive, { lsn, timeline }, this);
-        const outcome = await run.stream(signal, () => {
+        watchdog.enter('command');
+        const outcome = await run.stream(signal, (phase) => {
+          watchdog.enter(phase);
           this.streamed = true;
         });
         this.lastLsn = outcome.lsn;

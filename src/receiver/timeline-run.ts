@@ -13,9 +13,10 @@ import { compressionSuffix, segmentFileName, segmentOf } from '../wal/file-name.
 import { formatLsn, type Lsn } from '../wal/lsn.js';
 import type { Archive } from './archive.js';
 import { ensureHistoryFile } from './history-files.js';
-import type { WalReceiverOptions } from './options.js';
+import { RECEIVE_TIMEOUT, type WalReceiverOptions } from './options.js';
 import type { WalReceiver } from './receiver.js';
 import { type StreamOutcome, StreamSession } from './stream.js';
+import type { Phase } from './watchdog.js';
 
 /** Milliseconds between entries of the acknowledged position in the ledger. */
 const LEDGER_INTERVAL = 10_000;
@@ -51,8 +52,8 @@ export class TimelineRun {
     this.sync = o.sync !== false;
   }
 
-  /** @param onStarted called when the server agreed to stream */
-  async stream(signal: AbortSignal, onStarted: () => void): Promise<StreamOutcome> {
+  /** @param onPhase called when the server agreed to stream, and when its end is waited for */
+  async stream(signal: AbortSignal, onPhase: (phase: Phase) => void): Promise<StreamOutcome> {
     const { o, at, archive } = this;
     const mode = archive.server.fileMode;
     await ensureHistoryFile(this.connection, o.directory, at.timeline, { mode, sync: this.sync });
@@ -78,7 +79,14 @@ export class TimelineRun {
     try {
       if (o.synchronous) await writer.prepareSpare();
       this.session = this.makeSession(writer, finisher);
-      return await this.session.run(signal, onStarted, (open) => this.onClosed(open));
+      return await this.session.run(
+        signal,
+        () => onPhase('stream'),
+        async (open) => {
+          await this.onClosed(open);
+          onPhase('ending');
+        },
+      );
     } catch (e) {
       // Whatever ended the stream: keep and sync what was written. A failed sync outweighs it.
       await writer.close().catch((closing) => {
@@ -101,7 +109,7 @@ export class TimelineRun {
       synchronous,
       reportFlush: synchronous || o.slot !== undefined,
       statusInterval: o.statusInterval ?? 10_000,
-      receiveTimeout: o.receiveTimeout ?? 30_000,
+      receiveTimeout: o.receiveTimeout ?? RECEIVE_TIMEOUT,
       onProgress: (serverEnd) => this.onProgress(serverEnd),
       ...(o.slot === undefined ? {} : { slot: o.slot }),
       ...(o.endLsn === undefined ? {} : { endLsn: o.endLsn }),
@@ -188,7 +196,7 @@ export class TimelineRun {
       serverEnd,
       timeline: at.timeline,
     });
-    this.owner.noteProgress();
+    if (progress.received > 0) this.owner.noteProgress();
     if (performance.now() - this.recordedAt < LEDGER_INTERVAL) return;
     this.recordFlushed().catch((e) => this.session?.onFailure(e));
   }

@@ -1,18 +1,15 @@
-import { createReadStream, existsSync } from 'node:fs';
+import { createReadStream } from 'node:fs';
 import { type FileHandle, open, rename, rm, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { type Duplex, Readable } from 'node:stream';
-import { fileURLToPath } from 'node:url';
-import { Worker } from 'node:worker_threads';
 import zlib from 'node:zlib';
 import { NotSupportedError, StorageError, WalkeepError } from '../errors.js';
 import type { Compression } from '../wal/file-name.js';
 import { ByteReader } from './byte-reader.js';
 import { decompressGzip } from './codec-gzip.js';
 import { durableRename, fsyncError, storageError } from './durable.js';
-import { compressLz4 } from './lz4-compress.js';
 import { type Deliver, decompressLz4, type FormatResult } from './lz4-frame.js';
-import type { Lz4Answer, Lz4Job } from './lz4-worker.js';
+import { compressLz4InThread } from './lz4-thread.js';
 
 export type { DecompressEnd } from './lz4-frame.js';
 
@@ -140,7 +137,7 @@ export async function compressFile(
       throw storageError('create file', target, e);
     });
     try {
-      if (options.method === 'lz4') await compressInWorker({ from: from.fd, to: to.fd, length });
+      if (options.method === 'lz4') await compressLz4InThread(from.fd, to.fd, length);
       else await writeFile(to, compressingStream(from, length, options));
       if (options.sync ?? true) {
         await to.sync().catch((e) => {
@@ -172,21 +169,6 @@ function compressingStream(from: FileHandle, length: number, options: CompressOp
       : Readable.from([]);
   source.on('error', (e: Error) => stream.destroy(e));
   return source.pipe(stream);
-}
-
-const WORKER = new URL('./lz4-worker.js', import.meta.url);
-
-async function compressInWorker(job: Lz4Job): Promise<void> {
-  if (!existsSync(fileURLToPath(WORKER))) return compressLz4(job.from, job.to, job.length);
-  const worker = new Worker(WORKER, { workerData: job });
-  const answer = await new Promise<Lz4Answer>((resolve, reject) => {
-    worker.once('message', resolve);
-    worker.once('error', reject);
-    worker.once('exit', () => reject(new Error('the compressing thread ended early')));
-  });
-  // The file descriptors may be closed, and so reused, only once the thread is really gone.
-  await worker.terminate();
-  if (answer.error) throw Object.assign(new Error(answer.error.message), answer.error);
 }
 
 /**

@@ -22,7 +22,10 @@ const WINDOW = 64 * 1024;
 export type DecompressEnd =
   /** Properly. */
   | 'complete'
-  /** Before its own end, as a file that was being written when the writer died. */
+  /**
+   * Before its own end, as a file that was being written when the writer died. No checksum of gzip
+   * covers what was delivered then: damage can look like content.
+   */
   | 'cut'
   /** At bytes that are not of the format, or whose checksum does not match. */
   | 'damaged'

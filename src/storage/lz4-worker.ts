@@ -1,24 +1,27 @@
-import { parentPort, workerData } from 'node:worker_threads';
+import { parentPort } from 'node:worker_threads';
 import { compressLz4 } from './lz4-compress.js';
 
-/** What `compressInWorker` hands over; file descriptors belong to the process, not to a thread. */
+/** What the thread is asked. File descriptors belong to the process, not to one of its threads. */
 export interface Lz4Job {
+  id: number;
   from: number;
   to: number;
   length: number;
 }
 
-/** The worker's only message: nothing, or what an Error loses on its way between threads. */
+/** What it answers: nothing more, or what an Error loses on its way between threads. */
 export interface Lz4Answer {
+  id: number;
   error?: { message: string; code: string | undefined };
 }
 
-const { from, to, length } = workerData as Lz4Job;
-let answer: Lz4Answer = {};
-try {
-  await compressLz4(from, to, length);
-} catch (e) {
-  const { message, code } = e as NodeJS.ErrnoException;
-  answer = { error: { message, code } };
-}
-parentPort?.postMessage(answer);
+parentPort?.on('message', async ({ id, from, to, length }: Lz4Job) => {
+  const answer: Lz4Answer = { id };
+  try {
+    await compressLz4(from, to, length);
+  } catch (e) {
+    const { message, code } = e as NodeJS.ErrnoException;
+    answer.error = { message, code };
+  }
+  parentPort?.postMessage(answer);
+});

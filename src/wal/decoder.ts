@@ -1,10 +1,16 @@
+import { joinLsn } from './address.js';
 import { type Chunk, copyChunk } from './chunk.js';
 import { faultToError, type WalEnd, type WalFault } from './fault.js';
 import type { Lsn } from './lsn.js';
 import { majorOfMagic } from './page.js';
-import { parseRecordHeader, type RecordHeader, type WalRecord } from './record.js';
+import {
+  parseRecordHeader,
+  type RecordHeader,
+  type RecordVisitor,
+  type WalRecord,
+} from './record.js';
 import { describeEnd } from './verifier.js';
-import { type RecordVisitor, type WalOptions, WalWalker } from './walker.js';
+import { type WalOptions, WalWalker } from './walker.js';
 
 /** Longest record that is put together in memory unless `maxRecord` says otherwise, bytes. */
 export const DEFAULT_MAX_RECORD = 64 * 1024 * 1024;
@@ -116,10 +122,10 @@ class RecordCollector implements RecordVisitor {
     this.#select = select;
   }
 
-  begin(header: Uint8Array, at: number, lsn: Lsn): boolean {
+  begin(header: Uint8Array, at: number, lsnHi: number, lsnLo: number): boolean {
     if (this.#select && !this.#select(header[at + 17]!, header[at + 16]!)) return false;
     this.#header = parseRecordHeader(header, at);
-    this.#lsn = lsn;
+    this.#lsn = joinLsn(lsnHi, lsnLo);
     return true;
   }
 

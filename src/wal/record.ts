@@ -101,3 +101,18 @@ export interface WalRecord extends RecordHeader {
    */
   body?: Uint8Array;
 }
+
+/** Receives the records of a walk piece by piece. The bytes are valid only during the call. */
+export interface RecordVisitor {
+  /**
+   * A plausible header at `at`, its CRC perhaps not checked yet, and the halves of its LSN.
+   * False: not interested in this record.
+   */
+  begin(header: Uint8Array, at: number, lsnHi: number, lsnLo: number): boolean;
+  /** The next bytes of the body. */
+  body(bytes: Uint8Array, start: number, end: number): void;
+  /** The record is complete and good. */
+  complete(endLsn: Lsn): void;
+  /** The record that was begun is void: its rest was lost in a crash of the server. */
+  abandon(): void;
+}

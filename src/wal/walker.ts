@@ -1,20 +1,11 @@
-import { NotSupportedError, UsageError } from '../errors.js';
-import { type Address, advance, joinLsn, splitLsn } from './address.js';
-import { CRC_INIT, LITTLE_ENDIAN_HOST, recordCrc, updateCrc } from './crc32c.js';
+import { type Address, joinLsn, splitLsn } from './address.js';
+import { CRC_INIT, recordCrc, updateCrc } from './crc32c.js';
 import type { WalFault } from './fault.js';
-import { isValidSegmentSize } from './file-name.js';
-import { formatLsn, type Lsn } from './lsn.js';
-import {
-  DEFAULT_BLOCK_SIZE,
-  isValidBlockSize,
-  LONG_PAGE_HEADER,
-  parsePageHeader,
-  SHORT_PAGE_HEADER,
-  XLP_BKP_REMOVABLE,
-  XLP_FIRST_IS_OVERWRITE_CONTRECORD,
-} from './page.js';
-import { type Failure, PageChecker, type PageExpectations } from './page-checker.js';
-import { RECORD_HEADER_SIZE, RM_XLOG, XLOG_SWITCH } from './record.js';
+import type { Lsn } from './lsn.js';
+import { type PageHeader, XLP_FIRST_IS_OVERWRITE_CONTRECORD } from './page.js';
+import type { Failure, PageChecker, PageExpectations } from './page-checker.js';
+import { PageCursor } from './page-cursor.js';
+import { RECORD_HEADER_SIZE, type RecordVisitor, RM_XLOG, XLOG_SWITCH } from './record.js';
 import {
   checkCrc,
   checkLength,
@@ -33,18 +24,6 @@ export interface WalOptions extends PageExpectations {
   startLsn: Lsn;
   /** Start of the record before the first one, so that its xl_prev can be checked. */
   prev?: Lsn | undefined;
-}
-
-/** Receives the records of a walk piece by piece. The bytes are valid only during the call. */
-export interface RecordVisitor {
-  /** A plausible header, its CRC not checked yet. False: not interested in this record. */
-  begin(header: Uint8Array, at: number, lsn: Lsn): boolean;
-  /** The next bytes of the body. */
-  body(bytes: Uint8Array, start: number, end: number): void;
-  /** The record is complete and good. */
-  complete(endLsn: Lsn): void;
-  /** The record that was begun is void: its rest was lost in a crash of the server. */
-  abandon(): void;
 }
 
 /** What the next byte is part of; from TAIL on, bytes that only may be zero or do not matter. */
@@ -73,23 +52,15 @@ export class WalWalker {
   fault: WalFault | undefined;
   /** With fault kind `zeros`: the first byte behind it that is not zero. */
   nonZero: Lsn | undefined;
-  readonly pages: PageChecker;
   readonly #visitor: RecordVisitor | undefined;
-  readonly #segmentSize: number;
   readonly #start: Lsn;
-  #blockSize: number;
   #fed = 0;
   /** Bytes fed before index 0 of the chunk in hand. */
   #base = 0;
-  #mode = RECORD;
-  readonly #page: Address;
-  /** Offset in the page of the next byte. */
-  #at: number;
-  /** Size of the page header while it is being collected, otherwise 0. */
-  #headerSize = 0;
-  readonly #pageHeader = new Uint8Array(LONG_PAGE_HEADER);
+  readonly #page: PageCursor;
   /** True until the first page header is there: what came before is unknown. */
-  #fresh = false;
+  #fresh: boolean;
+  #mode = RECORD;
   /** Bytes still to come in BODY, SKIP and TAIL. */
   #remaining = 0;
   readonly #record: Address = { hi: 0, lo: 0 };
@@ -108,30 +79,18 @@ export class WalWalker {
 
   /** @throws UsageError for a size or start that cannot be */
   constructor(options: WalOptions, visitor?: RecordVisitor) {
+    const { startLsn, prev } = options;
     this.#visitor = visitor;
-    if (!LITTLE_ENDIAN_HOST) throw new NotSupportedError('WAL is not read on big-endian machines');
-    const { startLsn, segmentSize, blockSize, prev } = options;
-    if (!isValidSegmentSize(segmentSize)) {
-      throw new UsageError(`not a WAL segment size: ${segmentSize}`);
-    }
-    if (blockSize !== undefined && !isValidBlockSize(blockSize)) {
-      throw new UsageError(`not a WAL block size: ${blockSize}`);
-    }
-    this.pages = new PageChecker(options);
-    this.#segmentSize = segmentSize;
     this.#start = startLsn;
-    this.#blockSize = blockSize ?? DEFAULT_BLOCK_SIZE;
+    this.#page = new PageCursor(startLsn, options);
+    this.#fresh = this.#page.at === 0;
     this.#valid = splitLsn(startLsn);
-    this.#page = splitLsn(startLsn);
-    this.#at = this.#page.lo & (this.#blockSize - 1);
-    this.#page.lo -= this.#at;
-    if (this.#at === 0) {
-      this.#fresh = true;
-      this.#headerSize = this.#pageHeaderSize();
-    } else if (this.#at < this.#pageHeaderSize() || this.#at % 8 !== 0) {
-      throw new UsageError(`no WAL record can begin at ${formatLsn(startLsn)}`);
-    }
     if (prev !== undefined) this.#prev = splitLsn(prev);
+  }
+
+  /** What was learned from the page headers. */
+  get pages(): PageChecker {
+    return this.#page.checker;
   }
 
   /** LSN behind the last byte walked over. */
@@ -148,7 +107,7 @@ export class WalWalker {
   get atBoundary(): boolean {
     if (this.fault || this.#lost || this.#fed === 0) return false;
     const between = this.#mode === RECORD && this.#have === 0;
-    const wholePages = this.#headerSize === 0 || this.#at === 0;
+    const wholePages = this.#page.headerSize === 0 || this.#page.at === 0;
     return this.#mode === TAIL || (between && wholePages);
   }
 
@@ -163,19 +122,14 @@ export class WalWalker {
     this.#base = this.#fed - from;
     while (p < to && !this.#given) {
       if (this.#mode >= TAIL) p = this.#zeros(bytes, words, p, to);
-      else if (this.#at === this.#blockSize) this.#turnPage();
-      else if (this.#headerSize > 0) p = this.#pageStart(bytes, words, p, to);
+      else if (this.#page.at === this.#page.blockSize) this.#turnPage();
+      else if (this.#page.headerSize > 0) p = this.#pageStart(bytes, words, p, to);
       else if (this.#mode === RECORD) p = this.#records(bytes, words, p, to);
       else if (this.#mode === PAD) p = this.#pad(bytes, p, to);
       else p = this.#body(bytes, words, p, to);
     }
     this.#fed = this.#base + p;
     return p;
-  }
-
-  #pageHeaderSize(): number {
-    const first = (this.#page.lo & (this.#segmentSize - 1)) === 0;
-    return first ? LONG_PAGE_HEADER : SHORT_PAGE_HEADER;
   }
 
   #turnPage(): void {
@@ -187,9 +141,7 @@ export class WalWalker {
         return;
       }
     }
-    advance(this.#page, this.#blockSize);
-    this.#at = 0;
-    this.#headerSize = this.#pageHeaderSize();
+    this.#page.turn();
   }
 
   /** Bytes of the record in progress that are still to come. */
@@ -199,57 +151,24 @@ export class WalWalker {
   }
 
   #pageStart(bytes: Uint8Array, words: Int32Array, from: number, to: number): number {
-    const size = this.#headerSize;
-    if (this.#at === 0 && to - from >= size && this.#isPlainPage(words, from >> 2)) {
-      this.#at = size;
-      this.#headerSize = 0;
-      return from + size;
+    const page = this.#page;
+    const due = this.#due();
+    if (page.at === 0 && to - from >= page.headerSize && page.isPlain(words, from >> 2, due)) {
+      return from + page.acceptHeader();
     }
-    const n = Math.min(size - this.#at, to - from);
-    for (let i = 0; i < n; i++) this.#pageHeader[this.#at + i] = bytes[from + i]!;
-    this.#at += n;
-    if (this.#at === size) {
-      this.#headerSize = 0;
-      this.#openPage(this.#pageHeader.subarray(0, size));
+    const n = page.collect(bytes, from, to);
+    if (page.headerSize === 0) {
+      const opened = page.open(this.#fresh ? undefined : due);
+      if ('kind' in opened) this.#fail(opened, page.lsn);
+      else this.#openPage(opened);
+      this.#fresh = false;
     }
     return from + n;
   }
 
-  /** True for the page header that almost every page has; false proves nothing. */
-  #isPlainPage(words: Int32Array, w: number): boolean {
-    const due = this.#due();
-    const info = (words[w]! >>> 16) & ~XLP_BKP_REMOVABLE;
-    const { magic, plainTimeline } = this.pages;
-    return (
-      plainTimeline !== 0 &&
-      this.#headerSize === SHORT_PAGE_HEADER &&
-      (words[w]! & 0xffff) === magic &&
-      info === (due > 0 ? 1 : 0) &&
-      words[w + 1]! >>> 0 === plainTimeline &&
-      words[w + 2]! >>> 0 === this.#page.lo &&
-      words[w + 3]! >>> 0 === this.#page.hi &&
-      words[w + 4]! >>> 0 === due &&
-      words[w + 5] === 0
-    );
-  }
-
-  #openPage(header: Uint8Array): void {
-    const address = joinLsn(this.#page.hi, this.#page.lo);
-    if (header.every((b) => b === 0)) {
-      this.#fail({ kind: 'zeros', message: 'no WAL page but zeros' }, address);
-      return;
-    }
-    const page = parsePageHeader(header);
-    const due = this.#fresh ? undefined : this.#due();
-    const first = header.length === LONG_PAGE_HEADER;
-    const failure = this.pages.check(page, address, first, due);
-    if (failure) {
-      this.#fail(failure, address);
-      return;
-    }
-    if (this.#fresh && this.pages.blockSize !== undefined) this.#blockSize = this.pages.blockSize;
+  #openPage(page: PageHeader): void {
     if ((page.info & XLP_FIRST_IS_OVERWRITE_CONTRECORD) !== 0) {
-      const known = due !== undefined && this.#mode !== SKIP;
+      const known = !this.#fresh && this.#mode !== SKIP;
       const lsn = known ? joinLsn(this.#record.hi, this.#record.lo) : undefined;
       this.#lost = { lsn, body: new Uint8Array(OVERWRITE_BODY), have: 0 };
       if (this.#taking) this.#visitor?.abandon();
@@ -261,7 +180,6 @@ export class WalWalker {
       this.#remaining = page.remaining;
       this.#prev = undefined;
     }
-    this.#fresh = false;
   }
 
   #records(bytes: Uint8Array, words: Int32Array, from: number, to: number): number {
@@ -271,14 +189,14 @@ export class WalWalker {
         p = this.#wholeRecords(bytes, words, from, to, this.#prev);
         if (p > from) return p;
       }
-      this.#record.hi = this.#page.hi;
-      this.#record.lo = this.#page.lo + this.#at;
+      this.#record.hi = this.#page.address.hi;
+      this.#record.lo = this.#page.address.lo + this.#page.at;
     }
     const size = RECORD_HEADER_SIZE;
-    const n = Math.min(size - this.#have, to - p, this.#blockSize - this.#at);
+    const n = Math.min(size - this.#have, to - p, this.#page.blockSize - this.#page.at);
     for (let i = 0; i < n; i++) this.#header[this.#have + i] = bytes[p + i]!;
     this.#have += n;
-    this.#at += n;
+    this.#page.at += n;
     if (this.#have === size) this.#openRecord();
     return p + n;
   }
@@ -291,9 +209,9 @@ export class WalWalker {
     to: number,
     prev: Address,
   ): number {
-    const limit = Math.min(to, from + this.#blockSize - this.#at);
-    const hi = this.#page.hi;
-    const shift = this.#page.lo + this.#at - from;
+    const limit = Math.min(to, from + this.#page.blockSize - this.#page.at);
+    const hi = this.#page.address.hi;
+    const shift = this.#page.address.lo + this.#page.at - from;
     let prevHi = prev.hi | 0;
     let prevLo = prev.lo | 0;
     let p = from;
@@ -312,7 +230,7 @@ export class WalWalker {
       if (end < next) break;
       prevLo = (p + shift) | 0;
       prevHi = hi | 0;
-      if (this.#visitor?.begin(bytes, p, joinLsn(hi, p + shift))) {
+      if (this.#visitor?.begin(bytes, p, hi, p + shift)) {
         this.#visitor.body(bytes, p + RECORD_HEADER_SIZE, p + length);
         this.#visitor.complete(joinLsn(hi, next + shift));
         this.#given = true;
@@ -324,7 +242,7 @@ export class WalWalker {
     if (p > from) {
       prev.hi = prevHi >>> 0;
       prev.lo = prevLo >>> 0;
-      this.#at += p - from;
+      this.#page.at += p - from;
       this.#valid.hi = hi;
       this.#valid.lo = p + shift;
     }
@@ -341,13 +259,13 @@ export class WalWalker {
     this.#crc = CRC_INIT;
     this.#remaining = this.#words[0]! - RECORD_HEADER_SIZE;
     this.#mode = BODY;
-    this.#taking =
-      this.#visitor?.begin(this.#header, 0, joinLsn(this.#record.hi, this.#record.lo)) ?? false;
+    const { hi, lo } = this.#record;
+    this.#taking = this.#visitor?.begin(this.#header, 0, hi, lo) ?? false;
     if (this.#remaining === 0) this.#closeBody();
   }
 
   #body(bytes: Uint8Array, words: Int32Array, from: number, to: number): number {
-    const n = Math.min(this.#remaining, to - from, this.#blockSize - this.#at);
+    const n = Math.min(this.#remaining, to - from, this.#page.blockSize - this.#page.at);
     if (this.#mode === BODY) {
       this.#crc = updateCrc(this.#crc, bytes, words, from, from + n);
       if (this.#taking) this.#visitor?.body(bytes, from, from + n);
@@ -356,7 +274,7 @@ export class WalWalker {
         lost.body[lost.have++] = bytes[from + i]!;
       }
     }
-    this.#at += n;
+    this.#page.at += n;
     this.#remaining -= n;
     if (this.#remaining === 0) this.#closeBody();
     return from + n;
@@ -373,19 +291,19 @@ export class WalWalker {
       }
     }
     this.#mode = PAD;
-    if (this.#at % 8 === 0) this.#closeRecord();
+    if (this.#page.at % 8 === 0) this.#closeRecord();
   }
 
   #pad(bytes: Uint8Array, from: number, to: number): number {
     let p = from;
-    for (; p < to && this.#at % 8 !== 0; p++, this.#at++) {
+    for (; p < to && this.#page.at % 8 !== 0; p++, this.#page.at++) {
       if (bytes[p] === 0) continue;
       const message = 'padding behind a WAL record is not zero';
       const actual = String(bytes[p]);
       this.#fail({ kind: 'record-padding', message, expected: '0', actual }, this.#lsnOf(p));
       return p;
     }
-    if (this.#at % 8 === 0) this.#closeRecord();
+    if (this.#page.at % 8 === 0) this.#closeRecord();
     return p;
   }
 
@@ -395,13 +313,13 @@ export class WalWalker {
     this.#have = 0;
     this.#lost = undefined;
     this.#prev = { ...this.#record };
-    this.#valid.hi = this.#page.hi;
-    this.#valid.lo = this.#page.lo + this.#at;
+    this.#valid.hi = this.#page.address.hi;
+    this.#valid.lo = this.#page.address.lo + this.#page.at;
     const { hi, lo } = this.#valid;
     let end = lo;
     if ((this.#words[4]! & KIND_MASK) === SWITCH_WORD) {
-      const used = lo & (this.#segmentSize - 1);
-      this.#remaining = used === 0 ? 0 : this.#segmentSize - used;
+      const used = lo & (this.#page.segmentSize - 1);
+      this.#remaining = used === 0 ? 0 : this.#page.segmentSize - used;
       if (this.#remaining > 0) this.#mode = TAIL;
       end += this.#remaining;
     }
@@ -431,8 +349,7 @@ export class WalWalker {
   #closeTail(end: Lsn): void {
     this.#mode = RECORD;
     Object.assign(this.#valid, splitLsn(end));
-    Object.assign(this.#page, splitLsn(end - BigInt(this.#blockSize)));
-    this.#at = this.#blockSize;
+    this.#page.jumpTo(end);
   }
 
   #lsnOf(index: number): Lsn {

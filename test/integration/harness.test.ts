@@ -1,9 +1,13 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import pg from 'pg';
 import { afterEach, describe, expect, test } from 'vitest';
+import { cmpSegments } from '../support/compare.js';
 import { MAJORS, PASSWORD, PostgresServer } from '../support/postgres.js';
 import { isRunning } from '../support/processes.js';
+import { ScriptedServer } from '../support/scripted-server.js';
 import { waitFor } from '../support/wait.js';
+import { workload } from '../support/workload.js';
 
 const servers: PostgresServer[] = [];
 const keep = (server: PostgresServer) => {
@@ -83,4 +87,47 @@ test.skipIf(MAJORS.length === 0)('TLS, passwords, another cluster, no leftovers'
   expect(await server.systemIdentifier()).not.toBe(await other.systemIdentifier());
   await other.destroy();
   expect(() => readdirSync(other.dir)).toThrow(/ENOENT/);
+});
+
+test.skipIf(MAJORS.length === 0)('the workload fills segments and counts its commits', async () => {
+  const server = keep(await PostgresServer.create({ major: MAJORS.at(-1)!, archive: true }));
+  const first = await server.currentSegment();
+  const ids = await workload(server, {
+    transactions: 12,
+    prepareEvery: 3,
+    switchEvery: 4,
+    messageBytes: 100_000,
+  });
+  expect(ids).toHaveLength(12);
+  expect(await workload(server, { transactions: 1 })).toEqual([13]);
+  expect(await server.sql('SELECT count(*)::int AS n FROM committed')).toEqual([{ n: 13 }]);
+  const last = await server.switchWal();
+  await server.waitArchived(last);
+  expect(last > first).toBe(true);
+  const compared = cmpSegments(server.archiveDir, join(server.dataDir, 'pg_wal'));
+  expect(compared.different).toEqual([]);
+  expect(compared.onlyInA).toEqual([]);
+  expect(compared.equal.length).toBeGreaterThan(4);
+});
+
+test('the scripted server answers like a walsender and records what it got', async () => {
+  const server = await ScriptedServer.listen(async (connection) => {
+    await connection.accept();
+    const start = await connection.serve({ timeline: 7 });
+    expect(start).toMatchObject({ slot: 's', lsn: 0x3000000n, timeline: 7 });
+    connection.close();
+  });
+  const client = new pg.Client({ host: '127.0.0.1', port: server.port, user: 'postgres' });
+  client.on('error', () => {});
+  await client.connect();
+  const { rows } = await client.query('IDENTIFY_SYSTEM');
+  expect(rows).toEqual([
+    { systemid: '7000000000000000001', timeline: '7', xlogpos: '0/3000000', dbname: null },
+  ]);
+  await expect(client.query('START_REPLICATION SLOT "s" 0/3000000 TIMELINE 7')).rejects.toThrow(
+    /terminated/,
+  );
+  expect(server.connections[0]?.startup.user).toBe('postgres');
+  expect(server.errors).toEqual([]);
+  await server.close();
 });

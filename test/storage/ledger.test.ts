@@ -204,7 +204,7 @@ describe('damage', () => {
       // The torn line is gone: what follows is intact.
       expect((await readLedger(dir))?.end).toBe(at('1/0'));
     }
-  });
+  }, 30_000);
 
   it('tolerates a last line of which not every block was written', async () => {
     const { bytes, states } = await sample();
@@ -228,7 +228,7 @@ describe('damage', () => {
       expect(error.hint).toMatch(/copy/);
       expect((await readFile(path)).equals(flipped)).toBe(true);
     }
-  });
+  }, 30_000);
 
   it('refuses damage before the last line', async () => {
     const { bytes } = await sample();

@@ -114,6 +114,10 @@ export class CliRun {
     if (!this.#ended) this.child.kill(signal);
     return this.exit;
   }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop('SIGKILL');
+  }
 }
 
 let homeDir: string | undefined;

@@ -1,0 +1,80 @@
+/**
+ * The public API of walkeep. Everything else below `dist` may change without notice.
+ * @packageDocumentation
+ */
+
+export { type ConnectOptions, connect } from './connection/connect.js';
+export type { ReplicationConnection } from './connection/connection.js';
+export { type ConninfoInput, resolveSettings } from './connection/resolve.js';
+export type {
+  AuthMethod,
+  ConnectionSettings,
+  HostTarget,
+  SslMode,
+  TargetSessionAttrs,
+} from './connection/settings.js';
+export type { ReplicationMode } from './connection/startup.js';
+export type { WalStream } from './connection/wal-stream.js';
+export * from './errors.js';
+export type { ResultField, ServerNotice } from './protocol/backend-message.js';
+export type { CopyBothHandler } from './protocol/frame-reader.js';
+export type {
+  QueryResult,
+  SlotOptions,
+  SlotPosition,
+  StartReplicationOptions,
+  StreamEnd,
+  SystemIdentification,
+  TimelineHistoryFile,
+} from './protocol/replication.js';
+export type { StandbyStatus } from './protocol/status-reply.js';
+export type {
+  CompressionOption,
+  ReceiverEvents,
+  ReceiverWarning,
+  WalReceiverOptions,
+} from './receiver/options.js';
+export { WalReceiver } from './receiver/receiver.js';
+export {
+  type GapEntry,
+  type LedgerEntry,
+  type LedgerState,
+  type OpenEntry,
+  type PositionEntry,
+  readLedger,
+  type TimelineEntry,
+  type TimelineReason,
+} from './storage/ledger.js';
+export {
+  type DirectoryScan,
+  type HistoryFile,
+  type SegmentFile,
+  scanDirectory,
+} from './storage/wal-directory.js';
+export {
+  type Compression,
+  compressionSuffix,
+  floorToSegment,
+  historyFileName,
+  isValidSegmentSize,
+  MAX_SEGMENT_SIZE,
+  MIN_SEGMENT_SIZE,
+  parseHistoryFileName,
+  parseSegmentFileName,
+  type SegmentName,
+  segmentFileName,
+  segmentOf,
+  segmentOffset,
+  segmentStart,
+} from './wal/file-name.js';
+export { formatLsn, INVALID_LSN, type Lsn, parseLsn, toLsn } from './wal/lsn.js';
+export {
+  childTimeline,
+  isInHistory,
+  parseTimelineHistory,
+  rootHistory,
+  type TimelineHistory,
+  type TimelineSwitch,
+  timelineAt,
+  timelineEnd,
+} from './wal/timeline.js';

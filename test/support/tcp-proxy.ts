@@ -1,0 +1,129 @@
+import { createConnection, createServer, type Server, type Socket } from 'node:net';
+import { formatConninfo } from './server-config.js';
+
+interface Link {
+  client: Socket;
+  server: Socket;
+}
+
+/** A TCP proxy on 127.0.0.1 that spoils the connection to a server on purpose. */
+export class TcpProxy {
+  readonly #listener: Server;
+  readonly #links = new Set<Link>();
+  #stalled = false;
+  /** Bytes towards the client that may still pass; what happens then. */
+  #budget = Number.POSITIVE_INFINITY;
+  #atEnd: 'cut' | 'stall' = 'cut';
+  /** Connections accepted so far. */
+  accepted = 0;
+  /** Bytes that went to clients so far. */
+  forwarded = 0;
+
+  private constructor(targetPort: number) {
+    // A half-open side is only passed on: a stalled proxy must not answer a FIN.
+    this.#listener = createServer({ allowHalfOpen: true }, (client) => {
+      this.accepted += 1;
+      const server = createConnection({ port: targetPort, host: '127.0.0.1', allowHalfOpen: true });
+      this.#join({ client, server });
+    });
+  }
+
+  static async listen(targetPort: number): Promise<TcpProxy> {
+    const proxy = new TcpProxy(targetPort);
+    await new Promise<void>((resolve) => proxy.#listener.listen(0, '127.0.0.1', () => resolve()));
+    return proxy;
+  }
+
+  #join(link: Link): void {
+    const { client, server } = link;
+    this.#links.add(link);
+    server.on('data', (data) => this.#toClient(link, data));
+    client.on('data', (data) => server.write(data));
+    for (const [from, to] of [
+      [client, server],
+      [server, client],
+    ] as const) {
+      from.setNoDelay(true);
+      from.on('error', () => {});
+      from.on('end', () => to.end());
+      from.on('close', () => {
+        this.#links.delete(link);
+        if (!this.#stalled) to.destroy();
+      });
+    }
+    if (this.#stalled) this.#freeze(link);
+  }
+
+  #toClient(link: Link, data: Buffer): void {
+    const part = data.subarray(0, Math.min(data.length, this.#budget));
+    this.#budget -= part.length;
+    this.forwarded += part.length;
+    if (this.#budget > 0) {
+      link.client.write(part);
+      return;
+    }
+    this.#budget = Number.POSITIVE_INFINITY;
+    if (this.#atEnd === 'cut') {
+      link.client.write(part, () => this.cut());
+      return;
+    }
+    link.client.write(part);
+    link.server.unshift(data.subarray(part.length));
+    this.stall();
+  }
+
+  get port(): number {
+    return (this.#listener.address() as { port: number }).port;
+  }
+
+  conninfo(keywords: Record<string, string | number> = {}): string {
+    return formatConninfo({ host: '127.0.0.1', port: this.port, user: 'postgres', ...keywords });
+  }
+
+  /** After so many more bytes towards the client: resets the connection, or goes silent. */
+  after(bytes: number, what: 'cut' | 'stall'): void {
+    this.#budget = bytes;
+    this.#atEnd = what;
+  }
+
+  get stalled(): boolean {
+    return this.#stalled;
+  }
+
+  /** Forwards nothing any more, no FIN either, as after a cable was pulled. New clients too. */
+  stall(): void {
+    this.#stalled = true;
+    for (const link of this.#links) this.#freeze(link);
+  }
+
+  #freeze({ client, server }: Link): void {
+    client.pause();
+    server.pause();
+  }
+
+  resume(): void {
+    this.#stalled = false;
+    for (const { client, server } of this.#links) {
+      client.resume();
+      server.resume();
+    }
+  }
+
+  /** Resets all connections. */
+  cut(): void {
+    for (const { client, server } of this.#links) {
+      client.resetAndDestroy();
+      server.resetAndDestroy();
+    }
+    this.#links.clear();
+  }
+
+  async close(): Promise<void> {
+    this.cut();
+    await new Promise((resolve) => this.#listener.close(resolve));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+}
