@@ -11,13 +11,31 @@ import { UsageError } from './errors.js';
  */
 const POSTGRESQL_VERSION = '18.0';
 
-/** The commands, each loaded when it is asked for: start-up pays for nothing else. */
+/**
+ * The commands, each loaded when it is asked for: start-up pays for nothing else. `failure` is the
+ * exit code when an error is thrown, 1 unless given.
+ */
 const COMMANDS: Readonly<
-  Record<string, { summary: string; load(): Promise<{ command: Command }> }>
+  Record<string, { summary: string; failure?: number; load(): Promise<{ command: Command }> }>
 > = {
   receive: {
     summary: 'receive WAL from a server and keep it',
     load: () => import('./commands/receive.js'),
+  },
+  verify: {
+    summary: 'check the WAL that is kept',
+    // 1 is what was found: not to be told from that would be no answer.
+    failure: 2,
+    load: () => import('./commands/verify.js'),
+  },
+  list: {
+    summary: 'show what WAL is kept',
+    load: () => import('./commands/list.js'),
+  },
+  find: {
+    summary: 'find points to recover to in an archive',
+    failure: 2,
+    load: () => import('./commands/find.js'),
   },
 };
 
@@ -45,7 +63,7 @@ export async function runCli(
     return await runCommand(await COMMANDS.receive!.load(), argv, context);
   } catch (error) {
     output.report(error);
-    return 1;
+    return (program === 'walkeep' && entryOf(argv[0])?.failure) || 1;
   }
 }
 
@@ -62,9 +80,13 @@ async function runWalkeep(argv: readonly string[], context: ProgramContext): Pro
     context.output.print(wish === 'version' ? versionLine('walkeep') : await topLevelHelp());
     return 0;
   }
-  const entry = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
+  const entry = entryOf(name);
   if (!entry) throw new UsageError(`unrecognized command "${name}"`, { hint });
   return runCommand(await entry.load(), rest, context);
+}
+
+function entryOf(name: string | undefined) {
+  return name !== undefined && Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
 }
 
 async function topLevelHelp(): Promise<string> {

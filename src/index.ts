@@ -28,6 +28,7 @@ export type {
   TimelineHistoryFile,
 } from './protocol/replication.js';
 export type { StandbyStatus } from './protocol/status-reply.js';
+export type { VerifyMode } from './receiver/inspector.js';
 export type {
   CompressionOption,
   ReceiverEvents,
@@ -36,6 +37,7 @@ export type {
 } from './receiver/options.js';
 export { WalReceiver } from './receiver/receiver.js';
 export {
+  type DamageEntry,
   type GapEntry,
   type LedgerEntry,
   type LedgerState,

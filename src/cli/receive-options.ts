@@ -1,11 +1,19 @@
 import { opendir } from 'node:fs/promises';
 import { getSystemErrorMap } from 'node:util';
 import { StorageError, UsageError } from '../errors.js';
+import type { VerifyMode } from '../receiver/inspector.js';
 import type { CompressionOption } from '../receiver/options.js';
 import type { Lsn } from '../wal/lsn.js';
 import type { OptionValues } from './command.js';
 import { parseCompression } from './compression.js';
-import { parseEndPosition, parseReceiveTimeout, parseStatusInterval } from './receive-spec.js';
+import {
+  parseApply,
+  parseEndPosition,
+  parseReceiveTimeout,
+  parseStatusInterval,
+  parseVerify,
+  parseWriteReport,
+} from './receive-spec.js';
 
 /** What the command line of `receive` asks for, checked. Times are milliseconds. */
 export interface ReceiveArguments {
@@ -23,6 +31,9 @@ export interface ReceiveArguments {
   sync: boolean;
   loop: boolean;
   acceptGap: boolean;
+  verify: VerifyMode;
+  writeReport: 'write' | 'sync';
+  apply: 'none' | 'flush';
   progress: boolean;
   verbose: boolean;
   connection: { conninfo?: string; host?: string; port?: string; user?: string };
@@ -80,6 +91,9 @@ export function receiveArguments(
     sync: !given('no-sync'),
     loop: !given('no-loop'),
     acceptGap: given('accept-gap'),
+    verify: parseVerify(text('verify') ?? 'strict'),
+    writeReport: parseWriteReport(text('write-report') ?? 'write'),
+    apply: parseApply(text('apply') ?? 'none'),
     progress: given('progress'),
     verbose: given('verbose'),
     connection: {

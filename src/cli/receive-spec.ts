@@ -26,6 +26,24 @@ export function parseEndPosition(text: string): Lsn | undefined {
   }
 }
 
+/** One of a few words, as `--verify=strict`. */
+function oneOf<const T extends string>(option: string, words: readonly T[]) {
+  return (text: string): T => {
+    const word = words.find((w) => w === text);
+    if (word !== undefined) return word;
+    throw new UsageError(`invalid value "${text}" for option ${option}`, {
+      hint: `Valid values are ${words.join(', ')}.`,
+    });
+  };
+}
+
+/** `--verify`. @throws UsageError */
+export const parseVerify = oneOf('--verify', ['strict', 'warn', 'off']);
+/** `--write-report`. @throws UsageError */
+export const parseWriteReport = oneOf('--write-report', ['write', 'sync']);
+/** `--apply`. @throws UsageError */
+export const parseApply = oneOf('--apply', ['none', 'flush']);
+
 const OPTIONS = 'Options:';
 const SAFETY = 'Safety:';
 const CONNECTION = 'Connection options:';
@@ -100,6 +118,33 @@ const TABLE: readonly (OptionSpec & { walkeepOnly?: true })[] = [
     long: 'no-sync',
     group: SAFETY,
     help: 'never wait for the disk; a crash can lose WAL',
+  },
+  {
+    long: 'verify',
+    argument: 'MODE',
+    group: SAFETY,
+    help: 'check WAL as it comes: strict refuses what is bad, warn stores it, off',
+    default: 'strict',
+    check: parseVerify,
+    walkeepOnly: true,
+  },
+  {
+    long: 'write-report',
+    argument: 'MODE',
+    group: SAFETY,
+    help: 'write tells remote_write commits before the sync, sync only with it',
+    default: 'write',
+    check: parseWriteReport,
+    walkeepOnly: true,
+  },
+  {
+    long: 'apply',
+    argument: 'MODE',
+    group: SAFETY,
+    help: 'flush reports flushed WAL as applied; nothing is replayed here',
+    default: 'none',
+    check: parseApply,
+    walkeepOnly: true,
   },
   {
     long: 'accept-gap',

@@ -5,11 +5,19 @@ import { receiveOptions } from '../cli/receive-spec.js';
 import { reportEvents } from '../cli/report.js';
 import { stopOnSignals } from '../cli/signals.js';
 import type { ConnectionSettings } from '../connection/settings.js';
-import { AuthenticationError, NotSupportedError, ServerError, WalkeepError } from '../errors.js';
+import {
+  AuthenticationError,
+  CorruptWalError,
+  NotSupportedError,
+  ServerError,
+  WalkeepError,
+} from '../errors.js';
 import type { WalReceiverOptions } from '../receiver/options.js';
 
 /** pg_receivewal's fixed delay between connections (RECONNECT_SLEEP_TIME). */
 const UPSTREAM_RETRY_DELAY = 5000;
+/** Exit code when the server keeps sending damaged WAL. */
+const CORRUPT_WAL = 3;
 /** SQLSTATE of a slot that exists already. */
 const DUPLICATE_OBJECT = '42710';
 
@@ -67,7 +75,7 @@ async function stream(
   } catch (error) {
     if (!report.printed(error)) output.report(error);
     if (!args.loop && report.connected() && isLostConnection(error)) output.error('disconnected');
-    return 1;
+    return error instanceof CorruptWalError ? CORRUPT_WAL : 1;
   } finally {
     report.end();
     release();
@@ -93,6 +101,11 @@ function receiverOptions(
     compression: args.compression,
     acceptGap: args.acceptGap,
     refuseGaps: !dropIn,
+    // What upstream does not do is off under its name: a client may count on its habits.
+    verify: dropIn ? 'off' : args.verify,
+    writeReport: dropIn ? 'sync' : args.writeReport,
+    apply: args.apply,
+    checkSyncStandby: !dropIn,
   };
   if (args.slot !== undefined) options.slot = args.slot;
   if (args.endLsn !== undefined) options.endLsn = args.endLsn;

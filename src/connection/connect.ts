@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net';
 import {
   ConnectionError,
+  ProtocolError,
   ServerError,
   TimeoutError,
   TlsError,
@@ -198,7 +199,9 @@ async function attempt(
   } catch (error) {
     socket?.destroy();
     options.signal?.throwIfAborted();
-    return { error, otherChannel: otherChannel && !(error instanceof TimeoutError) };
+    // As libpq: no second try where time ran out, or where the answer to SSLRequest was nonsense.
+    const final = error instanceof TimeoutError || error instanceof ProtocolError;
+    return { error, otherChannel: otherChannel && !final };
   }
 }
 

@@ -7,6 +7,8 @@ import { MessageQueue } from './operation.js';
 import type { ConnectionSettings } from './settings.js';
 import type { Wire } from './wire.js';
 
+export const NOT_POSTGRES = 'Is this the port of a PostgreSQL server?';
+
 /** What kind of session to ask for: WAL streaming, replication within a database, or plain SQL. */
 export type ReplicationMode = 'physical' | 'database' | 'off';
 
@@ -67,8 +69,14 @@ export async function startup(
     }
   } catch (error) {
     connection.destroy();
-    return { error, fromServer };
+    return { error: advised(error), fromServer };
   }
+}
+
+/** Not even the startup went by the protocol: most likely another service has the port. */
+function advised(error: unknown): unknown {
+  if (!(error instanceof ProtocolError) || error.hint !== undefined) return error;
+  return new ProtocolError(error.message, { cause: error, hint: NOT_POSTGRES });
 }
 
 function startupParameters(

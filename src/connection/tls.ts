@@ -6,6 +6,7 @@ import { SSL_REQUEST } from '../protocol/frontend-message.js';
 import type { ConnectionSettings } from './settings.js';
 import type { Endpoint } from './socket.js';
 import { systemReason } from './socket.js';
+import { NOT_POSTGRES } from './startup.js';
 import { loadTlsFiles } from './tls-files.js';
 
 /** Protocol name registered for PostgreSQL (PG_ALPN_PROTOCOL, libpq/pqcomm.h). */
@@ -36,7 +37,7 @@ export function requestTls(socket: Socket): Promise<boolean> {
         settle(
           new ProtocolError(
             `received invalid response to SSL negotiation: ${JSON.stringify(answer)}`,
-            { hint: 'Is this the port of a PostgreSQL server?' },
+            { hint: NOT_POSTGRES },
           ),
         );
       } else if (chunk.length > 1) {

@@ -138,21 +138,9 @@ export class StreamOperation implements Operation, WalStream {
 
   sendStatus(status: StandbyStatus): void {
     if (!this.streaming || this.finishing || this.complete || this.error) return;
-    const unsent = this.wire.unsent;
-    if (unsent > MAX_UNSENT) return;
-    if (unsent === 0) {
-      encodeStatus(this.statusView, status, postgresClock());
-      this.wire.write(this.statusFrame);
-      return;
-    }
-    // The socket may still hold the reused frame: it must not change before it is sent.
-    const frame = Buffer.alloc(STATUS_FRAME_LENGTH);
-    encodeStatus(
-      new DataView(frame.buffer, frame.byteOffset, frame.length),
-      status,
-      postgresClock(),
-    );
-    this.wire.write(frame);
+    if (this.wire.unsent > MAX_UNSENT) return;
+    encodeStatus(this.statusView, status, postgresClock());
+    this.wire.writeNow(this.statusFrame);
   }
 
   pause(): void {

@@ -9,6 +9,7 @@ const INVALID_PASSWORD = '28P01';
 const INVALID_AUTHORIZATION = '28000';
 const UNDEFINED_FILE = '58P01';
 const NOT_IN_PREREQUISITE_STATE = '55000';
+const TOO_MANY_CONNECTIONS = '53300';
 
 /**
  * The typed error for an ErrorResponse: WalRemovedError where WAL is gone for good,
@@ -18,17 +19,24 @@ const NOT_IN_PREREQUISITE_STATE = '55000';
 export function toServerError(notice: ServerNotice, context = ''): WalkeepError {
   const severity = notice.severity ?? 'ERROR';
   const message = `${context}${severity}:  ${notice.message}`;
+  const hint = notice.hint ?? ownHint(notice);
   const details = {
     severity,
     sqlstate: notice.code,
     ...(notice.detail === undefined ? {} : { detail: notice.detail }),
-    ...(notice.hint === undefined ? {} : { hint: notice.hint }),
+    ...(hint === undefined ? {} : { hint }),
   };
   if (isWalRemoved(notice)) return new WalRemovedError(message, details);
   if (notice.code === INVALID_PASSWORD || notice.code === INVALID_AUTHORIZATION) {
     return new AuthenticationError(message, details);
   }
   return new ServerError(message, details);
+}
+
+/** What to do where the server itself does not say. */
+function ownHint({ code, message }: ServerNotice): string | undefined {
+  if (code !== TOO_MANY_CONNECTIONS || !message.includes('max_wal_senders')) return undefined;
+  return 'Raise max_wal_senders on the server (with wal_level replica or logical), or end another receiver.';
 }
 
 /**

@@ -2,17 +2,30 @@ import { join } from 'node:path';
 import type { ReplicationConnection } from '../connection/connection.js';
 import { ProtocolError, StorageError } from '../errors.js';
 import type { StreamEnd } from '../protocol/replication.js';
-import { Ledger } from '../storage/ledger.js';
+import { Ledger, type LedgerEntry } from '../storage/ledger.js';
 import { identify, type SegmentFile, scanDirectory } from '../storage/wal-directory.js';
 import { VERSION } from '../version.js';
-import { floorToSegment, segmentOf, segmentStart } from '../wal/file-name.js';
+import { floorToSegment, type SegmentName, segmentOf, segmentStart } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
+import { timelineEnd } from '../wal/timeline.js';
 import { checkHistories } from './history-files.js';
+import { finishLeft, leftSegments } from './left-segments.js';
 import type { WalReceiverOptions } from './options.js';
+import type { Refusal } from './refusals.js';
 import { readSlot, type ServerState } from './server-state.js';
 import { chooseStart, type StartInputs, type StartPoint } from './start-point.js';
+import type { WriteReport } from './stream.js';
 
 type Warn = (code: string, message: string) => void;
+
+interface OpenOptions {
+  /** The server said that it lacks the WAL wanted, and going over that is accepted. */
+  walRemoved: boolean;
+  /** WAL that failed the check: start in its segment. */
+  refused: Refusal | undefined;
+  writeReport: WriteReport;
+  warn: Warn;
+}
 
 /**
  * The receiving directory as one connection finds it: scanned, proved to be the server's, with its
@@ -24,17 +37,25 @@ export class Archive {
   readonly start: StartPoint;
   /** Files with the segment number of the start. */
   readonly atStart: readonly SegmentFile[];
+  readonly writeReport: WriteReport;
+  private readonly refused: Refusal | undefined;
+  /** What the start adds to the ledger: with the first WAL, so that a refused one leaves no trace. */
+  private unrecorded: LedgerEntry[];
 
   private constructor(
     server: ServerState,
     ledger: Ledger,
     start: StartPoint,
     atStart: readonly SegmentFile[],
+    options: OpenOptions,
   ) {
+    this.refused = options.refused;
+    this.writeReport = options.writeReport;
     this.server = server;
     this.ledger = ledger;
     this.start = start;
     this.atStart = atStart;
+    this.unrecorded = startEntries(ledger, server, start);
   }
 
   /** @throws everything that `chooseStart` throws, TimelineConflictError, StorageError */
@@ -42,18 +63,31 @@ export class Archive {
     o: WalReceiverOptions,
     connection: ReplicationConnection,
     server: ServerState,
-    warn: Warn,
+    options: OpenOptions,
   ): Promise<Archive> {
+    const { warn } = options;
     const sync = o.sync !== false;
     const ledger = await Ledger.open(o.directory, { create: true, mode: server.fileMode, sync });
     if (!ledger) throw new StorageError('could not create the ledger', { path: o.directory });
     try {
-      const { start, atStart } = await chooseFor(o, connection, server, ledger, warn);
-      await recordStart(ledger, server, start);
+      const { start, atStart } = await chooseFor(o, connection, server, ledger, options);
       for (const w of start.warnings) warn('WK_START', w);
-      return new Archive(server, ledger, start, atStart);
+      return new Archive(server, ledger, start, atStart, options);
     } catch (e) {
       await ledger.close();
+      throw e;
+    }
+  }
+
+  /** Notes facts in the ledger, durably, behind those about the start. */
+  async record(...facts: LedgerEntry[]): Promise<void> {
+    const first = this.unrecorded.splice(0);
+    if (first.length + facts.length === 0) return;
+    try {
+      await this.ledger.append(...first, ...facts);
+    } catch (e) {
+      // A full disk passes: what was not recorded still has to come before anything else.
+      this.unrecorded.unshift(...first);
       throw e;
     }
   }
@@ -61,7 +95,11 @@ export class Archive {
   /** LSN up to which bytes on this timeline were acknowledged, 0 if none were. */
   acknowledged(timeline: number): bigint {
     const { state } = this.ledger;
-    return state.timeline === timeline ? (state.flushedLsn ?? 0n) : 0n;
+    const flushed = state.timeline === timeline ? (state.flushedLsn ?? 0n) : 0n;
+    const { refused } = this;
+    // Of an incomplete record that turned out bad the tail may have been acknowledged.
+    if (refused?.timeline !== timeline || flushed < refused.verifiedEnd) return flushed;
+    return refused.verifiedEnd;
   }
 
   /**
@@ -85,12 +123,7 @@ export class Archive {
       );
     }
     const lsn = floorToSegment(end.startLsn, this.server.segmentSize);
-    await this.ledger.append({
-      type: 'timeline',
-      timeline: end.timeline,
-      start: lsn,
-      why: 'switch',
-    });
+    await this.record({ type: 'timeline', timeline: end.timeline, start: lsn, why: 'switch' });
     return { lsn, timeline: end.timeline };
   }
 
@@ -104,11 +137,12 @@ async function chooseFor(
   connection: ReplicationConnection,
   server: ServerState,
   ledger: Ledger,
-  warn: Warn,
-) {
+  options: OpenOptions,
+): Promise<{ start: StartPoint; atStart: SegmentFile[] }> {
+  const { walRemoved, refused, warn } = options;
   const { segmentSize } = server;
   const { directory } = o;
-  const scan = await scanDirectory(directory, segmentSize);
+  const scan = await scanForStart(directory, server, ledger);
   for (const w of scan.warnings) warn('WK_SCAN', w);
   const identity = await identify(directory, scan);
   const stored =
@@ -119,7 +153,8 @@ async function chooseFor(
       { path: directory, expected: `${stored}`, actual: `${segmentSize}` },
     );
   }
-  const { newest } = scan;
+  const left = leftSegments(scan, ledger);
+  const newest = left[0] ?? scan.newest;
   const timelines = new Set([...scan.histories.map((h) => h.timeline)]);
   const ledgerEnd =
     ledger.state.end !== undefined && ledger.state.timeline !== undefined
@@ -130,6 +165,8 @@ async function chooseFor(
     server,
     acceptGap: o.acceptGap ?? false,
     refuseGaps: o.refuseGaps ?? true,
+    walRemoved,
+    ...(refused ? { again: { lsn: refused.verifiedEnd, timeline: refused.timeline } } : {}),
     ...(identity ? { localSystemId: identity.systemId } : {}),
     ...(ledger.state.systemId === undefined
       ? {}
@@ -155,14 +192,36 @@ async function chooseFor(
       );
     }
   }
-  if (o.slot !== undefined && (!newest || o.ensureSlot)) {
+  if (o.slot !== undefined && (!newest || o.ensureSlot || walRemoved)) {
     inputs.slot = await readSlot(connection, o.slot, o.ensureSlot ?? false);
   }
   // Identity first: histories of another cluster would be called a conflict.
   const start = chooseStart(inputs);
   await checkHistories(directory, server, [...timelines]);
+  if (left.length > 0 && scan.newest) {
+    const first = await finishLeft(directory, server, left, scan.newest, ledger);
+    if (first !== left[0]) return chooseFor(o, connection, server, ledger, options);
+  }
   const segment = segmentOf(start.lsn, segmentSize);
   return { start, atStart: scan.segments.filter((s) => s.segment === segment) };
+}
+
+/**
+ * Scans for the newest segment on the server's lineage. After a failover the tail that only the old
+ * primary had may reach further than what its successor has sent yet: from there nothing goes on.
+ */
+async function scanForStart(directory: string, server: ServerState, ledger: Ledger) {
+  const { segmentSize, history } = server;
+  const usable = ({ timeline, segment }: SegmentName): boolean => {
+    const fork = timelineEnd(history, timeline);
+    return fork === undefined || segmentStart(segment, segmentSize) < fork;
+  };
+  const scan = await scanDirectory(directory, segmentSize, { usable });
+  if (scan.newest || !scan.segments.length) return scan;
+  // Only such a tail is here: it leads to the fork, unless more is known.
+  const known = ledger.state.timeline;
+  const forked = known === undefined || timelineEnd(history, known) !== undefined;
+  return forked ? scanDirectory(directory, segmentSize) : scan;
 }
 
 /** True if a complete file of every segment from `from` up to the newest is there. */
@@ -172,21 +231,20 @@ function reaches(segments: readonly SegmentFile[], newest: SegmentFile, from: bi
   return true;
 }
 
-async function recordStart(ledger: Ledger, server: ServerState, start: StartPoint): Promise<void> {
+function startEntries(ledger: Ledger, server: ServerState, start: StartPoint): LedgerEntry[] {
   const { state } = ledger;
   const { systemId, segmentSize } = server;
+  const { lsn, timeline, gap } = start;
+  const entries: LedgerEntry[] = [];
   if (state.systemId === undefined || state.version !== VERSION) {
-    await ledger.append({ type: 'open', systemId, segmentSize, version: VERSION });
+    entries.push({ type: 'open', systemId, segmentSize, version: VERSION });
   }
-  if (start.gap) {
-    const { from, to, why } = start.gap;
-    await ledger.append({ type: 'gap', from, to, timeline: start.timeline, why });
+  if (gap) entries.push({ type: 'gap', ...gap, timeline });
+  if (state.timeline !== timeline || gap || state.end === undefined) {
+    const why = gap ? 'accepted gap' : start.reason === 'local' ? 'switch' : start.reason;
+    entries.push({ type: 'timeline', timeline, start: lsn, why });
   }
-  const moved = state.timeline !== start.timeline || start.gap || state.end === undefined;
-  if (moved) {
-    const why = start.gap ? 'accepted gap' : start.reason === 'local' ? 'switch' : start.reason;
-    await ledger.append({ type: 'timeline', timeline: start.timeline, start: start.lsn, why });
-  }
+  return entries;
 }
 
 /** The path of a file in the directory. */

@@ -5,7 +5,7 @@ import { ProtocolError, TimelineConflictError } from '../errors.js';
 import { storageError, writeFileDurably } from '../storage/durable.js';
 import { historyFileName } from '../wal/file-name.js';
 import { formatLsn } from '../wal/lsn.js';
-import { parseTimelineHistory, type TimelineHistory } from '../wal/timeline.js';
+import { parseTimelineHistory, rootHistory, type TimelineHistory } from '../wal/timeline.js';
 import type { ServerState } from './server-state.js';
 
 async function readLocal(directory: string, timeline: number): Promise<Buffer | undefined> {
@@ -66,14 +66,19 @@ function describe(history: TimelineHistory): string {
   return history.ancestors.map((a) => `${a.timeline} until ${formatLsn(a.end)}`).join(', ');
 }
 
-/** Fetches and stores the history file of a timeline above 1 that is not here yet. */
+/**
+ * The history of a timeline. Fetches and stores the history file of one above 1 that is not here
+ * yet. @throws ProtocolError, ParseError, StorageError
+ */
 export async function ensureHistoryFile(
   connection: ReplicationConnection,
   directory: string,
   timeline: number,
   options: { mode: number; sync: boolean },
-): Promise<void> {
-  if (timeline === 1 || (await readLocal(directory, timeline))) return;
+): Promise<TimelineHistory> {
+  if (timeline === 1) return rootHistory(timeline);
+  const stored = await readLocal(directory, timeline);
+  if (stored) return parseTimelineHistory(timeline, stored.toString('latin1'));
   const { fileName, content } = await connection.timelineHistory(timeline);
   const expected = historyFileName(timeline);
   // The name is the server's: anything else might lead out of the directory.
@@ -83,8 +88,10 @@ export async function ensureHistoryFile(
       { expected, actual: fileName },
     );
   }
+  const history = parseTimelineHistory(timeline, content.toString('latin1'));
   await writeFileDurably(join(directory, expected), content, {
     ...options,
     temporary: join(directory, `${expected}.tmp`),
   });
+  return history;
 }

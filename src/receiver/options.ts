@@ -1,6 +1,7 @@
 import type { ConnectionSettings } from '../connection/settings.js';
 import type { WalkeepError } from '../errors.js';
 import type { Lsn } from '../wal/lsn.js';
+import type { VerifyMode } from './inspector.js';
 
 /** How completed segments are stored. `level` is the method's own scale, absent for its default. */
 export interface CompressionOption {
@@ -42,6 +43,23 @@ export interface WalReceiverOptions {
   refuseGaps?: boolean;
   /** Silence after which the server is asked for a sign of life; disconnected at twice that. 0: never. Default 30000. */
   receiveTimeout?: number;
+  /**
+   * Check of received WAL: page headers, record CRCs, the xl_prev chain. `strict` (the default)
+   * never stores nor acknowledges what fails, `warn` stores it and says so.
+   */
+  verify?: VerifyMode;
+  /**
+   * With `synchronous`: `write` (default) tells the write position before the sync where
+   * remote_write commits wait for it, `sync` only with the sync, as pg_receivewal does.
+   */
+  writeReport?: 'write' | 'sync';
+  /**
+   * `flush` reports apply = flush, so that remote_apply is satisfied although nothing is replayed
+   * here: only where no other listed standby serves reads. Default `none`.
+   */
+  apply?: 'none' | 'flush';
+  /** Look at synchronous_standby_names and warn of what would make commits hang. Default true. */
+  checkSyncStandby?: boolean;
   /** Asked for a password when the server wants one and none is known. */
   promptPassword?: () => Promise<string>;
 }

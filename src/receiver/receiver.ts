@@ -3,13 +3,23 @@ import { connect } from '../connection/connect.js';
 import type { ReplicationConnection } from '../connection/connection.js';
 import { resolveSettings } from '../connection/resolve.js';
 import type { ConnectionSettings } from '../connection/settings.js';
-import { AuthenticationError, ConnectionError, UsageError, WalkeepError } from '../errors.js';
+import {
+  AuthenticationError,
+  ConnectionError,
+  UsageError,
+  WalkeepError,
+  WalRemovedError,
+} from '../errors.js';
 import { acquireDirectoryLock, type DirectoryLock } from '../storage/lock.js';
 import { INVALID_LSN, type Lsn } from '../wal/lsn.js';
 import { Archive } from './archive.js';
 import { RECEIVE_TIMEOUT, type ReceiverEvents, type WalReceiverOptions } from './options.js';
+import { Refusals } from './refusals.js';
 import { abortableDelay, Backoff, mayRetry } from './retry.js';
 import { readServerState } from './server-state.js';
+import type { StartReason } from './start-point.js';
+import type { WriteReport } from './stream.js';
+import { readSyncStandby } from './sync-standby.js';
 import { TimelineRun } from './timeline-run.js';
 import { Watchdog } from './watchdog.js';
 
@@ -29,6 +39,13 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
   private connectedOnce = false;
   private streamed = false;
   private lastLsn: Lsn = INVALID_LSN;
+  private startReason: StartReason | undefined;
+  /** The last connection ended because the server lacks the WAL wanted, and going on is accepted. */
+  private walRemoved = false;
+  /** WAL that failed the check and is asked for again. */
+  readonly refusals = new Refusals();
+  /** Warnings about synchronous standbys, each said once. */
+  private readonly toldSync = new Set<string>();
 
   constructor(options: WalReceiverOptions) {
     super();
@@ -75,9 +92,12 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
       const error = watchdog?.error ?? asWalkeepError(e);
       // A stop that a dying connection overtakes is still a stop: the archive is in order.
       if (signal.aborted && mayRetry(error, true)) return true;
-      const retryIn = this.retries(error) ? this.backoff.next(error) : undefined;
-      this.emit('disconnect', { error, retryIn });
-      if (retryIn === undefined) throw error;
+      const goesOver = this.goesOver(error);
+      if (goesOver) this.walRemoved = true;
+      const retryIn = goesOver ? 0 : this.retries(error) ? this.backoff.next(error) : undefined;
+      const told = retryIn === undefined ? this.refusals.final(error) : error;
+      this.emit('disconnect', { error: told, retryIn });
+      if (retryIn === undefined) throw told;
       connection?.destroy();
       await abortableDelay(retryIn, signal);
       return signal.aborted;
@@ -87,10 +107,18 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
     }
   }
 
+  /** WAL that the server no longer has is gone over, once, where that was accepted. */
+  private goesOver(error: WalkeepError): boolean {
+    if (!(error instanceof WalRemovedError) || this.walRemoved) return false;
+    // pg_receivewal knows of no ledger and would have started at the server's position.
+    const unknown = this.o.refuseGaps === false && this.startReason === 'ledger';
+    return this.o.acceptGap === true || unknown;
+  }
+
   private retries(error: WalkeepError): boolean {
     if (this.o.reconnect === false) return false;
     if (!this.connectedOnce && this.o.retryFirstConnection === false) return false;
-    return mayRetry(error, this.streamed);
+    return this.refusals.mayAskAgain(error) || mayRetry(error, this.streamed);
   }
 
   private async connect(signal: AbortSignal): Promise<ReplicationConnection> {
@@ -131,9 +159,15 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
       timeline: server.timeline,
       flushLsn: server.flushLsn,
     });
-    const archive = await Archive.open(this.o, connection, server, (code, m) => this.warn(code, m));
+    const archive = await Archive.open(this.o, connection, server, {
+      walRemoved: this.walRemoved,
+      refused: this.refusals.current,
+      writeReport: await this.checkSyncStandby(connection),
+      warn: (code, message) => this.warn(code, message),
+    });
     try {
       let { lsn, timeline } = archive.start;
+      this.startReason = archive.start.reason;
       this.emit('start', { lsn, timeline });
       for (;;) {
         if (this.o.endLsn !== undefined && lsn > this.o.endLsn) {
@@ -167,8 +201,31 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
     }
   }
 
-  /** Called by a stream that received something: the next failure is a new one. */
-  noteProgress(): void {
+  /**
+   * Warns of what would make commits hang, and finds out when the write position has to be told:
+   * at once only where the server's commits wait for it, since every commit pays for that reply.
+   */
+  private async checkSyncStandby(connection: ReplicationConnection): Promise<WriteReport> {
+    const { synchronous = false, apply = 'none', writeReport, checkSyncStandby } = this.o;
+    if (checkSyncStandby === false) return writeReport === 'sync' ? 'sync' : 'slow';
+    const applicationName = this.settings?.applicationName ?? '';
+    const state = await readSyncStandby(connection, { applicationName, synchronous, apply });
+    for (const { code, message, hint } of state.warnings) {
+      if (this.toldSync.has(message)) continue;
+      this.toldSync.add(message);
+      this.emit('warning', { code, message, ...(hint === undefined ? {} : { hint }) });
+    }
+    if (writeReport === 'sync') return 'sync';
+    return state.synchronousCommit === 'remote_write' ? 'write' : 'slow';
+  }
+
+  /** Called by a stream that stored WAL up to `written`: the next failure is a new one. */
+  noteProgress(written: Lsn, timeline: number): void {
+    this.walRemoved = false;
+    const refused = this.refusals.current;
+    if (refused && (timeline !== refused.timeline || written > refused.verifiedEnd)) {
+      this.refusals.clear();
+    }
     this.backoff.reset();
   }
 

@@ -48,7 +48,7 @@ export async function readSlot(
   connection: ReplicationConnection,
   name: string,
   ensure: boolean,
-): Promise<{ name: string; restartLsn?: Lsn; restartTimeline?: number }> {
+): Promise<{ name: string; readable: boolean; restartLsn?: Lsn; restartTimeline?: number }> {
   const readable = connection.serverVersion >= 150000;
   let slot = readable ? await connection.readReplicationSlot(name) : undefined;
   if (!slot && ensure) {
@@ -68,6 +68,7 @@ export async function readSlot(
   }
   return {
     name,
+    readable,
     ...(slot?.restartLsn === undefined ? {} : { restartLsn: slot.restartLsn }),
     ...(slot?.restartTimeline === undefined ? {} : { restartTimeline: slot.restartTimeline }),
   };

@@ -19,13 +19,25 @@ export interface StartInputs {
   ledger?: { systemId: bigint; end?: { lsn: Lsn; timeline: number } };
   /** True if every segment from the ledger's end to `local` is there. */
   localReachesLedger?: boolean;
-  slot?: { name: string; restartLsn?: Lsn; restartTimeline?: number };
+  /** `readable`: the server can tell of slots (15 and newer). */
+  slot?: { name: string; readable: boolean; restartLsn?: Lsn; restartTimeline?: number };
+  /** WAL from here on failed the check and is asked for again. */
+  again?: { lsn: Lsn; timeline: number };
+  /** The server said that it no longer has the WAL that follows what is stored. */
+  walRemoved?: boolean;
   acceptGap: boolean;
   /** False: a gap is warned of and gone over, as pg_receivewal does. */
   refuseGaps: boolean;
 }
 
-export type StartReason = 'first start' | 'adopted' | 'local' | 'slot' | 'ledger' | 'fork';
+export type StartReason =
+  | 'first start'
+  | 'adopted'
+  | 'local'
+  | 'slot'
+  | 'ledger'
+  | 'fork'
+  | 'accepted gap';
 
 /** Where to start, and what has to be said and recorded about it. */
 export interface StartPoint {
@@ -61,19 +73,45 @@ export function chooseStart(i: StartInputs): StartPoint {
 
   let start: StartPoint;
   const end = i.ledger?.end;
-  if (i.local) {
+  if (i.again) {
+    start = at(i.again.lsn, i.again.timeline, 'local');
+  } else if (i.local) {
     start = at(i.local.lsn, i.local.timeline, i.ledger ? 'local' : 'adopted');
   } else if (i.slot?.restartLsn !== undefined) {
     start = at(i.slot.restartLsn, i.slot.restartTimeline ?? server.timeline, 'slot');
-  } else if (end && !i.slot) {
+  } else if (end && !i.slot?.readable) {
     // Nothing is lost as long as the server still has what follows the ledger's end.
     start = at(end.lsn, end.timeline, 'ledger');
   } else {
     start = at(server.flushLsn, server.timeline, 'first start');
   }
+  if (end) checkLineage(end.lsn, end.timeline, i);
   start = ontoServerHistory(start, i, warnings);
   warnOfOrphanedTail(start, i);
-  return checkGap(start, i);
+  return i.walRemoved ? beyondRemoved(start, i) : checkGap(start, i);
+}
+
+/** Goes over WAL that is lost for good, which was accepted, to where the server has it again. */
+function beyondRemoved(start: StartPoint, i: StartInputs): StartPoint {
+  const { slot, server, segmentSize } = i;
+  const held = slot?.restartLsn !== undefined && slot.restartLsn > start.lsn;
+  const lsn = floorToSegment(held ? (slot.restartLsn as Lsn) : server.flushLsn, segmentSize);
+  const timeline = held ? (slot.restartTimeline ?? server.timeline) : server.timeline;
+  const from = endOnLineage(i) ?? start.lsn;
+  if (lsn <= from) return start;
+  const why = i.acceptGap ? 'accepted' : 'not refused';
+  return {
+    ...start,
+    lsn,
+    timeline,
+    reason: 'accepted gap',
+    gap: { from, to: lsn, why },
+    warnings: [...start.warnings, `gap: ${gapText(from, lsn, timeline)}; going on`],
+  };
+}
+
+function gapText(from: Lsn, to: Lsn, timeline: number): string {
+  return `WAL from ${formatLsn(from)} to ${formatLsn(to)} (timeline ${timeline}) would be missing in the archive`;
 }
 
 function checkCluster({ server, ledger, localSystemId }: StartInputs): void {
@@ -93,31 +131,35 @@ function checkCluster({ server, ledger, localSystemId }: StartInputs): void {
   }
 }
 
-/** Follows the server's history when the stored timeline ended before the wanted start. */
-function ontoServerHistory(start: StartPoint, i: StartInputs, warnings: string[]): StartPoint {
-  const { history, timeline } = i.server;
-  if (!isInHistory(history, start.timeline)) {
-    const what = `requested starting point ${formatLsn(start.lsn)} on timeline ${start.timeline} is not in this server's history`;
-    if (start.timeline > timeline) {
-      throw new TimelineBehindError(`${what}: the server is on timeline ${timeline}`, {
-        lsn: start.lsn,
-        expected: `timeline ${start.timeline}`,
-        actual: `timeline ${timeline}`,
-        hint: 'This may be the old primary, or a standby that has not followed the promotion yet.',
-      });
-    }
-    throw new TimelineConflictError(what, {
-      lsn: start.lsn,
-      expected: `timeline ${start.timeline}`,
-      actual: `timeline ${timeline}`,
-      hint: 'The server forked off before what is stored here; use a new directory for it.',
+/** @throws TimelineConflictError, TimelineBehindError if the server's history lacks a timeline */
+function checkLineage(lsn: Lsn, tli: number, { server }: StartInputs): void {
+  const { history, timeline } = server;
+  if (isInHistory(history, tli)) return;
+  const what = `requested starting point ${formatLsn(lsn)} on timeline ${tli} is not in this server's history`;
+  const details = { lsn, expected: `timeline ${tli}`, actual: `timeline ${timeline}` };
+  if (tli > timeline) {
+    throw new TimelineBehindError(`${what}: the server is on timeline ${timeline}`, {
+      ...details,
+      hint: 'This may be the old primary, or a standby that has not followed the promotion yet.',
     });
   }
+  throw new TimelineConflictError(what, {
+    ...details,
+    hint: 'The server forked off before what is stored here; use a new directory for it.',
+  });
+}
+
+/** Follows the server's history when the stored timeline ended before the wanted start. */
+function ontoServerHistory(start: StartPoint, i: StartInputs, warnings: string[]): StartPoint {
+  checkLineage(start.lsn, start.timeline, i);
+  const { history } = i.server;
+  const stored = i.ledger?.end;
   let { lsn, timeline: tli, reason } = start;
   for (let end = timelineEnd(history, tli); end !== undefined && lsn > end; ) {
     const child = childTimeline(history, tli) as number;
+    const upTo = stored?.timeline === tli && stored.lsn > lsn ? stored.lsn : lsn;
     warnings.push(
-      `timeline ${tli} is stored up to ${formatLsn(lsn)}, but the server left it at ${formatLsn(end)}: what lies between stays in its files; going on with timeline ${child}`,
+      `timeline ${tli} is stored up to ${formatLsn(upTo)}, but the server left it at ${formatLsn(end)}: what lies between stays in its files; going on with timeline ${child}`,
     );
     lsn = floorToSegment(end, i.segmentSize);
     tli = child;
@@ -156,7 +198,7 @@ function checkGap(start: StartPoint, i: StartInputs): StartPoint {
     to: start.lsn,
     why: explicit ? 'restarted at an empty partial' : i.acceptGap ? 'accepted' : 'not refused',
   };
-  const what = `WAL from ${formatLsn(end)} to ${formatLsn(start.lsn)} (timeline ${start.timeline}) would be missing in the archive`;
+  const what = gapText(end, start.lsn, start.timeline);
   if (explicit || i.acceptGap || !i.refuseGaps) {
     return { ...start, gap, warnings: [...start.warnings, `gap: ${what}; going on`] };
   }
@@ -165,7 +207,7 @@ function checkGap(start: StartPoint, i: StartInputs): StartPoint {
     lsn: end,
     expected: `a start at or before ${formatLsn(end)}`,
     actual: formatLsn(start.lsn),
-    ...(slot && slot.restartLsn === undefined
+    ...(slot?.readable && slot.restartLsn === undefined
       ? { detail: `Replication slot "${slot.name}" holds no WAL (restart_lsn is null).` }
       : {}),
     hint: 'Bring the missing segments back, or go on and have the gap recorded with --accept-gap.',

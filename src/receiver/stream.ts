@@ -5,9 +5,16 @@ import type { CopyBothHandler } from '../protocol/frame-reader.js';
 import type { StreamEnd } from '../protocol/replication.js';
 import { storageError } from '../storage/durable.js';
 import { StatusSchedule, type StreamProgress } from '../storage/progress.js';
-import type { SegmentFinisher } from '../storage/segment-finisher.js';
-import type { OpenSegment, SegmentWriter } from '../storage/segment-writer.js';
 import { formatLsn, INVALID_LSN, type Lsn } from '../wal/lsn.js';
+import type { WalInspector } from './inspector.js';
+import type { WalTarget } from './wal-target.js';
+
+/**
+ * When the write position is told: `sync` with the sync that covers it, as pg_receivewal does;
+ * `slow` before a sync that is known to be slow; `write` always at once (remote_write commits do
+ * not wait for the sync, all others pay for a second reply).
+ */
+export type WriteReport = 'sync' | 'slow' | 'write';
 
 export interface StreamOptions {
   connection: ReplicationConnection;
@@ -15,12 +22,18 @@ export interface StreamOptions {
   timeline: number;
   endLsn?: Lsn;
   progress: StreamProgress;
-  writer: SegmentWriter;
-  finisher: SegmentFinisher;
+  target: WalTarget;
+  /** Checks WAL before it is written; absent: nothing is checked. */
+  inspector?: WalInspector;
+  /** Gets what the inspector refused, from the given LSN on, before the stream fails. */
+  onRefused?: (lsn: Lsn, bytes: Buffer, verifiedEnd: Lsn, error: WalkeepError) => void;
   /** Sync whenever new WAL is written and report it at once. */
   synchronous: boolean;
   /** Report flush positions: with a slot, or synchronous. Otherwise flush is 0, "unknown". */
   reportFlush: boolean;
+  writeReport: WriteReport;
+  /** Report apply = flush, so that remote_apply commits are confirmed though nothing is replayed. */
+  applyIsFlush: boolean;
   /** Milliseconds; 0: replies only when asked. */
   statusInterval: number;
   /** Milliseconds of silence before the server is asked; it is given up at twice that. 0: never. */
@@ -96,16 +109,12 @@ export class StreamSession implements CopyBothHandler {
   }
 
   /**
-   * Streams until the end position, the signal, or the server's end of the timeline. The writer
+   * Streams until the end position, the signal, or the server's end of the timeline. The target
    * is closed in every case but an error, where that is the caller's business.
    *
-   * @param onClosed gets the incomplete segment; the last status reply goes out after it
+   * @param onStarted called when the server agreed to stream
    */
-  async run(
-    signal: AbortSignal,
-    onStarted: () => void,
-    onClosed: (open: OpenSegment | undefined) => Promise<void>,
-  ): Promise<StreamOutcome> {
+  async run(signal: AbortSignal, onStarted: () => void): Promise<StreamOutcome> {
     const { connection, slot, timeline } = this.o;
     const result = new Promise<'endpos' | 'signal' | 'server'>((resolve, reject) => {
       this.settle = (how) => {
@@ -125,7 +134,7 @@ export class StreamSession implements CopyBothHandler {
         this,
       );
       if ('kind' in started) {
-        await this.o.writer.close();
+        await this.o.target.close();
         return { kind: 'ended', end: started, lsn: this.progress.start };
       }
       this.stream = started;
@@ -136,7 +145,7 @@ export class StreamSession implements CopyBothHandler {
       if (signal.aborted) onAbort();
       const how = await result;
       await this.idle();
-      await onClosed(await this.o.writer.close());
+      await this.o.target.close();
       this.sendStatus(false);
       const lsn = this.progress.lsn(this.progress.received);
       const end = await started.finish();
@@ -204,21 +213,44 @@ export class StreamSession implements CopyBothHandler {
   // --- writing -----------------------------------------------------------------------------
 
   private take(): void {
+    const refused = this.inspect();
     const { chunks } = this;
     this.chunks = [];
-    if (this.slowWrite || this.writing) {
+    if (chunks.length > 0) this.pass(chunks);
+    if (refused) throw refused;
+    this.regulate();
+  }
+
+  private pass(chunks: readonly Buffer[]): void {
+    const { target } = this.o;
+    if (this.slowWrite || this.writing || !target.writeSync) {
       const copy = Buffer.concat(chunks);
       this.queue.push(copy);
       this.queued += copy.length;
       this.writing ??= this.writeQueue();
     } else {
       const began = performance.now();
-      this.o.writer.writeSync(chunks);
+      target.writeSync(chunks);
       const took = performance.now() - began;
       if (took > SLOW_WRITE_MS) this.slowWrite = true;
       this.afterWrite();
     }
-    this.regulate();
+  }
+
+  /** Keeps what must not be stored out of `chunks`: everything behind V, the verified position. */
+  private inspect(): WalkeepError | undefined {
+    const { inspector, onRefused } = this.o;
+    if (!inspector) return undefined;
+    const { progress, chunks } = this;
+    const begin = progress.received - chunks.reduce((sum, c) => sum + c.length, 0);
+    const bad = inspector.feed(chunks, progress.lsn(begin));
+    if (!bad) return undefined;
+    const sound = Math.max(begin, Number(bad.verifiedEnd - progress.start));
+    const bytes = Buffer.concat(chunks);
+    onRefused?.(progress.lsn(sound), bytes.subarray(sound - begin), bad.verifiedEnd, bad.error);
+    this.chunks = sound > begin ? [bytes.subarray(0, sound - begin)] : [];
+    progress.received = sound;
+    return bad.error;
   }
 
   private async writeQueue(): Promise<void> {
@@ -227,7 +259,7 @@ export class StreamSession implements CopyBothHandler {
         const batch = this.queue;
         this.queue = [];
         const began = performance.now();
-        await this.o.writer.write(batch);
+        await this.o.target.write(batch);
         this.slowWrite = performance.now() - began > SLOW_WRITE_MS / 2;
         this.queued -= batch.reduce((sum, b) => sum + b.length, 0);
         this.afterWrite();
@@ -242,6 +274,9 @@ export class StreamSession implements CopyBothHandler {
 
   private afterWrite(): void {
     if (!this.o.synchronous || this.stopping) return;
+    if (this.reportsEarly && this.progress.reportedWrite < this.progress.written) {
+      this.sendStatus(false);
+    }
     // More is on its way: one sync for all of it, unless that takes long.
     const behind = this.progress.written < this.serverEnd;
     if (behind && performance.now() - this.lastSync < CATCH_UP_SYNC_MS) return;
@@ -250,29 +285,38 @@ export class StreamSession implements CopyBothHandler {
 
   // --- syncing and replying ----------------------------------------------------------------
 
+  private get reportsEarly(): boolean {
+    const { writeReport } = this.o;
+    return writeReport === 'write' || (writeReport === 'slow' && this.slowSync);
+  }
+
   private flush(): void {
     if (this.progress.flushed === this.progress.written || this.syncing) return;
     const began = performance.now();
-    if (this.slowSync || this.writing) {
-      this.syncing = this.o.writer
-        .sync()
-        .then(() => {
-          this.syncing = undefined;
-          this.slowSync = performance.now() - began > SLOW_SYNC_MS / 2;
-          this.lastSync = performance.now();
-          this.sendStatus(false);
-          if (this.o.synchronous && !this.stopping) this.flush();
-        })
-        .catch((e) => {
-          this.syncing = undefined;
-          this.onFailure(e);
-        });
+    const { target } = this.o;
+    // Who was told of the write goes on at once: its next WAL must not wait behind the sync.
+    if (this.slowSync || this.writing || this.reportsEarly || !target.syncSync) {
+      this.syncing = this.syncInBackground(began);
       return;
     }
-    this.o.writer.syncSync();
+    target.syncSync();
     this.lastSync = performance.now();
     this.slowSync = this.lastSync - began > SLOW_SYNC_MS;
     this.sendStatus(false);
+  }
+
+  private async syncInBackground(began: number): Promise<void> {
+    try {
+      await this.o.target.sync();
+      this.lastSync = performance.now();
+      this.slowSync = this.lastSync - began > SLOW_SYNC_MS / 2;
+      this.syncing = undefined;
+      this.sendStatus(false);
+      if (this.o.synchronous && !this.stopping) this.flush();
+    } catch (e) {
+      this.syncing = undefined;
+      this.onFailure(storageError('sync', 'the archive', e));
+    }
   }
 
   /** The server asked for a reply: at its shutdown it waits for flush = sent. */
@@ -295,17 +339,17 @@ export class StreamSession implements CopyBothHandler {
     this.stream?.sendStatus({
       write: progress.lsn(progress.written),
       flush: this.o.reportFlush ? progress.lsn(progress.flushed) : INVALID_LSN,
-      apply: INVALID_LSN,
+      apply: this.o.applyIsFlush ? progress.lsn(progress.flushed) : INVALID_LSN,
       replyRequested,
     });
   }
 
   // --- time and back-pressure --------------------------------------------------------------
 
-  /** Called when the finisher's queue moved. */
+  /** Called when the target's pending work moved. */
   regulate(): void {
     if (!this.stream) return;
-    const { pending } = this.o.finisher;
+    const { pending } = this.o.target;
     if (this.pausedSince === undefined) {
       if (this.queued <= HIGH_WATER && pending <= MAX_PENDING) return;
       this.pausedSince = performance.now();

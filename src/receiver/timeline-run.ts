@@ -1,7 +1,8 @@
+import { writeFileSync } from 'node:fs';
 import { unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ReplicationConnection } from '../connection/connection.js';
-import { FsyncError } from '../errors.js';
+import { FsyncError, type WalkeepError } from '../errors.js';
 import { type CompressOptions, compressFile, durablyCompressSegment } from '../storage/codec.js';
 import { storageError } from '../storage/durable.js';
 import { type FileSystem, nodeFileSystem } from '../storage/file-system.js';
@@ -9,13 +10,17 @@ import { type Seed, seedPartial } from '../storage/partial-seed.js';
 import { StreamProgress } from '../storage/progress.js';
 import { SegmentFinisher } from '../storage/segment-finisher.js';
 import { type OpenSegment, SegmentWriter } from '../storage/segment-writer.js';
+import type { WalFault } from '../wal/fault.js';
 import { compressionSuffix, segmentFileName, segmentOf } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
+import type { TimelineHistory } from '../wal/timeline.js';
 import type { Archive } from './archive.js';
 import { ensureHistoryFile } from './history-files.js';
+import { WalInspector } from './inspector.js';
 import { RECEIVE_TIMEOUT, type WalReceiverOptions } from './options.js';
 import type { WalReceiver } from './receiver.js';
 import { type StreamOutcome, StreamSession } from './stream.js';
+import type { WalTarget } from './wal-target.js';
 import type { Phase } from './watchdog.js';
 
 /** Milliseconds between entries of the acknowledged position in the ledger. */
@@ -31,6 +36,7 @@ export class TimelineRun {
   private readonly progress: StreamProgress;
   private readonly sync: boolean;
   private readonly fs: FileSystem = nodeFileSystem;
+  private history: TimelineHistory | undefined;
   private seed: Seed = { length: 0, superseded: [] };
   private session: StreamSession | undefined;
   private recordedAt = performance.now();
@@ -56,7 +62,9 @@ export class TimelineRun {
   async stream(signal: AbortSignal, onPhase: (phase: Phase) => void): Promise<StreamOutcome> {
     const { o, at, archive } = this;
     const mode = archive.server.fileMode;
-    await ensureHistoryFile(this.connection, o.directory, at.timeline, { mode, sync: this.sync });
+    const options = { mode, sync: this.sync };
+    // The server may have been on an ancestor yet when it was asked for its own.
+    this.history = await ensureHistoryFile(this.connection, o.directory, at.timeline, options);
     await this.readSeed();
     const finisher = this.makeFinisher();
     const writer = new SegmentWriter({
@@ -78,15 +86,9 @@ export class TimelineRun {
     });
     try {
       if (o.synchronous) await writer.prepareSpare();
-      this.session = this.makeSession(writer, finisher);
-      return await this.session.run(
-        signal,
-        () => onPhase('stream'),
-        async (open) => {
-          await this.onClosed(open);
-          onPhase('ending');
-        },
-      );
+      const target = this.makeTarget(writer, () => onPhase('ending'));
+      this.session = this.makeSession(target);
+      return await this.session.run(signal, () => onPhase('stream'));
     } catch (e) {
       // Whatever ended the stream: keep and sync what was written. A failed sync outweighs it.
       await writer.close().catch((closing) => {
@@ -97,16 +99,82 @@ export class TimelineRun {
     }
   }
 
-  private makeSession(writer: SegmentWriter, finisher: SegmentFinisher): StreamSession {
+  /** The writer as the stream's target; its clean end gives an incomplete segment its name. */
+  private makeTarget(writer: SegmentWriter, onClosed: () => void): WalTarget {
+    return {
+      writeSync: (chunks) => writer.writeSync(chunks),
+      write: (chunks) => writer.write(chunks),
+      syncSync: () => writer.syncSync(),
+      sync: () => writer.sync(),
+      get pending() {
+        return writer.pending;
+      },
+      close: async () => {
+        await this.onClosed(await writer.close());
+        onClosed();
+      },
+    };
+  }
+
+  private makeInspector(): WalInspector | undefined {
+    const { o, at, archive } = this;
+    const mode = o.verify ?? 'strict';
+    if (mode === 'off') return undefined;
+    const { server } = archive;
+    return new WalInspector({
+      mode,
+      startLsn: at.lsn,
+      segmentSize: server.segmentSize,
+      timeline: at.timeline,
+      ...(this.history ? { history: this.history } : {}),
+      systemId: server.systemId,
+      onFault: (fault) => this.noteDamage(fault),
+      onUnknownMagic: (magic) =>
+        this.owner.emit('warning', {
+          code: 'WK_UNKNOWN_MAGIC',
+          message: `WAL pages have the unknown magic 0x${magic.toString(16).toUpperCase()}: a server newer than this program, or a fork; flags are not judged`,
+        }),
+    });
+  }
+
+  /** Bad WAL that is stored all the same (verify: warn): said, and kept in the ledger. */
+  private noteDamage(fault: WalFault): void {
+    const { timeline } = this.at;
+    const message = `received WAL is damaged: ${fault.message} at ${formatLsn(fault.lsn)} (timeline ${timeline}); stored as it is`;
+    this.owner.emit('warning', { code: 'WK_CORRUPT_WAL', message });
+    this.archive
+      .record({ type: 'damage', lsn: fault.lsn, timeline, why: fault.message })
+      .catch((e) => this.session?.onFailure(e));
+  }
+
+  /** Keeps refused bytes as evidence in a dotfile; the archive itself gets none of them. */
+  private keepEvidence(lsn: Lsn, bytes: Buffer, verifiedEnd: Lsn, error: WalkeepError): void {
+    this.owner.refusals.note({ timeline: this.at.timeline, verifiedEnd, error });
+    const place = formatLsn(lsn).replace('/', '-');
+    const path = join(this.o.directory, `.walkeep-refused-${this.at.timeline}-${place}`);
+    try {
+      writeFileSync(path, bytes, { mode: this.archive.server.fileMode });
+    } catch (e) {
+      // Without the evidence the refusal stands all the same.
+      const message = `could not keep refused WAL in "${path}": ${(e as Error).message}`;
+      this.owner.emit('warning', { code: 'WK_EVIDENCE', message });
+    }
+  }
+
+  private makeSession(target: WalTarget): StreamSession {
     const { o, at } = this;
+    const inspector = this.makeInspector();
     const synchronous = o.synchronous ?? false;
     return new StreamSession({
       connection: this.connection,
       timeline: at.timeline,
       progress: this.progress,
-      writer,
-      finisher,
+      target,
+      ...(inspector ? { inspector } : {}),
+      onRefused: (...refused) => this.keepEvidence(...refused),
       synchronous,
+      writeReport: this.archive.writeReport,
+      applyIsFlush: o.apply === 'flush',
       reportFlush: synchronous || o.slot !== undefined,
       statusInterval: o.statusInterval ?? 10_000,
       receiveTimeout: o.receiveTimeout ?? RECEIVE_TIMEOUT,
@@ -125,7 +193,7 @@ export class TimelineRun {
       sync: this.sync,
       progress: this.progress,
       fs: this.fs,
-      record: (lsn, timeline) => archive.ledger.append({ type: 'complete', lsn, timeline }),
+      record: (lsn, timeline) => archive.record({ type: 'complete', lsn, timeline }),
       ...(options ? { convert: (s: OpenSegment) => this.compress(s, options) } : {}),
       superseded: (s) => (s.begin === 0 ? this.seed.superseded : []),
       onFinished: ({ end, timeline, path }) =>
@@ -196,9 +264,11 @@ export class TimelineRun {
       serverEnd,
       timeline: at.timeline,
     });
-    if (progress.received > 0) this.owner.noteProgress();
-    if (performance.now() - this.recordedAt < LEDGER_INTERVAL) return;
-    this.recordFlushed().catch((e) => this.session?.onFailure(e));
+    if (progress.received === 0) return;
+    this.owner.noteProgress(progress.lsn(progress.written), at.timeline);
+    const due = performance.now() - this.recordedAt >= LEDGER_INTERVAL;
+    const recorded = due ? this.recordFlushed() : this.archive.record();
+    recorded.catch((e) => this.session?.onFailure(e));
   }
 
   /** Notes in the ledger what was made durable, so that it is compared if it comes again. */
@@ -208,6 +278,6 @@ export class TimelineRun {
     if (!this.sync || flushed <= this.recorded) return;
     this.recorded = flushed;
     const lsn = this.progress.lsn(flushed);
-    await this.archive.ledger.append({ type: 'flushed', lsn, timeline: this.at.timeline });
+    await this.archive.record({ type: 'flushed', lsn, timeline: this.at.timeline });
   }
 }

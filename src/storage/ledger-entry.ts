@@ -52,7 +52,16 @@ export interface GapEntry {
 }
 
 /** One fact about the archive. */
-export type LedgerEntry = OpenEntry | TimelineEntry | PositionEntry | GapEntry;
+/** Bad WAL that was stored all the same (verify: warn). */
+export interface DamageEntry {
+  type: 'damage';
+  lsn: Lsn;
+  timeline: number;
+  why: string;
+  at?: string;
+}
+
+export type LedgerEntry = OpenEntry | TimelineEntry | PositionEntry | GapEntry | DamageEntry;
 
 const LSN_FIELDS: readonly string[] = ['lsn', 'start', 'from', 'to'];
 
@@ -79,7 +88,7 @@ export function decodeLine(line: string): LedgerEntry[] {
     LSN_FIELDS.includes(key) ? parseLsn(value) : key === 'systemId' ? BigInt(value) : value,
   );
   for (const { type } of entries) {
-    if (!['open', 'timeline', 'complete', 'flushed', 'gap'].includes(type)) {
+    if (!['open', 'timeline', 'complete', 'flushed', 'gap', 'damage'].includes(type)) {
       throw new ParseError(`unknown entry ${JSON.stringify(type)}`, {
         hint: 'A newer walkeep wrote it; use that version.',
       });
@@ -114,11 +123,12 @@ export interface LedgerState {
   /** Timeline of these positions, the newest of the lineage. */
   timeline?: number;
   gaps: GapEntry[];
+  damages: DamageEntry[];
 }
 
 /** The state of a ledger without entries. */
 export function emptyState(): LedgerState {
-  return { systemId: undefined, segmentSize: 0, version: '', lineage: [], gaps: [] };
+  return { systemId: undefined, segmentSize: 0, version: '', lineage: [], gaps: [], damages: [] };
 }
 
 /** Brings the state up to date with one more entry. */
@@ -146,6 +156,9 @@ export function applyEntry(state: LedgerState, entry: LedgerEntry): void {
     }
     case 'gap':
       state.gaps.push(entry);
+      break;
+    case 'damage':
+      state.damages.push(entry);
   }
 }
 
@@ -167,12 +180,13 @@ function higher(a: Lsn | undefined, b: Lsn): Lsn {
 
 /** Entries that say the same as all those the state was made of, for a compacted ledger. */
 export function summarize(state: LedgerState): LedgerEntry[] {
-  const { systemId, segmentSize, version, lineage, gaps, timeline } = state;
+  const { systemId, segmentSize, version, lineage, gaps, damages, timeline } = state;
   if (systemId === undefined) return [];
   const entries: LedgerEntry[] = [
     { type: 'open', systemId, segmentSize, version },
     ...lineage,
     ...gaps,
+    ...damages,
   ];
   if (timeline === undefined) return entries;
   if (state.completeLsn !== undefined) {

@@ -13,6 +13,7 @@ import {
 } from './ledger-entry.js';
 
 export type {
+  DamageEntry,
   GapEntry,
   LedgerEntry,
   LedgerState,

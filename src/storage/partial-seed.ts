@@ -59,7 +59,7 @@ export async function seedPartial(
   return { length: best.length, superseded };
 }
 
-/** The content up to its last byte that is not zero: beyond it nothing was received. */
+/** The content of a padded partial up to its last byte that is not zero. */
 function trimmed(content: Buffer): Buffer {
   let end = content.length;
   while (end > 0 && content[end - 1] === 0) end -= 1;
@@ -79,12 +79,13 @@ async function readPlain(path: string): Promise<Buffer> {
   );
 }
 
+/** Not padded: zeros at its end are WAL that was received. */
 async function readCompressed(path: string, file: SegmentFile, limit: number): Promise<Buffer> {
   const chunks: Uint8Array[] = [];
   await decompressFile(path, file.compression, (chunk) => void chunks.push(Buffer.from(chunk)), {
     limit,
   });
-  return trimmed(Buffer.concat(chunks));
+  return Buffer.concat(chunks);
 }
 
 async function place(

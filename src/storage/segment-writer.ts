@@ -58,6 +58,8 @@ export class SegmentWriter {
   private readonly o: SegmentWriterOptions;
   private readonly progress: StreamProgress;
   private readonly fs: FileSystem;
+  /** Stream offset of `compareUntil`; negative where nothing is compared. */
+  private readonly compareEnd: number;
   private readonly dirFd: number;
   private readonly spare: SpareSegment;
   private current: OpenSegment | undefined;
@@ -72,6 +74,7 @@ export class SegmentWriter {
     this.o = options;
     this.progress = options.progress;
     this.fs = options.fs;
+    this.compareEnd = Number(options.compareUntil - options.progress.start);
     this.dirFd = this.fs.openSync(options.directory, OPEN_DIRECTORY, 0);
     this.spare = new SpareSegment(options);
   }
@@ -79,6 +82,11 @@ export class SegmentWriter {
   /** Name of the `.partial` that is open now, without directory. */
   get partialName(): string | undefined {
     return this.current && `${this.current.name}.partial`;
+  }
+
+  /** Full segments that are not under their final names yet. */
+  get pending(): number {
+    return this.o.finisher.pending;
   }
 
   /** Makes a zero-filled file ready, so that syncs of the next new segment are cheap. */
@@ -91,6 +99,7 @@ export class SegmentWriter {
    * them faster than a thread pool could. @throws RewriteError, DiskFullError, StorageError
    */
   writeSync(chunks: readonly Uint8Array[]): void {
+    if (this.writeWithin(chunks)) return;
     for (const { segment, batch, position } of this.batches(chunks)) {
       let rest = batch;
       let at = position;
@@ -105,6 +114,31 @@ export class SegmentWriter {
         rest = this.took(segment, rest, n);
       }
     }
+  }
+
+  /**
+   * The short way, taken by nearly every read: a few chunks within the open segment, nothing to
+   * compare, written in one call. False if it is not that; a short write is gone on with.
+   */
+  private writeWithin(chunks: readonly Uint8Array[]): boolean {
+    const segment = this.current;
+    if (!segment || chunks.length > MAX_IOVECS) return false;
+    const { written } = this.progress;
+    let length = 0;
+    for (const chunk of chunks) length += chunk.length;
+    if (length >= segment.end - written || written < this.compareEnd) return false;
+    let n: number;
+    try {
+      n = this.fs.writevSync(segment.fd, chunks, written - segment.begin);
+    } catch (e) {
+      throw storageError('write to file', segment.path, e);
+    }
+    if (n < length) {
+      this.writeSync(this.took(segment, chunks, n));
+      return true;
+    }
+    this.progress.wrote(written + n);
+    return true;
   }
 
   /** As `writeSync` for a disk whose writes stall; the chunks must stay unchanged meanwhile. */
@@ -133,6 +167,8 @@ export class SegmentWriter {
         if (segment && segment.synced < target) {
           this.fs.fdatasyncSync(segment.fd);
           segment.synced = target;
+          // Syncs inside a segment are what a zero-filled next file makes cheaper.
+          if (!this.closed) void this.spare.prepare();
         }
         this.syncDirectory();
       } catch (e) {
@@ -296,7 +332,7 @@ export class SegmentWriter {
 
   /** Refuses other bytes where acknowledged ones are stored. */
   private compare(segment: OpenSegment, batch: readonly Uint8Array[], position: number): void {
-    const limit = Number(this.o.compareUntil - this.progress.lsn(segment.begin));
+    const limit = this.compareEnd - segment.begin;
     let at = position;
     for (const chunk of batch) {
       const length = Math.min(chunk.length, limit - at);

@@ -60,14 +60,15 @@ function newestFirst(a: SegmentName, b: SegmentName): number {
 /**
  * Lists a receiving directory and finds where streaming goes on. Names alone decide the order, and
  * files are opened from the newest down until one is usable: an archive with 100,000 files costs
- * one readdir. `check: 'all'` looks at every file, as a check of the whole directory wants.
+ * one readdir. `check: 'all'` looks at every file, as a check of the whole directory wants;
+ * `usable` says no to files from which streaming cannot go on.
  * @throws StorageError if the directory or a candidate cannot be read
  * @throws NotSupportedError if a candidate's compression cannot be read by this Node.js
  */
 export async function scanDirectory(
   directory: string,
   segmentSize: number,
-  options: { check?: 'newest' | 'all' } = {},
+  options: { check?: 'newest' | 'all'; usable?: (file: SegmentName) => boolean } = {},
 ): Promise<DirectoryScan> {
   const entries = await readdir(directory, { withFileTypes: true }).catch((e) => {
     throw storageError('open directory', directory, e);
@@ -75,9 +76,10 @@ export async function scanDirectory(
   const { segments, histories, warnings } = sortOut(entries, segmentSize);
   let newest: SegmentFile | undefined;
   for (const file of segments) {
+    if (options.usable?.(file) === false && options.check !== 'all') continue;
     const warning = await checkSegment(directory, file, segmentSize);
     if (warning !== undefined) warnings.push(warning);
-    else newest ??= file;
+    else if (options.usable?.(file) !== false) newest ??= file;
     if (newest && options.check !== 'all') break;
   }
   const atNewest = newest

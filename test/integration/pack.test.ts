@@ -108,6 +108,10 @@ export const notice = null as unknown as Parameters<NonNullable<walkeep.ConnectO
 export const mode = null as unknown as walkeep.ConnectOptions['replication'];
 export const ledger = () => readLedger('.');
 export const entry = async () => (await ledger())?.lineage[0];
+export const others = async () => {
+  const state = await ledger();
+  return [state?.gaps[0], state?.damages[0], null as unknown as walkeep.LedgerEntry];
+};
 export const scan = () => scanDirectory('.', walkeep.MIN_SEGMENT_SIZE);
 export const file = async () => (await scan()).segments[0];
 export const history = async () => (await scan()).histories[0];
@@ -117,6 +121,7 @@ export const ancestor = timeline.ancestors[0];
 export const events = null as unknown as walkeep.ReceiverEvents;
 export const warning = events?.warning?.[0];
 export const compression = null as unknown as walkeep.WalReceiverOptions['compression'];
+export const verify = null as unknown as walkeep.WalReceiverOptions['verify'];
 
 try {
   await receiver.run();

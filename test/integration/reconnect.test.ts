@@ -41,7 +41,9 @@ describe.each(CASES.filter(([major]) => MAJORS.includes(major)))(
   (major, program) => {
     test('goes on after a restart, a crash, a killed walsender', async () => {
       const { server, directory, run } = await streaming(major, program);
-      for (const end of ['restart', 'crash', 'walsender'] as const) {
+      const ends = ['crash', 'restart', 'walsender'] as const;
+      // Each costs pg_receivewal's fixed delay of 5 s.
+      for (const end of program === 'walkeep' ? ends : ends.slice(0, 1)) {
         const before = starts(run.stderr);
         await writeWal(server, 1_500_000);
         if (end === 'restart') await server.restart();
@@ -77,23 +79,15 @@ describe.each(CASES.filter(([major]) => MAJORS.includes(major)))(
     });
 
     test('waits for a slot that another receiver has', async () => {
-      const { server, directory, run, conninfo, args } = await streaming(major, program);
+      const { server, run, conninfo, args } = await streaming(major, program);
       const second = archiveDirectory();
-      const options = { program };
-      if (program === 'pg_receivewal') {
-        // Upstream exits only when it cannot connect; here the stream alone is refused.
-        const once = keep(receive(second, conninfo, [...args, '-n'], options));
-        expect((await once.exit).code).toBe(1);
-        expect(once.stderr).toMatch(/replication slot "s" is active for PID/);
-      }
-      const waiting = keep(receive(second, conninfo, args, options));
+      const waiting = keep(receive(second, conninfo, args, { program }));
       await waiting.waitForOutput(/replication slot "s" is active for PID \d+[\s\S]*to try again/);
       await run.stop();
       await waitFor(() => starts(waiting.stderr) >= 1);
       await writeWal(server, 1_200_000);
       await waitEqual(second, server);
       expect(await waiting.stop()).toEqual({ code: 0, signal: null });
-      expect(directory).not.toBe(second);
     });
   },
 );

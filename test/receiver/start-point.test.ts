@@ -51,15 +51,19 @@ describe('chooseStart: order of sources', () => {
     expect(at(inputs())).toBe('0/1200000 tli 1 first start');
   });
   it('takes the slot before the flush position', () => {
-    const slot = { name: 's', restartLsn: lsn('0/1100028'), restartTimeline: 1 };
+    const slot = { name: 's', readable: true, restartLsn: lsn('0/1100028'), restartTimeline: 1 };
     expect(at(inputs({ slot }))).toBe('0/1100000 tli 1 slot');
   });
   it('takes the newest local segment before everything', () => {
-    const slot = { name: 's', restartLsn: lsn('0/1100028') };
+    const slot = { name: 's', readable: true, restartLsn: lsn('0/1100028') };
     expect(at(inputs({ local: local('0/1000000'), slot }))).toBe('0/1000000 tli 1 adopted');
     expect(at(inputs({ local: local('0/1000000'), ledger: ledger('0/1000000') }))).toBe(
       '0/1000000 tli 1 local',
     );
+  });
+  it('goes on at the ledger with a slot of which a server before 15 cannot tell', () => {
+    const slot = { name: 's', readable: false };
+    expect(at(inputs({ ledger: ledger('0/10FF000'), slot }))).toBe('0/1000000 tli 1 ledger');
   });
   it('goes on at the ledger when the directory was emptied and no slot says where', () => {
     expect(at(inputs({ ledger: ledger('0/10FF000') }))).toBe('0/1000000 tli 1 ledger');
@@ -74,7 +78,7 @@ describe('chooseStart: cluster', () => {
 });
 
 describe('chooseStart: gaps', () => {
-  const lost = { name: 's' };
+  const lost = { name: 's', readable: true };
   it('refuses to start beyond the ledger with a slot that holds nothing', () => {
     const i = inputs({ ledger: ledger('0/1000000'), slot: lost });
     expect(() => chooseStart(i)).toThrow(GapError);
@@ -101,6 +105,20 @@ describe('chooseStart: gaps', () => {
       inputs({ ledger: ledger('0/1000000'), local: local('0/1200000', 1, true) }),
     );
     expect(s.gap?.why).toBe('restarted at an empty partial');
+  });
+});
+
+describe('chooseStart: WAL that the server removed', () => {
+  const removed = { walRemoved: true, acceptGap: true, local: local('0/1000000') };
+  it('goes on where the server flushed, or where the slot holds WAL', () => {
+    expect(at(inputs(removed))).toBe('0/1200000 tli 1 accepted gap');
+    const slot = { name: 's', readable: true, restartLsn: lsn('0/1100028'), restartTimeline: 1 };
+    expect(at(inputs({ ...removed, slot }))).toBe('0/1100000 tli 1 accepted gap');
+  });
+  it('records the gap from the end of what is stored', () => {
+    const { gap } = chooseStart(inputs({ ...removed, ledger: ledger('0/10FF000') }));
+    expect(gap).toMatchObject({ from: lsn('0/10FF000'), to: lsn('0/1200000') });
+    expect(chooseStart(inputs(removed)).gap?.from).toBe(lsn('0/1000000'));
   });
 });
 
@@ -137,7 +155,7 @@ describe('chooseStart: timelines', () => {
     const i = inputs({
       server: server2('0/1080000', '0/1300000'),
       ledger: ledger('0/1200000'),
-      slot: { name: 's' },
+      slot: { name: 's', readable: true },
     });
     expect(() => chooseStart(i)).toThrow(/from 0\/1080000 to 0\/1300000/);
   });
@@ -154,6 +172,18 @@ describe('chooseStart: timelines', () => {
       history: parseTimelineHistory(3, '1\t0/1080000\tx\n'),
     };
     expect(() => chooseStart(inputs({ server, local: local('0/1000000', 2) }))).toThrow(
+      TimelineConflictError,
+    );
+  });
+  it('refuses such a server also when only the ledger tells of the timeline', () => {
+    const server = {
+      systemId: 7n,
+      timeline: 3,
+      flushLsn: lsn('0/1300000'),
+      history: parseTimelineHistory(3, '1\t0/1080000\tx\n'),
+    };
+    const slot = { name: 's', readable: true, restartLsn: lsn('0/1000000'), restartTimeline: 3 };
+    expect(() => chooseStart(inputs({ server, slot, ledger: ledger('0/1200000', 2) }))).toThrow(
       TimelineConflictError,
     );
   });

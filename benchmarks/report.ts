@@ -1,0 +1,43 @@
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { cpus, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { packageRoot } from '../test/support/scratch.js';
+
+let root: string | undefined;
+
+/** A directory for this run's files, removed at its end. WALKEEP_BENCH_DIR says on which disk. */
+export function scratchRoot(): string {
+  if (!root) {
+    root = mkdtempSync(join(process.env.WALKEEP_BENCH_DIR ?? tmpdir(), 'walkeep-bench-'));
+    const made = root;
+    process.once('exit', () => rmSync(made, { recursive: true, force: true }));
+    for (const signal of ['SIGINT', 'SIGTERM'] as const)
+      process.once(signal, () => process.exit(1));
+  }
+  return root;
+}
+
+/** Prints a table with a title, columns aligned. */
+export function print(title: string, head: string[], rows: string[][]): void {
+  const widths = head.map((h, i) => Math.max(h.length, ...rows.map((r) => (r[i] ?? '').length)));
+  const line = (cells: string[]) =>
+    cells
+      .map((c, i) => (i === 0 ? c.padEnd(widths[i] as number) : c.padStart(widths[i] as number)))
+      .join('  ');
+  process.stdout.write(
+    `\n${title}\n${line(head)}\n${widths.map((w) => '-'.repeat(w)).join('  ')}\n`,
+  );
+  for (const row of rows) process.stdout.write(`${line(row)}\n`);
+}
+
+/** Writes the raw figures as JSON beside the table. */
+export function saveResult(name: string, data: unknown): void {
+  const directory = join(packageRoot, 'benchmarks', 'results');
+  mkdirSync(directory, { recursive: true });
+  const machine = { cpus: cpus().length, model: cpus()[0]?.model, node: process.version };
+  const path = join(directory, `${name}.json`);
+  writeFileSync(
+    path,
+    `${JSON.stringify({ at: new Date().toISOString(), machine, data }, null, 1)}\n`,
+  );
+}

@@ -1,0 +1,99 @@
+import type { GapEntry, LedgerState } from '../storage/ledger.js';
+import { segmentOf, segmentStart } from '../wal/file-name.js';
+import type { Lsn } from '../wal/lsn.js';
+import { isInHistory, rootHistory, type TimelineHistory } from '../wal/timeline.js';
+import type { CatalogTimeline } from './catalog.js';
+
+/** Segments of one timeline that should be there and are not. */
+export interface SegmentGap {
+  timeline: number;
+  /** LSN of the first missing byte. */
+  from: Lsn;
+  /** LSN behind the last one, as far as is known. */
+  to: Lsn;
+  /** The ledger's note that the operator accepted it. */
+  accepted?: GapEntry;
+}
+
+/**
+ * The ancestors of a timeline: from its own history file, else from that of a timeline that
+ * branched off it later, else from the lineage in the ledger (whose starts are those of segments).
+ * Undefined if none of them tells.
+ */
+export function historyOf(
+  timeline: number,
+  histories: readonly TimelineHistory[],
+  ledger: LedgerState | undefined,
+): TimelineHistory | undefined {
+  if (timeline === 1) return rootHistory(1);
+  const own = histories.find((h) => h.timeline === timeline);
+  if (own) return own;
+  const child = histories.find((h) => isInHistory(h, timeline));
+  if (child) {
+    return { timeline, ancestors: child.ancestors.filter((a) => a.timeline < timeline) };
+  }
+  const lineage = ledger?.lineage ?? [];
+  const at = lineage.findIndex((entry) => entry.timeline === timeline);
+  const before = lineage[at - 1];
+  if (!before || before.timeline >= timeline) return undefined;
+  const end = lineage[at]!.start;
+  const parents = historyOf(before.timeline, histories, ledger)?.ancestors ?? [];
+  return { timeline, ancestors: [...parents, { timeline: before.timeline, end, reason: '' }] };
+}
+
+/**
+ * What is missing on the way to each timeline's newest segment: of an ancestor the segments before
+ * the one in which it ends, then those of the timeline itself. What lies before the first segment
+ * that is there is no gap: archives begin somewhere.
+ */
+export function lineageGaps(
+  timelines: readonly CatalogTimeline[],
+  segmentSize: number,
+  ledger: LedgerState | undefined,
+): SegmentGap[] {
+  const byNumber = new Map(timelines.map((t) => [t.timeline, t]));
+  const found = new Map<string, SegmentGap>();
+  for (const leaf of timelines) {
+    if (leaf.segments.length === 0) continue;
+    const ancestors = leaf.history?.ancestors ?? [];
+    /** The next segment that is needed; undefined before the first that is there. */
+    let next: bigint | undefined;
+    for (const { timeline, end } of [...ancestors, { timeline: leaf.timeline, end: undefined }]) {
+      const stop = end === undefined ? undefined : segmentOf(end, segmentSize);
+      const missing = (from: bigint, to: bigint) => {
+        const gap = {
+          timeline,
+          from: segmentStart(from, segmentSize),
+          to: segmentStart(to, segmentSize),
+        };
+        found.set(`${timeline} ${from} ${to}`, gap);
+      };
+      for (const { segment } of byNumber.get(timeline)?.segments ?? []) {
+        if (stop !== undefined && segment >= stop) break;
+        if (next !== undefined && segment < next) continue;
+        if (next !== undefined && segment > next) missing(next, segment);
+        next = segment + 1n;
+      }
+      if (stop !== undefined && next !== undefined && next < stop) {
+        missing(next, stop);
+        next = stop;
+      }
+    }
+  }
+  const gaps = [...found.values()].sort((a, b) =>
+    a.from === b.from ? a.timeline - b.timeline : a.from < b.from ? -1 : 1,
+  );
+  for (const gap of gaps) {
+    const accepted = acceptedBy(gap, ledger?.gaps ?? []);
+    if (accepted) gap.accepted = accepted;
+  }
+  return gaps;
+}
+
+/**
+ * The accepted gap that covers a gap. It may begin inside the last segment before, of which only a
+ * part was received, and was accepted for the timeline on which receiving went on.
+ */
+function acceptedBy(gap: SegmentGap, entries: readonly GapEntry[]): GapEntry | undefined {
+  return entries.find((e) => e.from <= gap.from && e.to >= gap.to && e.timeline >= gap.timeline);
+}

@@ -1,0 +1,220 @@
+import type { Dirent } from 'node:fs';
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { WalkeepError } from '../errors.js';
+import { storageError } from '../storage/durable.js';
+import { type LedgerState, readLedger } from '../storage/ledger.js';
+import type { SegmentFile } from '../storage/wal-directory.js';
+import {
+  type Compression,
+  MIN_SEGMENT_SIZE,
+  parseHistoryFileName,
+  parseSegmentFileName,
+  segmentStart,
+} from '../wal/file-name.js';
+import type { Lsn } from '../wal/lsn.js';
+import { DEFAULT_BLOCK_SIZE } from '../wal/page.js';
+import { parseTimelineHistory, type TimelineHistory } from '../wal/timeline.js';
+import { historyOf, lineageGaps, type SegmentGap } from './catalog-lineage.js';
+import { sampleIdentity } from './identity.js';
+
+/** All files of one segment of one timeline. */
+export interface CatalogSegment {
+  /** Segment number: LSN divided by the segment size. */
+  segment: bigint;
+  /** The best to read first: complete before partial, then the cheapest to decompress. */
+  files: SegmentFile[];
+}
+
+/** Segments of one timeline without one missing in between. */
+export interface SegmentRange {
+  /** LSN of the first byte of the first segment. */
+  from: Lsn;
+  /** LSN behind the last byte of the last segment, partial or not. */
+  to: Lsn;
+  segments: CatalogSegment[];
+}
+
+/** One timeline of an archive. */
+export interface CatalogTimeline {
+  timeline: number;
+  /** Its ancestors, as far as a history file (its own or a child's) or the ledger tells them. */
+  history: TimelineHistory | undefined;
+  /** Ascending; empty if only a history file speaks of this timeline. */
+  segments: CatalogSegment[];
+  /** Ascending. */
+  ranges: SegmentRange[];
+}
+
+/** A timeline history file as it is stored. */
+export interface StoredHistory {
+  name: string;
+  timeline: number;
+  /** Absent if the text is not a history. */
+  history?: TimelineHistory;
+  problem?: WalkeepError;
+}
+
+/** Something in the directory that is no part of an archive. */
+export interface StrayEntry {
+  name: string;
+  /** `temporary`: what a write that did not finish left. `irregular`: a name of WAL, but no file. */
+  kind: 'file' | 'temporary' | 'directory' | 'irregular';
+}
+
+/** What an archive directory holds, by names, history files, ledger and a sample of headers. */
+export interface Catalog {
+  directory: string;
+  /** Bytes: the ledger's, else what most of a sample of the segments say. */
+  segmentSize: number;
+  /** The cluster's: the ledger's, else that of most of a sample; undefined if nothing tells. */
+  systemId: bigint | undefined;
+  /** XLOG_BLCKSZ, bytes. */
+  blockSize: number;
+  /** xlp_magic of most of the sample: which major version wrote the WAL. */
+  magic: number | undefined;
+  ledger: LedgerState | undefined;
+  /** Why there is no `ledger` though there is its file. */
+  ledgerProblem: WalkeepError | undefined;
+  /** Every timeline that has a segment or a history file, ascending. */
+  timelines: CatalogTimeline[];
+  /** Ascending by timeline. */
+  histories: StoredHistory[];
+  /** Segments missing on the way of any timeline of the archive, ascending. */
+  gaps: SegmentGap[];
+  /** In the order of their names. */
+  strays: StrayEntry[];
+}
+
+const COST: Record<Compression, number> = { none: 0, gzip: 1, zstd: 2, lz4: 3 };
+
+/** `NAME.OFFSET.backup`: what PostgreSQL archives about a base backup (BackupHistoryFileName). */
+const BACKUP_HISTORY = /^[0-9A-F]{24}\.[0-9A-F]{8}\.backup$/;
+/** Directories that a server keeps in pg_wal. */
+const SERVER_DIRECTORIES: readonly string[] = ['archive_status', 'summaries'];
+
+/**
+ * Takes stock of a directory: one readdir, its history files and ledger, and the headers of some
+ * segments. Nothing is changed.
+ * @throws StorageError if the directory or a history file cannot be read
+ */
+export async function readCatalog(directory: string): Promise<Catalog> {
+  const entries = await readdir(directory, { withFileTypes: true }).catch((e) => {
+    throw storageError('open directory', directory, e);
+  });
+  const sorted = sortOut(entries);
+  let ledger: LedgerState | undefined;
+  let ledgerProblem: WalkeepError | undefined;
+  try {
+    ledger = await readLedger(directory);
+  } catch (e) {
+    ledgerProblem = e as WalkeepError;
+  }
+  const sample = await sampleIdentity(directory, sorted.names, ledger?.systemId);
+  const segmentSize = ledger?.segmentSize ?? sample.segmentSize;
+  const histories = await Promise.all(
+    sorted.histories.map(({ name, timeline }) => readHistory(directory, name, timeline)),
+  );
+  const { segments, misfits } = segmentsOf(sorted.names, segmentSize);
+  const strays = [...sorted.strays, ...misfits].sort((a, b) => (a.name < b.name ? -1 : 1));
+  const known = histories.flatMap((h) => (h.history ? [h.history] : []));
+  const numbers = new Set([...segments.keys(), ...histories.map((h) => h.timeline)]);
+  const timelines = [...numbers]
+    .sort((a, b) => a - b)
+    .map((timeline) => {
+      const own = segments.get(timeline) ?? [];
+      const history = historyOf(timeline, known, ledger);
+      return { timeline, history, segments: own, ranges: rangesOf(own, segmentSize) };
+    });
+  return {
+    directory,
+    segmentSize,
+    systemId: sample.systemId,
+    blockSize: sample.blockSize ?? DEFAULT_BLOCK_SIZE,
+    magic: sample.magic,
+    ledger,
+    ledgerProblem,
+    timelines,
+    histories,
+    gaps: lineageGaps(timelines, segmentSize, ledger),
+    strays,
+  };
+}
+
+function sortOut(entries: readonly Dirent[]) {
+  const names: string[] = [];
+  const histories: { name: string; timeline: number }[] = [];
+  const strays: StrayEntry[] = [];
+  for (const entry of entries) {
+    const { name } = entry;
+    if (name.startsWith('.') || BACKUP_HISTORY.test(name)) continue;
+    // Whatever a name means with any segment size it means with the smallest.
+    const isSegment = parseSegmentFileName(name, MIN_SEGMENT_SIZE) !== undefined;
+    const timeline = parseHistoryFileName(name);
+    if (!isSegment && timeline === undefined) {
+      if (!entry.isDirectory()) {
+        strays.push({ name, kind: name.endsWith('.tmp') ? 'temporary' : 'file' });
+      } else if (!SERVER_DIRECTORIES.includes(name)) strays.push({ name, kind: 'directory' });
+    } else if (!entry.isFile()) strays.push({ name, kind: 'irregular' });
+    else if (timeline === undefined) names.push(name);
+    else histories.push({ name, timeline });
+  }
+  histories.sort((a, b) => a.timeline - b.timeline);
+  return { names: names.sort(), histories, strays };
+}
+
+async function readHistory(dir: string, name: string, timeline: number): Promise<StoredHistory> {
+  const path = join(dir, name);
+  const text = await readFile(path, 'latin1').catch((e) => {
+    throw storageError('read file', path, e);
+  });
+  try {
+    return { name, timeline, history: parseTimelineHistory(timeline, text) };
+  } catch (e) {
+    return { name, timeline, problem: e as WalkeepError };
+  }
+}
+
+/** Segments by timeline, ascending, from names in their order. */
+function segmentsOf(names: readonly string[], segmentSize: number) {
+  const segments = new Map<number, CatalogSegment[]>();
+  const misfits: StrayEntry[] = [];
+  for (const name of names) {
+    const parsed = parseSegmentFileName(name, segmentSize);
+    if (!parsed || parsed.timeline === 0) {
+      misfits.push({ name, kind: 'file' });
+      continue;
+    }
+    let list = segments.get(parsed.timeline);
+    if (!list) {
+      list = [];
+      segments.set(parsed.timeline, list);
+    }
+    const last = list.at(-1);
+    if (last?.segment === parsed.segment) last.files.push({ name, ...parsed });
+    else list.push({ segment: parsed.segment, files: [{ name, ...parsed }] });
+  }
+  for (const list of segments.values()) {
+    for (const { files } of list) if (files.length > 1) files.sort(bestFirst);
+  }
+  return { segments, misfits };
+}
+
+function bestFirst(a: SegmentFile, b: SegmentFile): number {
+  if (a.partial !== b.partial) return a.partial ? 1 : -1;
+  return COST[a.compression] - COST[b.compression];
+}
+
+function rangesOf(segments: readonly CatalogSegment[], segmentSize: number): SegmentRange[] {
+  const ranges: SegmentRange[] = [];
+  for (const segment of segments) {
+    const from = segmentStart(segment.segment, segmentSize);
+    const to = segmentStart(segment.segment + 1n, segmentSize);
+    const last = ranges.at(-1);
+    if (last?.to === from) {
+      last.segments.push(segment);
+      last.to = to;
+    } else ranges.push({ from, to, segments: [segment] });
+  }
+  return ranges;
+}

@@ -1,0 +1,219 @@
+import { CorruptWalError } from '../errors.js';
+import {
+  type DatabaseDrop,
+  mayBeDatabaseDrop,
+  parseDatabaseDrop,
+  RM_DBASE,
+} from '../wal/database.js';
+import type { Lsn } from '../wal/lsn.js';
+import { RM_XLOG, RMGR_INFO_MASK, type WalRecord } from '../wal/record.js';
+import { parseRecordBody } from '../wal/record-body.js';
+import type { RelFileLocator } from '../wal/relation.js';
+import { parseSmgrRecord, type RelationTruncate, RM_SMGR } from '../wal/smgr.js';
+import type { TimestampTz } from '../wal/timestamp.js';
+import {
+  parseXactRecord,
+  RM_XACT,
+  type TransactionEnd,
+  type TransactionPrepare,
+  XACT_ABORT_PREPARED,
+  XACT_OPMASK,
+} from '../wal/xact.js';
+import {
+  type Checkpoint,
+  type EndOfRecovery,
+  parseXlogRecord,
+  type RestorePoint,
+  XLOG_CHECKPOINT_ONLINE,
+  XLOG_END_OF_RECOVERY,
+  XLOG_RESTORE_POINT,
+} from '../wal/xlog-records.js';
+import type { Branch } from './find-plan.js';
+import type { Damage } from './find-scan.js';
+
+/** Where an event stands. */
+export interface Place {
+  /** The record's first byte: what recovery_target_lsn is compared with. */
+  lsn: Lsn;
+  /** Where the next record can begin. */
+  endLsn: Lsn;
+  /** The timeline that owns `lsn`. */
+  onTimeline: number;
+}
+
+/** What a transaction did to files besides what its end says. */
+export interface FileChanges {
+  /** Files cut by VACUUM, or by TRUNCATE in the transaction that made them. */
+  truncated: RelFileLocator[];
+  /** Those of `truncated` of which nothing stayed. */
+  emptied: RelFileLocator[];
+  /** Files that the transaction made: new relations, and new files of rewritten ones. */
+  created: RelFileLocator[];
+  droppedDatabases: DatabaseDrop[];
+  /**
+   * Recovery that stops before this record has nothing of the transaction. Its own commit, except
+   * where a database was dropped: replay removes its files, and marks it invalid, earlier.
+   */
+  undoLsn: Lsn;
+}
+
+export type TransactionEvent = TransactionEnd & FileChanges & Place;
+export type PrepareEvent = TransactionPrepare & Place;
+export type BranchEvent = { kind: 'branch' } & Branch;
+
+/** Something that matters to whoever looks for a point to recover to. */
+export type WalEvent =
+  | TransactionEvent
+  | PrepareEvent
+  | (RestorePoint & Place)
+  | (Checkpoint & Place)
+  | (EndOfRecovery & Place)
+  | BranchEvent
+  | Damage;
+
+/** When it happened, by the server's clock; undefined where the WAL does not say. */
+export function eventTime(event: WalEvent): TimestampTz | undefined {
+  return 'time' in event && event.kind !== 'checkpoint' ? event.time : undefined;
+}
+
+/** True for a commit that removed files of relations or databases, or emptied them. */
+export function dropsFiles(event: WalEvent): event is TransactionEvent {
+  return (
+    event.kind === 'commit' &&
+    event.dropped.length + event.emptied.length + event.droppedDatabases.length > 0
+  );
+}
+
+/** Resource manager Heap, and its changes that no abort undoes (access/heapam_xlog.h). */
+const RM_HEAP = 10;
+const HEAP_INPLACE = 0x70;
+
+/** Which records `EventReader` wants. */
+export function isWanted(rmgr: number, info: number): boolean {
+  const type = info & RMGR_INFO_MASK;
+  switch (rmgr) {
+    case RM_XACT:
+      return (info & XACT_OPMASK) <= XACT_ABORT_PREPARED;
+    case RM_XLOG:
+      return (
+        type <= XLOG_CHECKPOINT_ONLINE ||
+        type === XLOG_RESTORE_POINT ||
+        type === XLOG_END_OF_RECOVERY
+      );
+    case RM_SMGR:
+      return true;
+    case RM_DBASE:
+      return mayBeDatabaseDrop(info);
+    default:
+      return rmgr === RM_HEAP && (info & HEAP_INPLACE) === HEAP_INPLACE;
+  }
+}
+
+/** Transactions in progress that something is remembered of; the oldest is forgotten first. */
+const MAX_PENDING = 10_000;
+/** Files remembered of one transaction. */
+const MAX_FILES = 10_000;
+
+interface Pending {
+  truncates: RelationTruncate[];
+  created: RelFileLocator[];
+  droppedDatabases: DatabaseDrop[];
+  first?: Lsn;
+  gid?: string;
+}
+
+/** Makes events of records, given in their order. */
+export class EventReader {
+  readonly #pending = new Map<number, Pending>();
+  readonly #timelineAt: (lsn: Lsn) => number;
+
+  constructor(timelineAt: (lsn: Lsn) => number) {
+    this.#timelineAt = timelineAt;
+  }
+
+  /**
+   * The event that a record is; undefined if it is none, but perhaps part of one to come.
+   * @throws CorruptWalError if its contents are not what its type says
+   */
+  read(record: WalRecord, major: number | undefined): WalEvent | undefined {
+    const { lsn, endLsn, rmgr, info, xid } = record;
+    if (rmgr === RM_HEAP) {
+      this.#of(xid).first ??= lsn;
+      return undefined;
+    }
+    if (!record.body) throw new CorruptWalError('record is too long to be read', { lsn });
+    const { data } = parseRecordBody(record.body, { major });
+    const place = { lsn, endLsn, onTimeline: this.#timelineAt(lsn) };
+    if (rmgr === RM_XACT) return this.#transaction(record, data, major, place);
+    if (rmgr === RM_XLOG) {
+      const contents = parseXlogRecord(info, data);
+      return contents && contents.kind !== 'switch' ? { ...contents, ...place } : undefined;
+    }
+    if (rmgr === RM_SMGR) this.#storage(record, data);
+    else this.#database(record, data, major);
+    return undefined;
+  }
+
+  #transaction(
+    record: WalRecord,
+    data: Uint8Array,
+    major: number | undefined,
+    place: Place,
+  ): WalEvent | undefined {
+    const contents = parseXactRecord(record, data, major);
+    if (!contents) return undefined;
+    if (contents.kind === 'prepare') {
+      this.#of(contents.xid).gid = contents.gid;
+      return { ...place, ...contents };
+    }
+    const all = [contents.xid, ...contents.subxids].flatMap((xid) => {
+      const pending = this.#pending.get(xid);
+      this.#pending.delete(xid);
+      return pending ?? [];
+    });
+    const gid = contents.gid ?? (contents.prepared ? all.find((p) => p.gid)?.gid : undefined);
+    const truncates = all.flatMap((p) => p.truncates);
+    const droppedDatabases = all.flatMap((p) => p.droppedDatabases);
+    const firsts = droppedDatabases.length > 0 ? all.flatMap((p) => p.first ?? []) : [];
+    return {
+      ...place,
+      ...contents,
+      ...(gid === undefined ? {} : { gid }),
+      truncated: truncates.map((t) => t.relation),
+      emptied: truncates.filter((t) => t.blocks === 0).map((t) => t.relation),
+      created: all.flatMap((p) => p.created),
+      droppedDatabases,
+      undoLsn: firsts.reduce((least, lsn) => (lsn < least ? lsn : least), place.lsn),
+    };
+  }
+
+  #storage({ info, xid }: WalRecord, data: Uint8Array): void {
+    const change = parseSmgrRecord(info, data);
+    if (!change || xid === 0) return;
+    const pending = this.#of(xid);
+    if (pending.truncates.length + pending.created.length >= MAX_FILES) return;
+    if (change.kind === 'truncate') pending.truncates.push(change);
+    // Maps and init forks come with a main fork.
+    else if (change.fork === 0) pending.created.push(change.relation);
+  }
+
+  #database({ info, xid, lsn }: WalRecord, data: Uint8Array, major: number | undefined): void {
+    const drop = parseDatabaseDrop(info, data, major);
+    if (!drop) return;
+    const pending = this.#of(xid);
+    pending.first ??= lsn;
+    if (pending.droppedDatabases.length < MAX_FILES) pending.droppedDatabases.push(drop);
+  }
+
+  #of(xid: number): Pending {
+    let pending = this.#pending.get(xid);
+    if (!pending) {
+      pending = { truncates: [], created: [], droppedDatabases: [] };
+      this.#pending.set(xid, pending);
+      if (this.#pending.size > MAX_PENDING) {
+        this.#pending.delete(this.#pending.keys().next().value as number);
+      }
+    }
+    return pending;
+  }
+}

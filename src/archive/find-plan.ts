@@ -1,0 +1,125 @@
+import { join } from 'node:path';
+import { UsageError } from '../errors.js';
+import { type Compression, segmentOf, segmentStart } from '../wal/file-name.js';
+import type { Lsn } from '../wal/lsn.js';
+import { rootHistory, type TimelineHistory, timelineEnd } from '../wal/timeline.js';
+import type { Catalog } from './catalog.js';
+
+/** A file to read a segment from. */
+export interface PlannedFile {
+  path: string;
+  name: string;
+  compression: Compression;
+  partial: boolean;
+  /** Behind its last byte that is on the way: earlier than the segment's end if its timeline ends. */
+  end: Lsn;
+}
+
+/** One segment on the way of a timeline. */
+export interface PlannedSegment {
+  start: Lsn;
+  /** The best first; the next one goes on where one ends too early. */
+  files: PlannedFile[];
+}
+
+/** A timeline that begins on the way: the one that is followed there, or another. */
+export interface Branch {
+  /** First LSN that is on `child`. */
+  lsn: Lsn;
+  parent: number;
+  child: number;
+  followed: boolean;
+  /** The server's words in the history file. */
+  reason: string;
+}
+
+/** What to read for one timeline and its ancestors. */
+export interface Plan {
+  timeline: number;
+  history: TimelineHistory;
+  /** The ancestors are not known: neither a history file nor the ledger tells. */
+  orphan: boolean;
+  segmentSize: number;
+  systemId: bigint | undefined;
+  /** Ascending; segments that are not there are left out. */
+  segments: PlannedSegment[];
+  /** Ascending by LSN. */
+  branches: Branch[];
+}
+
+/**
+ * Plans to read the WAL of a timeline from its oldest ancestor on, as a recovery to it would:
+ * of a segment that several timelines have, the newest one's copy.
+ * @param timeline default: the newest
+ * @throws UsageError if the archive does not have the timeline
+ */
+export function planTimeline(catalog: Catalog, timeline?: number): Plan {
+  const newest = catalog.timelines.findLast((t) => t.segments.length > 0)?.timeline;
+  const wanted = timeline ?? newest;
+  const entry = catalog.timelines.find((t) => t.timeline === wanted);
+  if (!entry) {
+    const what = timeline === undefined ? 'no WAL' : `no timeline ${timeline}`;
+    const there = catalog.timelines.map((t) => t.timeline).join(', ');
+    throw new UsageError(`directory "${catalog.directory}" has ${what}`, {
+      path: catalog.directory,
+      ...(there === '' ? {} : { hint: `It has these timelines: ${there}.` }),
+    });
+  }
+  const history = entry.history ?? rootHistory(entry.timeline);
+  return {
+    timeline: entry.timeline,
+    history,
+    orphan: entry.history === undefined,
+    segmentSize: catalog.segmentSize,
+    systemId: catalog.systemId,
+    segments: plannedSegments(catalog, history),
+    branches: branchesOn(catalog, history),
+  };
+}
+
+function plannedSegments(catalog: Catalog, history: TimelineHistory): PlannedSegment[] {
+  const { directory, segmentSize } = catalog;
+  const found = new Map<bigint, PlannedSegment>();
+  let begin = 0n;
+  for (const number of [...history.ancestors.map((a) => a.timeline), history.timeline]) {
+    const timelineEnds = timelineEnd(history, number);
+    const entry = catalog.timelines.find((t) => t.timeline === number);
+    for (const { segment, files } of entry?.segments ?? []) {
+      const start = segmentStart(segment, segmentSize);
+      const segmentEnd = segmentStart(segment + 1n, segmentSize);
+      const end =
+        timelineEnds !== undefined && timelineEnds < segmentEnd ? timelineEnds : segmentEnd;
+      if (segment < segmentOf(begin, segmentSize) || start >= end) continue;
+      const own = files.map(({ name, compression, partial }) => {
+        return { path: join(directory, name), name, compression, partial, end };
+      });
+      // The child's copy of the segment in which its parent ends has the parent's part as well.
+      found.set(segment, { start, files: [...own, ...(found.get(segment)?.files ?? [])] });
+    }
+    begin = timelineEnds ?? begin;
+  }
+  return [...found.values()].sort((a, b) => (a.start < b.start ? -1 : 1));
+}
+
+function branchesOn(catalog: Catalog, history: TimelineHistory): Branch[] {
+  const branches = new Map<number, Branch>();
+  for (const { timeline, history: other } of catalog.timelines) {
+    const ancestors = other?.ancestors ?? [];
+    ancestors.forEach(({ timeline: parent, end, reason }, i) => {
+      const child = ancestors[i + 1]?.timeline ?? timeline;
+      const ours = history.timeline === parent || timelineEnd(history, parent) !== undefined;
+      const ourEnd = timelineEnd(history, parent);
+      if (!ours || (ourEnd !== undefined && end > ourEnd)) return;
+      const followed = child === history.timeline || timelineEnd(history, child) !== undefined;
+      if (!branches.has(child)) branches.set(child, { lsn: end, parent, child, followed, reason });
+    });
+  }
+  return [...branches.values()].sort((a, b) =>
+    a.lsn === b.lsn ? a.child - b.child : a.lsn < b.lsn ? -1 : 1,
+  );
+}
+
+/** What a decoder has to know of the way that is followed. */
+export function decoding({ segmentSize, systemId, timeline, history, orphan }: Plan) {
+  return { segmentSize, systemId, timeline, history: orphan ? undefined : history };
+}

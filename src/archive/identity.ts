@@ -1,0 +1,72 @@
+import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { canDecompress } from '../storage/codec.js';
+import { type LongHeader, parseLongHeader } from '../storage/long-header.js';
+import { readFirstPage } from '../storage/wal-directory.js';
+import { isValidSegmentSize, MIN_SEGMENT_SIZE, parseSegmentFileName } from '../wal/file-name.js';
+import { parsePageHeader } from '../wal/page.js';
+
+/** What an archive's segments say of the server that wrote them. */
+export interface ArchiveIdentity {
+  systemId: bigint | undefined;
+  /** Bytes. */
+  segmentSize: number;
+  /** xlp_xlog_blcksz, bytes. */
+  blockSize: number | undefined;
+  /** xlp_magic. */
+  magic: number | undefined;
+}
+
+/** How many segments are asked at most; spread over all of them. */
+const SAMPLE = 33;
+/** PostgreSQL's default, where nothing tells (DEFAULT_XLOG_SEG_SIZE). */
+const DEFAULT_SEGMENT_SIZE = 16 * 1024 * 1024;
+
+/**
+ * Which cluster a directory is of, as most of a sample of its segments say in their long page
+ * headers. `systemId`, where it is known, decides which of them are asked for the rest.
+ * Files that cannot be read tell nothing here; whoever needs them will say why.
+ */
+export async function sampleIdentity(
+  directory: string,
+  names: readonly string[],
+  systemId?: bigint,
+): Promise<ArchiveIdentity> {
+  const step = Math.max(1, (names.length - 1) / (SAMPLE - 1));
+  const headers: (LongHeader & { magic: number })[] = [];
+  let size: number | undefined;
+  // From the newest on: where two answers are as frequent, the newer one counts.
+  for (let at = names.length - 1; at >= 0; at = at === 0 ? -1 : Math.ceil(at - step)) {
+    const name = names[at]!;
+    const parsed = parseSegmentFileName(name, MIN_SEGMENT_SIZE);
+    if (!parsed || !canDecompress(parsed.compression)) continue;
+    const path = join(directory, name);
+    const page = await readFirstPage(path, parsed.compression).catch(() => undefined);
+    const header = page && parseLongHeader(page);
+    if (header) headers.push({ ...header, magic: parsePageHeader(page).magic });
+    else if (parsed.compression === 'none') {
+      size ??= await stat(path).then(
+        (s) => s.size,
+        () => undefined,
+      );
+    }
+  }
+  const id = systemId ?? mostFrequent(headers.map((h) => h.systemId));
+  const own = headers.filter((h) => h.systemId === id);
+  const fallback = size !== undefined && isValidSegmentSize(size) ? size : DEFAULT_SEGMENT_SIZE;
+  return {
+    systemId: id,
+    segmentSize: mostFrequent(own.map((h) => h.segmentSize)) ?? fallback,
+    blockSize: mostFrequent(own.map((h) => h.blockSize)),
+    magic: mostFrequent(own.map((h) => h.magic)),
+  };
+}
+
+/** The first of those that occur most often. */
+function mostFrequent<T>(values: readonly T[]): T | undefined {
+  const counts = new Map<T, number>();
+  for (const value of values) counts.set(value, (counts.get(value) ?? 0) + 1);
+  let best: T | undefined;
+  for (const [value, n] of counts) if (best === undefined || n > counts.get(best)!) best = value;
+  return best;
+}

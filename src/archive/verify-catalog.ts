@@ -1,0 +1,203 @@
+import { LEDGER_FILE } from '../storage/ledger.js';
+import { historyFileName, segmentFileName, segmentOf } from '../wal/file-name.js';
+import { formatLsn, type Lsn } from '../wal/lsn.js';
+import { majorOfMagic } from '../wal/page.js';
+import type { TimelineHistory } from '../wal/timeline.js';
+import type { Catalog } from './catalog.js';
+import type { Finding } from './findings.js';
+
+/** Which part of the archive is asked for. */
+export interface Scope {
+  since?: Lsn | undefined;
+  timeline?: number | undefined;
+}
+
+/** What names, history files and ledger tell before any WAL is read. */
+export function catalogFindings(catalog: Catalog, scope: Scope = {}): Finding[] {
+  return [
+    ...ledgerFindings(catalog, scope),
+    ...gapFindings(catalog, scope),
+    ...historyFindings(catalog, scope),
+    ...strayFindings(catalog),
+    ...versionFindings(catalog),
+  ];
+}
+
+const inScope = (scope: Scope, timeline: number, to: bigint): boolean =>
+  (scope.timeline === undefined || scope.timeline === timeline) &&
+  (scope.since === undefined || to > scope.since);
+
+function ledgerFindings(catalog: Catalog, scope: Scope): Finding[] {
+  const { ledger, ledgerProblem } = catalog;
+  const findings: Finding[] = [];
+  if (ledgerProblem) {
+    findings.push({
+      severity: 'error',
+      code: 'ledger-damaged',
+      file: LEDGER_FILE,
+      message: ledgerProblem.detail
+        ? `${ledgerProblem.message}: ${ledgerProblem.detail}`
+        : ledgerProblem.message,
+      hint: ledgerProblem.hint ?? 'Without it WAL missing at the end of the archive is not seen.',
+    });
+  }
+  for (const gap of ledger?.gaps ?? []) {
+    if (!inScope(scope, gap.timeline, gap.to)) continue;
+    findings.push({
+      severity: 'info',
+      code: 'accepted-gap',
+      file: LEDGER_FILE,
+      lsn: gap.from,
+      message: `WAL from ${formatLsn(gap.from)} to ${formatLsn(gap.to)} is missing (${gap.why})`,
+      hint: 'It was accepted; a backup from before it cannot be recovered beyond it.',
+    });
+  }
+  const timeline = ledger?.timeline;
+  const reached = higher(ledger?.flushedLsn, ledger?.completeLsn);
+  if (timeline !== undefined && reached !== undefined && inScope(scope, timeline, reached)) {
+    const end = missingEnd(catalog, timeline, reached);
+    if (end) findings.push(end);
+  }
+  const first = ledger?.lineage[0];
+  const begins = first && catalog.timelines.find((t) => t.segments.length > 0)?.ranges[0]?.from;
+  if (first && begins !== undefined && begins > first.start && scope.since === undefined) {
+    findings.push({
+      severity: 'info',
+      code: 'starts-later',
+      file: LEDGER_FILE,
+      lsn: begins,
+      message: `the archive begins at ${formatLsn(begins)}; receiving began at ${formatLsn(first.start)}`,
+      hint: 'Older WAL was removed; backups from before cannot be recovered.',
+    });
+  }
+  return findings;
+}
+
+/** WAL that was received, and of which not even a partial file is there. */
+function missingEnd(catalog: Catalog, timeline: number, reached: Lsn): Finding | undefined {
+  const { segmentSize } = catalog;
+  const newest = catalog.timelines.find((t) => t.timeline === timeline)?.ranges.at(-1);
+  const last = segmentOf(reached - 1n, segmentSize);
+  if (newest && newest.to >= reached) return undefined;
+  const start = catalog.ledger?.lineage.findLast((e) => e.timeline === timeline)?.start;
+  const from = newest?.to ?? start;
+  if (from === undefined || from >= reached) return undefined;
+  return {
+    severity: 'error',
+    code: 'missing-end',
+    file: segmentFileName(timeline, newest ? segmentOf(newest.to, segmentSize) : last, segmentSize),
+    lsn: from,
+    message: `WAL from ${formatLsn(from)} to ${formatLsn(reached)} was received and is not here`,
+    hint: 'Put the removed files back, or receive the WAL again from the server.',
+  };
+}
+
+function higher(a: Lsn | undefined, b: Lsn | undefined): Lsn | undefined {
+  return a === undefined || (b !== undefined && b > a) ? b : a;
+}
+
+function gapFindings(catalog: Catalog, scope: Scope): Finding[] {
+  const { segmentSize } = catalog;
+  return catalog.gaps.flatMap(({ timeline, from, to, accepted }): Finding[] => {
+    if (accepted || !inScope(scope, timeline, to)) return [];
+    const count = segmentOf(to, segmentSize) - segmentOf(from, segmentSize);
+    const last = segmentFileName(timeline, segmentOf(to, segmentSize) - 1n, segmentSize);
+    const what = count === 1n ? 'one segment is' : `${count} segments, up to ${last}, are`;
+    return [
+      {
+        severity: 'error',
+        code: 'gap',
+        file: segmentFileName(timeline, segmentOf(from, segmentSize), segmentSize),
+        lsn: from,
+        message: `${what} missing: WAL from ${formatLsn(from)} to ${formatLsn(to)}`,
+        hint: 'Recovery stops here: put the missing files back, or take a new base backup.',
+      },
+    ];
+  });
+}
+
+function historyFindings(catalog: Catalog, scope: Scope): Finding[] {
+  const findings: Finding[] = [];
+  for (const { name, timeline, problem, history } of catalog.histories) {
+    if (scope.timeline !== undefined && scope.timeline !== timeline) continue;
+    if (problem) {
+      findings.push({
+        severity: 'error',
+        code: 'history-damaged',
+        file: name,
+        message: problem.message,
+        hint: 'Get it again: from pg_wal of the server, or another archive.',
+      });
+    }
+    for (const other of catalog.histories) {
+      if (!history || !other.history || other.timeline >= timeline) continue;
+      const ancestors = history.ancestors.filter((a) => a.timeline < other.timeline);
+      const descends = history.ancestors.some((a) => a.timeline === other.timeline);
+      if (!descends || describe({ timeline, ancestors }) === describe(other.history)) continue;
+      findings.push({
+        severity: 'error',
+        code: 'history-conflict',
+        file: name,
+        message: `${describe({ timeline, ancestors })}, but in ${other.name} ${describe(other.history)}`,
+        hint: 'One of them is of another server that was promoted from the same parent.',
+      });
+    }
+  }
+  for (const { timeline, segments } of catalog.timelines) {
+    if (timeline === 1 || segments.length === 0) continue;
+    if (scope.timeline !== undefined && scope.timeline !== timeline) continue;
+    if (catalog.histories.some((h) => h.timeline === timeline)) continue;
+    findings.push({
+      severity: 'warning',
+      code: 'history-missing',
+      file: historyFileName(timeline),
+      message: `timeline ${timeline} has segments here, but no history file`,
+      hint: 'Recovery to this timeline needs it: copy it from pg_wal of the server.',
+    });
+  }
+  return findings;
+}
+
+function describe({ ancestors }: TimelineHistory): string {
+  if (ancestors.length === 0) return 'no ancestors';
+  return ancestors.map((a) => `timeline ${a.timeline} ends at ${formatLsn(a.end)}`).join(', ');
+}
+
+function strayFindings(catalog: Catalog): Finding[] {
+  return catalog.strays.map(({ name, kind }) => {
+    if (kind === 'temporary') {
+      return {
+        severity: 'info',
+        code: 'temporary-file',
+        file: name,
+        message: 'a file that was not finished, or is being written',
+        hint: 'If no receiver runs it can be removed.',
+      };
+    }
+    const what = {
+      file: 'not a file of a WAL archive',
+      directory: 'a directory in a WAL archive',
+      irregular: 'has the name of WAL, but is no regular file',
+    };
+    return {
+      severity: 'warning',
+      code: 'stray-file',
+      file: name,
+      message: what[kind],
+      hint: 'Move it away: tools that read the archive may stumble over it.',
+    };
+  });
+}
+
+function versionFindings({ magic }: Catalog): Finding[] {
+  if (magic === undefined || majorOfMagic(magic) !== undefined) return [];
+  return [
+    {
+      severity: 'warning',
+      code: 'unknown-version',
+      file: '',
+      message: `WAL of an unknown PostgreSQL version (page magic 0x${magic.toString(16).toUpperCase()})`,
+      hint: 'Its structure and checksums were checked, flags that are new in it were not.',
+    },
+  ];
+}

@@ -1,0 +1,124 @@
+import { segmentOf } from '../wal/file-name.js';
+import type { Lsn } from '../wal/lsn.js';
+import { MAX_RECORD_LENGTH } from '../wal/record.js';
+import type { TimelineHistory } from '../wal/timeline.js';
+import type { Catalog, CatalogSegment, CatalogTimeline } from './catalog.js';
+
+/** One segment to check. */
+export interface JobSegment {
+  segment: bigint;
+  /** Bare names, the one to check first; the others are compared with it. */
+  files: string[];
+  /**
+   * What a partial file means here: the end of its timeline's WAL, the edge of a gap that was
+   * accepted, or a hole, since WAL goes on behind it.
+   */
+  partial: 'tail' | 'accepted' | 'inside';
+}
+
+/** Contiguous segments that one thread checks as one stream. Can be sent to a thread. */
+export interface VerifyJob {
+  directory: string;
+  segmentSize: number;
+  blockSize: number;
+  systemId: bigint | undefined;
+  magic: number | undefined;
+  timeline: number;
+  history: TimelineHistory | undefined;
+  segments: JobSegment[];
+  /** What comes behind them: to be read until the first record that begins there is checked. */
+  follow: JobSegment[];
+  /** The segments are only there to lead into what follows; others check them. */
+  leadIn: boolean;
+  /** Only sizes and the first page header of each segment. */
+  quick: boolean;
+  /** On this timeline, WAL was acknowledged up to here. */
+  flushed: Lsn | undefined;
+}
+
+/** Bytes of WAL in a job: enough to keep a thread busy, little enough to share the work evenly. */
+const JOB_BYTES = 64 * 1024 * 1024;
+
+/** Divides an archive, or what is asked for of it, into jobs. */
+export function planJobs(
+  catalog: Catalog,
+  options: { since?: Lsn | undefined; timeline?: number | undefined; quick?: boolean | undefined },
+): VerifyJob[] {
+  const { directory, segmentSize, blockSize, systemId, magic, ledger } = catalog;
+  const cluster = { directory, segmentSize, blockSize, systemId, magic };
+  const first = options.since === undefined ? 0n : segmentOf(options.since, segmentSize);
+  const jobs: VerifyJob[] = [];
+  for (const t of catalog.timelines) {
+    if (options.timeline !== undefined && options.timeline !== t.timeline) continue;
+    const flushed = ledger?.timeline === t.timeline ? ledger.flushedLsn : undefined;
+    const { timeline, history } = t;
+    const quick = options.quick ?? false;
+    const common = { ...cluster, timeline, history, quick, flushed };
+    for (const range of t.ranges) {
+      const segments = range.segments
+        .filter((s) => s.segment >= first)
+        .map((s) => jobSegment(catalog, t, s));
+      if (segments.length === 0) continue;
+      const before = quick ? undefined : segmentBefore(catalog, t, segments[0]!.segment);
+      const parts = divide(segments, segmentSize);
+      if (before) {
+        jobs.push({ ...common, segments: [before], follow: after(segments, 0), leadIn: true });
+      }
+      for (const [from, to] of parts) {
+        const follow = quick ? [] : after(segments, to);
+        jobs.push({ ...common, segments: segments.slice(from, to), follow, leadIn: false });
+      }
+    }
+  }
+  return jobs;
+
+  /** As much as the longest record can need. */
+  function after(segments: JobSegment[], at: number): JobSegment[] {
+    return segments.slice(at, at + Math.ceil(MAX_RECORD_LENGTH / segmentSize) + 1);
+  }
+}
+
+/** The segment before the first one of a timeline, on the ancestor that it branched off. */
+function segmentBefore(
+  catalog: Catalog,
+  t: CatalogTimeline,
+  first: bigint,
+): JobSegment | undefined {
+  for (const { timeline, end } of [...(t.history?.ancestors ?? [])].reverse()) {
+    if (first - 1n > segmentOf(end, catalog.segmentSize)) break;
+    const parent = catalog.timelines.find((p) => p.timeline === timeline);
+    const segment = parent?.segments.find((s) => s.segment === first - 1n);
+    if (parent && segment) return jobSegment(catalog, parent, segment);
+  }
+  return undefined;
+}
+
+function jobSegment(catalog: Catalog, t: CatalogTimeline, s: CatalogSegment): JobSegment {
+  const last = t.segments.at(-1) === s;
+  const accepted = catalog.ledger?.gaps.some(
+    (gap) => segmentOf(gap.from, catalog.segmentSize) === s.segment,
+  );
+  return {
+    segment: s.segment,
+    files: s.files.map((f) => f.name),
+    partial: last ? 'tail' : accepted ? 'accepted' : 'inside',
+  };
+}
+
+/**
+ * Cuts a run of segments into parts. Never in front of a partial: it is judged by the record that
+ * leads into it.
+ */
+function divide(segments: readonly JobSegment[], segmentSize: number): [number, number][] {
+  const size = Math.max(1, Math.floor(JOB_BYTES / segmentSize));
+  const parts: [number, number][] = [];
+  let from = 0;
+  for (let to = 1; to <= segments.length; to++) {
+    const next = segments[to];
+    if (to < segments.length && to - from < size) continue;
+    if (next?.files[0]?.endsWith('.partial')) continue;
+    parts.push([from, to]);
+    from = to;
+  }
+  return parts;
+}

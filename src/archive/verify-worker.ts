@@ -1,0 +1,36 @@
+import { parentPort } from 'node:worker_threads';
+import type { Finding } from './findings.js';
+import type { VerifyJob } from './verify-plan.js';
+import { runJob } from './verify-stream.js';
+
+/** What the thread says: findings and bytes as they come, then that the job is done or failed. */
+export type WorkerMessage =
+  | { type: 'finding'; finding: Finding }
+  | { type: 'progress'; bytes: number }
+  | { type: 'done' }
+  | { type: 'failed'; message: string; stack: string | undefined };
+
+/** Bytes after which progress is told. */
+const STEP = 4 * 1024 * 1024;
+
+parentPort?.on('message', async (job: VerifyJob) => {
+  const port = parentPort!;
+  const say = (message: WorkerMessage) => port.postMessage(message);
+  let bytes = 0;
+  try {
+    await runJob(job, {
+      finding: (finding) => say({ type: 'finding', finding }),
+      progress: (more) => {
+        bytes += more;
+        if (bytes < STEP) return;
+        say({ type: 'progress', bytes });
+        bytes = 0;
+      },
+    });
+    say({ type: 'progress', bytes });
+    say({ type: 'done' });
+  } catch (error) {
+    const { message, stack } = error as Error;
+    say({ type: 'failed', message, stack });
+  }
+});

@@ -1,0 +1,116 @@
+import type { FindOptions } from '../archive/find.js';
+import { UsageError } from '../errors.js';
+import { parseTimestamp, type TimestampTz } from '../wal/timestamp.js';
+import { ARCHIVE_OPTIONS, countOption, directoryOperand, lsnOption } from './archive-options.js';
+import type { OptionSpec, OptionValues } from './command.js';
+
+const U32_MAX = 0xffff_ffff;
+
+const WHICH = 'Which events:';
+const HOW = 'What to do with them:';
+
+export const FIND_OPTIONS: readonly OptionSpec[] = [
+  {
+    ...{ long: 'at', argument: 'TIME', group: WHICH },
+    help: 'the last commit that recovery to TIME has, and the next one',
+  },
+  { long: 'after', argument: 'TIME', group: WHICH, help: 'not earlier' },
+  { long: 'before', argument: 'TIME', group: WHICH, help: 'not later' },
+  { long: 'since', argument: 'LSN', group: WHICH, help: 'from there on' },
+  { long: 'until', argument: 'LSN', group: WHICH, help: 'up to there' },
+  {
+    ...{ long: 'xid', argument: 'N', group: WHICH },
+    help: 'of transaction N, or the one it is a subtransaction of',
+  },
+  { long: 'restore-point', argument: 'NAME', group: WHICH, help: 'restore points of that name' },
+  {
+    ...{ long: 'drops', group: WHICH },
+    help: 'commits that dropped, truncated or rewrote relations, or dropped databases',
+  },
+  {
+    ...{ long: 'timeline', argument: 'N', group: WHICH },
+    help: 'follow the way to timeline N (default: the newest)',
+  },
+  {
+    ...{ long: 'full', group: WHICH },
+    help: 'read all WAL, also where by its times nothing can be: for clocks that went back by more than an hour',
+  },
+  {
+    ...{ long: 'limit', argument: 'N', group: HOW },
+    help: 'stop after N events',
+  },
+  {
+    ...{ long: 'target', group: HOW },
+    help: 'print settings for a recovery to the one event that is found',
+  },
+  {
+    ...{ long: 'stop', argument: 'WHERE', group: HOW },
+    help: 'with --target: "before" or "after" the event (default: after; with --drops before)',
+  },
+  ...ARCHIVE_OPTIONS,
+];
+
+/** The options of a run, read and checked together. */
+export interface FindArguments {
+  directory: string;
+  find: FindOptions;
+  at?: TimestampTz;
+  limit: number;
+  json: boolean;
+  target: boolean;
+  stop: 'before' | 'after';
+}
+
+/** @throws UsageError for what contradicts itself */
+export function findArguments(
+  values: OptionValues,
+  operands: readonly string[],
+  hint: string,
+): FindArguments {
+  const directory = directoryOperand(operands, hint);
+  const text = (name: string) => {
+    const value = values[name];
+    return typeof value === 'string' ? value : undefined;
+  };
+  const time = (name: string) => {
+    const value = text(name);
+    return value === undefined ? undefined : parseTimestamp(value);
+  };
+  const at = time('at');
+  const others = ['after', 'before', 'xid', 'restore-point', 'drops', 'limit'];
+  const other = others.find((name) => values[name] !== undefined);
+  if (at !== undefined && other !== undefined) {
+    throw new UsageError(`--at cannot be used together with --${other}`, { hint });
+  }
+  const target = values.target === true;
+  const stop = text('stop');
+  if (stop !== undefined && stop !== 'before' && stop !== 'after') {
+    throw new UsageError(`invalid value "${stop}" for option --stop`, { hint });
+  }
+  if (stop !== undefined && !target) {
+    throw new UsageError('--stop needs --target to be specified', { hint });
+  }
+  const find: FindOptions = defined({
+    timeline: countOption(values, 'timeline', U32_MAX),
+    since: lsnOption(values, 'since'),
+    until: lsnOption(values, 'until'),
+    after: time('after'),
+    before: time('before'),
+    xid: countOption(values, 'xid', U32_MAX),
+    restorePoint: text('restore-point'),
+    drops: values.drops,
+    full: values.full,
+  });
+  return {
+    ...{ directory, find, target },
+    ...(at === undefined ? {} : { at }),
+    limit: countOption(values, 'limit', U32_MAX) ?? Number.POSITIVE_INFINITY,
+    json: values.json === true,
+    stop: stop ?? (values.drops === true ? 'before' : 'after'),
+  };
+}
+
+/** Without the members that are undefined. */
+function defined(members: Record<string, unknown>): FindOptions {
+  return Object.fromEntries(Object.entries(members).filter(([, value]) => value !== undefined));
+}

@@ -1,0 +1,153 @@
+import {
+  dropsFiles,
+  eventTime,
+  type TransactionEvent,
+  type WalEvent,
+} from '../archive/find-event.js';
+import { formatLsn } from '../wal/lsn.js';
+import { formatRelation } from '../wal/relation.js';
+import {
+  formatIsoTimestamp,
+  formatLocalTimestamp,
+  formatTimestamp,
+  type TimestampTz,
+  timestampFromSeconds,
+} from '../wal/timestamp.js';
+import { type DroppedStatistics, STATISTICS_OF_RELATION } from '../wal/xact.js';
+import { fold } from './help.js';
+
+/** No line of the table is longer, except for a name that is. */
+const WIDTH = 100;
+const LSN_WIDTH = 12;
+const TIME_WIDTH = 26;
+const LOCAL_WIDTH = 29;
+const INDENT = ' '.repeat(LSN_WIDTH + 1);
+/** Files, subtransactions and relations named in a line of details. */
+const NAMED = 20;
+
+export function tableHeader(): string {
+  return row('LSN', 'TIME (UTC)', 'LOCAL TIME', 'EVENT');
+}
+
+function row(lsn: string, utc: string, local: string, event: string): string {
+  return [lsn.padEnd(LSN_WIDTH), utc.padEnd(TIME_WIDTH), local.padEnd(LOCAL_WIDTH), event]
+    .join(' ')
+    .trimEnd();
+}
+
+/** An event as lines of the table: where, when, what, and below it what needs more room. */
+export function tableLines(event: WalEvent): string[] {
+  const time = shownTime(event);
+  const utc = time === undefined ? '' : formatTimestamp(time).replace('+00', '');
+  const local = time === undefined ? '' : formatLocalTimestamp(time);
+  const details = detailsOf(event).flatMap((text) => fold(text, WIDTH - INDENT.length));
+  return [
+    row(formatLsn(event.lsn), utc, local, title(event)),
+    ...details.map((line) => INDENT + line),
+  ];
+}
+
+function shownTime(event: WalEvent): TimestampTz | undefined {
+  return event.kind === 'checkpoint' ? timestampFromSeconds(event.time) : eventTime(event);
+}
+
+function title(event: WalEvent): string {
+  switch (event.kind) {
+    case 'commit':
+    case 'abort':
+      return `${event.kind} ${event.prepared ? 'prepared ' : ''}${event.xid}`;
+    case 'prepare':
+      return `prepare ${event.xid}`;
+    case 'restore-point':
+      return 'restore point';
+    case 'checkpoint':
+      return event.shutdown ? 'shutdown checkpoint' : 'checkpoint';
+    case 'end-of-recovery':
+      return 'end of recovery';
+    case 'branch':
+      return `timeline ${event.child} begins`;
+    case 'damage':
+      return 'unreadable';
+  }
+}
+
+function detailsOf(event: WalEvent): string[] {
+  switch (event.kind) {
+    case 'commit':
+    case 'abort':
+      return transactionDetails(event);
+    case 'prepare':
+      return [
+        `prepared as "${event.gid}"`,
+        ...named('will remove', event.droppedOnCommit.map(formatRelation)),
+      ];
+    case 'restore-point':
+      return [`"${event.name}"`];
+    case 'checkpoint':
+      return [`redo at ${formatLsn(event.redo)}`];
+    case 'end-of-recovery':
+      return [`timeline ${event.timeline}, before it ${event.previousTimeline}`];
+    case 'branch':
+      return [
+        `leaves timeline ${event.parent}${event.followed ? '' : ' (not followed here)'}` +
+          `${event.reason === '' ? '' : `: ${event.reason}`}`,
+      ];
+    case 'damage':
+      return [damageText(event)];
+  }
+}
+
+export function damageText(event: Extract<WalEvent, { kind: 'damage' }>): string {
+  const resumed =
+    event.resumedAt === undefined ? '' : `; reading went on at ${formatLsn(event.resumedAt)}`;
+  return `${event.message} (at ${formatLsn(event.lsn)}${resumed})`;
+}
+
+function transactionDetails(event: TransactionEvent): string[] {
+  const relations = event.droppedStatistics
+    .filter((s) => s.kind === STATISTICS_OF_RELATION)
+    .map((s) => String(s.objectId));
+  const commit = event.kind === 'commit';
+  return [
+    ...(event.gid === undefined ? [] : [`prepared as "${event.gid}"`]),
+    ...named('subtransactions', event.subxids.map(String)),
+    // An abort removes what it created itself: nobody misses that.
+    ...(commit ? named('dropped relations (OID)', relations) : []),
+    ...(dropsFiles(event) && relations.length === 0
+      ? named('relations concerned (OID)', event.changedRelations.map(String))
+      : []),
+    ...(commit ? named('removed files', event.dropped.map(formatRelation)) : []),
+    ...(dropsFiles(event) ? named('new files', event.created.map(formatRelation)) : []),
+    ...(commit ? named('emptied files', event.emptied.map(formatRelation)) : []),
+    ...event.droppedDatabases.map((d) => `dropped database ${d.dbOid} (OID)`),
+  ];
+}
+
+function named(label: string, items: readonly string[]): string[] {
+  if (items.length === 0) return [];
+  const more = items.length > NAMED ? ` and ${items.length - NAMED} more` : '';
+  return [`${label}: ${items.slice(0, NAMED).join(' ')}${more}`];
+}
+
+/** An event as an object for JSON: LSNs as PostgreSQL writes them, times as ISO 8601 in UTC. */
+export function jsonEvent(event: WalEvent): Record<string, unknown> {
+  const { kind, lsn, ...rest } = event;
+  const lsns = ['endLsn', 'redo', 'undoLsn', 'from', 'resumedAt'];
+  const members = Object.entries(rest).map(([key, value]: [string, unknown]) => {
+    if (key === 'time') return [key, formatIsoTimestamp(shownTime(event)!)];
+    if (lsns.includes(key)) return [key, formatLsn(value as bigint)];
+    if (key === 'origin') return [key, originOf(value as Origin)];
+    if (key === 'droppedStatistics') return [key, (value as DroppedStatistics[]).map(withNumber)];
+    return [key, typeof value === 'bigint' ? Number(value) : value];
+  });
+  return { kind, lsn: formatLsn(lsn), ...Object.fromEntries(members) };
+}
+
+type Origin = NonNullable<TransactionEvent['origin']>;
+
+const withNumber = (s: DroppedStatistics) => ({ ...s, objectId: Number(s.objectId) });
+
+const originOf = ({ lsn, time }: Origin) => ({
+  lsn: formatLsn(lsn),
+  time: formatIsoTimestamp(time),
+});

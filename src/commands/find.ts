@@ -1,0 +1,139 @@
+import { resolve } from 'node:path';
+import type { MomentResult } from '../archive/find.js';
+import type { WalEvent } from '../archive/find-event.js';
+import type { Command, CommandContext } from '../cli/command.js';
+import { FIND_OPTIONS, type FindArguments, findArguments } from '../cli/find-options.js';
+import { damageText, jsonEvent, tableHeader, tableLines } from '../cli/find-output.js';
+import { stopOnSignals } from '../cli/signals.js';
+import { formatTimestamp } from '../wal/timestamp.js';
+
+/** Like grep's: found, not found, could not tell. */
+const FOUND = 0;
+const NOTHING = 1;
+const TROUBLE = 2;
+
+/** Matches shown where --target finds more than one. */
+const SHOWN = 10;
+
+/** `walkeep find` */
+export const command: Command = {
+  usage: 'find [OPTION]... DIRECTORY',
+  description:
+    'Finds points to recover to in the WAL of an archive: commits, restore points, checkpoints, ' +
+    'timelines, and transactions that dropped or truncated relations. ' +
+    'TIME is YYYY-MM-DD HH:MM:SS.ffffff+ZZ, without +ZZ local. ' +
+    'Exits with 0 if something was found, 1 if not, and 2 if that cannot be told.',
+  options: () => FIND_OPTIONS,
+  async run(values, operands, context) {
+    const { output } = context;
+    const { signal, release } = stopOnSignals(output);
+    try {
+      const args = findArguments(values, operands, context.tryHelp);
+      args.find.signal = signal;
+      return args.at === undefined ? await list(args, context) : await moment(args, context);
+    } catch (error) {
+      if (!signal.aborted) throw error;
+      output.error('interrupted');
+      return TROUBLE;
+    } finally {
+      release();
+    }
+  },
+};
+
+async function list(args: FindArguments, context: CommandContext): Promise<number> {
+  const { findEvents } = await import('../archive/find.js');
+  const { output } = context;
+  const print = printer(args, context);
+  const matches: WalEvent[] = [];
+  let found = 0;
+  const result = await findEvents(args.directory, args.find, (event) => {
+    if (event.kind === 'damage') {
+      print(event);
+      return false;
+    }
+    found++;
+    if (!args.target) print(event);
+    else if (matches.length <= SHOWN) matches.push(event);
+    return found >= args.limit;
+  });
+  if (result.orphan) {
+    output.warning(
+      `the history of timeline ${result.timeline} is not in the archive: its ancestors were not read`,
+    );
+  }
+  if (found === 0) {
+    output.info('nothing found');
+    return result.damaged > 0 ? TROUBLE : NOTHING;
+  }
+  return args.target ? target(matches, args, context) : FOUND;
+}
+
+async function moment(args: FindArguments, context: CommandContext): Promise<number> {
+  const { findMoment } = await import('../archive/find.js');
+  const result = await findMoment(args.directory, args.at!, args.find);
+  const print = printer(args, context);
+  for (const damage of result.damages) print(damage);
+  if (args.target) {
+    if (result.last) return target([result.last], args, context);
+  } else {
+    for (const event of [result.last, result.next]) if (event) print(event);
+  }
+  explain(result, args, context);
+  return result.last ? FOUND : result.damaged > 0 ? TROUBLE : NOTHING;
+}
+
+/** What is missing of the two commits around a time. */
+function explain(result: MomentResult, args: FindArguments, { output }: CommandContext): void {
+  const at = formatTimestamp(args.at!);
+  if (!result.last) output.info(`the archive has no commit up to ${at}`);
+  if (!result.next) output.info(`the archive has no commit after ${at}`);
+}
+
+/** Prints the settings for one event; which one is meant must be clear. */
+async function target(
+  matches: readonly WalEvent[],
+  args: FindArguments,
+  { output }: CommandContext,
+): Promise<number> {
+  const { recoveryTarget, restoreCommand, targetLines } = await import('../archive/find-target.js');
+  // A prepared transaction counts when it ends.
+  const ends = matches.filter((event) => event.kind !== 'prepare');
+  const choice = ends.length > 0 ? ends : matches;
+  const [event, second] = choice;
+  if (!event || second) {
+    const many = choice.length > SHOWN ? `more than ${SHOWN}` : choice.length;
+    output.error(`--target needs one event, and ${many} were found`);
+    for (const one of choice.slice(0, SHOWN)) output.info(tableLines(one)[0]!);
+    output.hint('Choose one with --xid, or with --since and --until.');
+    return TROUBLE;
+  }
+  const found = recoveryTarget(event, args.stop);
+  const directory = resolve(args.directory);
+  if (args.json) {
+    const settings = { restore_command: restoreCommand(directory), ...found.settings };
+    const { alternatives } = found;
+    output.print(
+      JSON.stringify({ kind: 'target', settings, alternatives, event: jsonEvent(event) }),
+    );
+  } else output.print(targetLines(found, directory).join('\n'));
+  return FOUND;
+}
+
+/** Prints events as they come; unreadable places to stderr where a person reads. */
+function printer(args: FindArguments, { output }: CommandContext): (event: WalEvent) => void {
+  let header = false;
+  return (event) => {
+    if (args.json) {
+      output.print(JSON.stringify(jsonEvent(event)));
+      return;
+    }
+    if (event.kind === 'damage') {
+      output.warning(damageText(event));
+      return;
+    }
+    if (!header) output.print(tableHeader());
+    header = true;
+    output.print(tableLines(event).join('\n'));
+  };
+}

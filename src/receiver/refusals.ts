@@ -1,0 +1,51 @@
+import { CorruptWalError, type WalkeepError, WalRemovedError } from '../errors.js';
+import type { Lsn } from '../wal/lsn.js';
+
+/** Tries after which a server that keeps sending bad WAL is given up. */
+const MAX_TRIES = 3;
+
+/** Where WAL was refused: asked for again from the segment of `verifiedEnd`. */
+export interface Refusal {
+  timeline: number;
+  /** V: nothing below is known to be bad; bytes from here on may be replaced. */
+  verifiedEnd: Lsn;
+  error: WalkeepError;
+}
+
+/**
+ * Remembers refused WAL over reconnects. The record that failed may have come damaged over the
+ * network or out of a bad page of memory, so it is asked for again, a bounded number of times.
+ */
+export class Refusals {
+  current: Refusal | undefined;
+  private tries = 0;
+
+  note(refusal: Refusal): void {
+    this.current = refusal;
+    this.tries += 1;
+  }
+
+  /** The stream is sound beyond the refused place. */
+  clear(): void {
+    this.current = undefined;
+    this.tries = 0;
+  }
+
+  /** True if the refused WAL should be asked for once more. */
+  mayAskAgain(error: WalkeepError): boolean {
+    return error === this.current?.error && this.tries <= MAX_TRIES;
+  }
+
+  /** The error to end with: that the WAL is bad outweighs that it can no longer be had again. */
+  final(error: WalkeepError): WalkeepError {
+    const refused = this.current;
+    if (!refused || !(error === refused.error || error instanceof WalRemovedError)) return error;
+    return new CorruptWalError(`the server keeps sending damaged WAL: ${refused.error.message}`, {
+      lsn: refused.verifiedEnd,
+      cause: refused.error,
+      detail:
+        'Receiving stopped; nothing behind the last good record was acknowledged, so commits that wait for this receiver wait from now on. The refused bytes are kept in .walkeep-refused-* files.',
+      hint: 'Check the server (pg_waldump there, memory, disk). --verify=warn goes on and stores the WAL as it comes.',
+    });
+  }
+}

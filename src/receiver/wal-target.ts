@@ -1,0 +1,21 @@
+/**
+ * Where a stream puts WAL. Chunks arrive in order and without a gap; positions are kept by the
+ * stream's StreamProgress, which the target moves: `wrote` when bytes are taken, `synced` only
+ * for what is durable.
+ */
+export interface WalTarget {
+  /**
+   * Takes the chunks before it returns; they are views of a buffer that is used again. Absent:
+   * the target only writes asynchronously and gets copies.
+   */
+  writeSync?(chunks: readonly Uint8Array[]): void;
+  write(chunks: readonly Uint8Array[]): Promise<void>;
+  /** Makes all that was written durable before it returns. Absent: only `sync`. */
+  syncSync?(): void;
+  /** Makes durable what was written when it was called. */
+  sync(): Promise<void>;
+  /** Work that piles up behind the writes; the stream is paused while it is above 8. */
+  readonly pending: number;
+  /** Syncs and ends. Called once, at a clean end of the stream. */
+  close(): Promise<void>;
+}
