@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { packageRoot } from '../test/support/scratch.js';
+import { killAtEnd, packageRoot } from '../test/support/scratch.js';
 import { findTool } from '../test/support/tools.js';
 
 /** A receiver under test: the command that runs it, and how it is called in tables. */
@@ -55,7 +55,7 @@ export class Running {
     // Short-lived: the last look is at most this old, and the peak is the kernel's own.
     this.timer = setInterval(() => this.look(), 5);
     this.exited = new Promise((resolve) => this.child.once('exit', (code) => resolve(code)));
-    process.once('exit', () => this.child.kill('SIGKILL'));
+    killAtEnd(this.child);
   }
 
   /** User and system CPU seconds so far. */

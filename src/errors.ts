@@ -176,6 +176,11 @@ export class CorruptWalError extends WalkeepError {
   readonly code = 'WK_CORRUPT_WAL';
 }
 
+/** A method of a caller's WalSink failed; what it threw is the cause. */
+export class SinkError extends WalkeepError {
+  readonly code = 'WK_SINK';
+}
+
 /** A defect of walkeep or of a caller's handler: trying again would not help. */
 export class InternalError extends WalkeepError {
   readonly code = 'WK_INTERNAL';

@@ -1,14 +1,16 @@
 import { CorruptWalError } from '../errors.js';
 import {
   type DatabaseDrop,
+  invalidatedDatabase,
   mayBeDatabaseDrop,
   parseDatabaseDrop,
   RM_DBASE,
 } from '../wal/database.js';
+import { HEAP_INPLACE, parseInplaceUpdate, RM_HEAP } from '../wal/heap-inplace.js';
 import type { Lsn } from '../wal/lsn.js';
 import { RM_XLOG, RMGR_INFO_MASK, type WalRecord } from '../wal/record.js';
 import { parseRecordBody } from '../wal/record-body.js';
-import type { RelFileLocator } from '../wal/relation.js';
+import { GLOBAL_TABLESPACE, type RelFileLocator } from '../wal/relation.js';
 import { parseSmgrRecord, type RelationTruncate, RM_SMGR } from '../wal/smgr.js';
 import type { TimestampTz } from '../wal/timestamp.js';
 import {
@@ -84,10 +86,6 @@ export function dropsFiles(event: WalEvent): event is TransactionEvent {
   );
 }
 
-/** Resource manager Heap, and its changes that no abort undoes (access/heapam_xlog.h). */
-const RM_HEAP = 10;
-const HEAP_INPLACE = 0x70;
-
 /** Which records `EventReader` wants. */
 export function isWanted(rmgr: number, info: number): boolean {
   const type = info & RMGR_INFO_MASK;
@@ -118,13 +116,15 @@ interface Pending {
   truncates: RelationTruncate[];
   created: RelFileLocator[];
   droppedDatabases: DatabaseDrop[];
-  first?: Lsn;
+  undoLsn?: Lsn;
   gid?: string;
 }
 
 /** Makes events of records, given in their order. */
 export class EventReader {
   readonly #pending = new Map<number, Pending>();
+  /** Where databases were marked as about to be dropped, by OID. */
+  readonly #invalidated = new Map<number, Lsn>();
   readonly #timelineAt: (lsn: Lsn) => number;
 
   constructor(timelineAt: (lsn: Lsn) => number) {
@@ -136,12 +136,12 @@ export class EventReader {
    * @throws CorruptWalError if its contents are not what its type says
    */
   read(record: WalRecord, major: number | undefined): WalEvent | undefined {
-    const { lsn, endLsn, rmgr, info, xid } = record;
+    const { lsn, endLsn, rmgr, info } = record;
+    if (!record.body) throw new CorruptWalError('record is too long to be read', { lsn });
     if (rmgr === RM_HEAP) {
-      this.#of(xid).first ??= lsn;
+      this.#inplace(lsn, record.body, major);
       return undefined;
     }
-    if (!record.body) throw new CorruptWalError('record is too long to be read', { lsn });
     const { data } = parseRecordBody(record.body, { major });
     const place = { lsn, endLsn, onTimeline: this.#timelineAt(lsn) };
     if (rmgr === RM_XACT) return this.#transaction(record, data, major, place);
@@ -174,7 +174,7 @@ export class EventReader {
     const gid = contents.gid ?? (contents.prepared ? all.find((p) => p.gid)?.gid : undefined);
     const truncates = all.flatMap((p) => p.truncates);
     const droppedDatabases = all.flatMap((p) => p.droppedDatabases);
-    const firsts = droppedDatabases.length > 0 ? all.flatMap((p) => p.first ?? []) : [];
+    const undo = all.flatMap((p) => p.undoLsn ?? []);
     return {
       ...place,
       ...contents,
@@ -183,7 +183,7 @@ export class EventReader {
       emptied: truncates.filter((t) => t.blocks === 0).map((t) => t.relation),
       created: all.flatMap((p) => p.created),
       droppedDatabases,
-      undoLsn: firsts.reduce((least, lsn) => (lsn < least ? lsn : least), place.lsn),
+      undoLsn: undo.reduce((least, lsn) => (lsn < least ? lsn : least), place.lsn),
     };
   }
 
@@ -197,11 +197,21 @@ export class EventReader {
     else if (change.fork === 0) pending.created.push(change.relation);
   }
 
+  /** DROP DATABASE says so in the database's row first, and no abort takes that back. */
+  #inplace(lsn: Lsn, body: Uint8Array, major: number | undefined): void {
+    const { relation, row } = parseInplaceUpdate(body, { major });
+    const oid = relation.spcOid === GLOBAL_TABLESPACE ? invalidatedDatabase(row, major) : undefined;
+    if (oid === undefined) return;
+    this.#invalidated.set(oid, lsn);
+    forgetOldest(this.#invalidated);
+  }
+
   #database({ info, xid, lsn }: WalRecord, data: Uint8Array, major: number | undefined): void {
     const drop = parseDatabaseDrop(info, data, major);
     if (!drop) return;
     const pending = this.#of(xid);
-    pending.first ??= lsn;
+    pending.undoLsn ??= this.#invalidated.get(drop.dbOid) ?? lsn;
+    this.#invalidated.delete(drop.dbOid);
     if (pending.droppedDatabases.length < MAX_FILES) pending.droppedDatabases.push(drop);
   }
 
@@ -210,10 +220,12 @@ export class EventReader {
     if (!pending) {
       pending = { truncates: [], created: [], droppedDatabases: [] };
       this.#pending.set(xid, pending);
-      if (this.#pending.size > MAX_PENDING) {
-        this.#pending.delete(this.#pending.keys().next().value as number);
-      }
+      forgetOldest(this.#pending);
     }
     return pending;
   }
+}
+
+function forgetOldest(map: Map<number, unknown>): void {
+  if (map.size > MAX_PENDING) map.delete(map.keys().next().value as number);
 }

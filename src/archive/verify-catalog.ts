@@ -5,12 +5,7 @@ import { majorOfMagic } from '../wal/page.js';
 import type { TimelineHistory } from '../wal/timeline.js';
 import type { Catalog } from './catalog.js';
 import type { Finding } from './findings.js';
-
-/** Which part of the archive is asked for. */
-export interface Scope {
-  since?: Lsn | undefined;
-  timeline?: number | undefined;
-}
+import type { Scope } from './verify-plan.js';
 
 /** What names, history files and ledger tell before any WAL is read. */
 export function catalogFindings(catalog: Catalog, scope: Scope = {}): Finding[] {

@@ -14,12 +14,15 @@ const ZEROS = new Uint8Array(64 * 1024);
  */
 export class PartialCheck {
   readonly findings: Finding[] = [];
+  /** End of the last complete good record, once `end` was called. */
+  validEnd: Lsn;
   readonly #name: string;
   readonly #start: Lsn;
   readonly #end: Lsn;
   /** Acknowledged up to here, as far as this segment goes; undefined if nothing is known. */
   readonly #flushed: Lsn | undefined;
   readonly #verifier: () => WalVerifier;
+  readonly #fileOf: (lsn: Lsn) => string;
   #position: bigint;
   /** Bytes that were zero and perhaps are the end. */
   #zeros = 0;
@@ -30,6 +33,7 @@ export class PartialCheck {
     segmentSize: number,
     flushed: Lsn | undefined,
     verifier: () => WalVerifier,
+    fileOf: (lsn: Lsn) => string,
   ) {
     this.#name = file.name;
     this.#start = file.start;
@@ -37,12 +41,9 @@ export class PartialCheck {
     const bound = flushed !== undefined && flushed > this.#end ? this.#end : flushed;
     this.#flushed = flushed === undefined ? undefined : bound;
     this.#verifier = verifier;
+    this.#fileOf = fileOf;
+    this.validEnd = file.start;
     this.#position = file.start;
-  }
-
-  /** End of the last complete good record. */
-  get validEnd(): Lsn {
-    return this.#verifier().validEnd;
   }
 
   feed(bytes: Uint8Array): void {
@@ -61,6 +62,12 @@ export class PartialCheck {
    * up to the end of the segment.
    */
   end(size: number): boolean {
+    const whole = this.#finish(size);
+    this.validEnd = this.#verifier().validEnd;
+    return whole;
+  }
+
+  #finish(size: number): boolean {
     const dataEnd = this.#position;
     const flushed = this.#flushed ?? 0n;
     if (!this.#damaged && this.#start + BigInt(size) < flushed) {
@@ -114,14 +121,17 @@ export class PartialCheck {
     }
     this.#damaged = true;
     const known = this.#flushed !== undefined;
+    // A record that began in the segment before, which is complete: its part there may be the bad one.
+    const before = fault.lsn < this.#start;
+    const where = before ? `; the record ends in ${this.#name}` : ', in a partial segment';
     this.findings.push({
-      severity: known ? 'info' : 'warning',
+      severity: known ? (before ? 'warning' : 'info') : before ? 'error' : 'warning',
       code: fault.kind,
-      file: this.#name,
+      file: this.#fileOf(fault.lsn),
       lsn: fault.lsn,
-      message: `${what}, in a partial segment behind ${formatLsn(fault.validEnd)}`,
+      message: `${what}${where}`,
       hint: known
-        ? 'These bytes were not acknowledged yet; the receiver gets them again.'
+        ? 'Not all of these bytes were acknowledged yet; the receiver gets those again.'
         : 'The receiver gets it again from the server, if that still has it.',
     });
   }
@@ -131,7 +141,7 @@ export class PartialCheck {
     this.findings.push({
       severity: 'error',
       code,
-      file: this.#name,
+      file: this.#fileOf(lsn as Lsn),
       lsn: lsn as Lsn,
       message: `${what}, but WAL up to ${formatLsn(this.#flushed!)} was acknowledged`,
       hint: 'Acknowledged WAL was lost: check the disk, and let the server send it again.',

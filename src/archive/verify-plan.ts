@@ -16,6 +16,13 @@ export interface JobSegment {
   partial: 'tail' | 'accepted' | 'inside';
 }
 
+/** Which part of an archive is asked for. */
+export interface Scope {
+  /** Only what reaches beyond this LSN. */
+  since?: Lsn | undefined;
+  timeline?: number | undefined;
+}
+
 /** Contiguous segments that one thread checks as one stream. Can be sent to a thread. */
 export interface VerifyJob {
   directory: string;
@@ -36,17 +43,19 @@ export interface VerifyJob {
   flushed: Lsn | undefined;
 }
 
-/** Bytes of WAL in a job: enough to keep a thread busy, little enough to share the work evenly. */
-const JOB_BYTES = 64 * 1024 * 1024;
+/** Bytes of WAL in a job unless told otherwise: enough to keep a thread busy, little enough to share the work evenly. */
+const DEFAULT_JOB_BYTES = 64 * 1024 * 1024;
 
 /** Divides an archive, or what is asked for of it, into jobs. */
 export function planJobs(
   catalog: Catalog,
-  options: { since?: Lsn | undefined; timeline?: number | undefined; quick?: boolean | undefined },
+  options: Scope & { quick?: boolean | undefined; jobBytes?: number | undefined },
 ): VerifyJob[] {
   const { directory, segmentSize, blockSize, systemId, magic, ledger } = catalog;
   const cluster = { directory, segmentSize, blockSize, systemId, magic };
   const first = options.since === undefined ? 0n : segmentOf(options.since, segmentSize);
+  const bytes = options.jobBytes ?? DEFAULT_JOB_BYTES;
+  const perJob = Math.max(1, Math.floor(bytes / segmentSize));
   const jobs: VerifyJob[] = [];
   for (const t of catalog.timelines) {
     if (options.timeline !== undefined && options.timeline !== t.timeline) continue;
@@ -60,7 +69,7 @@ export function planJobs(
         .map((s) => jobSegment(catalog, t, s));
       if (segments.length === 0) continue;
       const before = quick ? undefined : segmentBefore(catalog, t, segments[0]!.segment);
-      const parts = divide(segments, segmentSize);
+      const parts = divide(segments, perJob);
       if (before) {
         jobs.push({ ...common, segments: [before], follow: after(segments, 0), leadIn: true });
       }
@@ -109,8 +118,7 @@ function jobSegment(catalog: Catalog, t: CatalogTimeline, s: CatalogSegment): Jo
  * Cuts a run of segments into parts. Never in front of a partial: it is judged by the record that
  * leads into it.
  */
-function divide(segments: readonly JobSegment[], segmentSize: number): [number, number][] {
-  const size = Math.max(1, Math.floor(JOB_BYTES / segmentSize));
+function divide(segments: readonly JobSegment[], size: number): [number, number][] {
   const parts: [number, number][] = [];
   let from = 0;
   for (let to = 1; to <= segments.length; to++) {

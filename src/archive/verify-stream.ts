@@ -149,7 +149,11 @@ class StreamCheck {
       current,
       segmentSize,
       current.timeline === this.#job.timeline ? flushed : undefined,
-      () => (this.#verifier ??= this.#startAt(current.start)),
+      () => {
+        this.#verifier ??= this.#startAt(current.start);
+        return this.#verifier;
+      },
+      (lsn) => this.#fileOf(lsn, current),
     );
     let usable: boolean | undefined;
     const read = await readSegment(current.path, current.compression, segmentSize, (bytes) => {

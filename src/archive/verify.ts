@@ -17,6 +17,8 @@ export interface VerifyOptions {
   quick?: boolean | undefined;
   /** Threads. Default: one for each core. */
   jobs?: number | undefined;
+  /** Bytes of WAL that a thread takes at a time. */
+  jobBytes?: number | undefined;
   /** Each finding as it comes, in no order. */
   onFinding?: ((finding: Finding) => void) | undefined;
   onProgress?: ((progress: VerifyProgress) => void) | undefined;
@@ -80,7 +82,7 @@ export async function verifyArchive(
   };
   for (const f of catalogFindings(catalog, { since, timeline })) finding(f);
 
-  const jobs = planJobs(catalog, { since, timeline, quick });
+  const jobs = planJobs(catalog, { since, timeline, quick, jobBytes: options.jobBytes });
   const own = jobs.filter((job) => !job.leadIn);
   const segments = own.reduce((n, job) => n + job.segments.length, 0);
   const totalBytes = segments * catalog.segmentSize;

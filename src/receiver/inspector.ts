@@ -21,12 +21,13 @@ export class WalInspector {
   private readonly o: InspectorOptions;
   private verifier: WalVerifier;
   private toldMagic = false;
-  /** In `warn` mode: WAL up to here is not looked at, the check starts anew behind a fault. */
+  /** WAL up to here is not looked at: before the start, and in `warn` mode behind a fault. */
   private resumeAt: bigint | undefined;
 
   constructor(options: InspectorOptions) {
     this.o = options;
     this.verifier = new WalVerifier(options);
+    this.resumeAt = options.startLsn;
   }
 
   /**
@@ -53,7 +54,7 @@ export class WalInspector {
     }
     this.o.onFault(fault);
     const { segmentSize } = this.o;
-    this.resumeAt = segmentStart(segmentOf(at, segmentSize) + 1n, segmentSize);
+    this.resumeAt = segmentStart(segmentOf(at - 1n, segmentSize) + 1n, segmentSize);
     this.verifier = new WalVerifier({ ...this.o, startLsn: this.resumeAt as Lsn });
     return undefined;
   }

@@ -114,6 +114,15 @@ export function finishRecordCrc(words: Int32Array, w: number, bodyState: number)
  */
 export function crc32c(bytes: Uint8Array, start = 0, end = bytes.length, seed = 0): number {
   let c = ~seed;
-  for (let i = start; i < end; i++) c = T[(c ^ bytes[i]!) & 255]! ^ (c >>> 8);
+  let i = start;
+  const { buffer, byteOffset, length } = bytes;
+  // A view of words pays for itself from some dozens of bytes on.
+  if (end - start >= 64 && (byteOffset & 3) === 0) {
+    const words = new Int32Array(buffer, byteOffset, length >> 2);
+    const wordsEnd = end & ~3;
+    c = updateCrc(c, bytes, words, start, wordsEnd);
+    i = wordsEnd;
+  }
+  for (; i < end; i++) c = T[(c ^ bytes[i]!) & 255]! ^ (c >>> 8);
   return ~c >>> 0;
 }

@@ -38,3 +38,21 @@ export function parseDatabaseDrop(
   const tablespaces = Array.from({ length: reader.count(4) }, () => reader.u32());
   return { dbOid, tablespaces };
 }
+
+/** datconnlimit of a database whose drop has begun (catalog/pg_database.h). */
+const DATCONNLIMIT_INVALID_DB = -2;
+
+/**
+ * The OID of a database that a row of pg_database calls invalid: u32 oid first, i32 datconnlimit at
+ * 80, in 14 behind two names at 208 (catalog/pg_database.h). Undefined for any other row.
+ */
+export function invalidatedDatabase(
+  row: Uint8Array | undefined,
+  major: number | undefined,
+): number | undefined {
+  const limit = major === 14 ? 208 : 80;
+  if (!row || row.length < limit + 4) return undefined;
+  const view = new DataView(row.buffer, row.byteOffset, row.byteLength);
+  const invalid = view.getInt32(limit, true) === DATCONNLIMIT_INVALID_DB;
+  return invalid ? view.getUint32(0, true) : undefined;
+}

@@ -3,6 +3,9 @@ import type { BodyReader } from './body-reader.js';
 /** Bytes of a RelFileLocator. */
 export const RELATION_SIZE = 12;
 
+/** OID of the tablespace of shared catalogs (catalog/pg_tablespace.dat: pg_global). */
+export const GLOBAL_TABLESPACE = 1664;
+
 /**
  * RelFileLocator (storage/relfilelocator.h), RelFileNode before PostgreSQL 16:
  * ```

@@ -54,9 +54,12 @@ export function formatTimestamp(time: TimestampTz): string {
   return date ? `${fields(date, micros)}+00` : unreachable(time);
 }
 
-/** ISO 8601, `2026-11-20T22:04:19.678326Z`. */
+/**
+ * ISO 8601, `2026-11-20T22:04:19.678326+00:00`: not with Z, because PostgreSQL does not take that
+ * for a recovery_target_time.
+ */
 export function formatIsoTimestamp(time: TimestampTz): string {
-  return formatTimestamp(time).replace(/^(\S{10}) (\S{15})\+00$/, '$1T$2Z');
+  return formatTimestamp(time).replace(/^(\S{10}) (\S{15})\+00$/, '$1T$2+00:00');
 }
 
 /** `2026-11-20 23:04:19.678326+01`: in the time zone of this process. */

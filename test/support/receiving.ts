@@ -100,8 +100,9 @@ export function differences(
   }
   // A timeline ends in one partial; another one was left behind.
   const partials = segmentNames(directory).filter((name) => name.endsWith('.partial'));
-  const timelines = partials.map((name) => name.slice(0, 8));
-  if (new Set(timelines).size < timelines.length) problems.push(`partials: ${partials}`);
+  const begun = [...new Set(partials.map((name) => name.slice(0, 24)))];
+  const timelines = new Set(begun.map((name) => name.slice(0, 8)));
+  if (timelines.size + holes < begun.length) problems.push(`partials: ${partials}`);
   // Segments of all timelines together have no hole.
   const numbers = complete.map(
     (name) => parseSegmentFileName(name, segmentSize)?.segment as bigint,

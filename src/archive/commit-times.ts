@@ -1,0 +1,104 @@
+import { join } from 'node:path';
+import { WalkeepError } from '../errors.js';
+import type { SegmentFile } from '../storage/wal-directory.js';
+import { WalDecoder, type WalDecoderOptions } from '../wal/decoder.js';
+import { segmentStart } from '../wal/file-name.js';
+import type { Lsn } from '../wal/lsn.js';
+import { parseRecordBody } from '../wal/record-body.js';
+import type { TimestampTz } from '../wal/timestamp.js';
+import {
+  parseXactRecord,
+  RM_XACT,
+  XACT_COMMIT,
+  XACT_COMMIT_PREPARED,
+  XACT_OPMASK,
+} from '../wal/xact.js';
+import type { Catalog, CatalogTimeline, SegmentRange } from './catalog.js';
+import { readSegment } from './segment-reader.js';
+
+/** Segments looked at from either end of a range: a commit need not be in the first one. */
+const REACH = 4;
+
+/** What the ends of a range of segments say. */
+export interface RangeEnds {
+  firstCommit?: TimestampTz;
+  lastCommit?: TimestampTz;
+  /** End of the last complete good record; the range's end if that is where it is. */
+  validEnd: Lsn;
+}
+
+/**
+ * Looks at the first and last segments of a range for the times of the first and last commit, and
+ * how far the WAL in its last segment goes. Files that cannot be read tell nothing.
+ */
+export async function readRangeEnds(
+  catalog: Catalog,
+  timeline: CatalogTimeline,
+  range: SegmentRange,
+): Promise<RangeEnds> {
+  const { segments } = range;
+  const scan = (file: SegmentFile, stopAtFirst: boolean) =>
+    scanCommits(catalog, timeline, file, stopAtFirst);
+  let first: TimestampTz | undefined;
+  for (let i = 0; i < segments.length && i < REACH && first === undefined; i++) {
+    first = (await scan(segments[i]!.files[0]!, true)).first;
+  }
+  let last: TimestampTz | undefined;
+  let validEnd = range.to;
+  for (let i = segments.length - 1; i >= Math.max(0, segments.length - REACH); i--) {
+    const file = segments[i]!.files[0]!;
+    const found = await scan(file, false);
+    if (i === segments.length - 1 && file.partial) validEnd = found.validEnd;
+    last = found.last;
+    if (last !== undefined) break;
+  }
+  return {
+    validEnd,
+    ...(first === undefined ? {} : { firstCommit: first }),
+    ...(last === undefined ? {} : { lastCommit: last }),
+  };
+}
+
+async function scanCommits(
+  { directory, segmentSize, blockSize, systemId }: Catalog,
+  { timeline, history }: CatalogTimeline,
+  file: SegmentFile,
+  stopAtFirst: boolean,
+): Promise<{ first?: TimestampTz; last?: TimestampTz; validEnd: Lsn }> {
+  const startLsn = segmentStart(file.segment, segmentSize);
+  const options: WalDecoderOptions = {
+    startLsn,
+    segmentSize,
+    blockSize,
+    systemId,
+    ...(history ? { history } : { timeline }),
+    partial: true,
+    select: (rmgr, info) => rmgr === RM_XACT && isCommit(info),
+  };
+  const decoder = new WalDecoder(options);
+  const found: { first?: TimestampTz; last?: TimestampTz } = {};
+  try {
+    await readSegment(join(directory, file.name), file.compression, segmentSize, (bytes) => {
+      decoder.feed(bytes);
+      for (let record = decoder.next(); record; record = decoder.next()) {
+        if (!record.body) continue;
+        const major = decoder.serverMajor;
+        const { data } = parseRecordBody(record.body, { major });
+        const time = parseXactRecord(record, data, major)?.time;
+        if (time === undefined) continue;
+        found.first ??= time;
+        found.last = time;
+        if (stopAtFirst) return false;
+      }
+      return decoder.fault === undefined;
+    });
+  } catch (e) {
+    if (!(e instanceof WalkeepError)) throw e;
+  }
+  return { ...found, validEnd: decoder.validEnd };
+}
+
+function isCommit(info: number): boolean {
+  const type = info & XACT_OPMASK;
+  return type === XACT_COMMIT || type === XACT_COMMIT_PREPARED;
+}

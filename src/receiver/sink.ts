@@ -1,0 +1,298 @@
+import { connect } from '../connection/connect.js';
+import type { ReplicationConnection } from '../connection/connection.js';
+import { resolveSettings } from '../connection/resolve.js';
+import type { ConnectionSettings } from '../connection/settings.js';
+import {
+  ConnectionError,
+  ProtocolError,
+  SinkError,
+  SystemIdentifierError,
+  WalkeepError,
+} from '../errors.js';
+import { StreamProgress } from '../storage/progress.js';
+import { floorToSegment } from '../wal/file-name.js';
+import type { Lsn } from '../wal/lsn.js';
+import { type TimelineHistory, parseTimelineHistory, rootHistory, timelineAt } from '../wal/timeline.js';
+import { type VerifyMode, WalInspector } from './inspector.js';
+import { RECEIVE_TIMEOUT } from './options.js';
+import { readServerState, readSlot, type ServerState } from './server-state.js';
+import { type StreamOutcome, StreamSession } from './stream.js';
+import type { WalTarget } from './wal-target.js';
+import { Watchdog } from './watchdog.js';
+
+/**
+ * A destination for WAL. The server is told that WAL is flushed only when a `flush` that began
+ * after its `write` has resolved; that is what synchronous commits and slots rely on.
+ *
+ * What a method throws ends the stream with a SinkError; nothing more is acknowledged.
+ */
+export interface WalSink {
+  /**
+   * Takes the next bytes, which begin at `lsn`; the chunk is the sink's own. No gaps, and one call
+   * at a time: until it has resolved, what arrives waits in memory (4 MiB, then the server has to
+   * wait). With synchronous_commit = remote_write commits wait for this only.
+   */
+  write(chunk: Buffer, lsn: Lsn): void | Promise<void>;
+  /**
+   * Resolves when all that was written before the call is durable. One call at a time, but `write`
+   * may be called meanwhile.
+   */
+  flush(): void | Promise<void>;
+  /**
+   * The timeline ended, as a promotion does; what is written next begins at `lsn` on `timeline`.
+   * All before is flushed. False ends the stream here. Absent: it is followed.
+   */
+  timeline?(next: { timeline: number; lsn: Lsn }): boolean | undefined | Promise<boolean | undefined>;
+  /** Called once, however the stream ended; at a clean end all is flushed. */
+  close?(): void | Promise<void>;
+}
+
+/** What `streamWal` is told. Times are milliseconds. */
+export interface StreamWalOptions {
+  /** A conninfo string or URI as libpq takes it, or settings from `resolveSettings`. */
+  connection: ConnectionSettings | string;
+  /**
+   * Where to start, usually the end of what the sink has. Default: the slot's position, else the
+   * server's flush position, both rounded down to the start of a segment.
+   */
+  startLsn?: Lsn;
+  /** Timeline of `startLsn`. Default: the one that it belongs to in the server's history. */
+  timeline?: number;
+  /** Stop once a position beyond this one has been received. */
+  endLsn?: Lsn;
+  /** Physical replication slot to use. */
+  slot?: string;
+  /** Refuse a server with another system identifier. */
+  systemId?: bigint;
+  /**
+   * Flush whenever WAL was written, and tell the server at once (default). False: flush once a
+   * `statusInterval` and when the server asks.
+   */
+  synchronous?: boolean;
+  /** Between unasked status replies; 0 sends none. Default 10000. */
+  statusInterval?: number;
+  /** Silence after which the server is asked for a sign of life; given up at twice that. 0: never. Default 30000. */
+  receiveTimeout?: number;
+  /**
+   * `strict` (default): WAL that fails a check (page headers, record CRCs) ends the stream before
+   * the sink gets it. `off`: nothing is checked. Where the start is within a page, the check
+   * begins with the next one.
+   */
+  verify?: Exclude<VerifyMode, 'warn'>;
+}
+
+/**
+ * Streams WAL into a sink of your own over one connection, from timeline to timeline. Lost
+ * connections are yours to retry: errors with `retryable` pass, begin again where the sink ends.
+ *
+ * A sink that takes nothing for 60 seconds ends the stream, so that the server can shut down.
+ *
+ * @returns the end of what was received, all of it flushed: at `endLsn`, when the signal aborts,
+ *   or where `sink.timeline` said so
+ * @throws SinkError, ConnectionError (also when the server shuts down), CorruptWalError, and what
+ *   `connect` throws
+ * @example
+ * const chunks: Buffer[] = [];
+ * const sink = { write: (chunk: Buffer) => void chunks.push(chunk), flush: () => save(chunks) };
+ * await streamWal({ connection: 'host=/run/postgresql' }, sink, AbortSignal.timeout(60_000));
+ */
+export async function streamWal(
+  options: StreamWalOptions,
+  sink: WalSink,
+  signal: AbortSignal = new AbortController().signal,
+): Promise<Lsn> {
+  let connection: ReplicationConnection | undefined;
+  let watchdog: Watchdog | undefined;
+  let run: SinkRun | undefined;
+  try {
+    connection = await open(options.connection, signal);
+    watchdog = new Watchdog(connection, signal, options.receiveTimeout ?? RECEIVE_TIMEOUT);
+    run = new SinkRun(options, sink, connection, watchdog);
+    const lsn = await run.run(signal);
+    await connection.close();
+    await asSinkError('close', () => sink.close?.());
+    return lsn;
+  } catch (e) {
+    if (!(e instanceof SinkError && e.message.startsWith(CLOSE_FAILED))) await closeQuietly(sink);
+    const passing = e === signal.reason || (e instanceof WalkeepError && e.retryable);
+    if (!signal.aborted || !passing) throw watchdog?.error ?? e;
+    // A stop that a dying connection overtakes is still a stop, if the sink had its last flush.
+    if (run?.closedAt === undefined) throw signal.reason;
+    return run.closedAt;
+  } finally {
+    watchdog?.release();
+    connection?.destroy();
+  }
+}
+
+async function open(connection: ConnectionSettings | string, signal: AbortSignal) {
+  const conninfo = { fallbackApplicationName: 'walkeep' };
+  const settings =
+    typeof connection === 'string'
+      ? await resolveSettings({ ...conninfo, conninfo: connection })
+      : connection;
+  return connect(settings, { signal });
+}
+
+/** Runs a method of the sink; what it throws becomes a SinkError. */
+async function asSinkError<T>(what: string, run: () => T | Promise<T>): Promise<T> {
+  try {
+    return await run();
+  } catch (cause) {
+    if (cause instanceof SinkError) throw cause;
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new SinkError(`the sink failed to ${what}: ${reason}`, { cause });
+  }
+}
+
+interface Start {
+  lsn: Lsn;
+  timeline: number;
+}
+
+/** The streams of one connection. */
+class SinkRun {
+  private readonly o: StreamWalOptions;
+  private readonly sink: WalSink;
+  private readonly connection: ReplicationConnection;
+  private readonly watchdog: Watchdog;
+
+  constructor(
+    options: StreamWalOptions,
+    sink: WalSink,
+    connection: ReplicationConnection,
+    watchdog: Watchdog,
+  ) {
+    this.o = options;
+    this.sink = sink;
+    this.connection = connection;
+    this.watchdog = watchdog;
+  }
+
+  async run(signal: AbortSignal): Promise<Lsn> {
+    const server = await readServerState(this.connection);
+    const { systemId } = this.o;
+    if (systemId !== undefined && systemId !== server.systemId) {
+      throw new SystemIdentifierError('the server is of another cluster', {
+        expected: String(systemId),
+        actual: String(server.systemId),
+      });
+    }
+    let at = await this.choose(server);
+    for (;;) {
+      const outcome = await this.stream(at, server, signal);
+      if (outcome.kind === 'stopped') return outcome.lsn;
+      if (outcome.end.kind === 'shutdown') {
+        throw new ConnectionError('replication stream was terminated before stop point', {
+          lsn: outcome.lsn,
+          hint: 'The server shut down.',
+        });
+      }
+      const next = { timeline: outcome.end.timeline, lsn: outcome.end.startLsn };
+      const go = await asSinkError('change the timeline', () => this.sink.timeline?.(next));
+      if (go === false) return outcome.lsn;
+      at = next;
+    }
+  }
+
+  private async choose(server: ServerState): Promise<Start> {
+    const { startLsn, timeline, slot } = this.o;
+    const { segmentSize, history } = server;
+    if (startLsn !== undefined) {
+      return { lsn: startLsn, timeline: timeline ?? timelineAt(history, startLsn) };
+    }
+    const place = slot === undefined ? undefined : await readSlot(this.connection, slot, false);
+    if (place?.restartLsn !== undefined) {
+      const lsn = floorToSegment(place.restartLsn, segmentSize);
+      return { lsn, timeline: timeline ?? place.restartTimeline ?? timelineAt(history, lsn) };
+    }
+    const lsn = floorToSegment(server.flushLsn, segmentSize);
+    return { lsn, timeline: timeline ?? server.timeline };
+  }
+
+  private async stream(
+    at: Start,
+    server: ServerState,
+    signal: AbortSignal,
+  ): Promise<StreamOutcome> {
+    const { watchdog, connection, o } = this;
+    const { slot, endLsn, synchronous = true, statusInterval = 10_000 } = o;
+    watchdog.enter('command');
+    const inspector = await this.makeInspector(at, server);
+    const progress = new StreamProgress(at.lsn);
+    const target = makeTarget(this.sink, progress, {
+      flushInterval: synchronous ? Number.POSITIVE_INFINITY : statusInterval,
+      onClosed: () => watchdog.enter('ending'),
+    });
+    const session = new StreamSession({
+      ...{ connection, timeline: at.timeline, progress, target, synchronous, statusInterval },
+      ...(inspector ? { inspector } : {}),
+      ...(slot === undefined ? {} : { slot }),
+      ...(endLsn === undefined ? {} : { endLsn }),
+      reportFlush: true,
+      writeReport: 'slow',
+      applyIsFlush: false,
+      receiveTimeout: o.receiveTimeout ?? RECEIVE_TIMEOUT,
+      onProgress: () => {},
+    });
+    return session.run(signal, () => watchdog.enter('stream'));
+  }
+
+  private async makeInspector(at: Start, server: ServerState): Promise<WalInspector | undefined> {
+    if (this.o.verify === 'off') return undefined;
+    const { connection } = this;
+    const { timeline } = at;
+    const blockSize = Number(await connection.show('wal_block_size'));
+    const page = BigInt(blockSize);
+    const history =
+      timeline === 1
+        ? rootHistory(1)
+        : timeline === server.timeline
+          ? server.history
+          : parseTimelineHistory(
+              timeline,
+              (await connection.timelineHistory(timeline)).content.toString('latin1'),
+            );
+    return new WalInspector({
+      mode: 'strict',
+      startLsn: (((at.lsn + page - 1n) / page) * page) as Lsn,
+      segmentSize: server.segmentSize,
+      systemId: server.systemId,
+      ...{ blockSize, timeline, history },
+      onFault: () => {},
+      onUnknownMagic: () => {},
+    });
+  }
+}
+
+/** The sink as the target of one stream, which keeps count of its positions. */
+function makeTarget(
+  sink: WalSink,
+  progress: StreamProgress,
+  { flushInterval, onClosed }: { flushInterval: number; onClosed: () => void },
+): WalTarget {
+  let flushedAt = performance.now();
+  const sync = async () => {
+    const covered = progress.written;
+    await asSinkError('flush', () => sink.flush());
+    flushedAt = performance.now();
+    progress.synced(covered);
+  };
+  return {
+    write: async (chunks) => {
+      for (const chunk of chunks) {
+        const begin = progress.written;
+        // The stream gives an asynchronous target copies of its own.
+        await asSinkError('write', () => sink.write(chunk as Buffer, progress.lsn(begin)));
+        progress.wrote(begin + chunk.length);
+      }
+      if (performance.now() - flushedAt >= flushInterval) await sync();
+    },
+    sync,
+    pending: 0,
+    close: async () => {
+      if (progress.flushed < progress.written) await sync();
+      onClosed();
+    },
+  };
+}
