@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import type { Command, CommandContext, OptionSpec, ProgramName } from './cli/command.js';
 import { HELP_OPTION, tryHelp, VERSION_OPTION } from './cli/command.js';
-import { GetoptError, scanArguments } from './cli/getopt.js';
+import { GetoptError, plainValues, scanArguments } from './cli/getopt.js';
 import { Output, type OutputStreams } from './cli/output.js';
 import { UsageError } from './errors.js';
 
@@ -36,6 +36,19 @@ const COMMANDS: Readonly<
     summary: 'find points to recover to in an archive',
     failure: 2,
     load: () => import('./commands/find.js'),
+  },
+  push: {
+    summary: 'store a WAL file, as archive_command',
+    load: () => import('./commands/push.js'),
+  },
+  cleanup: {
+    summary: 'remove WAL that is not needed any more',
+    failure: 2,
+    load: () => import('./commands/cleanup.js'),
+  },
+  slot: {
+    summary: 'create, drop or list replication slots',
+    load: () => import('./commands/slot.js'),
   },
 };
 
@@ -115,8 +128,10 @@ async function runCommand(
     output.print(await helpOf(command, specs, program));
     return 0;
   }
-  const { optionValues } = await import('./cli/yargs.js');
-  return command.run(optionValues(scanned, specs), scanned.operands, { ...context, tryHelp: hint });
+  const values = command.light
+    ? plainValues(scanned, specs)
+    : (await import('./cli/yargs.js')).optionValues(scanned, specs);
+  return command.run(values, scanned.operands, { ...context, tryHelp: hint });
 }
 
 /** scanArguments with a hint on its own complaints; an option's `check` speaks for itself. */

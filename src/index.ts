@@ -36,6 +36,7 @@ export type {
   WalReceiverOptions,
 } from './receiver/options.js';
 export { WalReceiver } from './receiver/receiver.js';
+export { type StreamWalOptions, streamWal, type WalSink } from './receiver/sink.js';
 export {
   type DamageEntry,
   type GapEntry,
@@ -53,6 +54,8 @@ export {
   type SegmentFile,
   scanDirectory,
 } from './storage/wal-directory.js';
+export { DEFAULT_MAX_RECORD, WalDecoder, type WalDecoderOptions } from './wal/decoder.js';
+export type { WalEnd, WalFault, WalFaultKind } from './wal/fault.js';
 export {
   type Compression,
   compressionSuffix,
@@ -70,6 +73,15 @@ export {
   segmentStart,
 } from './wal/file-name.js';
 export { formatLsn, INVALID_LSN, type Lsn, parseLsn, toLsn } from './wal/lsn.js';
+export { type RecordHeader, rmgrName, type WalRecord } from './wal/record.js';
+export {
+  type BlockReference,
+  type PageImage,
+  parseRecordBody,
+  type RecordBody,
+  type RecordBodyOptions,
+} from './wal/record-body.js';
+export type { RelFileLocator } from './wal/relation.js';
 export {
   childTimeline,
   isInHistory,
@@ -80,3 +92,13 @@ export {
   timelineAt,
   timelineEnd,
 } from './wal/timeline.js';
+export { formatIsoTimestamp, formatTimestamp, type TimestampTz } from './wal/timestamp.js';
+export { WalVerifier } from './wal/verifier.js';
+export type { WalOptions } from './wal/walker.js';
+export {
+  type DroppedStatistics,
+  parseXactRecord,
+  RM_XACT,
+  type TransactionEnd,
+  type TransactionPrepare,
+} from './wal/xact.js';

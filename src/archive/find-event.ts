@@ -46,12 +46,12 @@ export interface Place {
 /** What a transaction did to files besides what its end says. */
 export interface FileChanges {
   /** Files cut by VACUUM, or by TRUNCATE in the transaction that made them. */
-  truncated: RelFileLocator[];
+  truncated: readonly RelFileLocator[];
   /** Those of `truncated` of which nothing stayed. */
-  emptied: RelFileLocator[];
+  emptied: readonly RelFileLocator[];
   /** Files that the transaction made: new relations, and new files of rewritten ones. */
-  created: RelFileLocator[];
-  droppedDatabases: DatabaseDrop[];
+  created: readonly RelFileLocator[];
+  droppedDatabases: readonly DatabaseDrop[];
   /**
    * Recovery that stops before this record has nothing of the transaction. Its own commit, except
    * where a database was dropped: replay removes its files, and marks it invalid, earlier.
@@ -120,6 +120,18 @@ interface Pending {
   gid?: string;
 }
 
+const NO_CHANGES = { truncated: [], emptied: [], created: [], droppedDatabases: [] };
+
+function addChanges(changes: FileChanges, pending: Pending): void {
+  const { truncates, created, droppedDatabases, undoLsn } = pending;
+  const emptied = truncates.filter((t) => t.blocks === 0);
+  changes.truncated = [...changes.truncated, ...truncates.map((t) => t.relation)];
+  changes.emptied = [...changes.emptied, ...emptied.map((t) => t.relation)];
+  changes.created = [...changes.created, ...created];
+  changes.droppedDatabases = [...changes.droppedDatabases, ...droppedDatabases];
+  if (undoLsn !== undefined && undoLsn < changes.undoLsn) changes.undoLsn = undoLsn;
+}
+
 /** Makes events of records, given in their order. */
 export class EventReader {
   readonly #pending = new Map<number, Pending>();
@@ -166,25 +178,20 @@ export class EventReader {
       this.#of(contents.xid).gid = contents.gid;
       return { ...place, ...contents };
     }
-    const all = [contents.xid, ...contents.subxids].flatMap((xid) => {
-      const pending = this.#pending.get(xid);
-      this.#pending.delete(xid);
-      return pending ?? [];
-    });
-    const gid = contents.gid ?? (contents.prepared ? all.find((p) => p.gid)?.gid : undefined);
-    const truncates = all.flatMap((p) => p.truncates);
-    const droppedDatabases = all.flatMap((p) => p.droppedDatabases);
-    const undo = all.flatMap((p) => p.undoLsn ?? []);
-    return {
-      ...place,
-      ...contents,
-      ...(gid === undefined ? {} : { gid }),
-      truncated: truncates.map((t) => t.relation),
-      emptied: truncates.filter((t) => t.blocks === 0).map((t) => t.relation),
-      created: all.flatMap((p) => p.created),
-      droppedDatabases,
-      undoLsn: undo.reduce((least, lsn) => (lsn < least ? lsn : least), place.lsn),
+    const { xid, subxids } = contents;
+    const changes: FileChanges = { ...NO_CHANGES, undoLsn: place.lsn };
+    let gid = contents.gid;
+    // Most transactions leave nothing behind: of them nothing is allocated here.
+    const collect = (one: number): void => {
+      const pending = this.#pending.get(one);
+      if (!pending) return;
+      this.#pending.delete(one);
+      if (contents.prepared) gid ??= pending.gid;
+      addChanges(changes, pending);
     };
+    collect(xid);
+    for (const subxid of subxids) collect(subxid);
+    return Object.assign(contents, changes, place, gid === undefined ? undefined : { gid });
   }
 
   #storage({ info, xid }: WalRecord, data: Uint8Array): void {

@@ -28,7 +28,8 @@ export function recoveryTarget(event: WalEvent, stop: 'before' | 'after'): Recov
   const timeline = event.kind === 'branch' ? event.parent : event.onTimeline;
   const description = `${inclusive ? 'with' : 'before'} ${describe(event)}`;
   settings.recovery_target_timeline = String(timeline);
-  if (event.kind === 'restore-point' && inclusive) {
+  // A name that no line of postgresql.conf can hold is left to the LSN.
+  if (event.kind === 'restore-point' && inclusive && printable(event.name) === event.name) {
     settings.recovery_target_name = event.name;
     alternatives.recovery_target_lsn = formatLsn(event.lsn);
     return { description, settings, alternatives };
@@ -52,7 +53,7 @@ function describe(event: Exclude<WalEvent, { kind: 'damage' }>): string {
     case 'prepare':
       return `the preparation of transaction ${event.xid}${at}`;
     case 'restore-point':
-      return `restore point "${event.name}"${at}`;
+      return `restore point "${printable(event.name)}"${at}`;
     case 'branch':
       return `timeline ${event.child}, which leaves timeline ${event.parent}`;
     case 'checkpoint':
@@ -74,10 +75,15 @@ export function targetLines(target: RecoveryTarget, directory: string): string[]
   ];
 }
 
-/** A value of postgresql.conf. A newline cannot be in one: names with it are shown with a blank. */
+/** Without control characters: names in WAL are anybody's, and the lines are for a terminal. */
+export function printable(text: string): string {
+  return text.replace(/\p{Cc}/gu, '?');
+}
+
+/** A value of postgresql.conf. */
 function quoted(value: string): string {
   if (/^(true|false)$/.test(value)) return value;
-  return `'${value.replaceAll('\\', '\\\\').replaceAll("'", "''").replaceAll('\n', ' ')}'`;
+  return `'${value.replaceAll('\\', '\\\\').replaceAll("'", "''")}'`;
 }
 
 /** The shell command that PostgreSQL runs for each file; % has a meaning in it. */

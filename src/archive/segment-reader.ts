@@ -1,8 +1,10 @@
 import fs from 'node:fs';
+import { type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { type DecompressEnd, decompressFile } from '../storage/codec.js';
 import { storageError } from '../storage/durable.js';
+import { WAL_BUFFERS } from '../wal/chunk.js';
 import type { Compression } from '../wal/file-name.js';
 
 /** How reading a segment file went. */
@@ -20,16 +22,11 @@ export interface SegmentRead {
 /** Takes the next bytes, valid during the call. False: no more are wanted. */
 export type TakeBytes = (bytes: Uint8Array) => boolean;
 
-/** Bytes a read; WAL stays in the CPU's cache between being read and being checked. */
-const READ_SIZE = 256 * 1024;
-/** One for the thread: calls for plain files do not overlap in it. */
-const buffer = new Uint8Array(READ_SIZE);
-
 class Stop extends Error {}
 
 /**
  * Reads a segment file from its start, decompressed, up to `limit` bytes and the knowledge whether
- * there are more. Plain files are read synchronously: this is for worker threads.
+ * there are more.
  * @throws StorageError, NotSupportedError for zstd before Node.js 22.15
  */
 export async function readSegment(
@@ -64,24 +61,52 @@ export async function readSegment(
   }
 }
 
-function readPlain(path: string, limit: number, take: TakeBytes): SegmentRead {
-  let fd: number | undefined;
+/** Set while the thread's buffers are in use by another file. */
+let busy = Promise.resolve();
+
+/** Reads ahead: while one buffer is being checked, the next one is filled in the thread pool. */
+async function readPlain(path: string, limit: number, take: TakeBytes): Promise<SegmentRead> {
+  const before = busy;
+  let release = (): void => {};
+  busy = new Promise((resolve) => {
+    release = resolve;
+  });
+  await before;
+  const failed = (e: unknown): never => {
+    throw storageError('read file', path, e);
+  };
+  let handle: FileHandle | undefined;
+  let reading: Promise<number> | undefined;
   try {
-    fd = fs.openSync(path, 'r');
+    handle = await open(path, 'r').catch(failed);
     let bytes = 0;
-    while (bytes < limit) {
-      const n = fs.readSync(fd, buffer, 0, Math.min(READ_SIZE, limit - bytes), bytes);
+    reading = fill(handle.fd, 0, limit);
+    for (let turn = 0; bytes < limit; turn++) {
+      const n = await reading.catch(failed);
       if (n === 0) return { bytes, end: 'complete', trailingGarbage: false };
       bytes += n;
-      if (!take(buffer.subarray(0, n))) return { bytes, end: 'stopped', trailingGarbage: false };
+      reading = fill(handle.fd, bytes, limit, turn + 1);
+      const more = take(WAL_BUFFERS[turn % WAL_BUFFERS.length]!.subarray(0, n));
+      if (!more) return { bytes, end: 'stopped', trailingGarbage: false };
     }
-    const { size } = fs.fstatSync(fd);
+    const { size } = await handle.stat().catch(failed);
     return { bytes: Math.min(size, limit + 1), end: 'complete', trailingGarbage: false };
-  } catch (e) {
-    throw storageError('read file', path, e);
   } finally {
-    if (fd !== undefined) fs.closeSync(fd);
+    // What is still being read must not land in a buffer that others use, nor in another file's.
+    await reading?.catch(() => {});
+    await handle?.close();
+    release();
   }
+}
+
+/** Fills a buffer from `position` on; resolves with the bytes there were, 0 at the end. */
+function fill(fd: number, position: number, limit: number, turn = 0): Promise<number> {
+  const buffer = WAL_BUFFERS[turn % WAL_BUFFERS.length]!;
+  const length = Math.min(buffer.length, limit - position);
+  return new Promise((resolve, reject) => {
+    if (length === 0) resolve(0);
+    else fs.read(fd, buffer, 0, length, position, (e, n) => (e ? reject(e) : resolve(n)));
+  });
 }
 
 /** The same bytes as an iterable, for a caller that reads two files side by side. */

@@ -116,7 +116,9 @@ export class PartialCheck {
   #fault(fault: WalFault): void {
     const what = fault.kind === 'zeros' ? 'zeros where WAL should be' : fault.message;
     if (this.#flushed !== undefined && this.#position <= this.#flushed) {
-      this.#tell('flushed-damaged', fault.lsn, what);
+      const where =
+        fault.lsn < this.#start ? `${what} in a record that ends in ${this.#name}` : what;
+      this.#tell('flushed-damaged', fault.lsn, where);
       return;
     }
     this.#damaged = true;

@@ -34,6 +34,8 @@ export interface Command {
   usage: string;
   /** Opens the help. */
   description: string;
+  /** PostgreSQL waits for it at every segment: it starts without loading yargs. */
+  light?: true;
   options(program: ProgramName): readonly OptionSpec[];
   /** @returns the exit code. Errors are thrown and reported by the caller. */
   run(values: OptionValues, operands: readonly string[], context: CommandContext): Promise<number>;

@@ -4,6 +4,7 @@ import {
   type TransactionEvent,
   type WalEvent,
 } from '../archive/find-event.js';
+import { printable } from '../archive/find-target.js';
 import { formatLsn } from '../wal/lsn.js';
 import { formatRelation } from '../wal/relation.js';
 import {
@@ -40,7 +41,7 @@ export function tableLines(event: WalEvent): string[] {
   const time = shownTime(event);
   const utc = time === undefined ? '' : formatTimestamp(time).replace('+00', '');
   const local = time === undefined ? '' : formatLocalTimestamp(time);
-  const details = detailsOf(event).flatMap((text) => fold(text, WIDTH - INDENT.length));
+  const details = detailsOf(event).flatMap((text) => fold(printable(text), WIDTH - INDENT.length));
   return [
     row(formatLsn(event.lsn), utc, local, title(event)),
     ...details.map((line) => INDENT + line),

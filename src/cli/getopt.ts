@@ -1,5 +1,5 @@
 import { UsageError } from '../errors.js';
-import type { OptionSpec } from './command.js';
+import type { OptionSpec, OptionValues } from './command.js';
 
 /** What getopt_long complains about. Shown without the word `error`, as the C library does. */
 export class GetoptError extends UsageError {}
@@ -97,4 +97,15 @@ export function canonicalArguments({ options, operands }: ScannedArguments): str
     o.value === undefined ? `--${o.name}` : `--${o.name}=${o.value}`,
   );
   return operands.length === 0 ? long : [...long, '--', ...operands];
+}
+
+/** The values by long name, with defaults for what was not given, without the help of yargs. */
+export function plainValues(
+  { options }: ScannedArguments,
+  specs: readonly OptionSpec[],
+): OptionValues {
+  return Object.fromEntries([
+    ...specs.flatMap((s) => (s.default === undefined ? [] : [[s.long, s.default] as const])),
+    ...options.map((o) => [o.name, o.value ?? true] as const),
+  ]);
 }

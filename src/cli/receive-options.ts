@@ -6,6 +6,7 @@ import type { CompressionOption } from '../receiver/options.js';
 import type { Lsn } from '../wal/lsn.js';
 import type { OptionValues } from './command.js';
 import { parseCompression } from './compression.js';
+import { type ConnectionArguments, connectionArguments } from './connection-options.js';
 import {
   parseApply,
   parseEndPosition,
@@ -16,7 +17,7 @@ import {
 } from './receive-spec.js';
 
 /** What the command line of `receive` asks for, checked. Times are milliseconds. */
-export interface ReceiveArguments {
+export interface ReceiveArguments extends ConnectionArguments {
   action: 'stream' | 'create-slot' | 'drop-slot';
   /** Empty for the slot actions, which need none. */
   directory: string;
@@ -36,8 +37,6 @@ export interface ReceiveArguments {
   apply: 'none' | 'flush';
   progress: boolean;
   verbose: boolean;
-  connection: { conninfo?: string; host?: string; port?: string; user?: string };
-  password: 'ask' | 'never' | 'when-needed';
 }
 
 /**
@@ -96,24 +95,8 @@ export function receiveArguments(
     apply: parseApply(text('apply') ?? 'none'),
     progress: given('progress'),
     verbose: given('verbose'),
-    connection: {
-      ...named('conninfo', text('dbname')),
-      ...named('host', text('host')),
-      ...named('port', text('port')),
-      ...named('user', text('username')),
-    },
-    password: passwordUse(values),
+    ...connectionArguments(values),
   };
-}
-
-function named<K extends string>(key: K, value: string | undefined): { [P in K]?: string } {
-  return value === undefined ? {} : ({ [key]: value } as { [P in K]?: string });
-}
-
-/** `-W` wins over `-w`: asking is what both given together can only mean to a person. */
-function passwordUse(values: OptionValues): ReceiveArguments['password'] {
-  if (values.password === true) return 'ask';
-  return values['no-password'] === true ? 'never' : 'when-needed';
 }
 
 /** @throws StorageError unless the directory can be opened, in the C library's words. */

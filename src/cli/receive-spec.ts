@@ -1,6 +1,7 @@
 import { UsageError } from '../errors.js';
 import { INVALID_LSN, type Lsn, parseLsn } from '../wal/lsn.js';
 import { HELP_OPTION, type OptionSpec, type ProgramName, VERSION_OPTION } from './command.js';
+import { CONNECTION_GROUP, CONNECTION_OPTIONS } from './connection-options.js';
 import { INT_MAX, parseIntOption } from './numbers.js';
 
 /** Seconds that still fit an int as milliseconds, upstream's bound for `-s`. */
@@ -46,7 +47,6 @@ export const parseApply = oneOf('--apply', ['none', 'flush']);
 
 const OPTIONS = 'Options:';
 const SAFETY = 'Safety:';
-const CONNECTION = 'Connection options:';
 const ACTIONS = 'Optional actions:';
 
 /** In the order of the help. `walkeepOnly`: unknown under pg_receivewal's name. */
@@ -158,50 +158,11 @@ const TABLE: readonly (OptionSpec & { walkeepOnly?: true })[] = [
     help: 'create the slot if the server lacks it (failover)',
     walkeepOnly: true,
   },
-  {
-    long: 'dbname',
-    short: 'd',
-    argument: 'CONNSTR',
-    group: CONNECTION,
-    help: 'connection string or URI',
-  },
-  {
-    long: 'host',
-    short: 'h',
-    argument: 'HOSTNAME',
-    group: CONNECTION,
-    help: 'server host or socket directory',
-  },
-  {
-    long: 'port',
-    short: 'p',
-    argument: 'PORT',
-    group: CONNECTION,
-    help: 'server port number',
-  },
-  {
-    long: 'username',
-    short: 'U',
-    argument: 'NAME',
-    group: CONNECTION,
-    help: 'connect as this user',
-  },
-  {
-    long: 'no-password',
-    short: 'w',
-    group: CONNECTION,
-    help: 'never ask for a password',
-  },
-  {
-    long: 'password',
-    short: 'W',
-    group: CONNECTION,
-    help: 'ask for a password before connecting',
-  },
+  ...CONNECTION_OPTIONS,
   {
     long: 'receive-timeout',
     argument: 'SECS',
-    group: CONNECTION,
+    group: CONNECTION_GROUP,
     help: 'probe the server after this silence; 0: never',
     default: '30',
     check: parseReceiveTimeout,

@@ -1,17 +1,12 @@
 import type { Command, CommandContext, ProgramName } from '../cli/command.js';
+import { connectAsking, connectionSettings } from '../cli/connection-options.js';
 import { canPrompt, promptPassword } from '../cli/prompt.js';
 import { checkDirectory, type ReceiveArguments, receiveArguments } from '../cli/receive-options.js';
 import { receiveOptions } from '../cli/receive-spec.js';
 import { reportEvents } from '../cli/report.js';
 import { stopOnSignals } from '../cli/signals.js';
 import type { ConnectionSettings } from '../connection/settings.js';
-import {
-  AuthenticationError,
-  CorruptWalError,
-  NotSupportedError,
-  ServerError,
-  WalkeepError,
-} from '../errors.js';
+import { CorruptWalError, NotSupportedError, ServerError, WalkeepError } from '../errors.js';
 import type { WalReceiverOptions } from '../receiver/options.js';
 
 /** pg_receivewal's fixed delay between connections (RECONNECT_SLEEP_TIME). */
@@ -37,28 +32,6 @@ export const command: Command = {
       : changeSlot(args, settings, context);
   },
 };
-
-async function connectionSettings(
-  args: ReceiveArguments,
-  { program, output, env }: CommandContext,
-): Promise<ConnectionSettings> {
-  const { resolveSettings } = await import('../connection/resolve.js');
-  const resolve = (password?: string) =>
-    resolveSettings(
-      {
-        ...args.connection,
-        ...(password === undefined ? {} : { password }),
-        // What the server reports as application_name decides who is a synchronous standby.
-        fallbackApplicationName: program,
-      },
-      env,
-    );
-  let settings = await resolve();
-  // Asked only when the other settings are in order, and before any signal handler stands.
-  if (args.password === 'ask') settings = await resolve(await promptPassword());
-  for (const warning of settings.warnings) output.warning(warning);
-  return settings;
-}
 
 async function stream(
   args: ReceiveArguments,
@@ -129,7 +102,7 @@ async function changeSlot(
   { output }: CommandContext,
 ): Promise<number> {
   const slot = args.slot!;
-  const connection = await connectAsking(settings, args.password === 'when-needed');
+  const connection = await connectAsking(settings, args.password === 'when-needed', 'physical');
   try {
     const { database } = await connection.identifySystem();
     if (database !== null) {
@@ -151,16 +124,4 @@ async function changeSlot(
     await connection.close();
   }
   return 0;
-}
-
-async function connectAsking(settings: ConnectionSettings, mayAsk: boolean) {
-  const { connect } = await import('../connection/connect.js');
-  const options = { replication: 'physical' } as const;
-  try {
-    return await connect(settings, options);
-  } catch (error) {
-    const asked = error instanceof AuthenticationError && error.needsPassword;
-    if (!asked || !mayAsk || !canPrompt()) throw error;
-    return connect({ ...settings, password: await promptPassword() }, options);
-  }
 }

@@ -25,6 +25,8 @@ export interface ConninfoInput {
   port?: string;
   user?: string;
   password?: string;
+  /** Database where the connection string names none. Default `replication`. */
+  fallbackDatabase?: string;
   /** application_name when nothing else names one. */
   fallbackApplicationName: string;
 }
@@ -81,7 +83,7 @@ export async function resolveSettings(
 }
 
 async function mergeValues(input: ConninfoInput, env: NodeJS.ProcessEnv): Promise<Values> {
-  const values = new Map([['dbname', 'replication']]);
+  const values = new Map([['dbname', input.fallbackDatabase ?? 'replication']]);
   const override = (name: string, value: string | undefined) => {
     if (value) values.set(name, value);
   };

@@ -1,4 +1,3 @@
-import { join } from 'node:path';
 import type { ReplicationConnection } from '../connection/connection.js';
 import { ProtocolError, StorageError } from '../errors.js';
 import type { StreamEnd } from '../protocol/replication.js';
@@ -90,6 +89,11 @@ export class Archive {
       this.unrecorded.unshift(...first);
       throw e;
     }
+  }
+
+  /** True while WAL of this timeline that failed the check is asked for again. */
+  isRefused(timeline: number): boolean {
+    return this.refused?.timeline === timeline;
   }
 
   /** LSN up to which bytes on this timeline were acknowledged, 0 if none were. */
@@ -245,9 +249,4 @@ function startEntries(ledger: Ledger, server: ServerState, start: StartPoint): L
     entries.push({ type: 'timeline', timeline, start: lsn, why });
   }
   return entries;
-}
-
-/** The path of a file in the directory. */
-export function inDirectory(o: WalReceiverOptions, name: string): string {
-  return join(o.directory, name);
 }

@@ -11,8 +11,13 @@ import {
 } from '../errors.js';
 import { StreamProgress } from '../storage/progress.js';
 import { floorToSegment } from '../wal/file-name.js';
-import type { Lsn } from '../wal/lsn.js';
-import { type TimelineHistory, parseTimelineHistory, rootHistory, timelineAt } from '../wal/timeline.js';
+import { formatLsn, type Lsn } from '../wal/lsn.js';
+import {
+  parseTimelineHistory,
+  rootHistory,
+  type TimelineHistory,
+  timelineAt,
+} from '../wal/timeline.js';
 import { type VerifyMode, WalInspector } from './inspector.js';
 import { RECEIVE_TIMEOUT } from './options.js';
 import { readServerState, readSlot, type ServerState } from './server-state.js';
@@ -42,7 +47,8 @@ export interface WalSink {
    * The timeline ended, as a promotion does; what is written next begins at `lsn` on `timeline`.
    * All before is flushed. False ends the stream here. Absent: it is followed.
    */
-  timeline?(next: { timeline: number; lsn: Lsn }): boolean | undefined | Promise<boolean | undefined>;
+  // biome-ignore lint/suspicious/noConfusingVoidType: returning nothing is following
+  timeline?(next: { timeline: number; lsn: Lsn }): boolean | void | Promise<boolean | void>;
   /** Called once, however the stream ended; at a clean end all is flushed. */
   close?(): void | Promise<void>;
 }
@@ -101,6 +107,23 @@ export async function streamWal(
   sink: WalSink,
   signal: AbortSignal = new AbortController().signal,
 ): Promise<Lsn> {
+  let lsn: Lsn;
+  try {
+    lsn = await overOneConnection(options, sink, signal);
+  } catch (e) {
+    // The first failure is the one to tell.
+    await asSinkError('close', () => sink.close?.()).catch(() => {});
+    throw e;
+  }
+  await asSinkError('close', () => sink.close?.());
+  return lsn;
+}
+
+async function overOneConnection(
+  options: StreamWalOptions,
+  sink: WalSink,
+  signal: AbortSignal,
+): Promise<Lsn> {
   let connection: ReplicationConnection | undefined;
   let watchdog: Watchdog | undefined;
   let run: SinkRun | undefined;
@@ -110,10 +133,8 @@ export async function streamWal(
     run = new SinkRun(options, sink, connection, watchdog);
     const lsn = await run.run(signal);
     await connection.close();
-    await asSinkError('close', () => sink.close?.());
     return lsn;
   } catch (e) {
-    if (!(e instanceof SinkError && e.message.startsWith(CLOSE_FAILED))) await closeQuietly(sink);
     const passing = e === signal.reason || (e instanceof WalkeepError && e.retryable);
     if (!signal.aborted || !passing) throw watchdog?.error ?? e;
     // A stop that a dying connection overtakes is still a stop, if the sink had its last flush.
@@ -152,6 +173,8 @@ interface Start {
 
 /** The streams of one connection. */
 class SinkRun {
+  /** Where the last stream that was ended cleanly had got to, all flushed. */
+  closedAt: Lsn | undefined;
   private readonly o: StreamWalOptions;
   private readonly sink: WalSink;
   private readonly connection: ReplicationConnection;
@@ -180,6 +203,7 @@ class SinkRun {
     }
     let at = await this.choose(server);
     for (;;) {
+      if (this.o.endLsn !== undefined && at.lsn > this.o.endLsn) return at.lsn;
       const outcome = await this.stream(at, server, signal);
       if (outcome.kind === 'stopped') return outcome.lsn;
       if (outcome.end.kind === 'shutdown') {
@@ -189,6 +213,12 @@ class SinkRun {
         });
       }
       const next = { timeline: outcome.end.timeline, lsn: outcome.end.startLsn };
+      if (next.lsn > outcome.lsn || next.timeline <= at.timeline) {
+        throw new ProtocolError(
+          `server ended timeline ${at.timeline} at ${formatLsn(outcome.lsn)}, but timeline ${next.timeline} begins at ${formatLsn(next.lsn)}`,
+          { lsn: outcome.lsn },
+        );
+      }
       const go = await asSinkError('change the timeline', () => this.sink.timeline?.(next));
       if (go === false) return outcome.lsn;
       at = next;
@@ -222,7 +252,10 @@ class SinkRun {
     const progress = new StreamProgress(at.lsn);
     const target = makeTarget(this.sink, progress, {
       flushInterval: synchronous ? Number.POSITIVE_INFINITY : statusInterval,
-      onClosed: () => watchdog.enter('ending'),
+      onClosed: () => {
+        this.closedAt = progress.lsn(progress.flushed);
+        watchdog.enter('ending');
+      },
     });
     const session = new StreamSession({
       ...{ connection, timeline: at.timeline, progress, target, synchronous, statusInterval },
@@ -238,30 +271,29 @@ class SinkRun {
     return session.run(signal, () => watchdog.enter('stream'));
   }
 
-  private async makeInspector(at: Start, server: ServerState): Promise<WalInspector | undefined> {
+  private async makeInspector(
+    { lsn, timeline }: Start,
+    server: ServerState,
+  ): Promise<WalInspector | undefined> {
     if (this.o.verify === 'off') return undefined;
-    const { connection } = this;
-    const { timeline } = at;
-    const blockSize = Number(await connection.show('wal_block_size'));
+    const blockSize = Number(await this.connection.show('wal_block_size'));
     const page = BigInt(blockSize);
-    const history =
-      timeline === 1
-        ? rootHistory(1)
-        : timeline === server.timeline
-          ? server.history
-          : parseTimelineHistory(
-              timeline,
-              (await connection.timelineHistory(timeline)).content.toString('latin1'),
-            );
     return new WalInspector({
       mode: 'strict',
-      startLsn: (((at.lsn + page - 1n) / page) * page) as Lsn,
+      startLsn: (((lsn + page - 1n) / page) * page) as Lsn,
       segmentSize: server.segmentSize,
       systemId: server.systemId,
-      ...{ blockSize, timeline, history },
+      ...{ blockSize, timeline, history: await this.history(timeline, server) },
       onFault: () => {},
       onUnknownMagic: () => {},
     });
+  }
+
+  private async history(timeline: number, server: ServerState): Promise<TimelineHistory> {
+    if (timeline === server.timeline) return server.history;
+    if (timeline === 1) return rootHistory(1);
+    const { content } = await this.connection.timelineHistory(timeline);
+    return parseTimelineHistory(timeline, content.toString('latin1'));
   }
 }
 
@@ -272,11 +304,17 @@ function makeTarget(
   { flushInterval, onClosed }: { flushInterval: number; onClosed: () => void },
 ): WalTarget {
   let flushedAt = performance.now();
-  const sync = async () => {
+  const flush = async () => {
     const covered = progress.written;
     await asSinkError('flush', () => sink.flush());
     flushedAt = performance.now();
     progress.synced(covered);
+  };
+  // One behind the other; behind a failed one there is none.
+  let flushing = Promise.resolve();
+  const sync = () => {
+    flushing = flushing.then(flush);
+    return flushing;
   };
   return {
     write: async (chunks) => {

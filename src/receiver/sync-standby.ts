@@ -80,13 +80,20 @@ export function syncWarnings(
       'Use synchronous_commit = on, or --apply=flush where no listed standby serves reads.',
     );
   }
-  if (others.length === 0 || parsed.count >= parsed.names.length) {
+  if (parsed.names.includes('*')) {
+    warn(
+      'WK_SYNC_UNKNOWN',
+      `synchronous_standby_names = '${setting}' matches every standby: whether another one is connected is not known here`,
+      'With no other one every commit waits while this receiver is away.',
+    );
+  } else if (others.length === 0 || parsed.count >= parsed.names.length) {
     warn(
       'WK_SYNC_ONLY',
       `synchronous_standby_names = '${setting}' leaves no other standby to wait for: every commit waits while this receiver is away`,
       "List a second one, for example 'ANY 1 (…)'.",
     );
-  } else if (apply === 'flush') {
+  }
+  if (others.length > 0 && apply === 'flush') {
     warn(
       'WK_SYNC_APPLY_OTHERS',
       `--apply=flush reports WAL as applied that is only stored here, and other standbys are listed in synchronous_standby_names: with remote_apply a read there may miss a confirmed commit`,

@@ -17,6 +17,7 @@ import type { TimelineHistory } from '../wal/timeline.js';
 import type { Archive } from './archive.js';
 import { ensureHistoryFile } from './history-files.js';
 import { WalInspector } from './inspector.js';
+import { endOfStoredWal } from './known-wal.js';
 import { RECEIVE_TIMEOUT, type WalReceiverOptions } from './options.js';
 import type { WalReceiver } from './receiver.js';
 import { type StreamOutcome, StreamSession } from './stream.js';
@@ -73,7 +74,7 @@ export class TimelineRun {
       timeline: at.timeline,
       mode,
       sync: this.sync,
-      compareUntil: archive.acknowledged(at.timeline),
+      compareUntil: await this.compareUntil(),
       progress: this.progress,
       finisher,
       fs: this.fs,
@@ -97,6 +98,17 @@ export class TimelineRun {
       await this.recordFlushed();
       throw e;
     }
+  }
+
+  /** Up to where bytes that come again must be the same as the stored ones. */
+  private async compareUntil(): Promise<bigint> {
+    const { archive, at } = this;
+    const acknowledged = archive.acknowledged(at.timeline);
+    // Refused WAL may be replaced from its first bad record on.
+    if (archive.isRefused(at.timeline)) return acknowledged;
+    const { segmentSize } = archive.server;
+    const stored = await endOfStoredWal(this.o.directory, at.lsn, at.timeline, segmentSize);
+    return stored > acknowledged ? stored : acknowledged;
   }
 
   /** The writer as the stream's target; its clean end gives an incomplete segment its name. */

@@ -1,5 +1,5 @@
-import { type FileHandle, open } from 'node:fs/promises';
 import { storageError } from './durable.js';
+import { type FileSystem, nodeFileSystem, OPEN_READ } from './file-system.js';
 
 const CHUNK = 256 * 1024;
 
@@ -8,20 +8,22 @@ export class ByteReader {
   /** Offset of the next byte. */
   position = 0;
   readonly #path: string;
-  readonly #handle: FileHandle;
+  readonly #fs: FileSystem;
+  readonly #fd: number;
   #buffer: Uint8Array = new Uint8Array(0);
 
-  private constructor(path: string, handle: FileHandle) {
+  private constructor(path: string, fs: FileSystem, fd: number) {
     this.#path = path;
-    this.#handle = handle;
+    this.#fs = fs;
+    this.#fd = fd;
   }
 
   /** @throws StorageError if the file cannot be opened */
-  static async open(path: string): Promise<ByteReader> {
-    const handle = await open(path, 'r').catch((e) => {
+  static async open(path: string, fs: FileSystem = nodeFileSystem): Promise<ByteReader> {
+    const fd = await fs.open(path, OPEN_READ, 0).catch((e) => {
       throw storageError('open file', path, e);
     });
-    return new ByteReader(path, handle);
+    return new ByteReader(path, fs, fd);
   }
 
   /**
@@ -61,8 +63,9 @@ export class ByteReader {
     buffer.set(kept);
     let size = kept.length;
     while (size < length) {
-      const { bytesRead } = await this.#handle
-        .read(buffer, size, buffer.length - size, this.position + size)
+      const rest = buffer.subarray(size);
+      const bytesRead = await this.#fs
+        .read(this.#fd, rest, rest.length, this.position + size)
         .catch((e) => {
           throw storageError('read file', this.#path, e);
         });
@@ -73,6 +76,6 @@ export class ByteReader {
   }
 
   async close(): Promise<void> {
-    await this.#handle.close();
+    await this.#fs.close(this.#fd);
   }
 }

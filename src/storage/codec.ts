@@ -8,6 +8,7 @@ import type { Compression } from '../wal/file-name.js';
 import { ByteReader } from './byte-reader.js';
 import { decompressGzip } from './codec-gzip.js';
 import { durableRename, fsyncError, storageError } from './durable.js';
+import type { FileSystem } from './file-system.js';
 import { type Deliver, decompressLz4, type FormatResult } from './lz4-frame.js';
 import { compressLz4InThread } from './lz4-thread.js';
 
@@ -35,14 +36,15 @@ export function canDecompress(compression: Compression): boolean {
 /**
  * Decompresses a file and hands the bytes on in pieces, each valid until `onChunk` (or its promise)
  * returns. Damaged and unfinished files are no error here: whatever can be decompressed is
- * delivered and the result says how it ended. `limit` stops after so many bytes.
+ * delivered and the result says how it ended. `limit` stops after so many bytes. Plain files are
+ * read through `fs`.
  * @throws StorageError if the file cannot be read, NotSupportedError for zstd before Node.js 22.15
  */
 export async function decompressFile(
   path: string,
   compression: Compression,
   onChunk?: (chunk: Uint8Array) => void | Promise<void>,
-  options: { limit?: number; signal?: AbortSignal } = {},
+  options: { limit?: number; signal?: AbortSignal; fs?: FileSystem } = {},
 ): Promise<DecompressResult> {
   const { limit = Number.POSITIVE_INFINITY, signal } = options;
   let bytes = 0;
@@ -54,7 +56,7 @@ export async function decompressFile(
     return bytes >= limit;
   };
   if (compression === 'zstd') return { ...(await decompressZstd(path, deliver)), bytes };
-  const reader = await ByteReader.open(path);
+  const reader = await ByteReader.open(path, options.fs);
   try {
     const result =
       compression === 'gzip'

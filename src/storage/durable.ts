@@ -1,6 +1,12 @@
-import { constants, promises as fsp } from 'node:fs';
 import { dirname } from 'node:path';
 import { DiskFullError, FsyncError, StorageError, WalkeepError } from '../errors.js';
+import {
+  type FileSystem,
+  nodeFileSystem,
+  OPEN_DIRECTORY,
+  OPEN_READ,
+  REPLACE,
+} from './file-system.js';
 
 /** Wraps a failed file-system call in a typed error: no space passes, the rest does not. */
 export function storageError(action: string, path: string, cause: unknown): WalkeepError {
@@ -48,30 +54,28 @@ export function reason(err: NodeJS.ErrnoException): string {
 }
 
 /** Makes the entries of a directory (creations, renames, removals) durable. */
-export async function fsyncDir(dir: string): Promise<void> {
-  const handle = await fsp.open(dir, constants.O_RDONLY | constants.O_DIRECTORY).catch((e) => {
+export async function fsyncDir(dir: string, fs: FileSystem = nodeFileSystem): Promise<void> {
+  const fd = await fs.open(dir, OPEN_DIRECTORY, 0).catch((e) => {
     throw storageError('open directory', dir, e);
   });
-  try {
-    await handle.sync();
-  } catch (e) {
-    throw fsyncError(dir, e);
-  } finally {
-    await handle.close();
-  }
+  await fsyncAndClose(fd, dir, fs);
 }
 
 /** Makes the content of an existing file durable. */
-export async function fsyncFile(path: string): Promise<void> {
-  const handle = await fsp.open(path, 'r+').catch((e) => {
+export async function fsyncFile(path: string, fs: FileSystem = nodeFileSystem): Promise<void> {
+  const fd = await fs.open(path, OPEN_READ, 0).catch((e) => {
     throw storageError('open file', path, e);
   });
+  await fsyncAndClose(fd, path, fs);
+}
+
+async function fsyncAndClose(fd: number, path: string, fs: FileSystem): Promise<void> {
   try {
-    await handle.sync();
+    await fs.fsync(fd);
   } catch (e) {
     throw fsyncError(path, e);
   } finally {
-    await handle.close();
+    await fs.close(fd);
   }
 }
 
@@ -79,11 +83,29 @@ export async function fsyncFile(path: string): Promise<void> {
  * Renames a file whose content is already synced and makes the new name durable
  * (common/file_utils.c, durable_rename). Both names are in one directory.
  */
-export async function durableRename(from: string, to: string): Promise<void> {
-  await fsp.rename(from, to).catch((e) => {
+export async function durableRename(
+  from: string,
+  to: string,
+  fs: FileSystem = nodeFileSystem,
+): Promise<void> {
+  await fs.rename(from, to).catch((e) => {
     throw storageError('rename file', from, e);
   });
-  await fsyncDir(dirname(to));
+  await fsyncDir(dirname(to), fs);
+}
+
+/** Writes all of `data` at an offset of an open file. Throws Node's errors. */
+export async function writeFully(
+  fs: FileSystem,
+  fd: number,
+  data: Uint8Array,
+  position: number,
+): Promise<void> {
+  for (let done = 0; done < data.length; ) {
+    const n = await fs.writev(fd, [data.subarray(done)], position + done);
+    if (n === 0) throw new Error('wrote nothing');
+    done += n;
+  }
 }
 
 /**
@@ -93,28 +115,28 @@ export async function durableRename(from: string, to: string): Promise<void> {
 export async function writeFileDurably(
   path: string,
   data: Uint8Array | string,
-  options: { mode?: number; temporary?: string; sync?: boolean } = {},
+  options: { mode?: number; temporary?: string; sync?: boolean; fs?: FileSystem } = {},
 ): Promise<void> {
+  const { sync = true, fs = nodeFileSystem } = options;
   const temporary = options.temporary ?? `${path}.tmp`;
-  const sync = options.sync ?? true;
-  const handle = await fsp.open(temporary, 'w', options.mode ?? 0o600).catch((e) => {
+  const fd = await fs.open(temporary, REPLACE, options.mode ?? 0o600).catch((e) => {
     throw storageError('create file', temporary, e);
   });
   try {
-    await handle.writeFile(data).catch((e) => {
+    await writeFully(fs, fd, Buffer.from(data as Uint8Array), 0).catch((e) => {
       throw storageError('write file', temporary, e);
     });
     if (sync) {
-      await handle.sync().catch((e) => {
+      await fs.fsync(fd).catch((e) => {
         throw fsyncError(temporary, e);
       });
     }
   } finally {
-    await handle.close();
+    await fs.close(fd);
   }
-  if (sync) await durableRename(temporary, path);
+  if (sync) await durableRename(temporary, path, fs);
   else {
-    await fsp.rename(temporary, path).catch((e) => {
+    await fs.rename(temporary, path).catch((e) => {
       throw storageError('rename file', temporary, e);
     });
   }

@@ -1,4 +1,6 @@
 import fs, { constants } from 'node:fs';
+import fsp from 'node:fs/promises';
+import { promisify } from 'node:util';
 
 /**
  * The file-system calls of the receiving path, so that faults and power loss can be injected as
@@ -17,9 +19,34 @@ export interface FileSystem {
   unlinkSync(path: string): void;
   /** Size in bytes, or undefined if there is no such file. */
   sizeSync(path: string): number | undefined;
+  open(path: string, flags: number, mode: number): Promise<number>;
+  close(fd: number): Promise<void>;
+  /** Size in bytes of an open file. */
+  size(fd: number): Promise<number>;
+  read(fd: number, buffer: Uint8Array, length: number, position: number): Promise<number>;
+  readFile(path: string): Promise<Buffer>;
   writev(fd: number, buffers: readonly Uint8Array[], position: number): Promise<number>;
   fdatasync(fd: number): Promise<void>;
+  fsync(fd: number): Promise<void>;
+  rename(from: string, to: string): Promise<void>;
+  unlink(path: string): Promise<void>;
+  readdir(path: string): Promise<DirectoryEntry[]>;
 }
+
+/** `isFile`: a regular file, no link. */
+export interface DirectoryEntry {
+  name: string;
+  isFile: boolean;
+}
+
+const read = promisify(fs.read) as (
+  fd: number,
+  buffer: Uint8Array,
+  offset: number,
+  length: number,
+  position: number,
+) => Promise<{ bytesRead: number }>;
+const fstat = promisify(fs.fstat) as (fd: number) => Promise<fs.Stats>;
 
 /** The real file system. */
 export const nodeFileSystem: FileSystem = {
@@ -37,16 +64,34 @@ export const nodeFileSystem: FileSystem = {
   renameSync: fs.renameSync,
   unlinkSync: fs.unlinkSync,
   sizeSync: (path) => fs.lstatSync(path, { throwIfNoEntry: false })?.size,
+  open: promisify(fs.open) as FileSystem['open'],
+  close: promisify(fs.close),
+  size: async (fd) => (await fstat(fd)).size,
+  read: async (fd, buffer, length, position) =>
+    (await read(fd, buffer, 0, length, position)).bytesRead,
+  readFile: (path) => fsp.readFile(path),
   writev: (fd, buffers, position) =>
     new Promise((resolve, reject) =>
       fs.writev(fd, buffers, position, (e, n) => (e ? reject(e) : resolve(n))),
     ),
   fdatasync: (fd) =>
     new Promise((resolve, reject) => fs.fdatasync(fd, (e) => (e ? reject(e) : resolve()))),
+  fsync: promisify(fs.fsync),
+  rename: fsp.rename,
+  unlink: fsp.unlink,
+  readdir: async (path) =>
+    (await fsp.readdir(path, { withFileTypes: true })).map((entry) => ({
+      name: entry.name,
+      isFile: entry.isFile(),
+    })),
 };
 
 /** Create or open for reading and writing, following no symlink: a link is never one of ours. */
 export const OPEN_SEGMENT = constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW;
 /** Create anew; fails if the name exists. */
 export const CREATE_NEW = OPEN_SEGMENT | constants.O_EXCL;
+/** Create or empty, for writing. */
+export const REPLACE = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC;
+export const OPEN_READ = constants.O_RDONLY;
+export const OPEN_APPEND = constants.O_WRONLY | constants.O_APPEND;
 export const OPEN_DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY;

@@ -76,6 +76,7 @@ export class SegmentFinisher {
 
   /** Syncs the data of all that is queued; a commit may lie in a segment just filled. */
   syncPendingSync(): void {
+    if (this.failure) throw this.failure;
     for (const p of this.queue) {
       if (p.dataSynced) continue;
       try {
@@ -89,6 +90,7 @@ export class SegmentFinisher {
 
   async syncPending(): Promise<void> {
     for (const p of [...this.queue]) await this.syncData(p);
+    if (this.failure) throw this.failure;
   }
 
   /** Resolves when nothing is queued. @throws what made it stop. */

@@ -184,16 +184,22 @@ export class SegmentWriter {
     const target = this.progress.written;
     if (this.o.sync) {
       const segment = this.current;
-      await this.o.finisher.syncPending();
       try {
         if (segment && segment.synced < target) {
+          // Begun before anything else is waited for: once full, the finisher closes this file,
+          // and then it waits for what is in flight.
           segment.inFlight = this.fs.fdatasync(segment.fd);
           await segment.inFlight;
           segment.synced = Math.max(segment.synced, target);
         }
-        this.syncDirectory();
       } catch (e) {
         throw this.fail(segment, e);
+      }
+      await this.o.finisher.syncPending();
+      try {
+        this.syncDirectory();
+      } catch (e) {
+        throw this.fail(undefined, e);
       }
     }
     this.progress.synced(target);

@@ -1,3 +1,12 @@
+import {
+  BUFFER_SIZE,
+  BUFFER_START,
+  BUFFERS,
+  KERNEL,
+  SCRATCH_SIZE,
+  SCRATCH_START,
+} from './kernel.js';
+
 /** A piece of WAL in memory that can be read by words: index and LSN agree modulo 4. */
 export interface Chunk {
   bytes: Uint8Array;
@@ -18,39 +27,54 @@ export function copyChunk(bytes: Uint8Array, lsn: bigint): Chunk {
 /** Below this, copying costs less than making two views. */
 const SMALL = 2048;
 
-/** Small enough to stay in the CPU's second-level cache. */
-const SCRATCH = 64 * 1024;
+type Walk = (bytes: Uint8Array, words: Int32Array, from: number, to: number) => void;
 
-/** Gives byte ranges as chunks without allocating a copy of them. */
-export class ChunkReader {
-  readonly #bytes = new Uint8Array(SCRATCH);
-  readonly #words = new Int32Array(this.#bytes.buffer);
+/** A copy that stays in the CPU's second-level cache while it is checked. */
+const SCRATCH_BYTES = KERNEL?.bytes ?? new Uint8Array(SCRATCH_SIZE);
+const SCRATCH_WORDS = KERNEL?.words ?? new Int32Array(SCRATCH_BYTES.buffer);
+const SCRATCH_FROM = KERNEL ? SCRATCH_START : 0;
 
-  /**
-   * Calls `walk` for `source[start, end)` in one or more parts; `lsn` is that of `source[start]`.
-   * In place where the memory is aligned as its LSN is, otherwise by way of a scratch buffer.
-   */
-  read(
-    source: Uint8Array,
-    start: number,
-    end: number,
-    lsn: bigint,
-    walk: (bytes: Uint8Array, words: Int32Array, from: number, to: number) => void,
-  ): void {
-    let from = Number(lsn & 3n);
-    const offset = source.byteOffset + start;
-    if (end - start >= SMALL && (offset & 3) === from) {
-      const length = from + end - start;
-      const bytes = new Uint8Array(source.buffer, offset - from, length);
-      walk(bytes, new Int32Array(source.buffer, offset - from, length >> 2), from, length);
+/**
+ * Buffers to read WAL into that is checked where it lies: without a copy, and in the memory of the
+ * kernel where there is one. The thread's only ones, of a multiple of the page size.
+ */
+export const WAL_BUFFERS: readonly Uint8Array[] = Array.from({ length: BUFFERS }, (_, i) => {
+  const start = BUFFER_START + i * BUFFER_SIZE;
+  return KERNEL ? KERNEL.bytes.subarray(start, start + BUFFER_SIZE) : new Uint8Array(BUFFER_SIZE);
+});
+
+/**
+ * Calls `walk` for `source[start, end)` in one or more parts, without allocating copies; `lsn` is
+ * that of `source[start]`. In place where the memory is the kernel's, or without kernel where it
+ * is aligned as its LSN is; otherwise by way of a scratch buffer.
+ */
+export function readChunk(
+  source: Uint8Array,
+  start: number,
+  end: number,
+  lsn: bigint,
+  walk: Walk,
+): void {
+  let align = Number(lsn & 3n);
+  const offset = source.byteOffset + start;
+  if ((offset & 3) === align) {
+    if (source.buffer === KERNEL?.bytes.buffer) {
+      walk(KERNEL.bytes, KERNEL.words, offset, offset + end - start);
       return;
     }
-    for (let at = start; at < end; ) {
-      const n = Math.min(end - at, SCRATCH - from);
-      this.#bytes.set(source.subarray(at, at + n), from);
-      walk(this.#bytes, this.#words, from, from + n);
-      at += n;
-      from = (from + n) & 3;
+    if (!KERNEL && end - start >= SMALL) {
+      const length = align + end - start;
+      const bytes = new Uint8Array(source.buffer, offset - align, length);
+      walk(bytes, new Int32Array(source.buffer, offset - align, length >> 2), align, length);
+      return;
     }
+  }
+  for (let at = start; at < end; ) {
+    const from = SCRATCH_FROM + align;
+    const n = Math.min(end - at, SCRATCH_SIZE - align);
+    SCRATCH_BYTES.set(source.subarray(at, at + n), from);
+    walk(SCRATCH_BYTES, SCRATCH_WORDS, from, from + n);
+    at += n;
+    align = (align + n) & 3;
   }
 }

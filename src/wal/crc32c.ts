@@ -1,10 +1,10 @@
 /** Reversed Castagnoli polynomial, as port/pg_crc32c.h and SSE 4.2 use it. */
-const POLYNOMIAL = 0x82f63b78;
+export const POLYNOMIAL = 0x82f63b78;
 
-/** 16 tables of 256: entry `k * 256 + b` is the CRC of byte `b` followed by `k` zero bytes. */
 const T = makeTables();
 
-function makeTables(): Int32Array {
+/** 16 tables of 256: entry `k * 256 + b` is the CRC of byte `b` followed by `k` zero bytes. */
+export function makeTables(): Int32Array {
   const tables = new Int32Array(16 * 256);
   for (let b = 0; b < 256; b++) {
     let crc = b;

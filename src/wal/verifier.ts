@@ -1,4 +1,4 @@
-import { ChunkReader } from './chunk.js';
+import { readChunk } from './chunk.js';
 import { faultToError, type WalEnd, type WalFault } from './fault.js';
 import type { Lsn } from './lsn.js';
 import { majorOfMagic } from './page.js';
@@ -10,7 +10,6 @@ import { type WalOptions, WalWalker } from './walker.js';
  */
 export class WalVerifier {
   readonly #walker: WalWalker;
-  readonly #reader = new ChunkReader();
 
   constructor(options: WalOptions) {
     this.#walker = new WalWalker(options);
@@ -21,7 +20,7 @@ export class WalVerifier {
    * the first one, and what is fed behind it is only counted.
    */
   feed(chunk: Uint8Array, start = 0, end = chunk.length): WalFault | undefined {
-    this.#reader.read(chunk, start, end, this.#walker.position, this.#walk);
+    readChunk(chunk, start, end, this.#walker.position, this.#walk);
     return this.#walker.fault;
   }
 

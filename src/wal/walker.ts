@@ -1,11 +1,18 @@
 import { type Address, joinLsn, splitLsn } from './address.js';
 import { CRC_INIT, recordCrc, updateCrc } from './crc32c.js';
 import type { WalFault } from './fault.js';
+import { KERNEL, LAST_RECORD, type WalKernel } from './kernel.js';
 import type { Lsn } from './lsn.js';
 import { type PageHeader, XLP_FIRST_IS_OVERWRITE_CONTRECORD } from './page.js';
 import type { Failure, PageChecker, PageExpectations } from './page-checker.js';
 import { PageCursor } from './page-cursor.js';
-import { RECORD_HEADER_SIZE, type RecordVisitor, RM_XLOG, XLOG_SWITCH } from './record.js';
+import {
+  MAX_RECORD_LENGTH,
+  RECORD_HEADER_SIZE,
+  type RecordVisitor,
+  RM_XLOG,
+  XLOG_SWITCH,
+} from './record.js';
 import {
   checkCrc,
   checkLength,
@@ -186,7 +193,10 @@ export class WalWalker {
     let p = from;
     if (this.#have === 0) {
       if (this.#prev && !this.#lost) {
-        p = this.#wholeRecords(bytes, words, from, to, this.#prev);
+        p =
+          bytes === KERNEL?.bytes && !this.#visitor
+            ? this.#kernelRecords(KERNEL, from, to, this.#prev)
+            : this.#wholeRecords(bytes, words, from, to, this.#prev);
         if (p > from) return p;
       }
       this.#record.hi = this.#page.address.hi;
@@ -249,9 +259,27 @@ export class WalWalker {
     return p;
   }
 
+  /** The same in WebAssembly. */
+  #kernelRecords(kernel: WalKernel, from: number, to: number, prev: Address): number {
+    const limit = Math.min(to, from + this.#page.blockSize - this.#page.at);
+    const { hi, lo } = this.#page.address;
+    const shift = lo + this.#page.at - from;
+    const p = kernel.records(from, limit, prev.lo | 0, prev.hi | 0, hi | 0, shift | 0);
+    if (p > from) {
+      prev.hi = hi;
+      prev.lo = (kernel.words[LAST_RECORD]! + shift) >>> 0;
+      this.#page.at += p - from;
+      this.#valid.hi = hi;
+      this.#valid.lo = p + shift;
+    }
+    return p;
+  }
+
   #openRecord(): void {
-    const failure =
-      checkLength(this.#header, this.#have) ?? checkPrev(this.#header, this.#record, this.#prev);
+    const failure = this.#isPlainHeader()
+      ? undefined
+      : (checkLength(this.#header, this.#have) ??
+        checkPrev(this.#header, this.#record, this.#prev));
     if (failure) {
       this.#fail(failure, joinLsn(this.#record.hi, this.#record.lo));
       return;
@@ -264,10 +292,28 @@ export class WalWalker {
     if (this.#remaining === 0) this.#closeBody();
   }
 
+  /** True for a header that checkLength and checkPrev accept; false proves nothing. */
+  #isPlainHeader(): boolean {
+    const w = this.#words;
+    const length = w[0]!;
+    const prev = this.#prev;
+    return (
+      prev !== undefined &&
+      length >= RECORD_HEADER_SIZE &&
+      length <= MAX_RECORD_LENGTH &&
+      w[4]! >>> 16 === 0 &&
+      w[2] === (prev.lo | 0) &&
+      w[3] === (prev.hi | 0)
+    );
+  }
+
   #body(bytes: Uint8Array, words: Int32Array, from: number, to: number): number {
     const n = Math.min(this.#remaining, to - from, this.#page.blockSize - this.#page.at);
     if (this.#mode === BODY) {
-      this.#crc = updateCrc(this.#crc, bytes, words, from, from + n);
+      this.#crc =
+        bytes === KERNEL?.bytes
+          ? KERNEL.crc(this.#crc, from, from + n)
+          : updateCrc(this.#crc, bytes, words, from, from + n);
       if (this.#taking) this.#visitor?.body(bytes, from, from + n);
       const lost = this.#lost;
       for (let i = 0; lost && i < n && lost.have < OVERWRITE_BODY; i++) {
@@ -312,7 +358,9 @@ export class WalWalker {
     if (this.#have === 0) return;
     this.#have = 0;
     this.#lost = undefined;
-    this.#prev = { ...this.#record };
+    this.#prev ??= { hi: 0, lo: 0 };
+    this.#prev.hi = this.#record.hi;
+    this.#prev.lo = this.#record.lo;
     this.#valid.hi = this.#page.address.hi;
     this.#valid.lo = this.#page.address.lo + this.#page.at;
     const { hi, lo } = this.#valid;

@@ -53,12 +53,12 @@ export interface TransactionEnd {
   xinfo: number;
   /** Where it ran; undefined where the record does not say. */
   dbOid?: number;
-  subxids: number[];
+  subxids: readonly number[];
   /** Files removed by replaying this record: of dropped relations, or old ones of rewritten ones. */
-  dropped: RelFileLocator[];
-  droppedStatistics: DroppedStatistics[];
+  dropped: readonly RelFileLocator[];
+  droppedStatistics: readonly DroppedStatistics[];
   /** OIDs of relations whose definition changed (relcache invalidations), each once. */
-  changedRelations: number[];
+  changedRelations: readonly number[];
   /** Global id of a prepared transaction, where the record has it (wal_level = logical). */
   gid?: string;
   /** Where it was committed first, if it was replicated. */
@@ -108,6 +108,8 @@ export function parseXactRecord(
   }
 }
 
+const NONE: readonly never[] = [];
+
 /**
  * xl_xact_commit, xl_xact_abort: the parts in their order, each there if its bit in xinfo is set.
  * ```
@@ -132,8 +134,15 @@ function readEnd(
   const xinfo = (info & HAS_INFO) === 0 ? 0 : reader.u32();
   const has = (bit: number) => (xinfo & bit) !== 0;
   const end: TransactionEnd = {
-    ...{ kind, prepared, xid, time, xinfo },
-    ...{ subxids: [], dropped: [], droppedStatistics: [], changedRelations: [] },
+    kind,
+    prepared,
+    xid,
+    time,
+    xinfo,
+    subxids: NONE,
+    dropped: NONE,
+    droppedStatistics: NONE,
+    changedRelations: NONE,
   };
   if (has(HAS_DBINFO)) {
     end.dbOid = reader.u32();

@@ -234,3 +234,28 @@ describe('SegmentWriter', () => {
     expect(readFileSync(join(dir, `.${NAMES[0]}.replaced`), 'utf8')).toBe('short');
   });
 });
+
+describe('SegmentWriter and SegmentFinisher together', () => {
+  it('counts nothing as flushed behind a segment whose sync failed in the background', async () => {
+    const s = setUp({ decide: ({ op }) => (op === 'fdatasync' ? { errno: 'EIO' } : undefined) });
+    s.feed(WAL.subarray(0, MB));
+    await expect(s.finisher.drain()).rejects.toThrow(FsyncError);
+    s.feed(WAL.subarray(MB, MB + 1000));
+    expect(() => s.writer.syncSync()).toThrow(FsyncError);
+    await expect(s.writer.close()).rejects.toThrow(FsyncError);
+    expect(s.progress.flushed).toBe(0);
+  });
+
+  it('syncs in the background over the end of a segment', async () => {
+    const s = setUp();
+    s.feed(WAL.subarray(0, 1000));
+    const syncing = s.writer.sync();
+    s.feed(WAL.subarray(1000, 2 * MB + 1000));
+    await syncing;
+    expect(s.progress.flushed).toBeGreaterThanOrEqual(1000);
+    await s.writer.sync();
+    expect(s.progress.flushed).toBe(2 * MB + 1000);
+    await s.writer.close();
+    expect(s.failures).toEqual([]);
+  });
+});

@@ -233,6 +233,7 @@ function standardAnswer(query: string, identity: Identity): Buffer {
   if (/wal_segment_size/i.test(query)) {
     return backend.resultSet({ wal_segment_size: `${segmentSizeMb}MB` });
   }
+  if (/wal_block_size/i.test(query)) return backend.resultSet({ wal_block_size: '8192' });
   if (/^IDENTIFY_SYSTEM/i.test(query)) {
     return backend.resultSet({
       systemid: identity.systemId ?? '7000000000000000001',

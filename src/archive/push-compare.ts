@@ -1,0 +1,108 @@
+import { join } from 'node:path';
+import { decompressFile } from '../storage/codec.js';
+import {
+  type Compression,
+  compressionSuffix,
+  type SegmentName,
+  segmentStart,
+} from '../wal/file-name.js';
+import { WalVerifier } from '../wal/verifier.js';
+import { exists, type PushSource } from './push-place.js';
+import type { KnownWal } from './push-source.js';
+
+/** Whatever an archive may hold a segment as. */
+export const COMPRESSIONS: readonly Compression[] = ['none', 'gzip', 'lz4', 'zstd'];
+const CHUNK = 1024 * 1024;
+
+/** How much of a segment a file has, in bytes from the segment's start. */
+export interface StoredWal {
+  /** Up to the end of the last good record. */
+  validLength: number;
+  /** Up to the last byte that is not zero: there may be the begin of one more record. */
+  contentLength: number;
+}
+
+/** Checks the WAL in a file of a segment. @throws StorageError if it cannot be read */
+export async function inspectWal(
+  path: string,
+  compression: Compression,
+  segment: SegmentName,
+  segmentSize: number,
+  known?: KnownWal,
+): Promise<StoredWal> {
+  const startLsn = segmentStart(segment.segment, segmentSize);
+  const verifier = new WalVerifier({
+    startLsn,
+    segmentSize,
+    timeline: segment.timeline,
+    history: known?.history,
+    systemId: known?.systemId,
+  });
+  let at = 0;
+  let contentLength = 0;
+  const feed = (chunk: Uint8Array): void => {
+    verifier.feed(chunk);
+    const end = contentEnd(chunk);
+    if (end > 0) contentLength = at + end;
+    at += chunk.length;
+  };
+  await decompressFile(path, compression, feed, { limit: segmentSize });
+  return { validLength: Number(verifier.validEnd - startLsn), contentLength };
+}
+
+function contentEnd(chunk: Uint8Array): number {
+  let end = chunk.length;
+  while (end > 0 && chunk[end - 1] === 0) end -= 1;
+  return end;
+}
+
+/** The file that has a complete segment, in whatever compression. */
+export async function completeFile(
+  name: string,
+  directory: string,
+): Promise<{ name: string; compression: Compression } | undefined> {
+  for (const compression of COMPRESSIONS) {
+    const file = name + compressionSuffix(compression);
+    if (await exists(join(directory, file))) return { name: file, compression };
+  }
+  return undefined;
+}
+
+/**
+ * Offset of the first byte at which a stored file has something else than the source, or ends;
+ * undefined if it has the same. @throws StorageError
+ */
+export async function firstDifference(
+  source: PushSource,
+  path: string,
+  compression: Compression,
+): Promise<number | undefined> {
+  const mine = Buffer.allocUnsafe(CHUNK);
+  let at = 0;
+  let different: number | undefined;
+  const result = await decompressFile(
+    path,
+    compression,
+    async (chunk) => {
+      for (let from = 0; from < chunk.length && different === undefined; ) {
+        const piece = chunk.subarray(from, from + CHUNK);
+        const { bytesRead } = await source.handle.read(mine, 0, piece.length, at);
+        const same = commonLength(piece, mine.subarray(0, bytesRead));
+        if (same < piece.length) different = at + same;
+        at += same;
+        from += piece.length;
+      }
+    },
+    { limit: source.size + 1 },
+  );
+  if (different !== undefined) return different;
+  return at === source.size && result.end === 'complete' ? undefined : at;
+}
+
+function commonLength(a: Uint8Array, b: Uint8Array): number {
+  const length = Math.min(a.length, b.length);
+  if (Buffer.compare(a.subarray(0, length), b.subarray(0, length)) === 0) return length;
+  let i = 0;
+  while (a[i] === b[i]) i += 1;
+  return i;
+}

@@ -1,0 +1,134 @@
+import { randomUUID } from 'node:crypto';
+import {
+  type FileHandle,
+  link,
+  lstat,
+  mkdir,
+  open,
+  readdir,
+  rm,
+  stat,
+  unlink,
+} from 'node:fs/promises';
+import { join } from 'node:path';
+import { StorageError } from '../errors.js';
+import { fsyncDir, fsyncError, fsyncFile, storageError } from '../storage/durable.js';
+
+/** The file that is pushed, open for reading. */
+export interface PushSource {
+  handle: FileHandle;
+  path: string;
+  /** Its bare name. */
+  name: string;
+  /** Bytes. */
+  size: number;
+  /** Permission bits for its copy. */
+  mode: number;
+}
+
+/**
+ * Where files are written before they get their names: on the archive's own file system, and a
+ * dot directory, which neither a receiver nor other tools look into.
+ */
+const STAGING = '.walkeep-push';
+/** Milliseconds after which a staged file that nobody writes to was left by a crash. */
+const LEFTOVER_AGE = 600_000;
+const CHUNK = 1024 * 1024;
+
+/** True if the name is taken, by whatever. @throws StorageError if that cannot be said */
+export async function exists(path: string): Promise<boolean> {
+  try {
+    await lstat(path);
+    return true;
+  } catch (e) {
+    if ((e as NodeJS.ErrnoException).code === 'ENOENT') return false;
+    throw storageError('look at', path, e);
+  }
+}
+
+/** A new name in the staging directory, which is made first if need be. */
+export async function stagingPath(directory: string): Promise<string> {
+  const staging = join(directory, STAGING);
+  await mkdir(staging, { mode: 0o700 }).catch((e) => {
+    if ((e as NodeJS.ErrnoException).code !== 'EEXIST') {
+      throw storageError('create directory', staging, e);
+    }
+  });
+  await removeLeftovers(staging);
+  return join(staging, randomUUID());
+}
+
+async function removeLeftovers(staging: string): Promise<void> {
+  for (const name of await readdir(staging)) {
+    const path = join(staging, name);
+    const found = await stat(path).catch(() => undefined);
+    // Should its owner live after all, it finds the file gone, and says so.
+    if (found && Date.now() - found.mtimeMs > LEFTOVER_AGE) await rm(path, { force: true });
+  }
+}
+
+/** Copies the source into the staging directory, durably. Returns the path of the copy. */
+export async function stageCopy(source: PushSource, directory: string): Promise<string> {
+  const path = await stagingPath(directory);
+  try {
+    const target = await open(path, 'wx', source.mode).catch((e) => {
+      throw storageError('create file', path, e);
+    });
+    try {
+      await copy(source, target, path);
+      await target.sync().catch((e) => {
+        throw fsyncError(path, e);
+      });
+    } finally {
+      await target.close();
+    }
+    return path;
+  } catch (e) {
+    await rm(path, { force: true }).catch(() => {});
+    throw e;
+  }
+}
+
+async function copy(source: PushSource, target: FileHandle, path: string): Promise<void> {
+  const buffer = Buffer.allocUnsafe(Math.min(CHUNK, Math.max(source.size, 1)));
+  let at = 0;
+  for (;;) {
+    const { bytesRead } = await source.handle.read(buffer, 0, buffer.length, at).catch((e) => {
+      throw storageError('read file', source.path, e);
+    });
+    if (bytesRead === 0) break;
+    at += bytesRead;
+    await target.writeFile(buffer.subarray(0, bytesRead)).catch((e) => {
+      throw storageError('write file', path, e);
+    });
+  }
+  if (at === source.size) return;
+  throw new StorageError(`"${source.path}" changed while it was read`, {
+    path: source.path,
+    expected: `${source.size}`,
+    actual: `${at}`,
+  });
+}
+
+/**
+ * Gives a staged file its name, durably, unless something has it already: false then. A link, not
+ * a rename: what a receiver may have put there in this very moment is never replaced.
+ */
+export async function place(staged: string, directory: string, name: string): Promise<boolean> {
+  try {
+    await link(staged, join(directory, name));
+  } catch (e) {
+    if ((e as NodeJS.ErrnoException).code !== 'EEXIST') throw storageError('link file', staged, e);
+    return false;
+  } finally {
+    await unlink(staged).catch(() => {});
+  }
+  await fsyncDir(directory);
+  return true;
+}
+
+/** Makes sure that a file that is there already survives a crash: whoever made it may not have. */
+export async function confirmDurable(directory: string, name: string): Promise<void> {
+  await fsyncFile(join(directory, name));
+  await fsyncDir(directory);
+}

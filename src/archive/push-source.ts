@@ -1,0 +1,85 @@
+import { readFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { StorageError, SystemIdentifierError } from '../errors.js';
+import { readLedger } from '../storage/ledger.js';
+import { LONG_HEADER_SIZE, parseLongHeader } from '../storage/long-header.js';
+import { identify, scanDirectory } from '../storage/wal-directory.js';
+import { faultToError } from '../wal/fault.js';
+import { historyFileName, type SegmentName, segmentStart } from '../wal/file-name.js';
+import { parseTimelineHistory, type TimelineHistory } from '../wal/timeline.js';
+import { WalVerifier } from '../wal/verifier.js';
+import type { PushSource } from './push-place.js';
+
+/** What is known of the WAL in a segment that is pushed. */
+export interface KnownWal {
+  systemId: bigint;
+  /** The ancestors of its timeline; undefined where no history file tells. */
+  history: TimelineHistory | undefined;
+}
+
+/** Enough for the header of the first page, whatever the block size. */
+const FIRST_PAGE = 8192;
+
+/**
+ * Proves by its first page that a file is the segment it is called: address, size, a timeline that
+ * its own descends from, and the cluster that the archive is of.
+ * @throws CorruptWalError, NotSupportedError, SystemIdentifierError, StorageError
+ */
+export async function checkSource(
+  source: PushSource,
+  segment: SegmentName,
+  directory: string,
+): Promise<KnownWal> {
+  const { handle, path, size } = source;
+  const page = Buffer.alloc(FIRST_PAGE);
+  await handle.read(page, 0, FIRST_PAGE, 0);
+  const expected = await archiveCluster(directory, size);
+  if (expected && expected.segmentSize !== size) {
+    throw new StorageError(
+      `"${path}" has ${size} bytes, the archive holds segments of ${expected.segmentSize}`,
+      { path, expected: `${expected.segmentSize}`, actual: `${size}` },
+    );
+  }
+  const history = await findHistory(segment.timeline, [directory, dirname(path)]);
+  const verifier = new WalVerifier({
+    startLsn: segmentStart(segment.segment, size),
+    segmentSize: size,
+    timeline: segment.timeline,
+    history,
+    systemId: expected?.systemId,
+  });
+  const fault = verifier.feed(page);
+  if (fault?.kind === 'system-identifier') {
+    throw new SystemIdentifierError(`"${path}" is of another cluster than the archive`, {
+      path,
+      expected: String(expected?.systemId),
+      actual: String(parseLongHeader(page)?.systemId ?? ''),
+    });
+  }
+  if (fault) throw faultToError({ ...fault, message: `"${path}": ${fault.message}` });
+  const header = parseLongHeader(page.subarray(0, LONG_HEADER_SIZE));
+  if (!header) throw new StorageError(`"${path}" does not begin as a WAL segment`, { path });
+  return { systemId: header.systemId, history };
+}
+
+/** The cluster of an archive: its ledger's, else that of its newest file; undefined if it has none. */
+async function archiveCluster(directory: string, segmentSize: number) {
+  const ledger = await readLedger(directory);
+  if (ledger?.systemId !== undefined) {
+    return { systemId: ledger.systemId, segmentSize: ledger.segmentSize };
+  }
+  return identify(directory, await scanDirectory(directory, segmentSize));
+}
+
+async function findHistory(
+  timeline: number,
+  directories: readonly string[],
+): Promise<TimelineHistory | undefined> {
+  if (timeline === 1) return { timeline, ancestors: [] };
+  for (const directory of directories) {
+    const path = join(directory, historyFileName(timeline));
+    const text = await readFile(path, 'latin1').catch(() => undefined);
+    if (text !== undefined) return parseTimelineHistory(timeline, text);
+  }
+  return undefined;
+}

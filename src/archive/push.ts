@@ -1,0 +1,179 @@
+import { open, readFile, stat } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import { ParseError, RewriteError, UsageError, type WalkeepError } from '../errors.js';
+import { storageError } from '../storage/durable.js';
+import type { SegmentName } from '../wal/file-name.js';
+import {
+  compressionSuffix,
+  isValidSegmentSize,
+  MIN_SEGMENT_SIZE,
+  parseHistoryFileName,
+  parseSegmentFileName,
+  segmentStart,
+} from '../wal/file-name.js';
+import { formatLsn, type Lsn } from '../wal/lsn.js';
+import { parseTimelineHistory } from '../wal/timeline.js';
+import { COMPRESSIONS, completeFile, firstDifference, inspectWal } from './push-compare.js';
+import { pushPartial } from './push-partial.js';
+import { confirmDurable, exists, type PushSource, place, stageCopy } from './push-place.js';
+import { checkSource } from './push-source.js';
+
+/** What became of a pushed file. */
+export interface PushResult {
+  /**
+   * `stored`: under its name. `present`: the archive had all of it. `extended`: it replaced a
+   * partial file that had less. `beside`: stored under another name that is read for the same
+   * segment. `aside`: it contradicts what is there and was kept as a dotfile.
+   */
+  outcome: 'stored' | 'present' | 'extended' | 'beside' | 'aside';
+  /** Bare name of the file in the archive that has the content. */
+  name: string;
+}
+
+/** `NAME.OFFSET.backup` (BackupHistoryFileName). */
+const BACKUP_HISTORY = /^[0-9A-F]{24}\.[0-9A-F]{8}\.backup$/;
+
+/**
+ * Takes one file of a server's pg_wal into an archive, as archive_command asks: when it returns,
+ * the content is durable there, and the server may remove its own. Nothing that is there is ever
+ * replaced by something else; a receiver may run on the directory at the same time.
+ * @throws RewriteError if a file of that name has other content
+ * @throws UsageError, ParseError, CorruptWalError, SystemIdentifierError, StorageError: not stored
+ */
+export async function pushFile(directory: string, path: string): Promise<PushResult> {
+  const name = basename(path);
+  const isHistory = parseHistoryFileName(name) !== undefined;
+  if (!isHistory && !BACKUP_HISTORY.test(name)) {
+    const parsed = parseSegmentFileName(name, MIN_SEGMENT_SIZE);
+    if (parsed?.compression !== 'none' || parsed.timeline === 0) {
+      throw new UsageError(`"${name}" is not the name of a file that PostgreSQL archives`, {
+        path,
+        hint: 'Give the path of a file in pg_wal: archive_command has it as %p.',
+      });
+    }
+  }
+  await requireDirectory(directory);
+  const source = await openSource(path, name);
+  try {
+    if (isHistory) await checkHistory(source);
+    else if (!BACKUP_HISTORY.test(name)) return await pushSegment(source, directory);
+    return await pushAsItIs(source, directory);
+  } finally {
+    await source.handle.close();
+  }
+}
+
+async function requireDirectory(directory: string): Promise<void> {
+  const found = await stat(directory).catch((e) => {
+    throw storageError('open directory', directory, e);
+  });
+  if (!found.isDirectory()) throw new UsageError(`"${directory}" is not a directory`);
+}
+
+async function openSource(path: string, name: string): Promise<PushSource> {
+  const handle = await open(path, 'r').catch((e) => {
+    throw storageError('open file', path, e);
+  });
+  const found = await handle.stat();
+  if (!found.isFile()) {
+    await handle.close();
+    throw new UsageError(`"${path}" is not a regular file`, { path });
+  }
+  // As the server's: readable for the group if its data directory is (common/file_perm.c).
+  const mode = 0o600 | (found.mode & 0o040);
+  return { handle, path, name, size: found.size, mode };
+}
+
+async function checkHistory({ path, name }: PushSource): Promise<void> {
+  const text = await readFile(path, 'latin1').catch((e) => {
+    throw storageError('read file', path, e);
+  });
+  const { ancestors } = parseTimelineHistory(parseHistoryFileName(name) as number, text);
+  // A timeline above 1 came from one: a file cut to nothing must not pass for its history.
+  if (ancestors.length === 0) throw new ParseError(`"${path}" names no timeline`, { path });
+}
+
+async function pushAsItIs(source: PushSource, directory: string): Promise<PushResult> {
+  const { name } = source;
+  for (;;) {
+    const path = join(directory, name);
+    if (await exists(path)) {
+      const at = await firstDifference(source, path, 'none');
+      if (at !== undefined) throw conflict(source, path, `from byte ${at} on`);
+      await confirmDurable(directory, name);
+      return { outcome: 'present', name };
+    }
+    const staged = await stageCopy(source, directory);
+    if (await place(staged, directory, name)) return { outcome: 'stored', name };
+  }
+}
+
+async function pushSegment(source: PushSource, directory: string): Promise<PushResult> {
+  const { path, name, size } = source;
+  const parsed = isValidSegmentSize(size) ? parseSegmentFileName(name, size) : undefined;
+  if (!parsed) {
+    throw new UsageError(`"${path}" has ${size} bytes, which is no segment of that name`, {
+      path,
+      actual: `${size}`,
+    });
+  }
+  const known = await checkSource(source, parsed, directory);
+  if (parsed.partial) return pushPartial(source, parsed, directory, known);
+  for (;;) {
+    const found = await completeFile(name, directory);
+    if (found) {
+      const stored = join(directory, found.name);
+      const at = await firstDifference(source, stored, found.compression);
+      if (at !== undefined) throw conflict(source, stored, lsnText(source, parsed, at), parsed, at);
+      await confirmDurable(directory, found.name);
+      return { outcome: 'present', name: found.name };
+    }
+    await comparePartials(source, parsed, directory);
+    const staged = await stageCopy(source, directory);
+    if (await place(staged, directory, name)) return { outcome: 'stored', name };
+  }
+}
+
+/**
+ * A receiver's partial file may hold acknowledged WAL: a segment that says something else is not
+ * to become the one that recovery finds first.
+ */
+async function comparePartials(
+  source: PushSource,
+  segment: SegmentName,
+  directory: string,
+): Promise<void> {
+  for (const compression of COMPRESSIONS) {
+    const path = join(directory, `${source.name}${compressionSuffix(compression)}.partial`);
+    if (!(await exists(path))) continue;
+    const at = await firstDifference(source, path, compression).catch((e) => {
+      // A receiver that finished the segment meanwhile has moved it.
+      if ((e as WalkeepError & { cause?: NodeJS.ErrnoException }).cause?.code === 'ENOENT') return;
+      throw e;
+    });
+    if (at === undefined) continue;
+    const stored = await inspectWal(path, compression, segment, source.size);
+    if (at < stored.validLength) {
+      throw conflict(source, path, lsnText(source, segment, at), segment, at);
+    }
+  }
+}
+
+function lsnText(source: PushSource, segment: SegmentName, at: number): string {
+  return `at ${formatLsn(segmentStart(segment.segment, source.size) + BigInt(at))}`;
+}
+
+function conflict(
+  source: PushSource,
+  stored: string,
+  where: string,
+  segment?: SegmentName,
+  at = 0,
+): RewriteError {
+  const lsn = segment && ((segmentStart(segment.segment, source.size) + BigInt(at)) as Lsn);
+  return new RewriteError(`"${source.path}" differs from "${stored}" ${where}`, {
+    path: stored,
+    ...(lsn === undefined ? {} : { lsn }),
+    hint: 'Two servers write to this archive, or one of the files is damaged: check both with "walkeep verify".',
+  });
+}

@@ -1,0 +1,126 @@
+import type { ReplicationConnection } from '../connection/connection.js';
+import type { ConnectionSettings } from '../connection/settings.js';
+import type { ReplicationMode } from '../connection/startup.js';
+import { AuthenticationError } from '../errors.js';
+import type { CommandContext, OptionSpec, OptionValues } from './command.js';
+import { canPrompt, promptPassword } from './prompt.js';
+
+/** Heading of the connection options in every help. */
+export const CONNECTION_GROUP = 'Connection options:';
+
+/** Where and as whom to connect: the same in every command that talks to a server. */
+export const CONNECTION_OPTIONS: readonly OptionSpec[] = [
+  {
+    long: 'dbname',
+    short: 'd',
+    argument: 'CONNSTR',
+    group: CONNECTION_GROUP,
+    help: 'connection string or URI',
+  },
+  {
+    long: 'host',
+    short: 'h',
+    argument: 'HOSTNAME',
+    group: CONNECTION_GROUP,
+    help: 'server host or socket directory',
+  },
+  {
+    long: 'port',
+    short: 'p',
+    argument: 'PORT',
+    group: CONNECTION_GROUP,
+    help: 'server port number',
+  },
+  {
+    long: 'username',
+    short: 'U',
+    argument: 'NAME',
+    group: CONNECTION_GROUP,
+    help: 'connect as this user',
+  },
+  {
+    long: 'no-password',
+    short: 'w',
+    group: CONNECTION_GROUP,
+    help: 'never ask for a password',
+  },
+  {
+    long: 'password',
+    short: 'W',
+    group: CONNECTION_GROUP,
+    help: 'ask for a password before connecting',
+  },
+];
+
+/** What the connection options of a command line say. */
+export interface ConnectionArguments {
+  connection: { conninfo?: string; host?: string; port?: string; user?: string };
+  password: 'ask' | 'never' | 'when-needed';
+}
+
+/** Reads the connection options of a command line. */
+export function connectionArguments(values: OptionValues): ConnectionArguments {
+  const named = <K extends string>(key: K, option: string) => {
+    const value = values[option];
+    return (typeof value === 'string' ? { [key]: value } : {}) as { [P in K]?: string };
+  };
+  return {
+    connection: {
+      ...named('conninfo', 'dbname'),
+      ...named('host', 'host'),
+      ...named('port', 'port'),
+      ...named('user', 'username'),
+    },
+    password: passwordUse(values),
+  };
+}
+
+/** `-W` wins over `-w`: asking is what both given together can only mean to a person. */
+function passwordUse(values: OptionValues): ConnectionArguments['password'] {
+  if (values.password === true) return 'ask';
+  return values['no-password'] === true ? 'never' : 'when-needed';
+}
+
+/**
+ * The settings that arguments, environment and files make together; asks for a password where
+ * that is wanted, and prints warnings. `database` is for what the connection string leaves open.
+ */
+export async function connectionSettings(
+  args: ConnectionArguments,
+  { program, output, env }: Pick<CommandContext, 'program' | 'output' | 'env'>,
+  database?: string,
+): Promise<ConnectionSettings> {
+  const { resolveSettings } = await import('../connection/resolve.js');
+  const resolve = (password?: string) =>
+    resolveSettings(
+      {
+        ...args.connection,
+        ...(password === undefined ? {} : { password }),
+        ...(database === undefined ? {} : { fallbackDatabase: database }),
+        // What the server reports as application_name decides who is a synchronous standby.
+        fallbackApplicationName: program,
+      },
+      env,
+    );
+  let settings = await resolve();
+  // Asked only when the other settings are in order, and before any signal handler stands.
+  if (args.password === 'ask') settings = await resolve(await promptPassword());
+  for (const warning of settings.warnings) output.warning(warning);
+  return settings;
+}
+
+/** Connects; asks for a password where the server wants one and somebody can be asked. */
+export async function connectAsking(
+  settings: ConnectionSettings,
+  mayAsk: boolean,
+  replication: ReplicationMode,
+): Promise<ReplicationConnection> {
+  const { connect } = await import('../connection/connect.js');
+  try {
+    return await connect(settings, { replication });
+  } catch (error) {
+    const asked = error instanceof AuthenticationError && error.needsPassword;
+    if (!asked || !mayAsk || !canPrompt()) throw error;
+    return connect({ ...settings, password: await promptPassword() }, { replication });
+  }
+}

@@ -1,0 +1,54 @@
+import { type Command, HELP_OPTION, type OptionSpec, VERSION_OPTION } from '../cli/command.js';
+import { UsageError } from '../errors.js';
+
+const GROUP = 'Options:';
+
+const OPTIONS: readonly OptionSpec[] = [
+  {
+    long: 'directory',
+    short: 'D',
+    argument: 'DIR',
+    group: GROUP,
+    help: 'the archive, instead of the first argument',
+  },
+  { long: 'verbose', short: 'v', group: GROUP, help: 'tell what became of the file' },
+  VERSION_OPTION,
+  HELP_OPTION,
+];
+
+/** `walkeep push`. Exit code 0: the content is durable in the archive. */
+export const command: Command = {
+  usage: 'push [OPTION]... DIR FILE',
+  description:
+    'Stores a WAL file in an archive directory, for archive_command: walkeep push DIR %p. ' +
+    'Succeeds if the archive already has the same; never replaces what differs. Works beside a ' +
+    'receiver on the same directory.',
+  light: true,
+  options: () => OPTIONS,
+  async run(values, operands, { output, tryHelp }) {
+    const given = typeof values.directory === 'string' ? [values.directory, ...operands] : operands;
+    const [directory, path, extra] = given;
+    const misuse = (message: string): UsageError => new UsageError(message, { hint: tryHelp });
+    if (!directory) throw misuse('no directory specified');
+    if (!path) throw misuse('no file specified');
+    if (extra !== undefined) {
+      throw misuse(`too many command-line arguments (first is "${extra}")`);
+    }
+    const { pushFile } = await import('../archive/push.js');
+    const { outcome, name } = await pushFile(directory, path);
+    if (outcome === 'aside') {
+      output.warning(
+        `"${path}" does not agree with what is in the archive and was kept as "${name}"`,
+        'Two servers wrote this segment; check with "walkeep verify" which one recovery should use.',
+      );
+    } else if (values.verbose === true) output.info(`${name}: ${TOLD[outcome]}`);
+    return 0;
+  },
+};
+
+const TOLD = {
+  stored: 'stored',
+  present: 'the archive has it already',
+  extended: 'replaced a partial file that had less of it',
+  beside: 'stored beside a partial file that has less of it',
+};

@@ -1,0 +1,145 @@
+/**
+ * Just enough of a WebAssembly encoder (WebAssembly Core Specification, "Binary Format") for one
+ * small module of functions on i32. An instruction is its bytes; instructions nest as expressions.
+ */
+export type Code = readonly number[];
+
+const I32 = 0x7f;
+const NO_RESULT = 0x40;
+
+function unsigned(n: number): number[] {
+  const bytes: number[] = [];
+  let rest = n;
+  do {
+    bytes.push((rest & 127) | (rest > 127 ? 128 : 0));
+    rest >>>= 7;
+  } while (rest > 0);
+  return bytes;
+}
+
+function signed(n: number): number[] {
+  const bytes: number[] = [];
+  for (let rest = n; ; ) {
+    const byte = rest & 127;
+    rest >>= 7;
+    const done = (rest === 0 && (byte & 64) === 0) || (rest === -1 && (byte & 64) !== 0);
+    bytes.push(done ? byte : byte | 128);
+    if (done) return bytes;
+  }
+}
+
+/** The elements one behind the other; no spread, which runs into the size of the stack. */
+const join = (parts: readonly Code[]): number[] => parts.flatMap((part) => part as number[]);
+const value = (operand: Code | number): Code =>
+  typeof operand === 'number' ? [0x41, ...signed(operand)] : operand;
+const binary =
+  (opcode: number) =>
+  (a: Code | number, b: Code | number): Code => [...value(a), ...value(b), opcode];
+
+export const add = binary(0x6a);
+export const sub = binary(0x6b);
+export const and = binary(0x71);
+export const shiftLeft = binary(0x74);
+export const shiftRight = binary(0x76);
+export const isEqual = binary(0x46);
+export const isNot = binary(0x47);
+/** Unsigned. */
+export const isBelow = binary(0x49);
+/** Unsigned. */
+export const isAbove = binary(0x4b);
+const xor2 = binary(0x73);
+
+export function xor(first: Code, ...others: readonly (Code | number)[]): Code {
+  return others.reduce<Code>((all, next) => xor2(all, next), first);
+}
+
+/** The little-endian word at `address + offset`, aligned or not. */
+export function load(address: Code, offset = 0): Code {
+  return [...address, 0x28, 0, ...unsigned(offset)];
+}
+
+export function loadByte(address: Code, offset = 0): Code {
+  return [...address, 0x2d, 0, ...unsigned(offset)];
+}
+
+export function store(address: number, word: Code): Code {
+  return [...value(0), ...word, 0x36, 2, ...unsigned(address)];
+}
+
+/** Leaves the function with a result. */
+export function leave(result: Code): Code {
+  return [...result, 0x0f];
+}
+
+/** Calls a function of the module by its number. */
+export function call(index: number, ...operands: readonly (Code | number)[]): Code {
+  return [...join(operands.map(value)), 0x10, ...unsigned(index)];
+}
+
+/** Runs `body` if `condition` is not 0. */
+export function when(condition: Code, ...body: readonly Code[]): Code {
+  return [...condition, 0x04, NO_RESULT, ...join(body), 0x0b];
+}
+
+/** Runs `body` as long as `condition` is not 0. */
+export function whileTrue(condition: Code, ...body: readonly Code[]): Code {
+  // Inside `if` the loop is the second label from within.
+  const again: Code = [0x0c, 1];
+  return [0x03, NO_RESULT, ...when(condition, ...body, again), 0x0b];
+}
+
+/** A local variable or parameter of a function. */
+export interface Local {
+  get: Code;
+  set(value: Code | number): Code;
+}
+
+/** One function: its parameters and the last instruction's value are i32. */
+export interface WasmFunction {
+  name: string;
+  parameters: number;
+  locals: number;
+  body: Code;
+}
+
+/** Declares a function; `build` gets its parameters, then its other variables. */
+export function wasmFunction(
+  name: string,
+  parameters: number,
+  locals: number,
+  build: (...variables: Local[]) => readonly Code[],
+): WasmFunction {
+  const variables = Array.from({ length: parameters + locals }, (_, i) => ({
+    get: [0x20, ...unsigned(i)],
+    set: (to: Code | number): Code => [...value(to), 0x21, ...unsigned(i)],
+  }));
+  return { name, parameters, locals, body: join(build(...variables)) };
+}
+
+const sized = (content: readonly number[]): number[] => [...unsigned(content.length), ...content];
+const list = (items: readonly Code[]): number[] => [...unsigned(items.length), ...join(items)];
+const text = (name: string): number[] => sized([...new TextEncoder().encode(name)]);
+
+/** A module that exports its functions and one memory, `memory`, of `pages` times 64 kB. */
+export function wasmModule(pages: number, functions: readonly WasmFunction[]): Uint8Array {
+  const section = (id: number, content: readonly number[]): number[] => [id, ...sized(content)];
+  const type = (f: WasmFunction): Code => {
+    const parameters = new Array<number>(f.parameters).fill(I32);
+    return [0x60, ...sized(parameters), 1, I32];
+  };
+  const code = (f: WasmFunction): Code => sized([1, ...unsigned(f.locals), I32, ...f.body, 0x0b]);
+  return new Uint8Array([
+    ...[0, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
+    ...section(1, list(functions.map(type))),
+    ...section(3, list(functions.map((_, i) => unsigned(i)))),
+    ...section(5, list([[1, ...unsigned(pages), ...unsigned(pages)]])),
+    ...section(
+      7,
+      list([
+        [...text('memory'), 2, 0],
+        ...functions.map((f, i) => [...text(f.name), 0, ...unsigned(i)]),
+      ]),
+    ),
+    ...section(10, list(functions.map(code))),
+  ]);
+}

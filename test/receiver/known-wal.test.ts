@@ -1,0 +1,48 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { endOfStoredWal } from '../../src/receiver/known-wal.js';
+import { segmentFileName, segmentOf } from '../../src/wal/file-name.js';
+import { loadFixture } from '../wal/fixtures.js';
+
+const wal = loadFixture('mixed-18');
+const { start, end, segmentSize, bytes } = wal;
+
+let dir: string;
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), 'walkeep-known-'));
+});
+afterEach(() => rmSync(dir, { recursive: true }));
+
+const store = (content: Uint8Array) => {
+  const name = segmentFileName(1, segmentOf(start, segmentSize), segmentSize);
+  writeFileSync(join(dir, `${name}.partial`), content);
+};
+const stored = () => endOfStoredWal(dir, start, 1, segmentSize);
+
+it('knows nothing where there is no partial, or an empty one', async () => {
+  expect(await stored()).toBe(start);
+  store(Buffer.alloc(0));
+  expect(await stored()).toBe(start);
+  store(Buffer.alloc(segmentSize));
+  expect(await stored()).toBe(start);
+});
+
+it('ends with the last complete record of a partial', async () => {
+  store(bytes.subarray(0, segmentSize));
+  expect(await stored()).toBe(end);
+});
+
+it('ends before a record that a crash tore or damaged', async () => {
+  const torn = Buffer.from(bytes.subarray(0, segmentSize));
+  const at = Math.floor(Number(end - start) / 2);
+  torn.fill(0, at);
+  store(torn);
+  const first = await stored();
+  expect(first).toBeGreaterThan(start);
+  expect(first).toBeLessThanOrEqual(start + BigInt(at));
+  torn.fill(0x55, at);
+  store(torn);
+  expect(await stored()).toBe(first);
+});
