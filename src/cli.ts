@@ -37,6 +37,11 @@ const COMMANDS: Readonly<
     failure: 2,
     load: () => import('./commands/find.js'),
   },
+  check: {
+    summary: 'say whether an archive and its server are safe',
+    failure: 2,
+    load: () => import('./commands/check.js'),
+  },
   push: {
     summary: 'store a WAL file, as archive_command',
     load: () => import('./commands/push.js'),
@@ -49,6 +54,12 @@ const COMMANDS: Readonly<
   slot: {
     summary: 'create, drop or list replication slots',
     load: () => import('./commands/slot.js'),
+  },
+  fetch: {
+    summary: 'bring a file from an archive, for restore_command',
+    // Of wrong arguments; 1 would tell PostgreSQL that the archive does not have the file.
+    failure: 200,
+    load: () => import('./commands/fetch.js'),
   },
 };
 

@@ -11,6 +11,7 @@ export type FindingCode =
   | 'gap'
   | 'accepted-gap'
   | 'missing-end'
+  | 'known-damage'
   | 'starts-later'
   | 'ledger-damaged'
   | 'history-damaged'

@@ -24,9 +24,13 @@ export type TakeBytes = (bytes: Uint8Array) => boolean;
 
 class Stop extends Error {}
 
+/** Reading synchronously never meets another reader of this thread; reading ahead may. */
+const SYNC_BUFFER = WAL_BUFFERS[0]!;
+const AHEAD_BUFFERS = WAL_BUFFERS.slice(1);
+
 /**
  * Reads a segment file from its start, decompressed, up to `limit` bytes and the knowledge whether
- * there are more.
+ * there are more. Plain files are read synchronously unless `readAhead` is set.
  * @throws StorageError, NotSupportedError for zstd before Node.js 22.15
  */
 export async function readSegment(
@@ -34,8 +38,11 @@ export async function readSegment(
   compression: Compression,
   limit: number,
   take: TakeBytes,
+  options: { readAhead?: boolean } = {},
 ): Promise<SegmentRead> {
-  if (compression === 'none') return readPlain(path, limit, take);
+  if (compression === 'none') {
+    return options.readAhead ? readPlainAhead(path, limit, take) : readPlain(path, limit, take);
+  }
   let delivered = 0;
   try {
     const { bytes, end, problem, trailingGarbage } = await decompressFile(
@@ -61,11 +68,40 @@ export async function readSegment(
   }
 }
 
-/** Set while the thread's buffers are in use by another file. */
+function readPlain(path: string, limit: number, take: TakeBytes): SegmentRead {
+  const buffer = SYNC_BUFFER;
+  const io = <T>(call: () => T): T => {
+    try {
+      return call();
+    } catch (e) {
+      throw storageError('read file', path, e);
+    }
+  };
+  const fd = io(() => fs.openSync(path, 'r'));
+  try {
+    let bytes = 0;
+    while (bytes < limit) {
+      const length = Math.min(buffer.length, limit - bytes);
+      const n = io(() => fs.readSync(fd, buffer, 0, length, bytes));
+      if (n === 0) return { bytes, end: 'complete', trailingGarbage: false };
+      bytes += n;
+      if (!take(buffer.subarray(0, n))) return { bytes, end: 'stopped', trailingGarbage: false };
+    }
+    const { size } = io(() => fs.fstatSync(fd));
+    return { bytes: Math.min(size, limit + 1), end: 'complete', trailingGarbage: false };
+  } finally {
+    fs.closeSync(fd);
+  }
+}
+
+/** Pending while the buffers are in use for another file. */
 let busy = Promise.resolve();
 
-/** Reads ahead: while one buffer is being checked, the next one is filled in the thread pool. */
-async function readPlain(path: string, limit: number, take: TakeBytes): Promise<SegmentRead> {
+/**
+ * The same, but while one buffer is being checked the next one is filled in the thread pool: half
+ * as fast again where a core is free for it, slower where all are busy.
+ */
+async function readPlainAhead(path: string, limit: number, take: TakeBytes): Promise<SegmentRead> {
   const before = busy;
   let release = (): void => {};
   busy = new Promise((resolve) => {
@@ -76,36 +112,55 @@ async function readPlain(path: string, limit: number, take: TakeBytes): Promise<
     throw storageError('read file', path, e);
   };
   let handle: FileHandle | undefined;
-  let reading: Promise<number> | undefined;
+  const reads: Promise<number>[] = [];
+  let asked = 0;
+  const askFor = (fd: number): void => {
+    const buffer = AHEAD_BUFFERS[reads.length % AHEAD_BUFFERS.length]!;
+    const length = Math.min(buffer.length, limit - asked);
+    if (length <= 0) return;
+    const read = fill(fd, buffer, length, asked).catch(failed);
+    // Another one may fail first, and this one is never waited for.
+    read.catch(() => {});
+    reads.push(read);
+    asked += length;
+  };
   try {
     handle = await open(path, 'r').catch(failed);
+    while (reads.length < AHEAD_BUFFERS.length - 1 && asked < limit) askFor(handle.fd);
     let bytes = 0;
-    reading = fill(handle.fd, 0, limit);
-    for (let turn = 0; bytes < limit; turn++) {
-      const n = await reading.catch(failed);
-      if (n === 0) return { bytes, end: 'complete', trailingGarbage: false };
+    for (let turn = 0; turn < reads.length; turn++) {
+      const n = await reads[turn]!;
+      askFor(handle.fd);
       bytes += n;
-      reading = fill(handle.fd, bytes, limit, turn + 1);
-      const more = take(WAL_BUFFERS[turn % WAL_BUFFERS.length]!.subarray(0, n));
-      if (!more) return { bytes, end: 'stopped', trailingGarbage: false };
+      // Shorter than asked for: the file ends here, and what was asked for behind it is not there.
+      const buffer = AHEAD_BUFFERS[turn % AHEAD_BUFFERS.length]!;
+      if (n > 0 && !take(buffer.subarray(0, n))) {
+        return { bytes, end: 'stopped', trailingGarbage: false };
+      }
+      if (n < buffer.length) break;
     }
     const { size } = await handle.stat().catch(failed);
-    return { bytes: Math.min(size, limit + 1), end: 'complete', trailingGarbage: false };
+    // One that grew meanwhile counts as it was read.
+    const complete = bytes < limit ? bytes : Math.min(size, limit + 1);
+    return { bytes: complete, end: 'complete', trailingGarbage: false };
   } finally {
     // What is still being read must not land in a buffer that others use, nor in another file's.
-    await reading?.catch(() => {});
+    await Promise.allSettled(reads);
     await handle?.close();
     release();
   }
 }
 
-/** Fills a buffer from `position` on; resolves with the bytes there were, 0 at the end. */
-function fill(fd: number, position: number, limit: number, turn = 0): Promise<number> {
-  const buffer = WAL_BUFFERS[turn % WAL_BUFFERS.length]!;
-  const length = Math.min(buffer.length, limit - position);
+/** Reads up to `length` bytes at `position`, less only at the end of the file. */
+function fill(fd: number, buffer: Uint8Array, length: number, position: number): Promise<number> {
   return new Promise((resolve, reject) => {
-    if (length === 0) resolve(0);
-    else fs.read(fd, buffer, 0, length, position, (e, n) => (e ? reject(e) : resolve(n)));
+    const next = (have: number): void =>
+      fs.read(fd, buffer, have, length - have, position + have, (error, n) => {
+        if (error) reject(error);
+        else if (n === 0 || have + n === length) resolve(have + n);
+        else next(have + n);
+      });
+    next(0);
   });
 }
 

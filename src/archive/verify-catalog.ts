@@ -47,6 +47,17 @@ function ledgerFindings(catalog: Catalog, scope: Scope): Finding[] {
       hint: 'It was accepted; a backup from before it cannot be recovered beyond it.',
     });
   }
+  for (const { lsn, timeline, why } of ledger?.damages ?? []) {
+    if (!inScope(scope, timeline, lsn + 1n)) continue;
+    findings.push({
+      severity: 'info',
+      code: 'known-damage',
+      file: LEDGER_FILE,
+      lsn,
+      message: `WAL on timeline ${timeline} was bad when it was received, and stored: ${why}`,
+      hint: 'If it is not among the other findings it was received again since.',
+    });
+  }
   const timeline = ledger?.timeline;
   const reached = higher(ledger?.flushedLsn, ledger?.completeLsn);
   if (timeline !== undefined && reached !== undefined && inScope(scope, timeline, reached)) {

@@ -26,13 +26,12 @@ export async function runJobs(
     await inThreads(jobs, count, report, signal);
     return;
   }
-  for (const job of jobs) {
-    // One segment at a time, so that a signal or a timer is heard in between.
-    await runJob(job, report, async () => {
-      await setImmediate();
-      signal?.throwIfAborted();
-    });
-  }
+  // Between two segments a signal or a timer is heard.
+  const between = async (): Promise<void> => {
+    await setImmediate();
+    signal?.throwIfAborted();
+  };
+  for (const job of jobs) await runJob(job, report, { between, readAhead: true });
 }
 
 async function inThreads(

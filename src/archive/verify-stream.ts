@@ -1,21 +1,19 @@
 import { join } from 'node:path';
 import { WalkeepError } from '../errors.js';
-import { parseLongHeader } from '../storage/long-header.js';
-import { checkSegment, type SegmentFile } from '../storage/wal-directory.js';
-import {
-  parseSegmentFileName,
-  type SegmentName,
-  segmentFileName,
-  segmentOf,
-  segmentStart,
-} from '../wal/file-name.js';
+import { parseSegmentFileName, segmentOf, segmentStart } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
-import { LONG_PAGE_HEADER, parsePageHeader, SHORT_PAGE_HEADER } from '../wal/page.js';
-import { WalVerifier } from '../wal/verifier.js';
+import type { WalVerifier } from '../wal/verifier.js';
 import { compareCopies } from './compare-copies.js';
 import { FaultLog } from './fault-finding.js';
 import type { Finding } from './findings.js';
-import { currentFile, readSegment, type SegmentRead } from './segment-reader.js';
+import { currentFile, readSegment, type SegmentRead, type TakeBytes } from './segment-reader.js';
+import {
+  type CheckedFile,
+  checkHeaderOnly,
+  mistakenIdentity,
+  verifierFrom,
+  wrongSize,
+} from './verify-header.js';
 import { PartialCheck } from './verify-partial.js';
 import type { JobSegment, VerifyJob } from './verify-plan.js';
 
@@ -27,25 +25,26 @@ export interface JobReport {
 }
 
 /** A segment while it is being checked. */
-interface Current extends SegmentName {
-  /** Bare file name. */
-  name: string;
-  path: string;
-  /** LSN of its first byte. */
-  start: Lsn;
+interface Current extends CheckedFile {
   role: 'own' | 'follow' | 'lead-in';
 }
 
-/**
- * Checks the segments of a job as one stream. `between` runs behind each of them.
- * @throws nothing that a file is to blame for
- */
+/** How a job is run. */
+export interface RunOptions {
+  /** Runs behind each segment. */
+  between?: () => Promise<void>;
+  /** See `readSegment`. */
+  readAhead?: boolean;
+}
+
+/** Checks the segments of a job as one stream. @throws nothing that a file is to blame for */
 export async function runJob(
   job: VerifyJob,
   report: JobReport,
-  between?: () => Promise<void>,
+  options: RunOptions = {},
 ): Promise<void> {
-  const check = new StreamCheck(job, report);
+  const { between, readAhead = false } = options;
+  const check = new StreamCheck(job, report, readAhead);
   for (const segment of job.segments) {
     await check.segment(segment, job.leadIn ? 'lead-in' : 'own');
     await between?.();
@@ -61,6 +60,7 @@ class StreamCheck {
   finished = false;
   readonly #job: VerifyJob;
   readonly #report: JobReport;
+  readonly #readAhead: boolean;
   /** Runs on from segment to segment; undefined where the chain is broken. */
   #verifier: WalVerifier | undefined;
   /** Names of the files that were read, by segment. */
@@ -69,8 +69,9 @@ class StreamCheck {
   readonly #edge: bigint;
   #reached: bigint | undefined;
 
-  constructor(job: VerifyJob, report: JobReport) {
+  constructor(job: VerifyJob, report: JobReport, readAhead: boolean) {
     this.#job = job;
+    this.#readAhead = readAhead;
     this.#report = report;
     this.#edge = segmentStart(job.segments.at(-1)!.segment + 1n, job.segmentSize);
   }
@@ -93,11 +94,11 @@ class StreamCheck {
   }
 
   async #complete(current: Current): Promise<void> {
-    const { segmentSize, blockSize } = this.#job;
+    const { blockSize } = this.#job;
     const log = new FaultLog(blockSize, (finding) => this.#found(current, finding));
     let position = current.start;
     let usable: boolean | undefined;
-    const read = await readSegment(current.path, current.compression, segmentSize, (bytes) => {
+    const read = await this.#read(current, (bytes) => {
       usable ??= this.#identify(current, bytes);
       if (!usable) return false;
       this.#feed(current, log, bytes, position);
@@ -113,6 +114,12 @@ class StreamCheck {
     if (fault || usable === false) this.#verifier = undefined;
     if (usable !== false) this.#checkRead(current, read);
     if (current.role === 'follow' && !this.#verifier) this.finished = true;
+  }
+
+  #read({ path, compression }: Current, take: TakeBytes): Promise<SegmentRead> {
+    const { segmentSize, quick } = this.#job;
+    const options = { readAhead: this.#readAhead && !quick };
+    return readSegment(path, compression, segmentSize, take, options);
   }
 
   /** Feeds one chunk; behind a fault it goes on with the next page that promises to be one. */
@@ -156,7 +163,7 @@ class StreamCheck {
       (lsn) => this.#fileOf(lsn, current),
     );
     let usable: boolean | undefined;
-    const read = await readSegment(current.path, current.compression, segmentSize, (bytes) => {
+    const read = await this.#read(current, (bytes) => {
       usable ??= this.#identify(current, bytes);
       if (!usable) return false;
       check.feed(bytes);
@@ -190,65 +197,21 @@ class StreamCheck {
     );
   }
 
-  /** `--quick`: the first header of the segment, and its size where that is cheap to know. */
   async #headerOnly(current: Current): Promise<void> {
-    const { directory, segmentSize, blockSize } = this.#job;
-    const log = new FaultLog(blockSize, (finding) => this.#found(current, finding));
-    let header: Uint8Array = new Uint8Array(0);
-    await readSegment(current.path, current.compression, segmentSize, (bytes) => {
-      header = bytes.slice(0, blockSize + SHORT_PAGE_HEADER);
-      return false;
-    });
-    this.#report.progress(segmentSize);
-    const blank = current.partial && header.every((byte) => byte === 0);
-    if (!blank) {
-      if (!this.#identify(current, header)) return;
-      const long = header.subarray(0, LONG_PAGE_HEADER);
-      const fault = this.#startAt(current.start).feed(long);
-      if (fault) log.add(fault, current.name);
-      log.flush();
-    }
-    if (current.partial || (current.compression !== 'none' && current.compression !== 'gzip'))
-      return;
-    const file: SegmentFile = { ...current };
-    const problem = await checkSegment(directory, file, segmentSize);
-    if (problem !== undefined) this.#wrongSize(current, problem.replace(', skipping', ''));
+    await checkHeaderOnly(
+      this.#job,
+      current,
+      (take) => this.#read(current, take),
+      (finding) => this.#found(current, finding),
+    );
+    if (current.role === 'own') this.#report.progress(this.#job.segmentSize);
   }
 
   /** False if the file is not what its name says, which is then reported. */
   #identify(current: Current, bytes: Uint8Array): boolean {
-    const { systemId, segmentSize, blockSize } = this.#job;
-    const header = parseLongHeader(bytes);
-    if (!header) return true;
-    if (systemId !== undefined && header.systemId !== systemId) {
-      this.#found(current, {
-        severity: 'error',
-        code: 'foreign-cluster',
-        file: current.name,
-        lsn: current.start,
-        message: `WAL of another cluster: system identifier ${header.systemId}, not ${systemId}`,
-        hint: 'Move it to the archive of its own cluster, and put the right segment in its place.',
-      });
-      return false;
-    }
-    if (header.pageAddress === current.start) return true;
-    // Where the second page is in its place, only the first header is damaged.
-    const second = bytes.subarray(blockSize, blockSize + SHORT_PAGE_HEADER);
-    const expected = current.start + BigInt(blockSize);
-    if (second.length === SHORT_PAGE_HEADER && parsePageHeader(second).address === expected) {
-      return true;
-    }
-    const { pageAddress, timeline } = header;
-    const other = segmentFileName(timeline, segmentOf(pageAddress, segmentSize), segmentSize);
-    this.#found(current, {
-      severity: 'error',
-      code: 'wrong-segment',
-      file: current.name,
-      lsn: current.start,
-      message: `holds the WAL of segment ${other}, at ${formatLsn(pageAddress)}`,
-      hint: 'It was renamed or copied over another one: put the right segment in its place.',
-    });
-    return false;
+    const finding = mistakenIdentity(this.#job, current, bytes);
+    if (finding) this.#found(current, finding);
+    return finding === undefined;
   }
 
   /** Reports what the file as a file is worth; breaks the chain where bytes are missing. */
@@ -268,7 +231,8 @@ class StreamCheck {
       });
     } else if (read.end === 'complete' && read.bytes !== segmentSize) {
       const size = read.bytes > segmentSize ? `more than ${segmentSize}` : `${read.bytes}`;
-      this.#wrongSize(current, `holds ${size} bytes of WAL where a segment has ${segmentSize}`);
+      const message = `holds ${size} bytes of WAL where a segment has ${segmentSize}`;
+      this.#found(current, wrongSize(file, message));
     }
     if (!read.trailingGarbage) return;
     this.#found(current, {
@@ -278,12 +242,6 @@ class StreamCheck {
       message: 'something else follows the compressed segment in the file',
       hint: 'Compress the segment anew: some tools refuse such a file.',
     });
-  }
-
-  #wrongSize({ name: file, role }: Current, message: string): void {
-    if (role === 'lead-in') return;
-    const hint = 'Put a good copy of the file in its place.';
-    this.#report.finding({ severity: 'error', code: 'wrong-size', file, message, hint });
   }
 
   async #duplicates(segment: JobSegment, current: Current): Promise<void> {
@@ -325,9 +283,7 @@ class StreamCheck {
   }
 
   #startAt(startLsn: Lsn): WalVerifier {
-    const { segmentSize, blockSize, systemId, magic, timeline, history } = this.#job;
-    const owner = history ? { history } : { timeline };
-    return new WalVerifier({ startLsn, segmentSize, blockSize, systemId, magic, ...owner });
+    return verifierFrom(this.#job, startLsn);
   }
 
   /** True once the first record that begins behind the edge is complete. */

@@ -87,26 +87,38 @@ function passwordUse(values: OptionValues): ConnectionArguments['password'] {
  */
 export async function connectionSettings(
   args: ConnectionArguments,
-  { program, output, env }: Pick<CommandContext, 'program' | 'output' | 'env'>,
+  context: Pick<CommandContext, 'program' | 'output' | 'env'>,
   database?: string,
 ): Promise<ConnectionSettings> {
-  const { resolveSettings } = await import('../connection/resolve.js');
-  const resolve = (password?: string) =>
-    resolveSettings(
-      {
-        ...args.connection,
-        ...(password === undefined ? {} : { password }),
-        ...(database === undefined ? {} : { fallbackDatabase: database }),
-        // What the server reports as application_name decides who is a synchronous standby.
-        fallbackApplicationName: program,
-      },
-      env,
-    );
-  let settings = await resolve();
+  let settings = await resolveConnection(args, context, { database });
   // Asked only when the other settings are in order, and before any signal handler stands.
-  if (args.password === 'ask') settings = await resolve(await promptPassword());
-  for (const warning of settings.warnings) output.warning(warning);
+  if (args.password === 'ask') {
+    settings = await resolveConnection(args, context, {
+      database,
+      password: await promptPassword(),
+    });
+  }
+  for (const warning of settings.warnings) context.output.warning(warning);
   return settings;
+}
+
+/** The same without a word: no question, no warning. */
+export async function resolveConnection(
+  args: ConnectionArguments,
+  { program, env }: Pick<CommandContext, 'program' | 'env'>,
+  given: { database?: string | undefined; password?: string | undefined },
+): Promise<ConnectionSettings> {
+  const { resolveSettings } = await import('../connection/resolve.js');
+  return resolveSettings(
+    {
+      ...args.connection,
+      ...(given.password === undefined ? {} : { password: given.password }),
+      ...(given.database === undefined ? {} : { fallbackDatabase: given.database }),
+      // What the server reports as application_name decides who is a synchronous standby.
+      fallbackApplicationName: program,
+    },
+    env,
+  );
 }
 
 /** Connects; asks for a password where the server wants one and somebody can be asked. */

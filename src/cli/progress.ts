@@ -1,5 +1,8 @@
 import type { ReceiverEvents } from '../receiver/options.js';
+import { formatBytes } from '../units.js';
 import { formatLsn } from '../wal/lsn.js';
+
+export { formatBytes };
 
 type Positions = ReceiverEvents['progress'][0];
 
@@ -34,16 +37,4 @@ export class ProgressMeter {
       `${formatBytes(rate)}/s, lag ${formatBytes(lag)}, ${segments}`
     );
   }
-}
-
-/** `0 B`, `12.3 MB`: decimal units, one digit. */
-export function formatBytes(bytes: number): string {
-  const units = ['B', 'kB', 'MB', 'GB', 'TB'];
-  let value = bytes;
-  let unit = 0;
-  while (value >= 999.95 && unit < units.length - 1) {
-    value /= 1000;
-    unit += 1;
-  }
-  return `${unit === 0 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`;
 }

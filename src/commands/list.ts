@@ -24,6 +24,10 @@ export const command: Command = {
       if (values.json === true) printJson(output, list);
       else printTable(output, list);
       return 0;
+    } catch (error) {
+      if (!signal.aborted) throw error;
+      output.error('interrupted');
+      return 1;
     } finally {
       release();
     }

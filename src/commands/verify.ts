@@ -43,6 +43,8 @@ const OPTIONS: readonly OptionSpec[] = [
   ...ARCHIVE_OPTIONS,
 ];
 
+/** Exit code where it could not be checked. */
+const NOT_CHECKED = 2;
 /** Milliseconds between two pictures of the progress bar. */
 const REDRAW = 100;
 const MAX_THREADS = 1024;
@@ -78,6 +80,10 @@ export const command: Command = {
       if (values.json === true) printJson(output, findings, summary);
       else printTable(output, findings, summary, values.verbose === true);
       return summary.errors + summary.warnings > 0 ? 1 : 0;
+    } catch (error) {
+      if (!signal.aborted) throw error;
+      output.error('interrupted');
+      return NOT_CHECKED;
     } finally {
       output.clearStatus();
       release();

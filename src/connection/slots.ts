@@ -7,6 +7,8 @@ export interface SlotInfo {
   name: string;
   type: 'physical' | 'logical' | (string & {});
   active: boolean;
+  /** Process of the walsender that uses it. */
+  activePid: number | undefined;
   temporary: boolean;
   /** Oldest WAL that it keeps; undefined before its first use, and of a slot that is lost. */
   restartLsn: Lsn | undefined;
@@ -39,7 +41,7 @@ export async function listSlots(connection: ReplicationConnection): Promise<Slot
   );
   const rows = await sqlRows(
     connection,
-    `SELECT slot_name, slot_type, active, ${since(PG10, 'temporary', 'false')} AS temporary,
+    `SELECT slot_name, slot_type, active, active_pid, ${since(PG10, 'temporary', 'false')} AS temporary,
             restart_lsn, pg_wal_lsn_diff(
               CASE WHEN pg_is_in_recovery()
                 THEN greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
@@ -53,6 +55,7 @@ export async function listSlots(connection: ReplicationConnection): Promise<Slot
     name: row.slot_name ?? '',
     type: row.slot_type ?? '',
     active: row.active === 't',
+    activePid: row.active_pid ? Number(row.active_pid) : undefined,
     temporary: row.temporary === 't',
     restartLsn: row.restart_lsn ? parseLsn(row.restart_lsn) : undefined,
     retainedBytes: bytes(row.retained),

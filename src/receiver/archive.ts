@@ -1,6 +1,7 @@
 import type { ReplicationConnection } from '../connection/connection.js';
 import { ProtocolError, StorageError } from '../errors.js';
 import type { StreamEnd } from '../protocol/replication.js';
+import { type FileSystem, nodeFileSystem } from '../storage/file-system.js';
 import { Ledger, type LedgerEntry } from '../storage/ledger.js';
 import { identify, type SegmentFile, scanDirectory } from '../storage/wal-directory.js';
 import { VERSION } from '../version.js';
@@ -24,6 +25,8 @@ interface OpenOptions {
   refused: Refusal | undefined;
   writeReport: WriteReport;
   warn: Warn;
+  /** Where the directory is; for tests. */
+  fs?: FileSystem;
 }
 
 /**
@@ -37,6 +40,7 @@ export class Archive {
   /** Files with the segment number of the start. */
   readonly atStart: readonly SegmentFile[];
   readonly writeReport: WriteReport;
+  readonly fs: FileSystem;
   private readonly refused: Refusal | undefined;
   /** What the start adds to the ledger: with the first WAL, so that a refused one leaves no trace. */
   private unrecorded: LedgerEntry[];
@@ -50,6 +54,7 @@ export class Archive {
   ) {
     this.refused = options.refused;
     this.writeReport = options.writeReport;
+    this.fs = options.fs ?? nodeFileSystem;
     this.server = server;
     this.ledger = ledger;
     this.start = start;
@@ -64,9 +69,10 @@ export class Archive {
     server: ServerState,
     options: OpenOptions,
   ): Promise<Archive> {
-    const { warn } = options;
+    const { warn, fs = nodeFileSystem } = options;
     const sync = o.sync !== false;
-    const ledger = await Ledger.open(o.directory, { create: true, mode: server.fileMode, sync });
+    const mode = server.fileMode;
+    const ledger = await Ledger.open(o.directory, { create: true, mode, sync, fs });
     if (!ledger) throw new StorageError('could not create the ledger', { path: o.directory });
     try {
       const { start, atStart } = await chooseFor(o, connection, server, ledger, options);
@@ -143,12 +149,12 @@ async function chooseFor(
   ledger: Ledger,
   options: OpenOptions,
 ): Promise<{ start: StartPoint; atStart: SegmentFile[] }> {
-  const { walRemoved, refused, warn } = options;
+  const { walRemoved, refused, warn, fs = nodeFileSystem } = options;
   const { segmentSize } = server;
   const { directory } = o;
-  const scan = await scanForStart(directory, server, ledger);
+  const scan = await scanForStart(directory, server, ledger, fs);
   for (const w of scan.warnings) warn('WK_SCAN', w);
-  const identity = await identify(directory, scan);
+  const identity = await identify(directory, scan, fs);
   const stored =
     ledger.state.systemId === undefined ? identity?.segmentSize : ledger.state.segmentSize;
   if (stored !== undefined && stored !== segmentSize && identity?.systemId === server.systemId) {
@@ -201,31 +207,54 @@ async function chooseFor(
   }
   // Identity first: histories of another cluster would be called a conflict.
   const start = chooseStart(inputs);
-  await checkHistories(directory, server, [...timelines]);
+  await checkHistories(directory, server, [...timelines], fs);
   if (left.length > 0 && scan.newest) {
-    const first = await finishLeft(directory, server, left, scan.newest, ledger);
+    const known = await acknowledgedOn(left[0], o, connection, server, ledger);
+    const first = await finishLeft(directory, server, left, scan.newest, ledger, known, fs);
     if (first !== left[0]) return chooseFor(o, connection, server, ledger, options);
   }
   const segment = segmentOf(start.lsn, segmentSize);
   return { start, atStart: scan.segments.filter((s) => s.segment === segment) };
 }
 
+/** Up to where WAL on the file's timeline was flushed here, as the ledger or the slot remembers. */
+async function acknowledgedOn(
+  file: SegmentFile | undefined,
+  o: WalReceiverOptions,
+  connection: ReplicationConnection,
+  server: ServerState,
+  ledger: Ledger,
+): Promise<bigint> {
+  const { timeline, flushedLsn = 0n } = ledger.state;
+  const recorded = timeline === file?.timeline ? flushedLsn : 0n;
+  if (!file || o.slot === undefined) return recorded;
+  const { restartLsn = 0n } = await readSlot(connection, o.slot, false);
+  const fork = timelineEnd(server.history, file.timeline);
+  if (fork !== undefined && restartLsn > fork) return recorded > fork ? recorded : fork;
+  return restartLsn > recorded ? restartLsn : recorded;
+}
+
 /**
  * Scans for the newest segment on the server's lineage. After a failover the tail that only the old
  * primary had may reach further than what its successor has sent yet: from there nothing goes on.
  */
-async function scanForStart(directory: string, server: ServerState, ledger: Ledger) {
+async function scanForStart(
+  directory: string,
+  server: ServerState,
+  ledger: Ledger,
+  fs: FileSystem,
+) {
   const { segmentSize, history } = server;
   const usable = ({ timeline, segment }: SegmentName): boolean => {
     const fork = timelineEnd(history, timeline);
     return fork === undefined || segmentStart(segment, segmentSize) < fork;
   };
-  const scan = await scanDirectory(directory, segmentSize, { usable });
+  const scan = await scanDirectory(directory, segmentSize, { usable, fs });
   if (scan.newest || !scan.segments.length) return scan;
   // Only such a tail is here: it leads to the fork, unless more is known.
   const known = ledger.state.timeline;
   const forked = known === undefined || timelineEnd(history, known) !== undefined;
-  return forked ? scanDirectory(directory, segmentSize) : scan;
+  return forked ? scanDirectory(directory, segmentSize, { fs }) : scan;
 }
 
 /** True if a complete file of every segment from `from` up to the newest is there. */

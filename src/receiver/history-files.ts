@@ -1,16 +1,20 @@
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ReplicationConnection } from '../connection/connection.js';
 import { ProtocolError, TimelineConflictError } from '../errors.js';
 import { storageError, writeFileDurably } from '../storage/durable.js';
+import type { FileSystem } from '../storage/file-system.js';
 import { historyFileName } from '../wal/file-name.js';
 import { formatLsn } from '../wal/lsn.js';
 import { parseTimelineHistory, rootHistory, type TimelineHistory } from '../wal/timeline.js';
 import type { ServerState } from './server-state.js';
 
-async function readLocal(directory: string, timeline: number): Promise<Buffer | undefined> {
+async function readLocal(
+  fs: FileSystem,
+  directory: string,
+  timeline: number,
+): Promise<Buffer | undefined> {
   const path = join(directory, historyFileName(timeline));
-  return readFile(path).catch((e: NodeJS.ErrnoException) => {
+  return fs.readFile(path).catch((e: NodeJS.ErrnoException) => {
     if (e.code === 'ENOENT') return undefined;
     throw storageError('read file', path, e);
   });
@@ -37,9 +41,10 @@ export async function checkHistories(
   directory: string,
   server: ServerState,
   timelines: readonly number[],
+  fs: FileSystem,
 ): Promise<void> {
   for (const timeline of timelines) {
-    const stored = await readLocal(directory, timeline);
+    const stored = await readLocal(fs, directory, timeline);
     if (!stored) continue;
     if (timeline === server.timeline && server.historyFile) {
       if (!stored.equals(server.historyFile)) {
@@ -74,10 +79,10 @@ export async function ensureHistoryFile(
   connection: ReplicationConnection,
   directory: string,
   timeline: number,
-  options: { mode: number; sync: boolean },
+  options: { mode: number; sync: boolean; fs: FileSystem },
 ): Promise<TimelineHistory> {
   if (timeline === 1) return rootHistory(timeline);
-  const stored = await readLocal(directory, timeline);
+  const stored = await readLocal(options.fs, directory, timeline);
   if (stored) return parseTimelineHistory(timeline, stored.toString('latin1'));
   const { fileName, content } = await connection.timelineHistory(timeline);
   const expected = historyFileName(timeline);

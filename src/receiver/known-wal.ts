@@ -1,6 +1,6 @@
-import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import { decompressFile } from '../storage/codec.js';
+import { type FileSystem, nodeFileSystem } from '../storage/file-system.js';
 import { segmentFileName, segmentOf } from '../wal/file-name.js';
 import type { Lsn } from '../wal/lsn.js';
 import { WalVerifier } from '../wal/verifier.js';
@@ -15,20 +15,17 @@ export async function endOfStoredWal(
   lsn: Lsn,
   timeline: number,
   segmentSize: number,
+  fs: FileSystem = nodeFileSystem,
 ): Promise<Lsn> {
   const name = segmentFileName(timeline, segmentOf(lsn, segmentSize), segmentSize);
   const path = join(directory, `${name}.partial`);
-  const exists = await access(path).then(
-    () => true,
-    () => false,
-  );
-  if (!exists) return lsn;
+  if (fs.sizeSync(path) === undefined) return lsn;
   const verifier = new WalVerifier({ startLsn: lsn, segmentSize, timeline });
   const stop = new AbortController();
   const feed = (chunk: Uint8Array): void => {
     if (verifier.feed(chunk)) stop.abort();
   };
-  await decompressFile(path, 'none', feed, { limit: segmentSize, signal: stop.signal }).catch(
+  await decompressFile(path, 'none', feed, { limit: segmentSize, signal: stop.signal, fs }).catch(
     (e) => {
       if (!stop.signal.aborted) throw e;
     },

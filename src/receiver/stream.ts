@@ -142,6 +142,7 @@ export class StreamSession implements CopyBothHandler {
       this.activeSince = this.movedAt = performance.now();
       timer = setInterval(() => this.tick(), TICK_MS);
       this.tick();
+      this.catchUpReplies();
       if (signal.aborted) onAbort();
       const how = await result;
       await this.idle();
@@ -321,6 +322,7 @@ export class StreamSession implements CopyBothHandler {
 
   /** The server asked for a reply: at its shutdown it waits for flush = sent. */
   private answer(): void {
+    if (!this.stream) return;
     this.replyOwed = false;
     if (this.stopping) return;
     const behind = this.o.reportFlush && this.progress.flushed < this.progress.written;
@@ -331,12 +333,21 @@ export class StreamSession implements CopyBothHandler {
     this.sendStatus(false);
   }
 
+  /** WAL and questions may come in one read with the server's consent, before a reply can go. */
+  private catchUpReplies(): void {
+    const { written, flushed, reportedWrite, reportedFlush } = this.progress;
+    const news = written > Math.max(0, reportedWrite) || flushed > Math.max(0, reportedFlush);
+    if (this.replyOwed) this.answer();
+    else if (news && this.o.synchronous) this.sendStatus(false);
+  }
+
   private sendStatus(replyRequested: boolean): void {
+    if (!this.stream) return;
     const { progress } = this;
     progress.reportedWrite = progress.written;
     progress.reportedFlush = progress.flushed;
     this.schedule.sent(performance.now());
-    this.stream?.sendStatus({
+    this.stream.sendStatus({
       write: progress.lsn(progress.written),
       flush: this.o.reportFlush ? progress.lsn(progress.flushed) : INVALID_LSN,
       apply: this.o.applyIsFlush ? progress.lsn(progress.flushed) : INVALID_LSN,

@@ -5,7 +5,7 @@ import type { ReplicationConnection } from '../connection/connection.js';
 import { FsyncError, type WalkeepError } from '../errors.js';
 import { type CompressOptions, compressFile, durablyCompressSegment } from '../storage/codec.js';
 import { storageError } from '../storage/durable.js';
-import { type FileSystem, nodeFileSystem } from '../storage/file-system.js';
+import type { FileSystem } from '../storage/file-system.js';
 import { type Seed, seedPartial } from '../storage/partial-seed.js';
 import { StreamProgress } from '../storage/progress.js';
 import { SegmentFinisher } from '../storage/segment-finisher.js';
@@ -27,6 +27,9 @@ import type { Phase } from './watchdog.js';
 /** Milliseconds between entries of the acknowledged position in the ledger. */
 const LEDGER_INTERVAL = 10_000;
 
+/** Segment size up to which the start waits for a zero-filled first segment, bytes. */
+const SPARE_WAIT = 64 * 1024 * 1024;
+
 /** One stream of one timeline into the directory: writer, finisher, compression, ledger. */
 export class TimelineRun {
   private readonly o: WalReceiverOptions;
@@ -36,7 +39,7 @@ export class TimelineRun {
   private readonly owner: WalReceiver;
   private readonly progress: StreamProgress;
   private readonly sync: boolean;
-  private readonly fs: FileSystem = nodeFileSystem;
+  private readonly fs: FileSystem;
   private history: TimelineHistory | undefined;
   private seed: Seed = { length: 0, superseded: [] };
   private session: StreamSession | undefined;
@@ -57,13 +60,14 @@ export class TimelineRun {
     this.owner = owner;
     this.progress = new StreamProgress(at.lsn);
     this.sync = o.sync !== false;
+    this.fs = archive.fs;
   }
 
   /** @param onPhase called when the server agreed to stream, and when its end is waited for */
   async stream(signal: AbortSignal, onPhase: (phase: Phase) => void): Promise<StreamOutcome> {
     const { o, at, archive } = this;
     const mode = archive.server.fileMode;
-    const options = { mode, sync: this.sync };
+    const options = { mode, sync: this.sync, fs: this.fs };
     // The server may have been on an ancestor yet when it was asked for its own.
     this.history = await ensureHistoryFile(this.connection, o.directory, at.timeline, options);
     await this.readSeed();
@@ -86,7 +90,11 @@ export class TimelineRun {
         }),
     });
     try {
-      if (o.synchronous) await writer.prepareSpare();
+      if (o.synchronous) {
+        const spare = writer.prepareSpare();
+        // Worth waiting for unless it would take seconds: only the first segment is affected.
+        if (archive.server.segmentSize <= SPARE_WAIT) await spare;
+      }
       const target = this.makeTarget(writer, () => onPhase('ending'));
       this.session = this.makeSession(target);
       return await this.session.run(signal, () => onPhase('stream'));
@@ -107,7 +115,13 @@ export class TimelineRun {
     // Refused WAL may be replaced from its first bad record on.
     if (archive.isRefused(at.timeline)) return acknowledged;
     const { segmentSize } = archive.server;
-    const stored = await endOfStoredWal(this.o.directory, at.lsn, at.timeline, segmentSize);
+    const stored = await endOfStoredWal(
+      this.o.directory,
+      at.lsn,
+      at.timeline,
+      segmentSize,
+      this.fs,
+    );
     return stored > acknowledged ? stored : acknowledged;
   }
 
@@ -225,7 +239,7 @@ export class TimelineRun {
     const { segmentSize, fileMode } = archive.server;
     const name = segmentFileName(at.timeline, segmentOf(at.lsn, segmentSize), segmentSize);
     const measure = this.compressOptions !== undefined;
-    const options = { segmentSize, mode: fileMode, sync: this.sync, measure };
+    const options = { segmentSize, mode: fileMode, sync: this.sync, measure, fs: this.fs };
     this.seed = await seedPartial(o.directory, name, archive.atStart, options);
   }
 

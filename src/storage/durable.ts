@@ -4,6 +4,7 @@ import {
   type FileSystem,
   nodeFileSystem,
   OPEN_DIRECTORY,
+  OPEN_EXISTING,
   OPEN_READ,
   REPLACE,
 } from './file-system.js';
@@ -58,22 +59,10 @@ export async function fsyncDir(dir: string, fs: FileSystem = nodeFileSystem): Pr
   const fd = await fs.open(dir, OPEN_DIRECTORY, 0).catch((e) => {
     throw storageError('open directory', dir, e);
   });
-  await fsyncAndClose(fd, dir, fs);
-}
-
-/** Makes the content of an existing file durable. */
-export async function fsyncFile(path: string, fs: FileSystem = nodeFileSystem): Promise<void> {
-  const fd = await fs.open(path, OPEN_READ, 0).catch((e) => {
-    throw storageError('open file', path, e);
-  });
-  await fsyncAndClose(fd, path, fs);
-}
-
-async function fsyncAndClose(fd: number, path: string, fs: FileSystem): Promise<void> {
   try {
     await fs.fsync(fd);
   } catch (e) {
-    throw fsyncError(path, e);
+    throw fsyncError(dir, e);
   } finally {
     await fs.close(fd);
   }
@@ -105,6 +94,56 @@ export async function writeFully(
     const n = await fs.writev(fd, [data.subarray(done)], position + done);
     if (n === 0) throw new Error('wrote nothing');
     done += n;
+  }
+}
+
+/** Makes the content of an existing file durable. */
+export async function fsyncFile(path: string, fs: FileSystem = nodeFileSystem): Promise<void> {
+  const fd = await fs.open(path, OPEN_EXISTING, 0).catch((e) => {
+    throw storageError('open file', path, e);
+  });
+  try {
+    await fs.fsync(fd);
+  } catch (e) {
+    throw fsyncError(path, e);
+  } finally {
+    await fs.close(fd);
+  }
+}
+
+/**
+ * Writes the first `size` bytes of a file anew and puts them in its place, synced; the caller syncs
+ * the directory. After a failed fsync only this makes what is read also what is stored: the next
+ * fsync of the old file would succeed and prove nothing.
+ */
+export async function storeAnew(
+  path: string,
+  temporary: string,
+  size: number,
+  options: { mode: number; fs: FileSystem },
+): Promise<void> {
+  const { mode, fs } = options;
+  let from: number | undefined;
+  let to: number | undefined;
+  try {
+    from = await fs.open(path, OPEN_READ, 0);
+    to = await fs.open(temporary, REPLACE, mode);
+    const buffer = Buffer.alloc(Math.min(size, 1024 * 1024));
+    for (let at = 0; at < size; ) {
+      const n = await fs.read(from, buffer, Math.min(buffer.length, size - at), at);
+      if (n === 0) throw new Error('shorter than before');
+      await writeFully(fs, to, buffer.subarray(0, n), at);
+      at += n;
+    }
+    await fs.fsync(to).catch((e) => {
+      throw fsyncError(temporary, e);
+    });
+    await fs.rename(temporary, path);
+  } catch (e) {
+    throw storageError('write file', temporary, e);
+  } finally {
+    if (from !== undefined) await fs.close(from);
+    if (to !== undefined) await fs.close(to);
   }
 }
 

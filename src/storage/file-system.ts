@@ -93,5 +93,7 @@ export const CREATE_NEW = OPEN_SEGMENT | constants.O_EXCL;
 /** Create or empty, for writing. */
 export const REPLACE = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC;
 export const OPEN_READ = constants.O_RDONLY;
+/** For reading and writing. */
+export const OPEN_EXISTING = constants.O_RDWR;
 export const OPEN_APPEND = constants.O_WRONLY | constants.O_APPEND;
 export const OPEN_DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY;

@@ -1,7 +1,7 @@
-import { type FileHandle, open, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DiskFullError, StorageError, SystemIdentifierError, UsageError } from '../errors.js';
-import { fsyncError, storageError, writeFileDurably } from './durable.js';
+import { fsyncError, storageError, writeFileDurably, writeFully } from './durable.js';
+import { type FileSystem, nodeFileSystem, OPEN_APPEND } from './file-system.js';
 import {
   applyEntry,
   decodeLine,
@@ -37,6 +37,7 @@ export interface LedgerOptions {
   mode?: number;
   /** False (as with --no-sync): nothing is synced. Default true. */
   sync?: boolean;
+  fs?: FileSystem;
 }
 
 interface Pending {
@@ -56,8 +57,9 @@ export class Ledger {
   readonly path: string;
   readonly #mode: number;
   readonly #sync: boolean;
+  readonly #fs: FileSystem;
   /** Open for appending; undefined when the whole file has to be written anew first. */
-  #handle: FileHandle | undefined;
+  #fd: number | undefined;
   /** Bytes in the file, and those of the summary it began with. */
   #size = 0;
   #base = 0;
@@ -70,6 +72,7 @@ export class Ledger {
     this.path = join(dir, LEDGER_FILE);
     this.#mode = options.mode ?? 0o600;
     this.#sync = options.sync ?? true;
+    this.#fs = options.fs ?? nodeFileSystem;
   }
 
   /**
@@ -80,7 +83,7 @@ export class Ledger {
    */
   static async open(dir: string, options: LedgerOptions = {}): Promise<Ledger | undefined> {
     const ledger = new Ledger(dir, options);
-    const content = await readContent(ledger.path);
+    const content = await readContent(ledger.path, ledger.#fs);
     if (!content) return options.create ? ledger : undefined;
     Object.assign(ledger.state, content.state);
     await ledger.#rewrite(
@@ -106,8 +109,7 @@ export class Ledger {
   async close(): Promise<void> {
     await this.#writing;
     this.#failed ??= new UsageError('the ledger is closed');
-    await this.#handle?.close();
-    this.#handle = undefined;
+    await this.#release();
   }
 
   async #drain(): Promise<void> {
@@ -155,43 +157,49 @@ export class Ledger {
     if (this.#failed !== undefined) throw this.#failed;
     if (entries.length === 0) return;
     try {
-      if (!this.#handle || this.#size > Math.max(COMPACT_SIZE, 2 * this.#base)) {
+      if (this.#fd === undefined || this.#size > Math.max(COMPACT_SIZE, 2 * this.#base)) {
         const state = structuredClone(this.state);
         for (const entry of entries) applyEntry(state, entry);
         await this.#rewrite(encodeLine(summarize(state)));
       } else {
-        await this.#write(this.#handle, encodeLine(entries));
+        await this.#write(this.#fd, encodeLine(entries));
       }
     } catch (e) {
       // A line may now be there in part: the next one must not follow it. A new file cures that.
-      await this.#handle?.close().catch(() => {});
-      this.#handle = undefined;
+      await this.#release().catch(() => {});
       if (!(e instanceof DiskFullError)) this.#failed = e;
       throw e;
     }
     for (const entry of entries) applyEntry(this.state, entry);
   }
 
-  async #write(handle: FileHandle, line: string): Promise<void> {
-    await handle.appendFile(line).catch((e) => {
+  async #release(): Promise<void> {
+    const fd = this.#fd;
+    this.#fd = undefined;
+    if (fd !== undefined) await this.#fs.close(fd);
+  }
+
+  async #write(fd: number, line: string): Promise<void> {
+    const bytes = Buffer.from(line);
+    await writeFully(this.#fs, fd, bytes, this.#size).catch((e) => {
       throw storageError('write file', this.path, e);
     });
-    this.#size += Buffer.byteLength(line);
+    this.#size += bytes.length;
     if (!this.#sync) return;
-    await handle.datasync().catch((e) => {
+    await this.#fs.fdatasync(fd).catch((e) => {
       throw fsyncError(this.path, e);
     });
   }
 
   async #rewrite(text: string): Promise<void> {
-    await this.#handle?.close();
-    this.#handle = undefined;
+    await this.#release();
     await writeFileDurably(this.path, text, {
       mode: this.#mode,
       temporary: `${this.path}.tmp`,
       sync: this.#sync,
+      fs: this.#fs,
     });
-    this.#handle = await open(this.path, 'a').catch((e) => {
+    this.#fd = await this.#fs.open(this.path, OPEN_APPEND, 0).catch((e) => {
       throw storageError('open file', this.path, e);
     });
     this.#base = Buffer.byteLength(text);
@@ -201,16 +209,17 @@ export class Ledger {
 
 /** What a directory's ledger says, without changing it; undefined if there is none. */
 export async function readLedger(dir: string): Promise<LedgerState | undefined> {
-  return (await readContent(join(dir, LEDGER_FILE)))?.state;
+  return (await readContent(join(dir, LEDGER_FILE), nodeFileSystem))?.state;
 }
 
 /** Reads and checks a ledger: its intact lines, and what they say. */
 async function readContent(
   path: string,
+  fs: FileSystem,
 ): Promise<{ state: LedgerState; text: string } | undefined> {
   let raw: string;
   try {
-    raw = await readFile(path, 'utf8');
+    raw = (await fs.readFile(path)).toString();
   } catch (e) {
     if ((e as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
     throw storageError('read file', path, e);

@@ -57,6 +57,27 @@ export async function acquireDirectoryLock(
   }
 }
 
+/**
+ * Who holds the lock of a directory, as far as can be seen without trying for it; undefined if
+ * nobody does. `elsewhere`: a process that cannot be looked at from here is named in it.
+ */
+export async function readLockHolder(
+  dir: string,
+): Promise<{ pid: number; host: string; state: 'alive' | 'elsewhere' } | undefined> {
+  const holder = await readIdentity(join(dir, LOCK_FILE));
+  if (!holder) return undefined;
+  const state = await holderState(dir, holder, await ownIdentity());
+  return state === 'dead' ? undefined : { pid: holder.pid, host: holder.host, state };
+}
+
+async function holderState(dir: string, holder: ProcessIdentity, self: ProcessIdentity) {
+  const state = await liveness(holder, self);
+  // A container's processes cannot be seen from another one, its socket in the directory can.
+  if (state !== 'elsewhere' || holder.bootId !== self.bootId) return state;
+  const held = await isSocketHeld(dir, socketName(holder.token));
+  return held === undefined ? 'elsewhere' : held ? 'alive' : 'dead';
+}
+
 /** One try to get the lock, with all that has to be undone if it fails. */
 class Attempt {
   readonly #dir: string;
@@ -141,18 +162,10 @@ class Attempt {
       const there = await exists(path);
       return there ? { holder, detail: `The file "${path}" does not say who made it.` } : undefined;
     }
-    const state = await this.#liveness(holder);
+    const state = await holderState(this.#dir, holder, this.#self);
     if (state === 'dead') return { dead: holder };
     if (state === 'alive') return { holder };
     return { holder, detail: 'From here it cannot be seen whether that process still runs.' };
-  }
-
-  async #liveness(holder: ProcessIdentity) {
-    const state = await liveness(holder, this.#self);
-    // A container's processes cannot be seen from another one, its socket in the directory can.
-    if (state !== 'elsewhere' || holder.bootId !== this.#self.bootId) return state;
-    const held = await isSocketHeld(this.#dir, socketName(holder.token));
-    return held === undefined ? 'elsewhere' : held ? 'alive' : 'dead';
   }
 
   /** Durable before it gets the lock's name: an empty lock after a power loss would name nobody. */

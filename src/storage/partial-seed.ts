@@ -1,9 +1,9 @@
-import { open, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { StorageError } from '../errors.js';
 import { compressionSuffix } from '../wal/file-name.js';
 import { decompressFile } from './codec.js';
-import { durableRename, fsyncError, storageError } from './durable.js';
+import { durableRename, fsyncError, storageError, writeFully } from './durable.js';
+import { type FileSystem, REPLACE } from './file-system.js';
 import type { SegmentFile } from './wal-directory.js';
 
 /** What a segment begins with when its WAL is received again. */
@@ -12,6 +12,13 @@ export interface Seed {
   length: number;
   /** Compressed partials that the finished segment replaces, bare names. */
   superseded: string[];
+}
+
+interface PlaceOptions {
+  segmentSize: number;
+  mode: number;
+  sync: boolean;
+  fs: FileSystem;
 }
 
 /**
@@ -28,7 +35,7 @@ export async function seedPartial(
   directory: string,
   base: string,
   files: readonly SegmentFile[],
-  options: { segmentSize: number; mode: number; sync: boolean; measure: boolean },
+  options: PlaceOptions & { measure: boolean },
 ): Promise<Seed> {
   const target = join(directory, `${base}.partial`);
   const compressed = files.filter(
@@ -39,7 +46,7 @@ export async function seedPartial(
   );
   const superseded = compressed.map((f) => f.name);
   if (compressed.length === 0 && !options.measure) return { length: 0, superseded };
-  let best = await readPlain(target);
+  let best = await readPlain(target, options.fs);
   let improved = false;
   for (const file of compressed) {
     const content = await readCompressed(join(directory, file.name), file, options.segmentSize);
@@ -66,14 +73,10 @@ function trimmed(content: Buffer): Buffer {
   return content.subarray(0, end);
 }
 
-async function readPlain(path: string): Promise<Buffer> {
-  const size = await stat(path).then(
-    (s) => s.size,
-    () => undefined,
-  );
-  if (size === undefined) return Buffer.alloc(0);
+async function readPlain(path: string, fs: FileSystem): Promise<Buffer> {
+  if (fs.sizeSync(path) === undefined) return Buffer.alloc(0);
   return trimmed(
-    await readFile(path).catch((e) => {
+    await fs.readFile(path).catch((e) => {
       throw storageError('read file', path, e);
     }),
   );
@@ -93,24 +96,24 @@ async function place(
   temporaryName: string,
   directory: string,
   content: Buffer,
-  { segmentSize, mode, sync }: { segmentSize: number; mode: number; sync: boolean },
+  { segmentSize, mode, sync, fs }: PlaceOptions,
 ): Promise<void> {
   const temporary = join(directory, `.walkeep-${temporaryName}`);
-  const handle = await open(temporary, 'w', mode).catch((e) => {
+  const fd = await fs.open(temporary, REPLACE, mode).catch((e) => {
     throw storageError('create file', temporary, e);
   });
   try {
-    await handle.writeFile(content);
-    await handle.truncate(segmentSize);
+    await writeFully(fs, fd, content, 0);
+    fs.ftruncateSync(fd, segmentSize);
     if (sync) {
-      await handle.sync().catch((e) => {
+      await fs.fsync(fd).catch((e) => {
         throw fsyncError(temporary, e);
       });
     }
   } catch (e) {
     throw storageError('write file', temporary, e);
   } finally {
-    await handle.close();
+    await fs.close(fd);
   }
-  await durableRename(temporary, target);
+  await durableRename(temporary, target, fs);
 }

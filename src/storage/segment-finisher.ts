@@ -132,7 +132,7 @@ export class SegmentFinisher {
     const last = (batch.at(-1) as Pending).segment;
     await o.record(this.endOf(last), last.timeline);
     const paths = staged.map(({ temporary, name }) => this.rename(temporary, name));
-    if (o.sync) await fsyncDir(o.directory);
+    if (o.sync) await fsyncDir(o.directory, o.fs);
     o.progress.synced(last.end);
     this.queue = this.queue.slice(batch.length);
     batch.forEach(({ segment }, i) => {

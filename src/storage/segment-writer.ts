@@ -47,6 +47,8 @@ export interface OpenSegment {
 /** More chunks than this are copied into one buffer: cheaper than that many iovecs. */
 const MAX_IOVECS = 16;
 const SCRATCH = 256 * 1024;
+/** A file that is not yet as long as a segment; a dotfile, so that no scan takes it for WAL. */
+const NEW_NAME = '.walkeep-new';
 
 /**
  * Writes a contiguous stream of WAL into segment files of one timeline.
@@ -314,10 +316,7 @@ export class SegmentWriter {
         this.dirDirty = true;
         fd = this.spare.takeAs(path);
         if (fd !== undefined) return fd;
-        fd = this.fs.openSync(path, CREATE_NEW, mode);
-        // Sparse: costs nothing while catching up, and a crash leaves a file of the right size.
-        this.fs.ftruncateSync(fd, segmentSize);
-        return fd;
+        return this.createFile(path, segmentSize, mode);
       }
       if (size > segmentSize) {
         throw new StorageError(
@@ -333,6 +332,26 @@ export class SegmentWriter {
     } catch (e) {
       if (fd !== undefined) this.fs.closeSync(fd);
       throw storageError('open write-ahead log file', path, e);
+    }
+  }
+
+  /**
+   * A sparse file: costs little while catching up. Its size is durable before it gets the name: an
+   * empty partial left by a power cut would be taken for the operator's wish to start there, and
+   * what was lost before it for an accepted gap.
+   */
+  private createFile(path: string, segmentSize: number, mode: number): number {
+    const temporary = join(this.o.directory, NEW_NAME);
+    if (this.fs.sizeSync(temporary) !== undefined) this.fs.unlinkSync(temporary);
+    const fd = this.fs.openSync(temporary, CREATE_NEW, mode);
+    try {
+      this.fs.ftruncateSync(fd, segmentSize);
+      if (this.o.sync) this.fs.fsyncSync(fd);
+      this.fs.renameSync(temporary, path);
+      return fd;
+    } catch (e) {
+      this.fs.closeSync(fd);
+      throw e;
     }
   }
 

@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { CREATE_NEW, type FileSystem } from './file-system.js';
 
 /** A dotfile, so that neither our scan nor other tools take it for WAL. */
-const NAME = '.walkeep-spare';
+export const SPARE_NAME = '.walkeep-spare';
 const ZEROS = Buffer.alloc(1024 * 1024);
 
 /**
@@ -27,7 +27,7 @@ export class SpareSegment {
     sync: boolean;
     fs: FileSystem;
   }) {
-    this.path = join(o.directory, NAME);
+    this.path = join(o.directory, SPARE_NAME);
     this.size = o.segmentSize;
     this.mode = o.mode;
     this.sync = o.sync;

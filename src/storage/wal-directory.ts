@@ -1,5 +1,3 @@
-import type { Dirent } from 'node:fs';
-import { open, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import {
   type Compression,
@@ -9,6 +7,7 @@ import {
 } from '../wal/file-name.js';
 import { canDecompress, decompressFile } from './codec.js';
 import { storageError } from './durable.js';
+import { type DirectoryEntry, type FileSystem, nodeFileSystem, OPEN_READ } from './file-system.js';
 import { LONG_HEADER_SIZE, type LongHeader, parseLongHeader } from './long-header.js';
 
 /** A segment file in the directory. */
@@ -68,16 +67,21 @@ function newestFirst(a: SegmentName, b: SegmentName): number {
 export async function scanDirectory(
   directory: string,
   segmentSize: number,
-  options: { check?: 'newest' | 'all'; usable?: (file: SegmentName) => boolean } = {},
+  options: {
+    check?: 'newest' | 'all';
+    usable?: (file: SegmentName) => boolean;
+    fs?: FileSystem;
+  } = {},
 ): Promise<DirectoryScan> {
-  const entries = await readdir(directory, { withFileTypes: true }).catch((e) => {
+  const { fs = nodeFileSystem } = options;
+  const entries = await fs.readdir(directory).catch((e) => {
     throw storageError('open directory', directory, e);
   });
   const { segments, histories, warnings } = sortOut(entries, segmentSize);
   let newest: SegmentFile | undefined;
   for (const file of segments) {
     if (options.usable?.(file) === false && options.check !== 'all') continue;
-    const warning = await checkSegment(directory, file, segmentSize);
+    const warning = await checkSegment(directory, file, segmentSize, fs);
     if (warning !== undefined) warnings.push(warning);
     else if (options.usable?.(file) !== false) newest ??= file;
     if (newest && options.check !== 'all') break;
@@ -89,7 +93,7 @@ export async function scanDirectory(
   return { directory, segmentSize, segments, histories, newest, atNewest, warnings };
 }
 
-function sortOut(entries: Dirent[], segmentSize: number) {
+function sortOut(entries: DirectoryEntry[], segmentSize: number) {
   const segments: SegmentFile[] = [];
   const histories: HistoryFile[] = [];
   const warnings: string[] = [];
@@ -99,7 +103,7 @@ function sortOut(entries: Dirent[], segmentSize: number) {
     const timeline = segment ? undefined : parseHistoryFileName(name);
     if (!segment && timeline === undefined) continue;
     // A link may lead anywhere, and a rename or a write through it would leave the directory.
-    if (!entry.isFile()) warnings.push(`"${name}" is not a regular file, skipping`);
+    if (!entry.isFile) warnings.push(`"${name}" is not a regular file, skipping`);
     else if (segment) segments.push({ name, ...segment });
     else histories.push({ name, timeline: timeline as number });
   }
@@ -118,9 +122,10 @@ export async function checkSegment(
   directory: string,
   file: SegmentFile,
   segmentSize: number,
+  fs: FileSystem = nodeFileSystem,
 ): Promise<string | undefined> {
   const path = join(directory, file.name);
-  const { size, last4 } = await measure(path);
+  const { size, last4 } = await measure(path, fs);
   file.size = size;
   if (file.partial) return undefined;
   if (file.compression === 'none') {
@@ -145,16 +150,16 @@ export async function checkSegment(
 }
 
 /** Size of a file, and its last four bytes as a little-endian number (0 for a shorter file). */
-async function measure(path: string): Promise<{ size: number; last4: number }> {
+async function measure(path: string, fs: FileSystem): Promise<{ size: number; last4: number }> {
   try {
-    const handle = await open(path, 'r');
+    const fd = await fs.open(path, OPEN_READ, 0);
     try {
-      const { size } = await handle.stat();
+      const size = await fs.size(fd);
       const tail = Buffer.alloc(4);
-      if (size >= 4) await handle.read(tail, 0, 4, size - 4);
+      if (size >= 4) await fs.read(fd, tail, 4, size - 4);
       return { size, last4: tail.readUInt32LE() };
     } finally {
-      await handle.close();
+      await fs.close(fd);
     }
   } catch (e) {
     throw storageError('read file', path, e);
@@ -165,10 +170,15 @@ async function measure(path: string): Promise<{ size: number; last4: number }> {
  * The first bytes of a segment, decompressed: enough for a long page header, less if the file ends
  * before or is damaged. @throws StorageError if the file cannot be read
  */
-export async function readFirstPage(path: string, compression: Compression): Promise<Uint8Array> {
+export async function readFirstPage(
+  path: string,
+  compression: Compression,
+  fs: FileSystem = nodeFileSystem,
+): Promise<Uint8Array> {
   const chunks: Uint8Array[] = [];
   await decompressFile(path, compression, (chunk) => void chunks.push(Buffer.from(chunk)), {
     limit: LONG_HEADER_SIZE,
+    fs,
   });
   return Buffer.concat(chunks);
 }
@@ -188,10 +198,11 @@ export interface Identity extends LongHeader {
 export async function identify(
   directory: string,
   scan: Pick<DirectoryScan, 'segments'>,
+  fs: FileSystem = nodeFileSystem,
 ): Promise<Identity | undefined> {
   for (const { name, compression } of scan.segments) {
     if (!canDecompress(compression)) continue;
-    const header = parseLongHeader(await readFirstPage(join(directory, name), compression));
+    const header = parseLongHeader(await readFirstPage(join(directory, name), compression, fs));
     if (header) return { ...header, file: name };
   }
   return undefined;

@@ -1,10 +1,11 @@
 /**
  * Just enough of a WebAssembly encoder (WebAssembly Core Specification, "Binary Format") for one
- * small module of functions on i32. An instruction is its bytes; instructions nest as expressions.
+ * small module of functions on i32, with i64 in between. An instruction is its bytes; instructions nest as expressions.
  */
 export type Code = readonly number[];
 
 const I32 = 0x7f;
+const I64 = 0x7e;
 const NO_RESULT = 0x40;
 
 function unsigned(n: number): number[] {
@@ -62,6 +63,35 @@ export function loadByte(address: Code, offset = 0): Code {
   return [...address, 0x2d, 0, ...unsigned(offset)];
 }
 
+export function load64(address: Code, offset = 0): Code {
+  return [...address, 0x29, 0, ...unsigned(offset)];
+}
+
+/** i32 to i64, unsigned. */
+export function extend(operand: Code): Code {
+  return [...operand, 0xad];
+}
+
+/** The lower half of an i64. */
+export function wrap(operand: Code): Code {
+  return [...operand, 0xa7];
+}
+
+/** An i64 shifted by an i32. */
+export const shiftLeft64 = (a: Code, bits: Code | number): Code => [
+  ...a,
+  ...extend(value(bits)),
+  0x86,
+];
+export const shiftRight64 = (a: Code, bits: Code | number): Code => [
+  ...a,
+  ...extend(value(bits)),
+  0x88,
+];
+export const xor64 = (a: Code, b: Code): Code => [...a, ...b, 0x85];
+/** Of an i64. */
+export const isZero64 = (a: Code): Code => [...a, 0x50];
+
 export function store(address: number, word: Code): Code {
   return [...value(0), ...word, 0x36, 2, ...unsigned(address)];
 }
@@ -99,21 +129,24 @@ export interface WasmFunction {
   name: string;
   parameters: number;
   locals: number;
+  longs: number;
   body: Code;
 }
 
-/** Declares a function; `build` gets its parameters, then its other variables. */
+/**
+ * Declares a function; `build` gets its parameters, then so many other variables of i32, then
+ * those of i64.
+ */
 export function wasmFunction(
   name: string,
-  parameters: number,
-  locals: number,
+  [parameters, locals, longs]: readonly [number, number, number],
   build: (...variables: Local[]) => readonly Code[],
 ): WasmFunction {
-  const variables = Array.from({ length: parameters + locals }, (_, i) => ({
+  const variables = Array.from({ length: parameters + locals + longs }, (_, i) => ({
     get: [0x20, ...unsigned(i)],
     set: (to: Code | number): Code => [...value(to), 0x21, ...unsigned(i)],
   }));
-  return { name, parameters, locals, body: join(build(...variables)) };
+  return { name, parameters, locals, longs, body: join(build(...variables)) };
 }
 
 const sized = (content: readonly number[]): number[] => [...unsigned(content.length), ...content];
@@ -127,7 +160,10 @@ export function wasmModule(pages: number, functions: readonly WasmFunction[]): U
     const parameters = new Array<number>(f.parameters).fill(I32);
     return [0x60, ...sized(parameters), 1, I32];
   };
-  const code = (f: WasmFunction): Code => sized([1, ...unsigned(f.locals), I32, ...f.body, 0x0b]);
+  const code = (f: WasmFunction): Code => {
+    const locals = [...unsigned(f.locals), I32, ...unsigned(f.longs), I64];
+    return sized([2, ...locals, ...f.body, 0x0b]);
+  };
   return new Uint8Array([
     ...[0, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
     ...section(1, list(functions.map(type))),

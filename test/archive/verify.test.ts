@@ -300,6 +300,13 @@ describe('the ledger', () => {
     expect((await check(directory))[0]).toMatch(/^error missing-end/);
   });
 
+  test('knows what was bad when it came', async () => {
+    const { directory, segmentStart } = sampleArchive(3);
+    await writeLedger(directory, { type: 'damage', lsn: segmentStart(1), timeline: 1, why: 'so' });
+    expect(await check(directory)).toEqual([`info known-damage ${LEDGER_FILE}`]);
+    expect(await check(directory, { since: segmentStart(2) })).toEqual([]);
+  });
+
   test('decides whose cluster it is, and is checked itself', async () => {
     const { directory, names } = sampleArchive(3, { systemId: 5n });
     await writeLedger(directory);

@@ -21,7 +21,7 @@ test.each([
   expect(parseSyncStandbyNames(setting)).toEqual(expected);
 });
 
-test.each(['', '  ', 'a,', ', a', 'a b', '"open', 'ANY (a)', 'ANY 1 ()', '2 (a', 'x (a, b)'])(
+test.each(['', '  ', ', a', 'a b', '"open', 'ANY (a)', 'ANY 1 ()', '2 (a', 'x (a, b)'])(
   'gives nothing for %j',
   (setting) => {
     expect(parseSyncStandbyNames(setting)).toBeUndefined();

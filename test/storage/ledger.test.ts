@@ -11,6 +11,7 @@ import {
   readLedger,
 } from '../../src/storage/ledger.js';
 import { type Lsn, parseLsn } from '../../src/wal/lsn.js';
+import { faultyFileSystem } from '../support/faulty-fs.js';
 
 const SYSTEM = 7_301_234_567_890_123_456n;
 const opened: LedgerEntry = {
@@ -253,26 +254,23 @@ describe('damage', () => {
 });
 
 describe('a disk that fails', () => {
-  /** Makes the open file's calls fail, as the disk would. */
-  const handleOf = async (code: string, method: 'datasync' | 'appendFile', ledger: Ledger) => {
-    const { open } = await import('node:fs/promises');
-    const probe = await open(path, 'r');
-    const proto = Object.getPrototypeOf(probe);
-    await probe.close();
-    const original = proto[method];
-    proto[method] = async () => {
-      throw Object.assign(new Error(code), { code });
-    };
-    try {
-      return await ledger.append(flushed('0/20')).catch((e) => e);
-    } finally {
-      proto[method] = original;
-    }
+  /** A ledger whose next call of `op` fails once, as the disk would. */
+  const failing = async (code: string, op: 'fdatasync' | 'writev') => {
+    let armed = false;
+    const { fs } = faultyFileSystem((call) => {
+      if (!armed || call.op !== op) return undefined;
+      armed = false;
+      return { errno: code };
+    });
+    const ledger = (await Ledger.open(dir, { create: true, fs })) as Ledger;
+    await ledger.append(opened, timeline(1, '0/10'));
+    armed = true;
+    return { ledger, error: await ledger.append(flushed('0/20')).catch((e) => e) };
   };
 
   it('a failed fsync is fatal and stays so', async () => {
-    const ledger = await create(timeline(1, '0/10'));
-    expect(await handleOf('EIO', 'datasync', ledger)).toMatchObject({ code: 'WK_FSYNC' });
+    const { ledger, error } = await failing('EIO', 'fdatasync');
+    expect(error).toMatchObject({ code: 'WK_FSYNC' });
     await expect(ledger.append(flushed('0/30'))).rejects.toMatchObject({ code: 'WK_FSYNC' });
     expect(ledger.state.end).toBe(at('0/10'));
     await ledger.close();
@@ -283,9 +281,9 @@ describe('a disk that fails', () => {
     expect((await readLedger(dir))?.end).toBe(at('0/40'));
   });
 
-  it.each(['datasync', 'appendFile'] as const)('a full disk passes (%s)', async (method) => {
-    const ledger = await create(timeline(1, '0/10'));
-    expect(await handleOf('ENOSPC', method, ledger)).toMatchObject({ code: 'WK_DISK_FULL' });
+  it.each(['fdatasync', 'writev'] as const)('a full disk passes (%s)', async (op) => {
+    const { ledger, error } = await failing('ENOSPC', op);
+    expect(error).toMatchObject({ code: 'WK_DISK_FULL' });
     expect(ledger.state.end).toBe(at('0/10'));
     await ledger.append(flushed('0/18' as string));
     expect(ledger.state.end).toBe(at('0/18') as Lsn);

@@ -2,6 +2,11 @@ import { type FileSystem, nodeFileSystem } from '../../src/storage/file-system.j
 
 type Call = { op: keyof FileSystem; args: readonly unknown[] };
 
+/** Calls that report an error by rejecting. */
+const ASYNC: ReadonlySet<string> = new Set(
+  Object.keys(nodeFileSystem).filter((op) => !op.endsWith('Sync')),
+);
+
 /** What a fault does instead of the call: throw this errno, or let the call take fewer bytes. */
 export type Fault = { errno: string } | { take: number };
 
@@ -22,7 +27,7 @@ export function faultyFileSystem(decide: (call: Call) => Fault | undefined = () 
         log.push([op, ...names].join(' '));
         if (fault && 'errno' in fault) {
           const error = Object.assign(new Error(fault.errno), { code: fault.errno });
-          if (op === 'fdatasync' || op === 'writev') return Promise.reject(error);
+          if (ASYNC.has(op)) return Promise.reject(error);
           throw error;
         }
         if (fault && (op === 'writevSync' || op === 'writev')) {

@@ -14,6 +14,8 @@ export class TcpProxy {
   /** Bytes towards the client that may still pass; what happens then. */
   #budget = Number.POSITIVE_INFINITY;
   #atEnd: 'cut' | 'stall' = 'cut';
+  /** A read towards the client of at least so many bytes gets one bit flipped, once. */
+  #flipIn = Number.POSITIVE_INFINITY;
   /** Connections accepted so far. */
   accepted = 0;
   /** Bytes that went to clients so far. */
@@ -55,6 +57,11 @@ export class TcpProxy {
   }
 
   #toClient(link: Link, data: Buffer): void {
+    if (data.length >= this.#flipIn) {
+      this.#flipIn = Number.POSITIVE_INFINITY;
+      const middle = data.length >> 1;
+      data[middle] = data[middle]! ^ 0x10;
+    }
     const part = data.subarray(0, Math.min(data.length, this.#budget));
     this.#budget -= part.length;
     this.forwarded += part.length;
@@ -84,6 +91,16 @@ export class TcpProxy {
   after(bytes: number, what: 'cut' | 'stall'): void {
     this.#budget = bytes;
     this.#atEnd = what;
+  }
+
+  /** Flips one bit in the middle of the next read of at least so many bytes towards the client. */
+  flipBit(minimum: number): void {
+    this.#flipIn = minimum;
+  }
+
+  /** True once the bit was flipped. */
+  get flipped(): boolean {
+    return this.#flipIn === Number.POSITIVE_INFINITY;
   }
 
   get stalled(): boolean {

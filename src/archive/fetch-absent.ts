@@ -1,0 +1,163 @@
+import { dirname, join } from 'node:path';
+import { GapError } from '../errors.js';
+import type { LedgerState } from '../storage/ledger.js';
+import { type LongHeader, parseLongHeader } from '../storage/long-header.js';
+import {
+  historyFileName,
+  parseSegmentFileName,
+  segmentFileName,
+  segmentOf,
+  segmentStart,
+} from '../wal/file-name.js';
+import { formatLsn } from '../wal/lsn.js';
+import type { TimelineHistory } from '../wal/timeline.js';
+import { historyOf } from './catalog-lineage.js';
+import { VanishedError } from './fetch-access.js';
+import type { ServerControl } from './fetch-cluster.js';
+import { historyIn, readIfThere } from './fetch-history.js';
+import type { FetchName } from './fetch-name.js';
+import { storedNames } from './fetch-name.js';
+import { readPlainHead } from './fetch-source.js';
+import { goesOnBehind, type Stock, takeStock } from './fetch-stock.js';
+
+/** A file that was looked for in vain. */
+export interface AbsentRequest {
+  directory: string;
+  wanted: FetchName;
+  target: string;
+  /** The server that asks, as far as that is known. */
+  control: ServerControl | undefined;
+  /** It is a standby: what is not archived it can get by streaming. */
+  standby: boolean;
+  /** Paths that were found and hold nothing yet. */
+  empty: ReadonlySet<string>;
+}
+
+/** WAL that should be in the archive is not: recovery must not take that for the end. */
+export class MissingWalError extends GapError {
+  /** It may be about to come. */
+  override readonly retryable: boolean;
+  constructor(message: string, retryable: boolean, hint: string) {
+    super(message, { hint });
+    this.retryable = retryable;
+  }
+}
+
+const HOLE_HINT = 'Recovery would end early: find the WAL, or choose a recovery target before it.';
+
+/**
+ * Returns if the archive was really asked and does not have the file: its text says why that is in
+ * order. Costs a listing of the directory.
+ * @throws MissingWalError if it should have the file; or as `takeStock`
+ * @throws VanishedError if the file has come meanwhile
+ */
+export async function explainAbsence(request: AbsentRequest): Promise<string> {
+  const { directory, wanted, control } = request;
+  const stock = await takeStock(directory, control?.systemId);
+  requireAbsent(request, stock);
+  if (wanted.kind === 'history') return explainHistory(request, stock);
+  if (wanted.kind === 'segment') return explainSegment(request, stock);
+  return 'it is not in the archive';
+}
+
+function requireAbsent({ wanted, directory, empty }: AbsentRequest, { names }: Stock): void {
+  const isWal = wanted.kind === 'segment' || wanted.kind === 'partial';
+  const expected = isWal ? storedNames(wanted.base, true) : [wanted.name];
+  if (wanted.kind === 'segment') expected.push(...storedNames(wanted.base, false));
+  const come = expected.find((n) => names.includes(n) && !empty.has(join(directory, n)));
+  if (come !== undefined) throw new VanishedError(come);
+}
+
+/**
+ * PostgreSQL asks for the history of timelines that may not exist. That of one whose WAL is here
+ * exists: without it recovery would stay on an older timeline. A server that is on it already may
+ * do without.
+ */
+function explainHistory({ wanted, control, directory }: AbsentRequest, stock: Stock): string {
+  const { timeline, name } = wanted;
+  const known = stock.segments.has(timeline) && timeline > 1;
+  if (known && (control === undefined || control.timeline < timeline)) {
+    const message = `"${directory}" holds WAL of timeline ${timeline}, but not its history ${name}`;
+    throw new MissingWalError(message, true, 'Put the history file there: any server has it.');
+  }
+  return `there is no timeline ${timeline} in the archive`;
+}
+
+function explainSegment(request: AbsentRequest, stock: Stock): string {
+  const { wanted, standby } = request;
+  const segment = parseSegmentFileName(wanted.name, stock.segmentSize)?.segment;
+  if (segment === undefined) return 'no segment of this archive can have that name';
+  const missing = whyMissing(request, stock, segment);
+  if (missing === undefined) return 'it is behind the last one in the archive';
+  if (missing.before) return missing.before;
+  if (hasItself(request, stock, wanted.timeline, segment)) {
+    return `the archive lacks it, but the server has it itself (${missing.message})`;
+  }
+  const numbers = [...stock.segments.values()].flatMap((set) => [...set]);
+  const first = numbers.reduce((a, b) => (b < a ? b : a), numbers[0] ?? 0n);
+  if (numbers.length > 0 && segment < first) {
+    const reached = hasItself(request, stock, wanted.timeline, segment - 1n);
+    const from = `the archive begins at ${formatLsn(segmentStart(first, stock.segmentSize))}`;
+    if (standby || !reached) return from;
+    throw new MissingWalError(`${from}, behind the missing ${wanted.name}`, false, HOLE_HINT);
+  }
+  throw new MissingWalError(missing.message, missing.coming, HOLE_HINT);
+}
+
+/** What says that a segment should be there; undefined if nothing does. */
+function whyMissing(request: AbsentRequest, stock: Stock, segment: bigint) {
+  const { wanted, target } = request;
+  const { histories, ledger, segmentSize, segments } = stock;
+  const { timeline, name } = wanted;
+  const history = historyOf(timeline, [...histories, ...besideTarget(target, timeline)], ledger);
+  const fork = history?.ancestors.at(-1)?.end;
+  const first = fork === undefined ? undefined : segmentOf(fork, segmentSize);
+  const missing = (message: string, coming = false) => ({ message, coming, before: undefined });
+  if (first !== undefined && segment < first) {
+    const before = `timeline ${timeline} begins at ${formatLsn(fork!)}`;
+    return { message: '', coming: false, before };
+  }
+  const lacks = `the archive lacks ${name}`;
+  const behind = goesOnBehind(stock, timeline, segment);
+  if (behind !== undefined) return missing(`${lacks}, but ${behind}`);
+  const stored = ledger && ledgerEnd(ledger, timeline, segmentStart(segment + 1n, segmentSize));
+  if (stored !== undefined && stored > segmentStart(segment, segmentSize)) {
+    return missing(`${lacks}, but its ledger says that WAL was stored up to ${formatLsn(stored)}`);
+  }
+  if (segment === first) {
+    const begins = `timeline ${timeline} begins in it, at ${formatLsn(fork!)}`;
+    // A receiver stores the history a moment before the first bytes.
+    return missing(`${lacks}, but ${begins}`, !segments.has(timeline));
+  }
+  return undefined;
+}
+
+/** Up to where the ledger knows of WAL on a timeline that it followed before `lsn`. */
+function ledgerEnd(ledger: LedgerState, timeline: number, lsn: bigint): bigint | undefined {
+  const { lineage } = ledger;
+  const own = lineage.find((entry) => entry.timeline === timeline);
+  if (!own || own.start >= lsn) return undefined;
+  if (ledger.timeline === timeline) return ledger.end;
+  return lineage.find((entry) => entry.timeline > timeline)?.start;
+}
+
+/** The history that PostgreSQL restored already. */
+function besideTarget(target: string, timeline: number): TimelineHistory[] {
+  const path = join(dirname(target), historyFileName(timeline));
+  const text = readIfThere(path);
+  return text === undefined ? [] : [historyIn(path, timeline, text)];
+}
+
+/** True if the server has a segment in pg_wal; one that was recycled has another address. */
+function hasItself(request: AbsentRequest, stock: Stock, timeline: number, segment: bigint) {
+  const { segmentSize } = stock;
+  const path = join(dirname(request.target), segmentFileName(timeline, segment, segmentSize));
+  let header: LongHeader | undefined;
+  try {
+    header = parseLongHeader(readPlainHead(path));
+  } catch {
+    return false;
+  }
+  const known = request.control?.systemId ?? stock.ledger?.systemId ?? header?.systemId;
+  return header?.pageAddress === segmentStart(segment, segmentSize) && header.systemId === known;
+}

@@ -1,0 +1,32 @@
+import fs from 'node:fs';
+import { CorruptWalError } from '../errors.js';
+import { parseTimelineHistory, type TimelineHistory } from '../wal/timeline.js';
+
+/** The text of a file, undefined if there is none. @throws the errno error */
+export function readIfThere(path: string): string | undefined {
+  try {
+    return fs.readFileSync(path, 'latin1');
+  } catch (e) {
+    const { code } = e as NodeJS.ErrnoException;
+    if (code === 'ENOENT' || code === 'ENOTDIR') return undefined;
+    throw e;
+  }
+}
+
+/** The history in a file's text. @throws CorruptWalError if it is none */
+export function historyIn(path: string, timeline: number, text: string): TimelineHistory {
+  let history: TimelineHistory | undefined;
+  let cause: unknown;
+  try {
+    history = parseTimelineHistory(timeline, text);
+  } catch (e) {
+    cause = e;
+  }
+  // A timeline above 1 came from one: a file cut to nothing must not pass for its history.
+  if (history && (history.ancestors.length > 0 || timeline === 1)) return history;
+  throw new CorruptWalError(`"${path}" is no history of timeline ${timeline}`, {
+    path,
+    hint: 'Put a good copy in its place; any server of that timeline has it.',
+    ...(cause === undefined ? {} : { cause, detail: (cause as Error).message }),
+  });
+}

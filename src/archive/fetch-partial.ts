@@ -1,0 +1,135 @@
+import fs from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { CorruptWalError } from '../errors.js';
+import { parseLongHeader } from '../storage/long-header.js';
+import { segmentStart } from '../wal/file-name.js';
+import { formatLsn, type Lsn } from '../wal/lsn.js';
+import { parsePageHeader, SHORT_PAGE_HEADER } from '../wal/page.js';
+import type { WalVerifier } from '../wal/verifier.js';
+import { leadInto } from './fetch-lead.js';
+import { identifyStaged, type SegmentRequest, type Subject } from './fetch-segment.js';
+import { readPlainHead, readSource, readStaged } from './fetch-source.js';
+import { type Source, stage } from './fetch-stage.js';
+import { ledgerOf } from './fetch-stock.js';
+import type { TargetFile } from './fetch-target.js';
+import { PartialCheck } from './verify-partial.js';
+
+/** A partial that was copied into a temporary file beside the target, and what it is worth. */
+export interface PartialCopy {
+  source: Source;
+  subject: Subject;
+  file: TargetFile;
+  /** End of the last complete good record. */
+  validEnd: Lsn;
+  /** The WAL is good up to the end of the segment. */
+  whole: boolean;
+  /** Why it is more than a torn tail. */
+  damage: string | undefined;
+}
+
+/** Last LSN that the archive's receiver acknowledged on `timeline`, as far as its ledger tells. */
+export async function acknowledgedOn(dir: string, timeline: number): Promise<Lsn | undefined> {
+  const ledger = await ledgerOf(dir);
+  return ledger?.timeline === timeline ? ledger.flushedLsn : undefined;
+}
+
+/**
+ * Copies a partial, filled with zeros to the segment size, and checks it. Undefined if nothing was
+ * written into it yet.
+ * @param acknowledged read before the copy is made: a receiver may go on meanwhile
+ * @throws CorruptWalError, SystemIdentifierError, ArchiveAccessError, TargetError, VanishedError
+ */
+export async function copyPartial(
+  request: SegmentRequest,
+  source: Source,
+  acknowledged: Lsn | undefined,
+): Promise<PartialCopy | undefined> {
+  const { path } = source;
+  const file = await stage(source, request.target, true);
+  try {
+    const { size } = file;
+    if (isEmpty(file, size)) {
+      await file.discard();
+      return undefined;
+    }
+    const subject = identifyStaged(request, path, file);
+    const { segmentSize, segment } = subject.id;
+    if (size > segmentSize) {
+      throw new CorruptWalError(`"${path}" is larger than a segment`, { path });
+    }
+    file.resize(segmentSize);
+    const verifier = await verifierFor(request, subject);
+    const start = segmentStart(segment, segmentSize);
+    const name = basename(path);
+    const check = new PartialCheck(
+      { name, start, segment },
+      segmentSize,
+      acknowledged,
+      () => verifier,
+      () => name,
+    );
+    readStaged(file, size, (bytes) => check.feed(bytes));
+    const whole = check.end(size);
+    const lost = check.findings.find((f) => f.code === 'flushed-damaged')?.message;
+    const damage = lost ?? (whole ? undefined : laterPage(file, subject, verifier));
+    return { source, subject, file, validEnd: verifier.validEnd, whole, damage };
+  } catch (e) {
+    await file.discard();
+    throw e;
+  }
+}
+
+function isEmpty(file: TargetFile, size: number): boolean {
+  const head = new Uint8Array(SHORT_PAGE_HEADER);
+  file.read(head, 0);
+  if (head.some((b) => b !== 0)) return false;
+  let empty = true;
+  readStaged(file, size, (bytes) => {
+    empty &&= bytes.every((b) => b === 0);
+  });
+  return empty;
+}
+
+function verifierFor(request: SegmentRequest, { id, continues }: Subject): Promise<WalVerifier> {
+  return leadInto(id, continues, { archive: request.directory, near: request.near });
+}
+
+/** Tells of a page behind the fault that is one of this segment: WAL was lost in between. */
+function laterPage(file: TargetFile, subject: Subject, verifier: WalVerifier): string | undefined {
+  const { segmentSize, blockSize, segment } = subject.id;
+  const { fault } = verifier;
+  if (!fault) return undefined;
+  const start = segmentStart(segment, segmentSize);
+  const page = Number(fault.lsn - start);
+  const header = new Uint8Array(SHORT_PAGE_HEADER);
+  const first = page < 0 ? 0 : page - (page % blockSize) + blockSize;
+  for (let at = first; at < segmentSize; at += blockSize) {
+    file.read(header, at);
+    const { magic, address } = parsePageHeader(header);
+    if (magic !== verifier.magic || address !== start + BigInt(at)) continue;
+    return `${fault.message} at ${formatLsn(fault.lsn)}, and WAL goes on at ${formatLsn(address)}`;
+  }
+  return undefined;
+}
+
+/**
+ * True if the server has the segment itself, at least as far as the copy goes: what its walreceiver
+ * got, or what was saved from the primary's pg_wal, must not be replaced by less.
+ */
+export async function serverHasMore(
+  request: SegmentRequest,
+  { subject, validEnd }: PartialCopy,
+): Promise<boolean> {
+  const { wanted, target } = request;
+  const path = join(dirname(target), wanted.base);
+  if (basename(target) === wanted.base) return false;
+  const size = fs.statSync(path, { throwIfNoEntry: false })?.size;
+  const { id } = subject;
+  if (size !== id.segmentSize) return false;
+  const header = parseLongHeader(readPlainHead(path));
+  if (header?.systemId !== id.systemId) return false;
+  if (header.pageAddress !== segmentStart(id.segment, id.segmentSize)) return false;
+  const verifier = await verifierFor(request, subject);
+  await readSource({ path, compression: 'none', size }, size, (bytes) => verifier.feed(bytes));
+  return verifier.validEnd >= validEnd;
+}

@@ -1,0 +1,128 @@
+import { dirname, join } from 'node:path';
+import { CorruptWalError } from '../errors.js';
+import { LONG_HEADER_SIZE, parseLongHeader } from '../storage/long-header.js';
+import { faultToError, type WalFault } from '../wal/fault.js';
+import { historyFileName, parseSegmentFileName, segmentStart } from '../wal/file-name.js';
+import { parsePageHeader, XLP_FIRST_IS_CONTRECORD } from '../wal/page.js';
+import { rootHistory, type TimelineHistory } from '../wal/timeline.js';
+import { onArchive } from './fetch-access.js';
+import { requireSameCluster } from './fetch-cluster.js';
+import { historyIn, readIfThere } from './fetch-history.js';
+import { type LeadPlaces, leadInto, type SegmentIdentity } from './fetch-lead.js';
+import type { FetchName } from './fetch-name.js';
+import { readStaged } from './fetch-source.js';
+import type { TargetFile } from './fetch-target.js';
+
+/** What one fetch of a segment works on. */
+export interface SegmentRequest {
+  /** The archive. */
+  directory: string;
+  wanted: FetchName;
+  /** Path to put it at. */
+  target: string;
+  /** The cluster it must be of, as far as that is known. */
+  systemId: bigint | undefined;
+  /** Directories, beside the archive, in which the segment before may lie as plain file. */
+  near: readonly string[];
+}
+
+const REPLACE = 'Put a good copy in its place: recovery cannot go past it.';
+
+/**
+ * Checks all of a complete segment that was staged: name, size, cluster, timeline, every record.
+ * @param path where it came from
+ * @throws CorruptWalError, SystemIdentifierError, ArchiveAccessError, VanishedError
+ */
+export async function checkComplete(
+  request: SegmentRequest,
+  path: string,
+  file: TargetFile,
+): Promise<void> {
+  const subject = identifyStaged(request, path, file);
+  const { segmentSize } = subject.id;
+  const { size } = file;
+  if (size !== segmentSize) {
+    throw new CorruptWalError(`"${path}" has ${size} bytes of WAL instead of ${segmentSize}`, {
+      path,
+      expected: String(segmentSize),
+      actual: String(size),
+      hint: REPLACE,
+    });
+  }
+  let fault = await faultIn(subject, file, { archive: request.directory, near: request.near });
+  // A file outside the archive accuses nobody.
+  if (fault) fault = await faultIn(subject, file, { archive: request.directory, near: [] });
+  if (fault) throw damaged(path, fault);
+}
+
+async function faultIn(
+  { id, continues }: Subject,
+  file: TargetFile,
+  places: LeadPlaces,
+): Promise<WalFault | undefined> {
+  const verifier = await leadInto(id, continues, places);
+  readStaged(file, id.segmentSize, (bytes) => verifier.feed(bytes));
+  return verifier.fault;
+}
+
+function damaged(path: string, fault: WalFault): Error {
+  const { message, detail } = faultToError(fault);
+  return new CorruptWalError(`"${path}" is damaged: ${message}`, {
+    path,
+    lsn: fault.lsn,
+    ...(detail === undefined ? {} : { detail }),
+    hint: REPLACE,
+  });
+}
+
+/** A segment file whose first page agrees with its name. */
+export interface Subject {
+  id: SegmentIdentity;
+  /** It begins with the rest of a record. */
+  continues: boolean;
+}
+
+/**
+ * Checks the first page of what was staged against the name and the cluster.
+ * @throws CorruptWalError, SystemIdentifierError, ArchiveAccessError
+ */
+export function identifyStaged(request: SegmentRequest, path: string, file: TargetFile): Subject {
+  const { wanted, systemId } = request;
+  const head = new Uint8Array(LONG_HEADER_SIZE);
+  const header = parseLongHeader(head.subarray(0, file.read(head, 0)));
+  if (!header) {
+    const message = `"${path}" does not begin with a WAL page`;
+    throw new CorruptWalError(message, { path, hint: REPLACE });
+  }
+  requireSameCluster(path, systemId, header.systemId);
+  const { segmentSize, blockSize } = header;
+  const segment = parseSegmentFileName(wanted.base, segmentSize)?.segment;
+  if (segment === undefined || segmentStart(segment, segmentSize) !== header.pageAddress) {
+    const message = `"${path}" holds another segment than its name says`;
+    throw new CorruptWalError(message, { path, hint: REPLACE });
+  }
+  const id = {
+    timeline: wanted.timeline,
+    history: readHistory(request),
+    segment,
+    segmentSize,
+    blockSize,
+    systemId: header.systemId,
+  };
+  return { id, continues: (parsePageHeader(head).info & XLP_FIRST_IS_CONTRECORD) !== 0 };
+}
+
+/**
+ * The history of the timeline in the name: from the archive, else the one that PostgreSQL keeps
+ * beside the target; undefined if neither has it.
+ */
+function readHistory({ directory, wanted, target }: SegmentRequest): TimelineHistory | undefined {
+  const { timeline } = wanted;
+  if (timeline === 1) return rootHistory(1);
+  for (const dir of [directory, dirname(target)]) {
+    const path = join(dir, historyFileName(timeline));
+    const text = onArchive('read file', path, () => readIfThere(path));
+    if (text !== undefined) return historyIn(path, timeline, text);
+  }
+  return undefined;
+}

@@ -1,0 +1,108 @@
+import fs from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fsyncDir } from '../storage/durable.js';
+import { onArchive } from './fetch-access.js';
+import { storedNames } from './fetch-name.js';
+import { moveToTarget } from './fetch-target.js';
+
+/** Beside the target unless said otherwise. */
+export const SPOOL_DIRECTORY = '.walkeep-spool';
+/** Most segments that are read ahead. */
+export const MOST_AHEAD = 64;
+
+/** What the process that reads ahead is told. */
+export interface AheadOrder {
+  /** The archive. */
+  directory: string;
+  /** The segment that was served last: those behind it come next. */
+  name: string;
+  /** How many. */
+  count: number;
+  dataDir: string | undefined;
+  /** Where PostgreSQL keeps what it restored. */
+  near: string;
+}
+
+/** File in the spool with the order that holds now. */
+export const ORDER_FILE = 'order.json';
+/** File in the spool that names the process at work and is touched by it while it lives. */
+export const ALIVE_FILE = 'alive';
+/** Milliseconds after which a process that has not touched the file is taken for dead. */
+export const ALIVE_FOR = 3000;
+
+/**
+ * The name that a prefetched segment has in the spool: that of the segment, then what tells its
+ * source file and the cluster apart from all others. One that was replaced since, in another
+ * archive, or checked for another server is not found under it. Undefined if there is no complete
+ * file of that segment. @throws ArchiveAccessError
+ */
+export function spoolName(
+  directory: string,
+  base: string,
+  systemId: bigint | undefined,
+): string | undefined {
+  for (const name of storedNames(base, false)) {
+    const path = join(directory, name);
+    const stat = onArchive('stat file', path, () =>
+      fs.statSync(path, { bigint: true, throwIfNoEntry: false }),
+    );
+    if (!stat?.isFile()) continue;
+    const { dev, ino, size, mtimeNs, ctimeNs } = stat;
+    const parts = [dev, ino, size, mtimeNs, ctimeNs, systemId ?? 0n];
+    return [base, ...parts.map((n) => n.toString(36))].join('-');
+  }
+  return undefined;
+}
+
+/**
+ * Moves a prefetched segment to the target; it was verified and synced when it was put there.
+ * False if there is none, or the spool is on another file system.
+ * @throws ArchiveAccessError, TargetError, FsyncError
+ */
+export async function takePrefetched(
+  spool: string,
+  directory: string,
+  base: string,
+  systemId: bigint | undefined,
+  target: string,
+): Promise<boolean> {
+  const name = spoolName(directory, base, systemId);
+  if (name === undefined) return false;
+  const path = join(spool, name);
+  if (fs.statSync(path, { throwIfNoEntry: false })?.dev !== deviceOf(dirname(target))) return false;
+  moveToTarget(path, target);
+  await fsyncDir(dirname(target));
+  return true;
+}
+
+function deviceOf(path: string): number | undefined {
+  return fs.statSync(path, { throwIfNoEntry: false })?.dev ?? Number.NaN;
+}
+
+/**
+ * Has the segments behind the one just served read ahead, by a process that goes on when this one
+ * has ended. Best effort: without it the next fetch takes longer, that is all.
+ */
+export async function orderAhead(spool: string, order: AheadOrder): Promise<void> {
+  try {
+    fs.mkdirSync(spool, { recursive: true, mode: 0o700 });
+    const temporary = join(spool, `${ORDER_FILE}.${process.pid}`);
+    fs.writeFileSync(temporary, JSON.stringify(order));
+    fs.renameSync(temporary, join(spool, ORDER_FILE));
+    const alive = fs.statSync(join(spool, ALIVE_FILE), { throwIfNoEntry: false });
+    if (alive && Date.now() - alive.mtimeMs < ALIVE_FOR) return;
+    const { spawn } = await import('node:child_process');
+    const { fileURLToPath } = await import('node:url');
+    const program = fileURLToPath(new URL('./fetch-ahead-process.js', import.meta.url));
+    // Its own session: PostgreSQL signals whole process groups.
+    const child = spawn(process.execPath, [program, spool], {
+      detached: true,
+      stdio: 'ignore',
+      cwd: '/',
+    });
+    child.on('error', () => {});
+    child.unref();
+  } catch {
+    // A full disk, no more processes: recovery goes on without.
+  }
+}

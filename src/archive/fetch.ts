@@ -1,0 +1,213 @@
+import { dirname, join } from 'node:path';
+import { CorruptWalError } from '../errors.js';
+import type { Lsn } from '../wal/lsn.js';
+import { ArchiveAccessError, onArchive, requireArchive, VanishedError } from './fetch-access.js';
+import { readServerControl, type ServerControl } from './fetch-cluster.js';
+import { historyIn, readIfThere } from './fetch-history.js';
+import { type FetchName, parseFetchName } from './fetch-name.js';
+import type { PartialCopy } from './fetch-partial.js';
+import { findSources, stage } from './fetch-stage.js';
+import { TargetFile } from './fetch-target.js';
+
+/** What to fetch, from where, to where. */
+export interface FetchOptions {
+  /** The archive. */
+  directory: string;
+  /** What PostgreSQL asks for: `%f`. */
+  name: string;
+  /** Path to put it at: `%p`. */
+  target: string;
+  /** False: names, headers and records are not looked at. Default true. */
+  verify?: boolean;
+  /** Serve a partial also where it is damaged rather than torn. */
+  allowTorn?: boolean;
+  /** The data directory of the server that recovers: it tells its cluster. Default none. */
+  dataDir?: string | undefined;
+  /** The server is a standby, which can stream what the archive lacks. */
+  standby?: boolean;
+}
+
+/** How a fetch ended that could be answered. */
+export type FetchResult =
+  | {
+      found: true;
+      /** The file in the archive that was served. */
+      path: string;
+      /** Of a partial: end of its last complete good record. */
+      validEnd?: Lsn;
+      /** Why a partial was served only because `allowTorn` says so. */
+      damage?: string;
+    }
+  | {
+      found: false;
+      /** Why that is in order. */
+      reason: string;
+    };
+
+/** Lookups of a name that keeps vanishing. */
+const MOST_LOOKUPS = 20;
+
+/**
+ * Brings one file of an archive to where PostgreSQL wants it, for restore_command: complete files
+ * before partials, verified, and in place only when durable. `found: false` only if the archive was
+ * really asked and rightly does not have it.
+ * @throws UsageError, ArchiveAccessError, CorruptWalError, SystemIdentifierError, GapError,
+ *   TargetError, FsyncError, NotSupportedError, StorageError: could not tell
+ */
+export async function fetchFile(options: FetchOptions): Promise<FetchResult> {
+  const wanted = parseFetchName(options.name);
+  requireArchive(options.directory);
+  const control = options.dataDir === undefined ? undefined : readServerControl(options.dataDir);
+  for (let lookups = 1; ; lookups++) {
+    try {
+      return await lookUp(options, wanted, control);
+    } catch (e) {
+      if (!(e instanceof VanishedError)) throw e;
+      // The directory may have gone as a whole.
+      requireArchive(options.directory);
+      if (lookups === MOST_LOOKUPS) {
+        const path = join(options.directory, wanted.name);
+        throw new ArchiveAccessError(`"${path}" is there and gone again, over and over`, { path });
+      }
+    }
+  }
+}
+
+async function lookUp(
+  options: FetchOptions,
+  wanted: FetchName,
+  control: ServerControl | undefined,
+): Promise<FetchResult> {
+  const empty = new Set<string>();
+  const isWal = wanted.kind === 'segment' || wanted.kind === 'partial';
+  const found = isWal
+    ? await lookUpWal(options, wanted, control, empty)
+    : await lookUpText(options, wanted, control);
+  if (found) return found;
+  const { explainAbsence } = await import('./fetch-absent.js');
+  const { directory, target, standby = false } = options;
+  const reason = await explainAbsence({ directory, wanted, target, control, standby, empty });
+  return { found: false, reason };
+}
+
+async function lookUpWal(
+  options: FetchOptions,
+  wanted: FetchName,
+  control: ServerControl | undefined,
+  empty: Set<string>,
+): Promise<FetchResult | undefined> {
+  const { directory, target, verify = true } = options;
+  const isSegment = wanted.kind === 'segment';
+  const complete = isSegment ? findSources(directory, wanted.base, false)[0] : undefined;
+  const partials = complete ? [] : findSources(directory, wanted.base, true);
+  if (!complete && partials.length === 0) return undefined;
+  const identify = async () => control?.systemId ?? ledgerSystemId(directory);
+  const near = [dirname(target)];
+  if (complete) {
+    // In the thread pool, while what checks it is being loaded.
+    const staging = stage(complete, target, false);
+    try {
+      if (verify) {
+        const [{ checkComplete }, systemId] = await Promise.all([
+          import('./fetch-segment.js'),
+          identify(),
+        ]);
+        const request = { directory, wanted, target, systemId, near };
+        await checkComplete(request, complete.path, await staging);
+      }
+      await (await staging).commit();
+    } finally {
+      await (await staging.catch(() => undefined))?.discard();
+    }
+    return { found: true, path: complete.path };
+  }
+  const systemId = verify ? await identify() : undefined;
+  const request = { directory, wanted, target, systemId, near };
+  const { acknowledgedOn, copyPartial, serverHasMore } = await import('./fetch-partial.js');
+  const acknowledged = await acknowledgedOn(directory, wanted.timeline);
+  const copies: PartialCopy[] = [];
+  try {
+    for (const source of partials) {
+      const copy = await copyPartial(request, source, acknowledged);
+      if (copy) copies.push(copy);
+      else empty.add(source.path);
+    }
+    const best = copies.sort(bestFirst)[0];
+    if (!best) return undefined;
+    if (isSegment) {
+      // Completed while it was read.
+      if (findSources(directory, wanted.base, false).length > 0) throw new VanishedError();
+      if (await serverHasMore(request, best)) {
+        return { found: false, reason: `the server has at least as much of it as the archive` };
+      }
+    }
+    const damage = verify ? (best.damage ?? (await holeBehind(options, wanted, best))) : undefined;
+    if (damage !== undefined && !options.allowTorn) throw damagedPartial(best, damage);
+    await best.file.commit();
+    const { path } = best.source;
+    const { validEnd } = best;
+    return { found: true, path, validEnd, ...(damage === undefined ? {} : { damage }) };
+  } finally {
+    for (const { file } of copies) await file.discard();
+  }
+}
+
+function bestFirst(a: PartialCopy, b: PartialCopy): number {
+  if (a.validEnd !== b.validEnd) return a.validEnd > b.validEnd ? -1 : 1;
+  return Number(a.damage !== undefined) - Number(b.damage !== undefined);
+}
+
+/** The cluster that the archive's ledger names. */
+async function ledgerSystemId(directory: string): Promise<bigint | undefined> {
+  const { ledgerOf } = await import('./fetch-stock.js');
+  return (await ledgerOf(directory))?.systemId;
+}
+
+/** Where the WAL goes on behind a partial that does not reach the end of its segment. */
+async function holeBehind(
+  options: FetchOptions,
+  wanted: FetchName,
+  { whole, subject }: PartialCopy,
+): Promise<string | undefined> {
+  if (whole) return undefined;
+  const { goesOnBehind, takeStock } = await import('./fetch-stock.js');
+  const stock = await takeStock(options.directory, subject.id.systemId);
+  return goesOnBehind(stock, wanted.timeline, subject.id.segment);
+}
+
+function damagedPartial({ source, validEnd }: PartialCopy, damage: string): Error {
+  return new CorruptWalError(`"${source.path}" is more than torn: ${damage}`, {
+    path: source.path,
+    lsn: validEnd,
+    hint: 'With --allow-torn it is served as it is: recovery then ends where its WAL does.',
+  });
+}
+
+async function lookUpText(
+  options: FetchOptions,
+  wanted: FetchName,
+  control: ServerControl | undefined,
+): Promise<FetchResult | undefined> {
+  const { directory, target, verify = true } = options;
+  const path = join(directory, wanted.name);
+  const text = onArchive('read file', path, () => readIfThere(path));
+  if (text === undefined) return undefined;
+  if (verify) {
+    if (wanted.kind === 'history') historyIn(path, wanted.timeline, text);
+    else if (!text.startsWith('START WAL LOCATION:')) {
+      throw new CorruptWalError(`"${path}" is no backup history file`, { path });
+    }
+    if (control) {
+      const { takeStock } = await import('./fetch-stock.js');
+      await takeStock(directory, control.systemId);
+    }
+  }
+  const file = TargetFile.create(target);
+  try {
+    file.write(Buffer.from(text, 'latin1'), 0);
+    await file.commit();
+  } finally {
+    await file.discard();
+  }
+  return { found: true, path };
+}

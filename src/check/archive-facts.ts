@@ -1,0 +1,194 @@
+import { access, constants, lstat, stat, statfs } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type Catalog, type CatalogTimeline, readCatalog } from '../archive/catalog.js';
+import { inspectWal } from '../archive/push-compare.js';
+import { storageError } from '../storage/durable.js';
+import { readLockHolder } from '../storage/lock.js';
+import type { SegmentFile } from '../storage/wal-directory.js';
+import { segmentOf, segmentStart } from '../wal/file-name.js';
+import type { Lsn } from '../wal/lsn.js';
+import { isInHistory, type TimelineHistory, timelineEnd } from '../wal/timeline.js';
+
+/** Up to where an archive reaches. */
+export interface ArchiveEnd {
+  timeline: number;
+  lsn: Lsn;
+}
+
+/** What the directory tells. */
+export interface ArchiveFacts {
+  catalog: Catalog;
+  /** On the way of the server's timeline; undefined if nothing of it is here. */
+  end: ArchiveEnd | undefined;
+  /** Number of the last segment of which there is a file on that way. */
+  lastSegment: bigint | undefined;
+  /** Milliseconds since the newest file was written to. */
+  lastWriteAge: number | undefined;
+  /** Bytes a second over the newest segments; undefined where they tell nothing. */
+  rate: number | undefined;
+  receiver: Awaited<ReturnType<typeof readLockHolder>>;
+  /** Bytes on the file system: free for us, and in all. */
+  disk: { free: number; total: number };
+  permissions: Permissions;
+}
+
+/** Who may do what; bare names, `.` for the directory. */
+export interface Permissions {
+  /** We cannot list, write or pass through the directory. */
+  unusable: boolean;
+  unreadable: string[];
+  /** Files of another user, while we are not root. */
+  foreign: string[];
+  /** Readable for everybody. */
+  open: string[];
+  directoryMode: number;
+}
+
+/** Newest segments whose times and permissions are looked at. */
+const SAMPLE = 500;
+/** Milliseconds that a rate must be of. */
+const RATE_SPAN = 3_600_000;
+
+/** Takes stock of a directory. @throws StorageError if it cannot be read at all */
+export async function readArchiveFacts(
+  directory: string,
+  history: TimelineHistory | undefined,
+): Promise<ArchiveFacts> {
+  const receiver = await readLockHolder(directory);
+  const { catalog, files } = await readSettled(directory, history);
+  const sample = await newestFiles(catalog);
+  const space = await statfs(directory).catch((e) => {
+    throw storageError('look at file system of', directory, e);
+  });
+  return {
+    catalog,
+    lastSegment: files?.segment,
+    end: withLedger(files, catalog, history),
+    lastWriteAge: sample.length === 0 ? undefined : Math.max(0, Date.now() - newest(sample)),
+    rate: rateOf(sample, catalog.segmentSize),
+    receiver,
+    disk: { free: space.bavail * space.bsize, total: space.blocks * space.bsize },
+    permissions: await readPermissions(directory, sample),
+  };
+}
+
+/** How often a directory is read again that a receiver may have changed in the middle of it. */
+const READINGS = 3;
+
+/**
+ * Reads the directory until nothing seems to be missing: while it is listed, a file can get its
+ * final name and be seen under neither, and the ledger is read after that.
+ */
+async function readSettled(directory: string, history: TimelineHistory | undefined) {
+  for (let n = 1; ; n++) {
+    const catalog = await readCatalog(directory);
+    const files = await endOfFiles(catalog, history);
+    const end = withLedger(files, catalog, history);
+    const missing =
+      catalog.gaps.some((gap) => !gap.accepted) || isAhead(end, files?.segment, catalog);
+    if (!missing || n === READINGS) return { catalog, files };
+  }
+}
+
+/** True if WAL was archived in segments behind the last one that is here. */
+export function isAhead(
+  end: ArchiveEnd | undefined,
+  lastSegment: bigint | undefined,
+  { segmentSize }: Pick<Catalog, 'segmentSize'>,
+): boolean {
+  return end !== undefined && segmentOf(end.lsn - 1n, segmentSize) > (lastSegment ?? -1n);
+}
+
+async function endOfFiles(
+  catalog: Catalog,
+  history: TimelineHistory | undefined,
+): Promise<(ArchiveEnd & { segment: bigint }) | undefined> {
+  const { directory, segmentSize } = catalog;
+  for (const { timeline, segments } of [...catalog.timelines].reverse()) {
+    const last = segments.at(-1);
+    if (!last || (history && !isInHistory(history, timeline))) continue;
+    const file = last.files[0] as SegmentFile;
+    let lsn = segmentStart(last.segment + (file.partial ? 0n : 1n), segmentSize);
+    if (file.partial) {
+      for (const { name, compression, ...of } of last.files) {
+        const path = join(directory, name);
+        // A receiver may give it its final name in this moment.
+        const wal = await inspectWal(path, compression, { compression, ...of }, segmentSize).catch(
+          () => undefined,
+        );
+        const end = segmentStart(last.segment, segmentSize) + BigInt(wal?.validLength ?? 0);
+        if (end > lsn) lsn = end as Lsn;
+      }
+    }
+    const fork = history && timelineEnd(history, timeline);
+    if (fork !== undefined && fork < lsn) lsn = fork;
+    return { timeline, lsn, segment: last.segment };
+  }
+  return undefined;
+}
+
+/** The ledger remembers what was archived even when other tools have moved it away. */
+function withLedger(
+  files: ArchiveEnd | undefined,
+  { ledger }: Catalog,
+  history: TimelineHistory | undefined,
+): ArchiveEnd | undefined {
+  const { timeline, end: lsn } = ledger ?? {};
+  if (timeline === undefined || lsn === undefined) return files;
+  if (history && !isInHistory(history, timeline)) return files;
+  const ahead =
+    !files || timeline > files.timeline || (timeline === files.timeline && lsn > files.lsn);
+  return ahead ? { timeline, lsn } : files;
+}
+
+interface Sampled {
+  name: string;
+  partial: boolean;
+  mtimeMs: number;
+  mode: number;
+  uid: number;
+}
+
+async function newestFiles(catalog: Catalog): Promise<Sampled[]> {
+  const segments = catalog.timelines.flatMap((t: CatalogTimeline) => t.segments).slice(-SAMPLE);
+  const files = segments.flatMap((segment) => segment.files);
+  const found = await Promise.all(
+    files.map(async ({ name, partial }) => {
+      const s = await lstat(join(catalog.directory, name)).catch(() => undefined);
+      return s && { name, partial, mtimeMs: s.mtimeMs, mode: s.mode, uid: s.uid };
+    }),
+  );
+  return found.filter((file) => file !== undefined);
+}
+
+const newest = (files: readonly Sampled[]): number => Math.max(...files.map((f) => f.mtimeMs));
+
+/** Until now, and over a while: the rate of a burst says nothing about days. */
+function rateOf(files: readonly Sampled[], segmentSize: number): number | undefined {
+  const times = files.filter((f) => !f.partial).map((f) => f.mtimeMs);
+  const span = Date.now() - Math.min(...times);
+  return times.length > 0 && span >= RATE_SPAN
+    ? (times.length * segmentSize) / (span / 1000)
+    : undefined;
+}
+
+async function readPermissions(directory: string, files: readonly Sampled[]): Promise<Permissions> {
+  const uid = process.getuid?.();
+  const readable = async (name: string): Promise<boolean> =>
+    access(join(directory, name), constants.R_OK).then(
+      () => true,
+      (e) => e.code === 'ENOENT',
+    );
+  const checked = await Promise.all(files.map(({ name }) => readable(name)));
+  const usable = await access(directory, constants.R_OK | constants.W_OK | constants.X_OK).then(
+    () => true,
+    () => false,
+  );
+  return {
+    unusable: !usable,
+    unreadable: files.filter((_, i) => !checked[i]).map((f) => f.name),
+    foreign: files.filter((f) => uid && f.uid !== uid).map((f) => f.name),
+    open: files.filter((f) => (f.mode & 0o004) !== 0).map((f) => f.name),
+    directoryMode: (await stat(directory)).mode & 0o7777,
+  };
+}

@@ -1,0 +1,71 @@
+import { formatBytes, formatSeconds } from '../units.js';
+import { formatLsn, type Lsn } from '../wal/lsn.js';
+import type { ArchiveFacts } from './archive-facts.js';
+import { type CheckResult, judge } from './result.js';
+import type { ServerFacts, WalSender } from './server-facts.js';
+
+/** What would be lost if the server were lost now. */
+export interface RecoveryPoint {
+  /** Bytes between the archive's durable end and the server's flush position. */
+  bytes: bigint;
+  /** Seconds of work in them at most; undefined where nothing tells. */
+  seconds: number | undefined;
+}
+
+/** Segments that the archive may be behind: a flush comes with the end of each at the latest. */
+const FEW = 2n;
+const MANY = 64n;
+
+/** The archive's end against the server's; undefined if the archive has nothing of this server. */
+export function recoveryPoint(
+  { state }: ServerFacts,
+  archive: ArchiveFacts,
+  walSender: WalSender | undefined,
+): RecoveryPoint | undefined {
+  const from = durableEnd(state.timeline, archive, walSender);
+  if (from === undefined) return undefined;
+  // The archive was looked at later: it may be ahead of what the server said.
+  const bytes = state.flushLsn > from ? state.flushLsn - from : 0n;
+  if (bytes === 0n) return { bytes, seconds: 0 };
+  const { lastWriteAge } = archive;
+  const age = lastWriteAge === undefined ? undefined : lastWriteAge / 1000;
+  return { bytes, seconds: walSender?.flushLag ?? age };
+}
+
+/**
+ * Up to where the archive is durable: what the receiver has reported to the server, and counts
+ * anew at each start, or the ledger. Where neither is to be seen, up to where the files have WAL.
+ */
+function durableEnd(
+  timeline: number,
+  { end, catalog: { ledger } }: ArchiveFacts,
+  walSender: WalSender | undefined,
+): Lsn | undefined {
+  const reported = walSender?.flushLsn;
+  if (reported === undefined) return end?.lsn;
+  const recorded = ledger?.timeline === timeline ? ledger.end : undefined;
+  return recorded !== undefined && recorded > reported ? recorded : reported;
+}
+
+/** How far the archive is behind. */
+export function checkPosition(
+  server: ServerFacts,
+  archive: ArchiveFacts,
+  point: RecoveryPoint | undefined,
+): CheckResult {
+  const { ok, warn, fail } = judge('recovery point');
+  const { flushLsn, segmentSize } = server.state;
+  if (!point || !archive.end) {
+    return fail(
+      `nothing of the server's WAL up to ${formatLsn(flushLsn)} is in the directory`,
+      'Start "walkeep receive".',
+    );
+  }
+  const { bytes, seconds } = point;
+  const time = seconds === undefined ? 'an unknown time' : `at most ${formatSeconds(seconds)}`;
+  if (bytes === 0n) return ok(`the archive has all WAL up to ${formatLsn(flushLsn)}`);
+  const text = `${formatBytes(Number(bytes))} behind the server (${formatLsn(flushLsn)}), ${time}`;
+  const hint = 'See that the receiver runs, and that network and disk keep up.';
+  if (bytes > MANY * BigInt(segmentSize)) return fail(text, hint);
+  return bytes > FEW * BigInt(segmentSize) ? warn(text, hint) : ok(text);
+}

@@ -1,0 +1,155 @@
+import type { ReplicationConnection } from '../connection/connection.js';
+import type { ReplicationMode } from '../connection/startup.js';
+import { AuthenticationError, ServerError, WalkeepError } from '../errors.js';
+import { type ArchiveFacts, readArchiveFacts } from './archive-facts.js';
+import {
+  checkCluster,
+  checkContinuity,
+  checkDisk,
+  checkPermissions,
+  checkReceiver,
+} from './check-archive.js';
+import { checkPosition, type RecoveryPoint, recoveryPoint } from './check-position.js';
+import {
+  checkArchiveMode,
+  checkClock,
+  checkServer,
+  checkSync,
+  NEED_SQL,
+  ourWalSender,
+} from './check-server.js';
+import { checkSlot } from './check-slot.js';
+import { type CheckResult, judge } from './result.js';
+import { readServerFacts, readSqlFacts, type ServerFacts, type SqlFacts } from './server-facts.js';
+
+/** What is checked together. */
+export interface CheckOptions {
+  directory: string;
+  /** The receiver's slot. */
+  slot?: string | undefined;
+  /** The receiver's application_name: who it is in synchronous_standby_names. */
+  applicationName: string;
+  /** Makes a connection: `physical` as the receiver's, `off` for SQL. */
+  connect(mode: ReplicationMode): Promise<ReplicationConnection>;
+}
+
+/** What came out. */
+export interface CheckReport {
+  results: CheckResult[];
+  /** Undefined where server or archive could not be read, or have nothing in common. */
+  recoveryPoint: RecoveryPoint | undefined;
+  /** Bytes free for the archive; undefined if the directory could not be read. */
+  free: number | undefined;
+}
+
+/** Milliseconds for what is asked on one connection: a check that hangs reports nothing. */
+const PATIENCE = 30_000;
+
+/**
+ * Says whether an archive and a server are safe together. Nothing is changed on either. What this
+ * user may not see is reported as unknown, what fails is a result: it throws for defects only.
+ */
+export async function runCheck(options: CheckOptions): Promise<CheckReport> {
+  const { directory, slot, applicationName } = options;
+  const physical = await attempt(options, 'physical', (c) => readServerFacts(c, slot));
+  const plain = await attempt(options, 'off', readSqlFacts);
+  const results = connectionResults(physical, plain);
+  const server = 'facts' in physical ? physical.facts : undefined;
+  const sql = 'facts' in plain ? plain.facts : undefined;
+  const { archive, problem } = await readArchive(directory, server);
+  const ours = ourWalSender(sql, applicationName, slot);
+  let point: RecoveryPoint | undefined;
+  if (server) {
+    results.push(...checkServer(server, sql));
+    results.push(...checkSlot(slot, server, sql, archive?.end));
+    results.push(...checkSync(server, sql, applicationName, ours));
+    results.push(checkArchiveMode(server, sql), checkClock(sql));
+  }
+  if (problem) results.push(problem);
+  if (archive) {
+    if (server) {
+      const cluster = checkCluster(server, archive);
+      results.push(...cluster);
+      if (cluster.every((r) => r.status !== 'fail')) {
+        point = recoveryPoint(server, archive, ours);
+        results.push(checkPosition(server, archive, point));
+      }
+    }
+    results.push(...checkContinuity(archive), checkReceiver(archive));
+    results.push(checkDisk(archive), checkPermissions(archive));
+  }
+  return { results, recoveryPoint: point, free: archive?.disk.free };
+}
+
+type Attempt<T> = { facts: T; description: string } | { error: WalkeepError };
+
+async function attempt<T>(
+  { connect }: CheckOptions,
+  mode: ReplicationMode,
+  ask: (connection: ReplicationConnection) => Promise<T>,
+): Promise<Attempt<T>> {
+  let connection: ReplicationConnection | undefined;
+  let timer: NodeJS.Timeout | undefined;
+  try {
+    connection = await connect(mode);
+    const { description } = connection;
+    timer = setTimeout(() => connection?.destroy(), PATIENCE);
+    return { facts: await ask(connection), description };
+  } catch (error) {
+    if (error instanceof WalkeepError) return { error };
+    throw error;
+  } finally {
+    clearTimeout(timer);
+    await connection?.close();
+  }
+}
+
+/** FATALs of a server that is there but does not let this user replicate. */
+function lacksRight(error: WalkeepError): boolean {
+  const states = ['42501', '28000', '28P01'];
+  return (
+    error instanceof AuthenticationError ||
+    (error instanceof ServerError && states.includes(error.sqlstate))
+  );
+}
+
+function connectionResults(
+  physical: Attempt<ServerFacts>,
+  plain: Attempt<SqlFacts>,
+): CheckResult[] {
+  const connection = judge('connection');
+  const right = judge('replication right');
+  const sql = judge('SQL');
+  const sqlResult =
+    'facts' in plain
+      ? sql.ok('statistics are visible')
+      : sql.unknown(`no ordinary connection: ${oneLine(plain.error)}`, NEED_SQL);
+  if ('facts' in physical) {
+    return [connection.ok(physical.description), right.ok('granted'), sqlResult];
+  }
+  const { error } = physical;
+  const message = oneLine(error);
+  if ('facts' in plain || lacksRight(error)) {
+    const hint =
+      error.hint ?? 'Give the role REPLICATION, and "replication" a line in pg_hba.conf.';
+    const there = 'facts' in plain ? connection.ok(plain.description) : connection.ok('answers');
+    return [there, right.fail(message, hint), sqlResult];
+  }
+  const hint = error.hint ?? 'See that the server runs and can be reached from here.';
+  return [connection.fail(message, hint)];
+}
+
+async function readArchive(
+  directory: string,
+  server: ServerFacts | undefined,
+): Promise<{ archive?: ArchiveFacts; problem?: CheckResult }> {
+  try {
+    return { archive: await readArchiveFacts(directory, server?.state.history) };
+  } catch (error) {
+    if (!(error instanceof WalkeepError)) throw error;
+    const hint = error.hint ?? 'Give the directory of the receiver.';
+    return { problem: judge('directory').fail(error.message, hint) };
+  }
+}
+
+const oneLine = (error: WalkeepError): string => error.message.split('\n').join('; ');

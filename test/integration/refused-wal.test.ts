@@ -1,0 +1,204 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { readLedger } from '../../src/storage/ledger.js';
+import { segmentFileName, segmentOf, segmentStart } from '../../src/wal/file-name.js';
+import type { Lsn } from '../../src/wal/lsn.js';
+import { WalVerifier } from '../../src/wal/verifier.js';
+import { disposer } from '../support/cleanup.js';
+import { MAJORS, PostgresServer } from '../support/postgres.js';
+import {
+  archiveDirectory,
+  differences,
+  holds,
+  receive,
+  waitEqual,
+  writeWal,
+} from '../support/receiving.js';
+import {
+  backend,
+  type Script,
+  ScriptedServer,
+  type StatusReply,
+} from '../support/scripted-server.js';
+import { TcpProxy } from '../support/tcp-proxy.js';
+import { waitFor } from '../support/wait.js';
+import { loadFixture, optionsFor } from '../wal/fixtures.js';
+
+const keep = disposer();
+const wal = loadFixture('switch');
+const used = Number(wal.end - wal.start);
+/** A byte near the end of the fourth segment, and where that begins. */
+const BAD = 0x9fc900 - Number(wal.start);
+const SEGMENT = 3;
+const BEGIN = SEGMENT * wal.segmentSize;
+
+/** The fixture's WAL with one flipped byte, and V: where its last good record ends. */
+const damaged = (() => {
+  const bytes = Buffer.from(wal.bytes.subarray(0, used));
+  bytes[BAD] = bytes[BAD]! ^ 0x40;
+  const verifier = new WalVerifier(optionsFor(wal));
+  verifier.feed(bytes);
+  return { bytes, verifiedEnd: verifier.verifiedEnd };
+})();
+
+/** Serves `bytes(connection)` from wherever it is asked; `starts` gets the requests. */
+function serving(bytes: (index: number) => Buffer, starts: Lsn[]): Script {
+  return async (c, index) => {
+    const start = await c.startStream({
+      systemId: String(wal.systemId),
+      segmentSizeMb: wal.segmentSize / 1024 / 1024,
+      flushLsn: index === 0 ? wal.start : wal.end,
+    });
+    starts.push(start.lsn);
+    for (let at = Number(start.lsn - wal.start); at < used; at += 65_536) {
+      const data = bytes(index).subarray(at, at + 65_536);
+      c.send(backend.xlogData(wal.start + BigInt(at), data));
+      // One read at a time: as a server sends what is being written.
+      await waitFor(
+        () =>
+          c.ended || c.statusReplies.some((s) => s.flush >= wal.start + BigInt(at + data.length)),
+        { intervalMs: 1, what: 'an acknowledgement' },
+      );
+      if (c.ended) return;
+    }
+    await c.nextOf('c');
+    c.send(
+      backend.copyDone(),
+      backend.commandComplete('COPY 0'),
+      backend.commandComplete('START_STREAMING'),
+      backend.readyForQuery(),
+    );
+    await c.nextOf('X');
+    c.close();
+  };
+}
+
+async function listen(bytes: (index: number) => Buffer) {
+  const starts: Lsn[] = [];
+  const server = keep(await ScriptedServer.listen(serving(bytes, starts)));
+  const directory = archiveDirectory();
+  const acknowledged = () =>
+    server.connections
+      .flatMap((c): StatusReply[] => c.statusReplies)
+      .reduce((max, s) => (s.flush > max ? s.flush : max), 0n);
+  const run = (...args: string[]) =>
+    keep(receive(directory, server.conninfo({ sslmode: 'disable' }), ['--synchronous', ...args]));
+  return { server, starts, directory, acknowledged, run };
+}
+
+/** The directory's bytes of one segment of the fixture. */
+function stored(directory: string, index: number): Buffer {
+  const segment = segmentOf(wal.start, wal.segmentSize) + BigInt(index);
+  const name = segmentFileName(1, segment, wal.segmentSize);
+  const file = readdirSync(directory).find((n) => n === name || n === `${name}.partial`);
+  return readFileSync(join(directory, file as string));
+}
+
+/**
+ * As `waitEqual`. A bad record that began in a complete segment has that one received and put in
+ * place again; the one before is kept as evidence.
+ */
+async function waitHealed(directory: string, server: PostgresServer): Promise<void> {
+  const end = await server.currentLsn();
+  await waitFor(async () => (await holds(directory, server, end)) === undefined);
+  await waitFor(() => {
+    const problems = differences(directory, [server]).filter((p) => !p.includes('.replaced'));
+    if (problems.length > 0) throw new Error(problems.join('; '));
+    return true;
+  });
+}
+
+const refusedFiles = (directory: string) =>
+  readdirSync(directory).filter((name) => name.startsWith('.walkeep-refused-'));
+
+test('damaged WAL is never acknowledged, asked for again, then given up with exit code 3', async () => {
+  const { server, starts, directory, acknowledged, run } = await listen(() => damaged.bytes);
+  const receiver = run();
+  expect(await receiver.exit).toEqual({ code: 3, signal: null });
+  const segment = segmentStart(segmentOf(damaged.verifiedEnd, wal.segmentSize), wal.segmentSize);
+  expect(starts).toEqual([wal.start, segment, segment, segment]);
+  expect(server.errors).toEqual([]);
+  expect(receiver.stderr).toMatch(
+    /error: the server keeps sending damaged WAL: .* at [0-9A-F]+\/[0-9A-F]+\n/,
+  );
+  expect(receiver.stderr).toMatch(/detail: Receiving stopped; nothing behind the last good record/);
+  expect(receiver.stderr).toMatch(/hint: Check the server .* --verify=warn/);
+  expect(receiver.stderr).not.toMatch(/^\s+at /m);
+
+  expect(acknowledged()).toBeLessThanOrEqual(damaged.verifiedEnd);
+  expect(acknowledged()).toBeGreaterThan(damaged.verifiedEnd - 65_536n);
+  expect(refusedFiles(directory).length).toBeGreaterThan(0);
+  const [evidence] = refusedFiles(directory);
+  expect(readFileSync(join(directory, evidence as string)).length).toBeGreaterThan(0);
+  expect(stored(directory, 0).equals(wal.bytes.subarray(0, wal.segmentSize))).toBe(true);
+  const sound = Number(damaged.verifiedEnd - wal.start) - BEGIN;
+  const partial = stored(directory, SEGMENT);
+  const expected = wal.bytes.subarray(BEGIN, BEGIN + sound);
+  expect(partial.subarray(0, sound).equals(expected)).toBe(true);
+  expect(partial.subarray(sound).every((byte) => byte === 0)).toBe(true);
+
+  // The server is mended: what is stored is gone on with, nothing is refused as a rewrite.
+  const mended = await ScriptedServer.listen(serving(() => wal.bytes.subarray(0, used), []));
+  keep(mended);
+  const again = keep(
+    receive(directory, mended.conninfo({ sslmode: 'disable' }), ['--synchronous']),
+  );
+  const connection = await mended.connection(0);
+  await connection.waitStatus((s) => s.flush === wal.end);
+  expect(await again.stop()).toEqual({ code: 0, signal: null });
+  const whole = wal.bytes.subarray(BEGIN, BEGIN + wal.segmentSize);
+  expect(stored(directory, SEGMENT).equals(whole)).toBe(true);
+});
+
+test('WAL that is right when asked for again is gone on with', async () => {
+  const good = wal.bytes.subarray(0, used);
+  const { starts, directory, run, server } = await listen((n) => (n < 3 ? damaged.bytes : good));
+  const receiver = run();
+  const last = await server.connection(3);
+  await last.waitStatus((s) => s.flush === wal.end);
+  expect(await receiver.stop()).toEqual({ code: 0, signal: null });
+  expect(starts).toHaveLength(4);
+  for (let i = 0; i * wal.segmentSize < used; i++) {
+    const expected = good.subarray(i * wal.segmentSize, (i + 1) * wal.segmentSize);
+    expect(stored(directory, i).subarray(0, expected.length).equals(expected), `${i}`).toBe(true);
+  }
+});
+
+test('--verify=warn stores and acknowledges it, and the ledger says so', async () => {
+  const { server, directory, run } = await listen(() => damaged.bytes);
+  const receiver = run('--verify=warn');
+  const connection = await server.connection(0);
+  await connection.waitStatus((s) => s.flush === wal.end);
+  expect(await receiver.stop()).toEqual({ code: 0, signal: null });
+  expect(receiver.stderr.match(/warning: received WAL is damaged: /g)).toHaveLength(1);
+  expect(server.connections).toHaveLength(1);
+  const whole = damaged.bytes.subarray(BEGIN, BEGIN + wal.segmentSize);
+  expect(stored(directory, SEGMENT).equals(whole)).toBe(true);
+  const ledger = await readLedger(directory);
+  expect(ledger?.damages).toHaveLength(1);
+  expect(ledger?.damages[0]).toMatchObject({ timeline: 1, why: expect.any(String) });
+  expect(ledger?.damages[0]?.lsn).toBeLessThanOrEqual(wal.start + BigInt(BAD));
+  expect(refusedFiles(directory)).toEqual([]);
+});
+
+test.skipIf(MAJORS.length === 0)('a bit flipped on the way heals by itself', async () => {
+  const server = keep(await PostgresServer.create({ major: MAJORS.at(-1)!, archive: true }));
+  const proxy = keep(await TcpProxy.listen(server.port));
+  const directory = archiveDirectory();
+  const conninfo = proxy.conninfo({ sslmode: 'disable', application_name: 'walkeep' });
+  const run = keep(receive(directory, conninfo, ['--synchronous']));
+  await run.waitForOutput(/starting log streaming/);
+  await writeWal(server, 300_000);
+  await waitEqual(directory, server);
+  for (let round = 0; round < 3; round++) {
+    proxy.flipBit(20_000);
+    await writeWal(server, 1_500_000);
+    await waitFor(() => proxy.flipped, { what: 'the bit to be flipped' });
+    await waitFor(() => run.stderr.match(/to try again/g)?.length === round + 1);
+    await waitHealed(directory, server);
+  }
+  expect(await run.stop()).toEqual({ code: 0, signal: null });
+  expect(refusedFiles(directory).length).toBeGreaterThan(0);
+  expect(run.stderr).toMatch(/error: .* at [0-9A-F]+\/[0-9A-F]+\n/);
+});

@@ -1,0 +1,160 @@
+import { LEDGER_FILE } from '../../src/storage/ledger.js';
+import {
+  applyEntry,
+  decodeLine,
+  emptyState,
+  type LedgerState,
+} from '../../src/storage/ledger-entry.js';
+import { parseSegmentFileName, type SegmentName } from '../../src/wal/file-name.js';
+import { formatLsn } from '../../src/wal/lsn.js';
+import type { ModelServer } from './model-server.js';
+import { SEGMENT, type TimelineWal } from './model-wal.js';
+import type { Inode, SimulatedDisk } from './simulated-disk.js';
+
+/** A promise that was broken. */
+export class Violation extends Error {}
+
+interface File extends SegmentName {
+  name: string;
+  inode: Inode;
+}
+
+/** Compared before and unchanged since: by file, the bytes that are those of a timeline. */
+const known = new WeakMap<Inode, { version: number; wal: TimelineWal; length: number }>();
+
+/** True if the file begins with these `length` bytes of the timeline's segment. */
+function holds({ inode, segment }: File, wal: TimelineWal, length: number): boolean {
+  if (inode.size < length) return false;
+  const before = known.get(inode);
+  const fresh = before?.version === inode.version && before.wal === wal;
+  if (fresh && before.length >= length) return true;
+  const from = fresh ? before.length : 0;
+  const expected = wal.segment(Number(segment));
+  if (inode.content.compare(expected, from, length, from, length) !== 0) return false;
+  known.set(inode, { version: inode.version, wal, length });
+  return true;
+}
+
+/** What was promised to the server: the flush position by timeline, and where it all began. */
+export interface Promised {
+  from: number | undefined;
+  flushed: Map<number, number>;
+}
+
+const lsn = (n: number) => formatLsn(BigInt(n));
+
+/** Checks what is on the disk against what was promised. @throws Violation */
+export function checkDisk(disk: SimulatedDisk, server: ModelServer, promised: Promised): void {
+  const files = segmentFiles(disk);
+  checkFinalNames(files, server);
+  checkPreallocated(disk);
+  checkLedger(files, disk, server);
+  for (const [id, flushed] of promised.flushed) {
+    const wal = server.timeline(id) as TimelineWal;
+    checkRecoverable(files, server, wal, promised.from as number, flushed);
+  }
+}
+
+function segmentFiles(disk: SimulatedDisk): File[] {
+  const files: File[] = [];
+  for (const [name, inode] of disk.names) {
+    const parsed = parseSegmentFileName(name, SEGMENT);
+    if (parsed) files.push({ name, inode, ...parsed });
+  }
+  return files;
+}
+
+/** Promise 2: complete and right under its final name. */
+function checkFinalNames(files: File[], server: ModelServer): void {
+  for (const f of files) {
+    if (f.partial) continue;
+    const wal = server.timeline(f.timeline);
+    if (f.inode.size !== SEGMENT) {
+      throw new Violation(`${f.name} has ${f.inode.size} bytes under its final name`);
+    }
+    const n = Number(f.segment);
+    if (!wal || wal.end < (n + 1) * SEGMENT || !holds(f, wal, SEGMENT)) {
+      throw new Violation(`${f.name} has other bytes than the server`);
+    }
+  }
+}
+
+/** The zero fill is synced before the file is used: it never comes back shorter. */
+function checkPreallocated(disk: SimulatedDisk): void {
+  for (const [name, inode] of disk.names) {
+    if (inode.preallocated && parseSegmentFileName(name, SEGMENT) && inode.size !== SEGMENT) {
+      throw new Violation(`${name} was preallocated and has ${inode.size} bytes`);
+    }
+  }
+}
+
+/** Promise 3: the ledger knows of every final name, for other tools may move the file away. */
+function checkLedger(files: File[], disk: SimulatedDisk, server: ModelServer): void {
+  const state = ledgerState(disk);
+  for (const f of files) {
+    if (f.partial || (state.timeline ?? 0) > f.timeline) continue;
+    const end = Number(f.segment + 1n) * SEGMENT;
+    // Behind a failover's fork nothing is built on it.
+    if (end > (server.endOf(f.timeline) ?? end)) continue;
+    const reached = state.timeline === f.timeline ? Number(state.end ?? 0n) : 0;
+    if (reached >= end) continue;
+    throw new Violation(`${f.name} is there, but the ledger reaches only to ${lsn(reached)}`);
+  }
+}
+
+function ledgerState(disk: SimulatedDisk): LedgerState {
+  const state = emptyState();
+  const text = disk.names.get(LEDGER_FILE)?.content.toString() ?? '';
+  for (const line of text.split('\n').slice(0, -1)) {
+    if (line.includes('\0')) break;
+    for (const entry of decodeLine(line)) applyEntry(state, entry);
+  }
+  return state;
+}
+
+/** Promises 4 and 6: what was acknowledged is there, from the first byte to the last. */
+function checkRecoverable(
+  files: File[],
+  server: ModelServer,
+  wal: TimelineWal,
+  from: number,
+  to: number,
+): void {
+  const history = server.lineage.filter((t) => t.id <= wal.id).map((t) => t.id);
+  for (let at = from; at < to; at += SEGMENT) {
+    const n = at / SEGMENT;
+    const length = Math.min(SEGMENT, to - at);
+    const expected = wal.segment(n);
+    const found = files.some(
+      (f) => Number(f.segment) === n && history.includes(f.timeline) && holds(f, wal, length),
+    );
+    if (found) continue;
+    const there = files.filter((f) => Number(f.segment) === n).map((f) => describe(f, expected));
+    throw new Violation(
+      `acknowledged up to ${lsn(to)} on timeline ${wal.id}, but the WAL from ${lsn(at)} is not on the disk (${there.join(', ') || 'no file'})`,
+    );
+  }
+}
+
+function describe(f: File, expected: Buffer): string {
+  const { content } = f.inode;
+  let same = 0;
+  while (same < content.length && content[same] === expected[same]) same += 1;
+  return `${f.name}: right up to offset ${same}`;
+}
+
+/** Promise 3: no gap in the final names of the server's lineage up to its last full segment. */
+export function checkContinuous(
+  disk: SimulatedDisk,
+  server: ModelServer,
+  from: number | undefined,
+): void {
+  if (from === undefined) return;
+  const wal = server.current;
+  const files = segmentFiles(disk).filter((f) => !f.partial && server.timeline(f.timeline));
+  for (let at = from; at + SEGMENT <= wal.end; at += SEGMENT) {
+    const n = at / SEGMENT;
+    if (files.some((f) => Number(f.segment) === n && holds(f, wal, SEGMENT))) continue;
+    throw new Violation(`a gap: no complete file for the segment at ${lsn(at)}`);
+  }
+}

@@ -1,0 +1,338 @@
+import { DiskFullError, type WalkeepError } from '../../src/errors.js';
+import type { WalReceiverOptions } from '../../src/receiver/options.js';
+import type { FileSystem } from '../../src/storage/file-system.js';
+import { formatLsn } from '../../src/wal/lsn.js';
+import { resetArena } from './arena.js';
+import { checkContinuous, checkDisk, type Promised, Violation } from './checks.js';
+import { ModelConnection, type OnStatus } from './model-connection.js';
+import { ModelServer } from './model-server.js';
+import { SEGMENT } from './model-wal.js';
+import { Random } from './random.js';
+import { ReceiverProcess } from './receiver-process.js';
+import { SimulatedDisk } from './simulated-disk.js';
+import { type CallFate, Killed, SimulatedFs } from './simulated-fs.js';
+import { VirtualClock } from './virtual-clock.js';
+
+/** A bug planted on purpose: in the file system's calls, or in what is reported. */
+export interface Mutation {
+  fs?: (fs: FileSystem) => FileSystem;
+  /** The flush position that is reported instead; `kept` outlives connections. */
+  flush?: (status: { write: bigint; flush: bigint }, kept: { flush: bigint }) => bigint;
+}
+
+/** What happened in one run. */
+export interface Tally {
+  crashes: number;
+  powerCuts: number;
+  faults: number;
+  disconnects: number;
+  timelines: number;
+  stops: number;
+}
+
+const DIRECTORY = '/archive';
+/** Steps of the scheduler without a crash after which one comes all the same. */
+const ROUND_STEPS = 800;
+/** Steps within which all WAL must be there once nothing disturbs any more. */
+const SETTLE_STEPS = 20_000;
+
+const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
+
+/** One seeded run: a server, a disk, and receiver processes that die and come back. */
+export class World {
+  readonly tally: Tally = {
+    crashes: 0,
+    powerCuts: 0,
+    faults: 0,
+    disconnects: 0,
+    timelines: 0,
+    stops: 0,
+  };
+  /** What happened last, for the report of a violation. */
+  readonly log: string[] = [];
+  private readonly random: Random;
+  private readonly clock = new VirtualClock();
+  private readonly disk = new SimulatedDisk();
+  private readonly server: ModelServer;
+  private readonly promised: Promised = { from: undefined, flushed: new Map() };
+  private readonly mutation: Mutation;
+  private fs!: SimulatedFs;
+  private process!: ReceiverProcess;
+  /** Thrown by what was called from inside the receiver, which would swallow it. */
+  private violation: Violation | undefined;
+  /** Calls left until the planned crash and fault. */
+  private crashIn = 0;
+  private crashOnReply = false;
+  private faultIn = 0;
+  private faultRate = 0;
+  /** Faults, lost connections and failovers since the process began: they excuse an error. */
+  private disturbed = 0;
+  private failures = 0;
+  private calm = false;
+  private readonly kept = { flush: 0n };
+
+  constructor(seed: number, mutation: Mutation = {}) {
+    resetArena();
+    this.random = new Random(seed);
+    this.mutation = mutation;
+    this.server = new ModelServer(this.random);
+  }
+
+  /** Runs through `crashes` crash points and a calm end. @throws Violation */
+  async run(crashes: number): Promise<void> {
+    const restore = this.clock.install();
+    try {
+      for (let i = 0; i < crashes; i++) {
+        this.begin();
+        await this.round();
+        this.crash();
+        checkDisk(this.disk, this.server, this.promised);
+      }
+      await this.settle();
+    } finally {
+      this.fs.kill();
+      this.clock.clear();
+      await turn();
+      restore();
+    }
+  }
+
+  // --- processes ---------------------------------------------------------------------------
+
+  private begin(): void {
+    const { random } = this;
+    this.crashIn = this.calm || random.chance(0.3) ? 0 : random.size(600);
+    this.crashOnReply = !this.calm && this.crashIn === 0 && random.chance(0.5);
+    this.faultRate = this.calm || random.chance(0.6) ? 0 : random.size(200);
+    this.faultIn = this.faultRate > 0 ? random.size(400) : 0;
+    this.startProcess();
+  }
+
+  private startProcess(): void {
+    const { random } = this;
+    this.disturbed = 0;
+    this.failures = 0;
+    this.clock.clear();
+    const fs = new SimulatedFs(this.disk, random, (op, name) => this.decide(op, name));
+    this.fs = fs;
+    const options: WalReceiverOptions = {
+      connection: '',
+      directory: DIRECTORY,
+      slot: 'sim',
+      synchronous: random.chance(0.7),
+      verify: random.chance(0.7) ? 'strict' : 'off',
+    };
+    this.note(`process, synchronous ${options.synchronous}`);
+    this.process = new ReceiverProcess({
+      server: this.server,
+      fs: this.mutation.fs?.(fs) ?? fs,
+      options,
+      connect: () =>
+        new ModelConnection(this.server, random, this.clock, (...status) => {
+          if (!fs.dead) this.onStatus(...status);
+        }),
+      onEvent: (event, detail) => {
+        if (!fs.dead) this.onEvent(event, detail);
+      },
+      onRetry: (error) => {
+        if (!fs.dead) this.onRetry(error);
+      },
+    });
+  }
+
+  private crash(): void {
+    this.fs.kill();
+    this.clock.clear();
+    this.tally.crashes += 1;
+    const power = this.random.chance(0.7);
+    this.note(power ? 'power cut' : 'kill -9');
+    if (!power) return;
+    this.tally.powerCuts += 1;
+    this.disk.cutPower(this.random);
+  }
+
+  // --- the scheduler -----------------------------------------------------------------------
+
+  private async round(): Promise<void> {
+    const { random } = this;
+    const last = random.chance(0.2) ? random.size(ROUND_STEPS) : ROUND_STEPS;
+    for (let step = 0; step < last; step++) {
+      this.step();
+      await turn();
+      if (this.violation) throw this.violation;
+      if (this.fs.dead) return;
+      if (this.process.ended && !this.restarted()) return;
+    }
+  }
+
+  private step(): void {
+    const { random, process, fs } = this;
+    const connection = process.connection;
+    const action = random.weighted({
+      complete: fs.waiting > 0 ? 60 : 0,
+      deliver: connection?.flowing ? 30 : 0,
+      keepalive: connection?.flowing ? 4 : 0,
+      grow: this.behind < 2 * SEGMENT ? 8 : 0,
+      time: 8,
+      checkpoint: 3,
+      breakOff: this.calm ? 0 : 0.4,
+      promote: this.calm ? 0 : 0.1,
+      stop: this.calm ? 0 : 0.1,
+    });
+    if (action === 'complete') fs.completeOne();
+    else if (action === 'deliver') connection?.deliver();
+    else if (action === 'keepalive') connection?.keepalive();
+    else if (action === 'grow') this.server.grow(random.size(SEGMENT));
+    else if (action === 'time') this.clock.advance(random.size(15_000));
+    else if (action === 'checkpoint') this.server.checkpoint();
+    else if (action === 'stop') this.stop();
+    else if (action === 'promote') this.promote();
+    else this.breakOff('the connection breaks');
+  }
+
+  private stop(): void {
+    this.note('stop');
+    this.tally.stops += 1;
+    this.process.stop();
+  }
+
+  private breakOff(why: string): void {
+    this.note(why);
+    this.disturbed += 1;
+    this.tally.disconnects += 1;
+    this.process.connection?.breakOff();
+  }
+
+  private promote(): void {
+    this.tally.timelines += 1;
+    if (this.random.chance(0.5)) {
+      // In place: the stream of the old timeline ends in good order.
+      this.server.promote(0);
+      this.disturbed += 1;
+    } else {
+      this.server.promote(this.random.size(2 * SEGMENT));
+      this.breakOff('failover');
+    }
+    this.note(`timeline ${this.server.current.id} from ${this.server.current.fork}`);
+  }
+
+  /** A process that ended by itself is started again, as a supervisor does it. */
+  private restarted(): boolean {
+    const { error } = this.process.ended ?? {};
+    if (error !== undefined && this.disturbed === 0) {
+      throw new Violation(`ended without a cause: ${error instanceof Error ? error.stack : error}`);
+    }
+    if (error !== undefined) this.note(`ended: ${(error as Error).message}`);
+    this.fs.kill();
+    // Often the power goes just then: nothing of a failed sync must have been believed.
+    if (!this.calm && this.random.chance(0.3)) return false;
+    this.startProcess();
+    return true;
+  }
+
+  /** Without further disturbance everything arrives, is acknowledged and complete. */
+  private async settle(): Promise<void> {
+    this.calm = true;
+    this.begin();
+    const target = this.server.current.end + SEGMENT;
+    while (this.server.current.end < target) this.server.grow(SEGMENT / 4);
+    for (let step = 0; !this.settled; step++) {
+      if (step === SETTLE_STEPS) throw new Violation('does not come to rest');
+      if (this.fs.waiting > 0) this.fs.completeOne();
+      else if (this.process.connection?.flowing) this.process.connection.deliver();
+      if (this.fs.waiting === 0) this.clock.advance(300);
+      await turn();
+      if (this.violation) throw this.violation;
+      if (this.process.ended) this.restarted();
+      const { connection } = this.process;
+      if (step % 50 === 49 && connection?.flowing) connection.keepalive();
+    }
+    checkDisk(this.disk, this.server, this.promised);
+    checkContinuous(this.disk, this.server, this.promised.from);
+    this.disk.cutPower(this.random);
+    checkDisk(this.disk, this.server, this.promised);
+    checkContinuous(this.disk, this.server, this.promised.from);
+  }
+
+  /** Bytes that the server has and nobody acknowledged. */
+  private get behind(): number {
+    const { id, end, fork } = this.server.current;
+    return end - (this.promised.flushed.get(id) ?? fork);
+  }
+
+  private get settled(): boolean {
+    return this.behind <= 0 && this.fs.waiting === 0;
+  }
+
+  // --- what the receiver does --------------------------------------------------------------
+
+  private decide(op: keyof FileSystem, name: string): CallFate | undefined {
+    const { random } = this;
+    this.clock.now += random.chance(0.002) ? random.size(300) : 0.02;
+    if (this.crashIn > 0 && --this.crashIn === 0) {
+      this.note(`crash at ${op} ${name}`);
+      return { kind: 'crash', when: random.pick(['before', 'after']) };
+    }
+    if (this.faultRate === 0 || --this.faultIn > 0) return undefined;
+    this.faultIn = random.size(20 * this.faultRate);
+    // PostgreSQL's own tools trust close and stat as well.
+    if (op === 'closeSync' || op === 'close' || op === 'sizeSync') return undefined;
+    this.disturbed += 1;
+    this.tally.faults += 1;
+    const fate = faultFor(op, random);
+    this.note(`${fate.kind === 'errno' ? fate.code : fate.kind} at ${op} ${name}`);
+    return fate;
+  }
+
+  private onStatus: OnStatus = (wal, start, sent, status) => {
+    const { flush: replace } = this.mutation;
+    const flushed = Number(replace ? replace(status, this.kept) : status.flush);
+    const write = Number(status.write);
+    if (write > sent || (flushed > sent && !replace)) {
+      this.violation ??= new Violation(
+        `replied write ${write}, flush ${flushed}; sent was ${sent} (timeline ${wal.id})`,
+      );
+    }
+    this.server.restartLsn = flushed;
+    if (flushed <= start) return;
+    this.promised.from = Math.min(this.promised.from ?? start, start);
+    const before = this.promised.flushed.get(wal.id) ?? 0;
+    if (flushed <= before) return;
+    this.promised.flushed.set(wal.id, flushed);
+    this.note(`acknowledged ${formatLsn(BigInt(flushed))} on ${wal.id}`);
+    if (this.crashOnReply && this.random.chance(0.05)) {
+      this.note('crash behind the reply');
+      this.fs.kill();
+    }
+  };
+
+  private onEvent(event: string, detail: unknown): void {
+    const { code } = (detail ?? {}) as { code?: string };
+    if (event !== 'warning') return;
+    this.note(`warning ${code}`);
+    if (code === 'WK_REFILL') this.violation ??= new Violation('acknowledged WAL was gone');
+  }
+
+  private onRetry(error: WalkeepError): void {
+    this.note(`again after: ${error.message}`);
+    if (this.disturbed > 0 || error instanceof DiskFullError) {
+      this.disturbed = Math.max(0, this.disturbed - 1);
+      this.failures = 0;
+      return;
+    }
+    this.failures += 1;
+    if (this.failures > 2) this.violation ??= new Violation(`keeps failing: ${error.stack}`);
+  }
+
+  private note(line: string): void {
+    this.log.push(line);
+    if (this.log.length > 200) this.log.shift();
+  }
+}
+
+function faultFor(op: keyof FileSystem, random: Random): CallFate {
+  if ((op === 'writev' || op === 'writevSync') && random.chance(0.4)) return { kind: 'short' };
+  return { kind: 'errno', code: random.pick(['EIO', 'ENOSPC']) };
+}
+
+export { Killed };

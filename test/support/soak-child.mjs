@@ -1,0 +1,36 @@
+// A program that uses the library as a consumer would and says twice a second what it holds:
+// node soak-child.mjs CONNINFO DIRECTORY
+import { getEventListeners } from 'node:events';
+import { WalReceiver } from 'walkeep';
+
+const [connection, directory] = process.argv.slice(2);
+const stop = new AbortController();
+const receiver = new WalReceiver({ connection, directory, slot: 's', synchronous: true });
+let connects = 0;
+receiver.on('connect', () => {
+  connects += 1;
+});
+
+function look(name) {
+  const resources = {};
+  for (const type of process.getActiveResourcesInfo()) {
+    resources[type] = (resources[type] ?? 0) + 1;
+  }
+  const listeners = getEventListeners(stop.signal, 'abort').length;
+  const { rss, heapUsed, external } = process.memoryUsage();
+  const cpu = process.cpuUsage();
+  console.log(
+    JSON.stringify({
+      ...{ name, connects, rss, heapUsed, external, resources, listeners },
+      cpu: (cpu.user + cpu.system) / 1e6,
+      process: process.eventNames().map((event) => `${event} ${process.listenerCount(event)}`),
+    }),
+  );
+}
+
+const timer = setInterval(() => look('running'), 500);
+process.once('SIGTERM', () => stop.abort());
+await receiver.run(stop.signal);
+clearInterval(timer);
+// What is closing gets the time to: then nothing may be left that keeps the process alive.
+setImmediate(() => look('ended'));

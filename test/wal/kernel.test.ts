@@ -1,0 +1,56 @@
+import crc32c from 'crc-32/crc32c.js';
+import { describe, expect, test } from 'vitest';
+import { copyChunk, WAL_BUFFERS } from '../../src/wal/chunk.js';
+import { KERNEL } from '../../src/wal/kernel.js';
+import { WalVerifier } from '../../src/wal/verifier.js';
+import { WalWalker } from '../../src/wal/walker.js';
+import { randomNumbers } from '../archive/archives.js';
+import { FIXTURES, loadFixture, optionsFor } from './fixtures.js';
+
+const kernel = KERNEL!;
+const buffer = WAL_BUFFERS[0]!;
+
+describe('the WebAssembly kernel', () => {
+  test('is there', () => {
+    expect(KERNEL).toBeDefined();
+    expect(buffer.buffer).toBe(kernel.bytes.buffer);
+    expect(WAL_BUFFERS.every((b) => b.length % 65_536 === 0)).toBe(true);
+  });
+
+  test('takes the CRC of any length at any place, in pieces too', () => {
+    const random = randomNumbers(3);
+    for (let i = 0; i < 20_000; i++) buffer[i] = random() * 256;
+    for (let length = 0; length < 1200; length++) {
+      const start = Math.floor(random() * 1000);
+      const expected = crc32c.buf(buffer.subarray(start, start + length));
+      const at = buffer.byteOffset + start;
+      const cut = at + Math.floor(random() * (length + 1));
+      expect(~kernel.crc(-1, at, at + length)).toBe(expected);
+      expect(~kernel.crc(kernel.crc(-1, at, cut), cut, at + length)).toBe(expected);
+    }
+  });
+
+  // The walker's own loops are used for memory that is not the kernel's.
+  test.each(FIXTURES)('finds in %s what JavaScript finds, damaged or not', (name) => {
+    const f = loadFixture(name);
+    const random = randomNumbers(f.bytes.length);
+    const used = Number(f.end - f.start);
+    for (let i = 0; i < 60; i++) {
+      const bytes = Buffer.from(f.bytes);
+      if (i > 0) {
+        const at = Math.floor(random() * used);
+        bytes[at] = bytes[at]! ^ (1 << Math.floor(random() * 8));
+      }
+      const fast = new WalVerifier(optionsFor(f));
+      for (let at = 0; at < bytes.length; at += buffer.length) {
+        const n = bytes.copy(buffer, 0, at, at + buffer.length);
+        fast.feed(buffer, 0, n);
+      }
+      const slow = new WalWalker(optionsFor(f));
+      const chunk = copyChunk(bytes, f.start);
+      slow.walk(chunk.bytes, chunk.words, chunk.from, chunk.to);
+      expect(fast.fault).toEqual(slow.fault);
+      expect(fast.validEnd).toBe(slow.validEnd);
+    }
+  });
+});
