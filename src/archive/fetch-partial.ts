@@ -4,7 +4,8 @@ import { CorruptWalError } from '../errors.js';
 import { parseLongHeader } from '../storage/long-header.js';
 import { segmentStart } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
-import { parsePageHeader, SHORT_PAGE_HEADER } from '../wal/page.js';
+import { LONG_PAGE_HEADER, parsePageHeader, SHORT_PAGE_HEADER } from '../wal/page.js';
+import { parseRecordHeader, RECORD_HEADER_SIZE } from '../wal/record.js';
 import type { WalVerifier } from '../wal/verifier.js';
 import { leadInto } from './fetch-lead.js';
 import { identifyStaged, type SegmentRequest, type Subject } from './fetch-segment.js';
@@ -71,7 +72,8 @@ export async function copyPartial(
     readStaged(file, size, (bytes) => check.feed(bytes));
     const whole = check.end(size);
     const lost = check.findings.find((f) => f.code === 'flushed-damaged')?.message;
-    const damage = lost ?? (whole ? undefined : laterPage(file, subject, verifier));
+    const torn = check.findings.every((f) => f.code === 'torn-tail');
+    const damage = lost ?? (torn ? undefined : laterPage(file, subject, verifier));
     return { source, subject, file, validEnd: verifier.validEnd, whole, damage };
   } catch (e) {
     await file.discard();
@@ -94,22 +96,42 @@ function verifierFor(request: SegmentRequest, { id, continues }: Subject): Promi
   return leadInto(id, continues, { archive: request.directory, near: request.near });
 }
 
-/** Tells of a page behind the fault that is one of this segment: WAL was lost in between. */
+/**
+ * Tells of a page of this segment behind what is bad: WAL was lost in between. The pages over which
+ * a torn record itself was to reach do not count: its first part may have been the last thing that
+ * was written.
+ */
 function laterPage(file: TargetFile, subject: Subject, verifier: WalVerifier): string | undefined {
   const { segmentSize, blockSize, segment } = subject.id;
   const { fault } = verifier;
   if (!fault) return undefined;
   const start = segmentStart(segment, segmentSize);
-  const page = Number(fault.lsn - start);
   const header = new Uint8Array(SHORT_PAGE_HEADER);
-  const first = page < 0 ? 0 : page - (page % blockSize) + blockSize;
-  for (let at = first; at < segmentSize; at += blockSize) {
+  let end = Number(fault.lsn - start);
+  if (end < 0) {
+    file.read(header, 0);
+    end = behind(LONG_PAGE_HEADER, parsePageHeader(header).remaining, blockSize);
+  } else if (fault.kind.startsWith('record-')) {
+    file.read(header, end);
+    const { totalLength } = parseRecordHeader(header, 0);
+    const length = fault.kind === 'record-crc' ? totalLength : RECORD_HEADER_SIZE;
+    end = behind(end, length, blockSize);
+  }
+  for (let at = end - (end % blockSize) + blockSize; at < segmentSize; at += blockSize) {
     file.read(header, at);
     const { magic, address } = parsePageHeader(header);
     if (magic !== verifier.magic || address !== start + BigInt(at)) continue;
     return `${fault.message} at ${formatLsn(fault.lsn)}, and WAL goes on at ${formatLsn(address)}`;
   }
   return undefined;
+}
+
+/** Offset of the last byte of a record that begins at `offset`, page headers in between. */
+function behind(offset: number, length: number, blockSize: number): number {
+  const here = blockSize - (offset % blockSize);
+  if (length <= here) return offset + length - 1;
+  const pages = Math.ceil((length - here) / (blockSize - SHORT_PAGE_HEADER));
+  return offset + length + pages * SHORT_PAGE_HEADER - 1;
 }
 
 /**

@@ -106,6 +106,7 @@ async function lookUpWal(
   if (complete) {
     // In the thread pool, while what checks it is being loaded.
     const staging = stage(complete, target, false);
+    staging.catch(() => {});
     try {
       if (verify) {
         const [{ checkComplete }, systemId] = await Promise.all([

@@ -3,8 +3,8 @@ import { ARCHIVE_OPTIONS, directoryOperand } from '../cli/archive-options.js';
 import type { Command } from '../cli/command.js';
 import { jsonLine } from '../cli/json.js';
 import type { Output } from '../cli/output.js';
-import { formatBytes } from '../cli/progress.js';
 import { stopOnSignals } from '../cli/signals.js';
+import { formatBytes } from '../units.js';
 import { formatLsn } from '../wal/lsn.js';
 import { formatIsoTimestamp, formatTimestamp } from '../wal/timestamp.js';
 

@@ -10,8 +10,8 @@ import type { Command, OptionSpec } from '../cli/command.js';
 import { fold } from '../cli/help.js';
 import { jsonLine } from '../cli/json.js';
 import type { Output } from '../cli/output.js';
-import { formatBytes } from '../cli/progress.js';
 import { stopOnSignals } from '../cli/signals.js';
+import { formatBytes } from '../units.js';
 import { formatLsn } from '../wal/lsn.js';
 
 const OPTIONS: readonly OptionSpec[] = [

@@ -23,7 +23,8 @@ export function leftSegments(scan: DirectoryScan, ledger: Ledger): SegmentFile[]
   for (let n = newest.segment - 1n; n >= segmentOf(begun, segmentSize); n -= 1n) {
     const files = segments.filter((s) => s.segment === n);
     const file = files.find((s) => s.partial && s.timeline === newest.timeline);
-    if (!file || files.some((s) => !s.partial)) break;
+    // One of an ancestor is none: behind the fork it has other bytes.
+    if (!file || files.some((s) => !s.partial && s.timeline >= newest.timeline)) break;
     left.unshift(file);
   }
   return left;

@@ -14,7 +14,7 @@ export const RECEIVE_TIMEOUT = 30_000;
 
 /** What a receiver is told. Times are milliseconds. */
 export interface WalReceiverOptions {
-  /** A conninfo string or URI as libpq takes it, or settings resolved with `resolveConninfo`. */
+  /** A conninfo string or URI as libpq takes it, or settings resolved with `resolveSettings`. */
   connection: ConnectionSettings | string;
   /** Existing directory that receives the segment files. */
   directory: string;

@@ -222,10 +222,7 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
   /** Called by a stream that stored WAL up to `written`: the next failure is a new one. */
   noteProgress(written: Lsn, timeline: number): void {
     this.walRemoved = false;
-    const refused = this.refusals.current;
-    if (refused && (timeline !== refused.timeline || written > refused.verifiedEnd)) {
-      this.refusals.clear();
-    }
+    this.refusals.stored(written, timeline);
     this.backoff.reset();
   }
 

@@ -9,6 +9,8 @@ export interface Refusal {
   timeline: number;
   /** V: nothing below is known to be bad; bytes from here on may be replaced. */
   verifiedEnd: Lsn;
+  /** Behind the bytes that failed: once WAL up to here is stored, it came right. */
+  end: Lsn;
   error: WalkeepError;
 }
 
@@ -25,8 +27,13 @@ export class Refusals {
     this.tries += 1;
   }
 
-  /** The stream is sound beyond the refused place. */
-  clear(): void {
+  /**
+   * WAL is stored up to `written`. Beyond V that says nothing yet: the start of a long record that
+   * turns out bad at its end is stored again with every try.
+   */
+  stored(written: Lsn, timeline: number): void {
+    const refused = this.current;
+    if (!refused || (timeline === refused.timeline && written < refused.end)) return;
     this.current = undefined;
     this.tries = 0;
   }

@@ -82,12 +82,15 @@ export class TimelineRun {
       progress: this.progress,
       finisher,
       fs: this.fs,
-      onRefill: (lsn, path) =>
+      onRefill: (lsn, path) => {
+        // What was stored and not acknowledged may have lost sectors in a power cut.
+        if (lsn >= archive.acknowledged(at.timeline)) return;
         this.owner.emit('warning', {
           code: 'WK_REFILL',
           message: `"${path}" had lost acknowledged WAL from ${formatLsn(lsn)}; it was received again`,
           hint: 'The disk confirmed syncs that it did not do; check its write cache.',
-        }),
+        });
+      },
     });
     try {
       if (o.synchronous) {
@@ -175,7 +178,8 @@ export class TimelineRun {
 
   /** Keeps refused bytes as evidence in a dotfile; the archive itself gets none of them. */
   private keepEvidence(lsn: Lsn, bytes: Buffer, verifiedEnd: Lsn, error: WalkeepError): void {
-    this.owner.refusals.note({ timeline: this.at.timeline, verifiedEnd, error });
+    const end = (lsn + BigInt(bytes.length)) as Lsn;
+    this.owner.refusals.note({ timeline: this.at.timeline, verifiedEnd, end, error });
     const place = formatLsn(lsn).replace('/', '-');
     const path = join(this.o.directory, `.walkeep-refused-${this.at.timeline}-${place}`);
     try {

@@ -122,6 +122,20 @@ export const events = null as unknown as walkeep.ReceiverEvents;
 export const warning = events?.warning?.[0];
 export const compression = null as unknown as walkeep.WalReceiverOptions['compression'];
 export const verify = null as unknown as walkeep.WalReceiverOptions['verify'];
+export class Sink implements walkeep.WalSink {
+  readonly chunks: Buffer[] = [];
+  async write(chunk: Buffer, lsn: walkeep.Lsn) { this.chunks.push(chunk); void lsn; }
+  async flush() {}
+  async timeline(next: { timeline: number; lsn: walkeep.Lsn }) { console.log(next.timeline); }
+}
+export const sinkOptions: walkeep.StreamWalOptions = { connection: 'host=/nowhere user=u' };
+export const streamed = () => walkeep.streamWal(sinkOptions, new Sink(), AbortSignal.timeout(1));
+export const decoder = new walkeep.WalDecoder({ startLsn: parseLsn('0/1000000'), segmentSize: 2 ** 24 });
+export const record = decoder.next();
+export const body = () => record?.body && walkeep.parseRecordBody(record.body);
+export const end = () => record && walkeep.parseXactRecord(record, body()?.data ?? Buffer.of(), 18);
+export const verifier = new walkeep.WalVerifier({ startLsn: parseLsn('0/1000000'), segmentSize: 2 ** 24 });
+export const fault = verifier.feed(Buffer.alloc(8192));
 
 try {
   await receiver.run();
@@ -129,6 +143,7 @@ try {
   if (!(error instanceof walkeep.WalkeepError)) throw error;
   console.log(error instanceof walkeep.ConnectionError);
 }
+console.log(await streamed().catch((error) => error.code), fault?.kind);
 `;
 
 const COMMONJS_CONSUMER = `
@@ -175,7 +190,7 @@ describe('the packed and installed package', { timeout: 120_000 }, () => {
     const { output, program } = await compile(folder, 'module', 'module', ESM_CONSUMER);
     expect(output).toBe('');
     const { stdout, stderr } = await run(process.execPath, [program], folder);
-    expect(stdout + stderr).toBe('WK_CONNECTION\ntrue\n');
+    expect(stdout + stderr).toBe('WK_CONNECTION\ntrue\nWK_CONNECTION zeros\n');
   });
 
   test('can be used from CommonJS', async (context) => {

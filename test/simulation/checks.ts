@@ -91,6 +91,8 @@ function checkPreallocated(disk: SimulatedDisk): void {
 /** Promise 3: the ledger knows of every final name, for other tools may move the file away. */
 function checkLedger(files: File[], disk: SimulatedDisk, server: ModelServer): void {
   const state = ledgerState(disk);
+  // No ledger yet: the next start adopts what is here, finished or not.
+  if (state.systemId === undefined) return;
   for (const f of files) {
     if (f.partial || (state.timeline ?? 0) > f.timeline) continue;
     const end = Number(f.segment + 1n) * SEGMENT;

@@ -6,6 +6,7 @@ import { Refusals } from '../../src/receiver/refusals.js';
 import { mayRetry } from '../../src/receiver/retry.js';
 import { TimelineRun } from '../../src/receiver/timeline-run.js';
 import type { FileSystem } from '../../src/storage/file-system.js';
+import type { Lsn } from '../../src/wal/lsn.js';
 import type { ModelConnection } from './model-connection.js';
 import type { ModelServer } from './model-server.js';
 
@@ -82,7 +83,7 @@ export class ReceiverProcess {
       for (;;) {
         const owner = {
           emit: onEvent,
-          noteProgress: () => this.refusals.clear(),
+          noteProgress: (lsn: Lsn, of: number) => this.refusals.stored(lsn, of),
           refusals: this.refusals,
         } as unknown as WalReceiver;
         const at = { lsn, timeline };

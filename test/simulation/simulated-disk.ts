@@ -25,8 +25,8 @@ export class Inode {
   preallocated = false;
   /** Grows with every change of the content. */
   version = 0;
-  /** Changed since power was last cut: cache and disk may differ. */
-  private touched = false;
+  /** A sync failed since power was last cut: cache and disk differ though nothing is dirty. */
+  private dropped = false;
 
   /** The content as a reader sees it. */
   get content(): Buffer {
@@ -39,7 +39,7 @@ export class Inode {
 
   write(bytes: Uint8Array, offset: number, sequence: number): void {
     const end = offset + bytes.length;
-    this.touch();
+    this.version += 1;
     this.cache = grown(this.cache, end);
     this.cache.set(bytes, offset);
     if (end > this.size) {
@@ -51,7 +51,7 @@ export class Inode {
 
   truncate(size: number, sequence: number): void {
     if (size === this.size) return;
-    this.touch();
+    this.version += 1;
     if (size < this.size) {
       this.cache.fill(0, size, this.size);
       this.dirty.push({ sequence, offset: size, end: this.size });
@@ -82,12 +82,13 @@ export class Inode {
     for (const range of this.dirty) if (random.chance(0.3)) this.tear(range, random);
     this.dirty = [];
     this.sizeChanged = 0;
+    this.dropped = true;
   }
 
   /** Power is cut: of what was not synced anything may be there. */
   lose(random: Random): void {
-    if (!this.touched) return;
-    this.touched = false;
+    if (!this.isDirty && !this.dropped) return;
+    this.dropped = false;
     this.version += 1;
     const fate = random.pick(['all', 'none', 'each'] as const);
     let reach = this.durableSize;
@@ -105,13 +106,8 @@ export class Inode {
     this.sizeChanged = 0;
     this.size = this.durableSize;
     this.cache = grown(this.cache, this.size);
-    this.cache.fill(0);
+    this.cache.fill(0, this.size);
     this.durable.copy(this.cache, 0, 0, this.size);
-  }
-
-  private touch(): void {
-    this.touched = true;
-    this.version += 1;
   }
 
   private tear(range: Range, random: Random): void {

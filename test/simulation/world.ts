@@ -1,3 +1,4 @@
+import { basename } from 'node:path';
 import { DiskFullError, type WalkeepError } from '../../src/errors.js';
 import type { WalReceiverOptions } from '../../src/receiver/options.js';
 import type { FileSystem } from '../../src/storage/file-system.js';
@@ -31,8 +32,9 @@ export interface Tally {
 }
 
 const DIRECTORY = '/archive';
-/** Steps of the scheduler without a crash after which one comes all the same. */
-const ROUND_STEPS = 800;
+/** Steps of the scheduler that a start takes, and at most so many more until the crash. */
+const START_STEPS = 30;
+const ROUND_STEPS = 600;
 /** Steps within which all WAL must be there once nothing disturbs any more. */
 const SETTLE_STEPS = 20_000;
 
@@ -122,7 +124,8 @@ export class World {
       synchronous: random.chance(0.7),
       verify: random.chance(0.7) ? 'strict' : 'off',
     };
-    this.note(`process, synchronous ${options.synchronous}`);
+    const files = [...this.disk.names.keys()].filter((name) => !name.startsWith('.'));
+    this.note(`process with ${files.sort().map(shortName).join(' ')}`);
     this.process = new ReceiverProcess({
       server: this.server,
       fs: this.mutation.fs?.(fs) ?? fs,
@@ -155,7 +158,7 @@ export class World {
 
   private async round(): Promise<void> {
     const { random } = this;
-    const last = random.chance(0.2) ? random.size(ROUND_STEPS) : ROUND_STEPS;
+    const last = START_STEPS + random.size(ROUND_STEPS);
     for (let step = 0; step < last; step++) {
       this.step();
       await turn();
@@ -308,6 +311,7 @@ export class World {
 
   private onEvent(event: string, detail: unknown): void {
     const { code } = (detail ?? {}) as { code?: string };
+    if (event === 'segment') this.note(`complete: ${shortName((detail as { path: string }).path)}`);
     if (event !== 'warning') return;
     this.note(`warning ${code}`);
     if (code === 'WK_REFILL') this.violation ??= new Violation('acknowledged WAL was gone');
@@ -325,9 +329,16 @@ export class World {
   }
 
   private note(line: string): void {
+    const again = line.startsWith('ack') && this.log.at(-1)?.startsWith('ack');
+    if (again) this.log.pop();
     this.log.push(line);
     if (this.log.length > 200) this.log.shift();
   }
+}
+
+/** A segment's name without the zeros in it. */
+function shortName(path: string): string {
+  return basename(path).replace(/^0*(\w)0{8}0*(?=\w)/, '$1/');
 }
 
 function faultFor(op: keyof FileSystem, random: Random): CallFate {

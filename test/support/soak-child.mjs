@@ -29,8 +29,10 @@ function look(name) {
 }
 
 const timer = setInterval(() => look('running'), 500);
-process.once('SIGTERM', () => stop.abort());
+process.once('SIGTERM', () => {
+  clearInterval(timer);
+  stop.abort();
+});
 await receiver.run(stop.signal);
-clearInterval(timer);
 // What is closing gets the time to: then nothing may be left that keeps the process alive.
 setImmediate(() => look('ended'));
