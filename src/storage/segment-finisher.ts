@@ -3,7 +3,7 @@ import type { WalkeepError } from '../errors.js';
 import { segmentStart } from '../wal/file-name.js';
 import type { Lsn } from '../wal/lsn.js';
 import { fsyncDir, fsyncError, storageError } from './durable.js';
-import type { FileSystem } from './file-system.js';
+import { type FileSystem, OPEN_READ } from './file-system.js';
 import type { StreamProgress } from './progress.js';
 import type { OpenSegment } from './segment-writer.js';
 
@@ -49,6 +49,8 @@ interface Pending {
 
 /** Segments compressed at the same time: as many as there are usually cores to spare. */
 const CONVERT_AT_ONCE = 2;
+/** Bytes compared at a time. */
+const COMPARE_CHUNK = 1024 * 1024;
 
 /**
  * Brings full segments to their final names in the background, in order: fsync, ledger, rename,
@@ -125,8 +127,8 @@ export class SegmentFinisher {
       ),
     );
     for (const p of batch) {
+      await this.settled(p.segment);
       p.dataSynced = true;
-      await p.segment.inFlight?.catch(() => undefined);
       this.close(p);
     }
     const last = (batch.at(-1) as Pending).segment;
@@ -151,8 +153,9 @@ export class SegmentFinisher {
   private rename(from: string, name: string): string {
     const path = join(this.o.directory, name);
     try {
-      // A file of that name that the scan did not accept (wrong size) is kept as evidence.
-      if (this.o.fs.sizeSync(path) !== undefined) {
+      // A file of that name that is not the same (the scan did not accept it, or its WAL was
+      // refused later) is kept as evidence; what `walkeep push` brought is the same.
+      if (this.o.fs.sizeSync(path) !== undefined && !this.same(path, from)) {
         this.o.fs.renameSync(path, join(this.o.directory, `.${name}.replaced`));
       }
       this.o.fs.renameSync(from, path);
@@ -160,6 +163,25 @@ export class SegmentFinisher {
       throw storageError('rename file', from, e);
     }
     return path;
+  }
+
+  private same(a: string, b: string): boolean {
+    const { fs } = this.o;
+    const size = fs.sizeSync(a);
+    if (size === undefined || size !== fs.sizeSync(b)) return false;
+    const fds = [fs.openSync(a, OPEN_READ, 0), fs.openSync(b, OPEN_READ, 0)] as const;
+    try {
+      const buffers = [Buffer.alloc(COMPARE_CHUNK), Buffer.alloc(COMPARE_CHUNK)] as const;
+      for (let at = 0; at < size; at += COMPARE_CHUNK) {
+        const length = Math.min(COMPARE_CHUNK, size - at);
+        const read = buffers.map((buffer, i) => fs.readSync(fds[i] as number, buffer, length, at));
+        if (read[0] !== length || read[1] !== length) return false;
+        if (buffers[0].compare(buffers[1], 0, length, 0, length) !== 0) return false;
+      }
+      return true;
+    } finally {
+      for (const fd of fds) fs.closeSync(fd);
+    }
   }
 
   private removeSuperseded(segment: OpenSegment): void {
@@ -178,7 +200,7 @@ export class SegmentFinisher {
   private async syncData(p: Pending): Promise<void> {
     if (p.dataSynced) return;
     const { segment } = p;
-    await segment.inFlight?.catch(() => undefined);
+    await this.settled(segment);
     if (p.dataSynced) return;
     try {
       segment.inFlight = this.o.fs.fdatasync(segment.fd);
@@ -187,6 +209,15 @@ export class SegmentFinisher {
       throw this.fail(fsyncError(segment.path, e));
     }
     p.dataSynced = true;
+  }
+
+  /** Waits for a sync under way. One that failed counts: the next success proves nothing. */
+  private async settled(segment: OpenSegment): Promise<void> {
+    try {
+      await segment.inFlight;
+    } catch (e) {
+      throw this.fail(fsyncError(segment.path, e));
+    }
   }
 
   private close(p: Pending): void {

@@ -268,4 +268,32 @@ describe('SegmentWriter and SegmentFinisher together', () => {
     await s.writer.close();
     expect(s.failures).toEqual([]);
   });
+
+  it('gives no final name to a segment whose background sync failed once', async () => {
+    let failed = false;
+    const s = setUp({
+      decide: ({ op }) => {
+        if (op !== 'fdatasync' || failed) return undefined;
+        failed = true;
+        return { errno: 'EIO' };
+      },
+    });
+    s.feed(WAL.subarray(0, 1000));
+    const syncing = s.writer.sync();
+    syncing.catch(() => undefined);
+    s.feed(WAL.subarray(1000, MB));
+    await expect(syncing).rejects.toThrow(FsyncError);
+    await expect(s.finisher.drain()).rejects.toThrow(FsyncError);
+    expect(readdirSync(dir)).toEqual([`${NAMES[0]}.partial`]);
+    expect(s.progress.flushed).toBe(0);
+    await expect(s.writer.close()).rejects.toThrow(FsyncError);
+  });
+
+  it('replaces a file of the final name that is the same without keeping a copy', async () => {
+    writeFileSync(join(dir, NAMES[0] as string), WAL.subarray(0, MB));
+    const s = setUp();
+    s.feed(WAL.subarray(0, MB));
+    await s.writer.close();
+    expect(readdirSync(dir)).toEqual([NAMES[0]]);
+  });
 });
