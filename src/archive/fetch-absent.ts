@@ -1,15 +1,13 @@
 import { dirname, join } from 'node:path';
 import { GapError } from '../errors.js';
 import type { LedgerState } from '../storage/ledger.js';
-import { type LongHeader, parseLongHeader } from '../storage/long-header.js';
 import {
   historyFileName,
   parseSegmentFileName,
-  segmentFileName,
   segmentOf,
   segmentStart,
 } from '../wal/file-name.js';
-import { formatLsn } from '../wal/lsn.js';
+import { formatLsn, type Lsn } from '../wal/lsn.js';
 import type { TimelineHistory } from '../wal/timeline.js';
 import { historyOf } from './catalog-lineage.js';
 import { VanishedError } from './fetch-access.js';
@@ -17,7 +15,7 @@ import type { ServerControl } from './fetch-cluster.js';
 import { historyIn, readIfThere } from './fetch-history.js';
 import type { FetchName } from './fetch-name.js';
 import { storedNames } from './fetch-name.js';
-import { readPlainHead } from './fetch-source.js';
+import { readOwnSegment } from './fetch-own.js';
 import { goesOnBehind, type Stock, takeStock } from './fetch-stock.js';
 
 /** A file that was looked for in vain. */
@@ -56,7 +54,7 @@ export async function explainAbsence(request: AbsentRequest): Promise<string> {
   const stock = await takeStock(directory, control?.systemId);
   requireAbsent(request, stock);
   if (wanted.kind === 'history') return explainHistory(request, stock);
-  if (wanted.kind === 'segment') return explainSegment(request, stock);
+  if (wanted.kind === 'segment') return await explainSegment(request, stock);
   return 'it is not in the archive';
 }
 
@@ -83,51 +81,70 @@ function explainHistory({ wanted, control, directory }: AbsentRequest, stock: St
   return `there is no timeline ${timeline} in the archive`;
 }
 
-function explainSegment(request: AbsentRequest, stock: Stock): string {
-  const { wanted, standby } = request;
-  const segment = parseSegmentFileName(wanted.name, stock.segmentSize)?.segment;
+async function explainSegment(request: AbsentRequest, stock: Stock): Promise<string> {
+  const { directory, wanted, target, standby } = request;
+  const { timeline, name } = wanted;
+  const { segmentSize } = stock;
+  const segment = parseSegmentFileName(name, segmentSize)?.segment;
   if (segment === undefined) return 'no segment of this archive can have that name';
-  const missing = whyMissing(request, stock, segment);
+  const own = besideTarget(target, timeline);
+  const history = historyOf(timeline, [...stock.histories, ...own], stock.ledger);
+  const fork = history?.ancestors.at(-1)?.end;
+  if (fork !== undefined && segment < segmentOf(fork, segmentSize)) {
+    return `timeline ${timeline} begins at ${formatLsn(fork)}`;
+  }
+  const missing = whyMissing(stock, timeline, segment, fork);
   if (missing === undefined) return 'it is behind the last one in the archive';
-  if (missing.before) return missing.before;
-  if (hasItself(request, stock, wanted.timeline, segment)) {
-    return `the archive lacks it, but the server has it itself (${missing.message})`;
+  const systemId = request.control?.systemId ?? stock.ledger?.systemId;
+  const has = (number: bigint) =>
+    readOwnSegment(directory, target, {
+      timeline,
+      history,
+      segment: number,
+      segmentSize,
+      systemId,
+    });
+  if ((await has(segment))?.whole) return 'the server has it itself';
+  const first = firstSegment(stock);
+  if (first !== undefined && segment < first) {
+    const from = `the archive begins at ${formatLsn(segmentStart(first, segmentSize))}`;
+    // Where recovery begins, PostgreSQL itself stops if it cannot read; later it takes that for
+    // the end.
+    if (standby || !(await has(segment - 1n))) return from;
+    throw new MissingWalError(`${from}, behind the missing ${name}`, false, HOLE_HINT);
   }
-  const numbers = [...stock.segments.values()].flatMap((set) => [...set]);
-  const first = numbers.reduce((a, b) => (b < a ? b : a), numbers[0] ?? 0n);
-  if (numbers.length > 0 && segment < first) {
-    const reached = hasItself(request, stock, wanted.timeline, segment - 1n);
-    const from = `the archive begins at ${formatLsn(segmentStart(first, stock.segmentSize))}`;
-    if (standby || !reached) return from;
-    throw new MissingWalError(`${from}, behind the missing ${wanted.name}`, false, HOLE_HINT);
+  const { evidence, coming } = missing;
+  throw new MissingWalError(`the archive lacks ${name}, but ${evidence}`, coming, HOLE_HINT);
+}
+
+function firstSegment({ segments }: Stock): bigint | undefined {
+  let first: bigint | undefined;
+  for (const numbers of segments.values()) {
+    for (const n of numbers) if (first === undefined || n < first) first = n;
   }
-  throw new MissingWalError(missing.message, missing.coming, HOLE_HINT);
+  return first;
 }
 
 /** What says that a segment should be there; undefined if nothing does. */
-function whyMissing(request: AbsentRequest, stock: Stock, segment: bigint) {
-  const { wanted, target } = request;
-  const { histories, ledger, segmentSize, segments } = stock;
-  const { timeline, name } = wanted;
-  const history = historyOf(timeline, [...histories, ...besideTarget(target, timeline)], ledger);
-  const fork = history?.ancestors.at(-1)?.end;
-  const first = fork === undefined ? undefined : segmentOf(fork, segmentSize);
-  const missing = (message: string, coming = false) => ({ message, coming, before: undefined });
-  if (first !== undefined && segment < first) {
-    const before = `timeline ${timeline} begins at ${formatLsn(fork!)}`;
-    return { message: '', coming: false, before };
-  }
-  const lacks = `the archive lacks ${name}`;
+function whyMissing(
+  stock: Stock,
+  timeline: number,
+  segment: bigint,
+  fork: Lsn | undefined,
+): { evidence: string; coming: boolean } | undefined {
+  const { ledger, segmentSize, segments } = stock;
   const behind = goesOnBehind(stock, timeline, segment);
-  if (behind !== undefined) return missing(`${lacks}, but ${behind}`);
+  if (behind !== undefined) return { evidence: behind, coming: false };
+  const start = segmentStart(segment, segmentSize);
   const stored = ledger && ledgerEnd(ledger, timeline, segmentStart(segment + 1n, segmentSize));
-  if (stored !== undefined && stored > segmentStart(segment, segmentSize)) {
-    return missing(`${lacks}, but its ledger says that WAL was stored up to ${formatLsn(stored)}`);
+  if (stored !== undefined && stored > start) {
+    const evidence = `its ledger says that WAL was stored up to ${formatLsn(stored)}`;
+    return { evidence, coming: false };
   }
-  if (segment === first) {
-    const begins = `timeline ${timeline} begins in it, at ${formatLsn(fork!)}`;
+  if (fork !== undefined && segment === segmentOf(fork, segmentSize)) {
+    const evidence = `timeline ${timeline} begins in it, at ${formatLsn(fork)}`;
     // A receiver stores the history a moment before the first bytes.
-    return missing(`${lacks}, but ${begins}`, !segments.has(timeline));
+    return { evidence, coming: !segments.has(timeline) };
   }
   return undefined;
 }
@@ -146,18 +163,4 @@ function besideTarget(target: string, timeline: number): TimelineHistory[] {
   const path = join(dirname(target), historyFileName(timeline));
   const text = readIfThere(path);
   return text === undefined ? [] : [historyIn(path, timeline, text)];
-}
-
-/** True if the server has a segment in pg_wal; one that was recycled has another address. */
-function hasItself(request: AbsentRequest, stock: Stock, timeline: number, segment: bigint) {
-  const { segmentSize } = stock;
-  const path = join(dirname(request.target), segmentFileName(timeline, segment, segmentSize));
-  let header: LongHeader | undefined;
-  try {
-    header = parseLongHeader(readPlainHead(path));
-  } catch {
-    return false;
-  }
-  const known = request.control?.systemId ?? stock.ledger?.systemId ?? header?.systemId;
-  return header?.pageAddress === segmentStart(segment, segmentSize) && header.systemId === known;
 }

@@ -7,7 +7,14 @@ import { readServerControl } from './fetch-cluster.js';
 import { parseFetchName } from './fetch-name.js';
 import { checkComplete } from './fetch-segment.js';
 import { readHead } from './fetch-source.js';
-import { type AheadOrder, ALIVE_FILE, MOST_AHEAD, ORDER_FILE, spoolName } from './fetch-spool.js';
+import {
+  type AheadOrder,
+  ALIVE_FILE,
+  isRecovering,
+  MOST_AHEAD,
+  ORDER_FILE,
+  spoolName,
+} from './fetch-spool.js';
 import { findSources, stage } from './fetch-stage.js';
 
 /** Milliseconds without a new order after which it ends: recovery is over, or replay is slow. */
@@ -18,9 +25,6 @@ const POLL = { min: 10, max: 250 };
 const TOUCH = 500;
 /** Milliseconds after which a segment that could not be had is tried again. */
 const RETRY = 1000;
-
-/** Files of a server's data directory of which one is there as long as it recovers. */
-const RECOVERING = ['recovery.signal', 'standby.signal'];
 
 /**
  * Keeps the segments behind the one served last ready in a spool, each verified and synced before
@@ -35,19 +39,17 @@ export async function readAhead(spool: string): Promise<void> {
   let seen = '';
   let changed = performance.now();
   let touched = changed;
-  let wasServer = false;
   const failed = new Map<string, number>();
   for (;;) {
     const text = readText(join(spool, ORDER_FILE));
     const now = performance.now();
     if (text === undefined || readText(alive) !== token) return;
     const order = JSON.parse(text) as AheadOrder;
-    const server = isServing(order);
-    if (now - changed > IDLE_END || (wasServer && !server)) {
-      fs.rmSync(spool, { recursive: true, force: true });
+    const over = order.recovering && !isRecovering(order.dataDir);
+    if (over || now - changed > IDLE_END) {
+      clear(spool);
       return;
     }
-    wasServer ||= server;
     if (text !== seen) {
       seen = text;
       changed = now;
@@ -67,6 +69,21 @@ export async function readAhead(spool: string): Promise<void> {
   }
 }
 
+/** What this makes in a spool. */
+const OWN = /^([0-9A-F]{24}-.*|order\.json(\.[0-9]+)?|alive|\.walkeep-fetch\..*\.tmp)$/;
+
+/** Removes the spool; of a directory that has something else in it only what is ours. */
+function clear(spool: string): void {
+  for (const name of fs.readdirSync(spool)) {
+    if (OWN.test(name)) fs.rmSync(join(spool, name), { force: true });
+  }
+  try {
+    fs.rmdirSync(spool);
+  } catch {
+    // Not empty.
+  }
+}
+
 function readText(path: string): string | undefined {
   try {
     return fs.readFileSync(path, 'utf8');
@@ -74,13 +91,6 @@ function readText(path: string): string | undefined {
     // Removed with the whole spool.
     return undefined;
   }
-}
-
-/** False once a server that we saw recovering is stopped or has ended recovery. */
-function isServing({ dataDir }: AheadOrder): boolean {
-  if (dataDir === undefined) return false;
-  const has = (name: string) => fs.existsSync(join(dataDir, name));
-  return has('postmaster.pid') && RECOVERING.some(has);
 }
 
 /**

@@ -1,7 +1,5 @@
-import fs from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { basename } from 'node:path';
 import { CorruptWalError } from '../errors.js';
-import { parseLongHeader } from '../storage/long-header.js';
 import { segmentStart } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
 import { LONG_PAGE_HEADER, parsePageHeader, SHORT_PAGE_HEADER } from '../wal/page.js';
@@ -9,7 +7,7 @@ import { parseRecordHeader, RECORD_HEADER_SIZE } from '../wal/record.js';
 import type { WalVerifier } from '../wal/verifier.js';
 import { leadInto } from './fetch-lead.js';
 import { identifyStaged, type SegmentRequest, type Subject } from './fetch-segment.js';
-import { readPlainHead, readSource, readStaged } from './fetch-source.js';
+import { readStaged } from './fetch-source.js';
 import { type Source, stage } from './fetch-stage.js';
 import { ledgerOf } from './fetch-stock.js';
 import type { TargetFile } from './fetch-target.js';
@@ -132,26 +130,4 @@ function behind(offset: number, length: number, blockSize: number): number {
   if (length <= here) return offset + length - 1;
   const pages = Math.ceil((length - here) / (blockSize - SHORT_PAGE_HEADER));
   return offset + length + pages * SHORT_PAGE_HEADER - 1;
-}
-
-/**
- * True if the server has the segment itself, at least as far as the copy goes: what its walreceiver
- * got, or what was saved from the primary's pg_wal, must not be replaced by less.
- */
-export async function serverHasMore(
-  request: SegmentRequest,
-  { subject, validEnd }: PartialCopy,
-): Promise<boolean> {
-  const { wanted, target } = request;
-  const path = join(dirname(target), wanted.base);
-  if (basename(target) === wanted.base) return false;
-  const size = fs.statSync(path, { throwIfNoEntry: false })?.size;
-  const { id } = subject;
-  if (size !== id.segmentSize) return false;
-  const header = parseLongHeader(readPlainHead(path));
-  if (header?.systemId !== id.systemId) return false;
-  if (header.pageAddress !== segmentStart(id.segment, id.segmentSize)) return false;
-  const verifier = await verifierFor(request, subject);
-  await readSource({ path, compression: 'none', size }, size, (bytes) => verifier.feed(bytes));
-  return verifier.validEnd >= validEnd;
 }

@@ -19,6 +19,8 @@ export interface AheadOrder {
   /** How many. */
   count: number;
   dataDir: string | undefined;
+  /** A server was recovering there: when it is not any more, all is over. */
+  recovering: boolean;
   /** Where PostgreSQL keeps what it restored. */
   near: string;
 }
@@ -27,6 +29,16 @@ export interface AheadOrder {
 export const ORDER_FILE = 'order.json';
 /** File in the spool that names the process at work and is touched by it while it lives. */
 export const ALIVE_FILE = 'alive';
+/** Files of a server's data directory of which one is there as long as it recovers. */
+const RECOVERING = ['recovery.signal', 'standby.signal'];
+
+/** True if a server runs and recovers in a data directory. */
+export function isRecovering(dataDir: string | undefined): boolean {
+  if (dataDir === undefined) return false;
+  const has = (name: string) => fs.existsSync(join(dataDir, name));
+  return has('postmaster.pid') && RECOVERING.some(has);
+}
+
 /** Milliseconds after which a process that has not touched the file is taken for dead. */
 export const ALIVE_FOR = 3000;
 
@@ -83,11 +95,15 @@ function deviceOf(path: string): number | undefined {
  * Has the segments behind the one just served read ahead, by a process that goes on when this one
  * has ended. Best effort: without it the next fetch takes longer, that is all.
  */
-export async function orderAhead(spool: string, order: AheadOrder): Promise<void> {
+export async function orderAhead(
+  spool: string,
+  order: Omit<AheadOrder, 'recovering'>,
+): Promise<void> {
   try {
+    const full: AheadOrder = { ...order, recovering: isRecovering(order.dataDir) };
     fs.mkdirSync(spool, { recursive: true, mode: 0o700 });
     const temporary = join(spool, `${ORDER_FILE}.${process.pid}`);
-    fs.writeFileSync(temporary, JSON.stringify(order));
+    fs.writeFileSync(temporary, JSON.stringify(full));
     fs.renameSync(temporary, join(spool, ORDER_FILE));
     const alive = fs.statSync(join(spool, ALIVE_FILE), { throwIfNoEntry: false });
     if (alive && Date.now() - alive.mtimeMs < ALIVE_FOR) return;

@@ -87,7 +87,8 @@ export async function ledgerOf(directory: string): Promise<LedgerState | undefin
  */
 export function goesOnBehind(stock: Stock, timeline: number, segment: bigint): string | undefined {
   const { histories, segments, segmentSize } = stock;
-  const later = [...(segments.get(timeline) ?? [])].find((s) => s > segment);
+  const after = [...(segments.get(timeline) ?? [])].filter((s) => s > segment);
+  const later = after.sort((a, b) => (a < b ? -1 : 1))[0];
   if (later !== undefined)
     return `the archive has ${segmentFileName(timeline, later, segmentSize)}`;
   for (const child of histories) {

@@ -5,7 +5,6 @@ import { ArchiveAccessError, onArchive, requireArchive, VanishedError } from './
 import { readServerControl, type ServerControl } from './fetch-cluster.js';
 import { historyIn, readIfThere } from './fetch-history.js';
 import { type FetchName, parseFetchName } from './fetch-name.js';
-import type { PartialCopy } from './fetch-partial.js';
 import { findSources, stage } from './fetch-stage.js';
 import { TargetFile } from './fetch-target.js';
 
@@ -123,65 +122,16 @@ async function lookUpWal(
     return { found: true, path: complete.path };
   }
   const systemId = verify ? await identify() : undefined;
-  const request = { directory, wanted, target, systemId, near };
-  const { acknowledgedOn, copyPartial, serverHasMore } = await import('./fetch-partial.js');
-  const acknowledged = await acknowledgedOn(directory, wanted.timeline);
-  const copies: PartialCopy[] = [];
-  try {
-    for (const source of partials) {
-      const copy = await copyPartial(request, source, acknowledged);
-      if (copy) copies.push(copy);
-      else empty.add(source.path);
-    }
-    const best = copies.sort(bestFirst)[0];
-    if (!best) return undefined;
-    if (isSegment) {
-      // Completed while it was read.
-      if (findSources(directory, wanted.base, false).length > 0) throw new VanishedError();
-      if (await serverHasMore(request, best)) {
-        return { found: false, reason: `the server has at least as much of it as the archive` };
-      }
-    }
-    const damage = verify ? (best.damage ?? (await holeBehind(options, wanted, best))) : undefined;
-    if (damage !== undefined && !options.allowTorn) throw damagedPartial(best, damage);
-    await best.file.commit();
-    const { path } = best.source;
-    const { validEnd } = best;
-    return { found: true, path, validEnd, ...(damage === undefined ? {} : { damage }) };
-  } finally {
-    for (const { file } of copies) await file.discard();
-  }
-}
-
-function bestFirst(a: PartialCopy, b: PartialCopy): number {
-  if (a.validEnd !== b.validEnd) return a.validEnd > b.validEnd ? -1 : 1;
-  return Number(a.damage !== undefined) - Number(b.damage !== undefined);
+  const { servePartial } = await import('./fetch-tail.js');
+  const { allowTorn = false } = options;
+  const request = { directory, wanted, target, systemId, near, verify, allowTorn };
+  return servePartial(request, partials, empty);
 }
 
 /** The cluster that the archive's ledger names. */
 async function ledgerSystemId(directory: string): Promise<bigint | undefined> {
   const { ledgerOf } = await import('./fetch-stock.js');
   return (await ledgerOf(directory))?.systemId;
-}
-
-/** Where the WAL goes on behind a partial that does not reach the end of its segment. */
-async function holeBehind(
-  options: FetchOptions,
-  wanted: FetchName,
-  { whole, subject }: PartialCopy,
-): Promise<string | undefined> {
-  if (whole) return undefined;
-  const { goesOnBehind, takeStock } = await import('./fetch-stock.js');
-  const stock = await takeStock(options.directory, subject.id.systemId);
-  return goesOnBehind(stock, wanted.timeline, subject.id.segment);
-}
-
-function damagedPartial({ source, validEnd }: PartialCopy, damage: string): Error {
-  return new CorruptWalError(`"${source.path}" is more than torn: ${damage}`, {
-    path: source.path,
-    lsn: validEnd,
-    hint: 'With --allow-torn it is served as it is: recovery then ends where its WAL does.',
-  });
 }
 
 async function lookUpText(

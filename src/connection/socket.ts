@@ -78,12 +78,18 @@ export function dial(
   keepalive: KeepaliveSettings,
   onRead?: (chunk: Buffer) => void,
 ): { socket: Socket; connected: Promise<void> } {
+  const reader = onRead && readInto(onRead);
   const socket = netConnect({
     ...(endpoint.path === undefined
       ? { host: endpoint.address as string, port: endpoint.target.port }
       : { path: endpoint.path }),
-    ...(onRead ? { onread: readInto(onRead) } : {}),
+    ...(reader ? { onread: reader } : {}),
   });
+  if (reader) {
+    socket.once('close', () => {
+      spareBuffer = reader.buffer;
+    });
+  }
   if (endpoint.path === undefined) {
     socket.setNoDelay(true);
     socket.setKeepAlive(keepalive.keepalives, keepalive.keepalivesIdle * 1000);
@@ -96,8 +102,15 @@ export function dial(
   return { socket, connected };
 }
 
+/**
+ * The read buffer of a connection that is closed, for the next one: left to the garbage collector,
+ * those of many reconnects pile up to megabytes before it looks at them.
+ */
+let spareBuffer: Buffer | undefined;
+
 function readInto(onRead: (chunk: Buffer) => void) {
-  const buffer = Buffer.allocUnsafeSlow(READ_BUFFER_LENGTH);
+  const buffer = spareBuffer ?? Buffer.allocUnsafeSlow(READ_BUFFER_LENGTH);
+  spareBuffer = undefined;
   return {
     buffer,
     // pause() within the callback stops reading by itself; true does not resume it.

@@ -210,7 +210,7 @@ async function chooseFor(
   await checkHistories(directory, server, [...timelines], fs);
   if (left.length > 0 && scan.newest) {
     const known = await acknowledgedOn(left[0], o, connection, server, ledger);
-    const first = await finishLeft(directory, server, left, scan.newest, ledger, known, fs);
+    const first = await finishLeft(directory, server, left, scan, ledger, known, fs);
     if (first !== left[0]) return chooseFor(o, connection, server, ledger, options);
   }
   const segment = segmentOf(start.lsn, segmentSize);

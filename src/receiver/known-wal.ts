@@ -27,7 +27,10 @@ export async function endOfStoredWal(
   };
   await decompressFile(path, 'none', feed, { limit: segmentSize, signal: stop.signal, fs }).catch(
     (e) => {
-      if (!stop.signal.aborted) throw e;
+      // What is no regular file is refused where it is opened for writing.
+      const { code } = (e?.cause ?? {}) as NodeJS.ErrnoException;
+      const irregular = code === 'EISDIR' || code === 'ELOOP' || code === 'ENOENT';
+      if (!stop.signal.aborted && !irregular) throw e;
     },
   );
   return verifier.validEnd > lsn ? verifier.validEnd : lsn;

@@ -6,6 +6,7 @@ import type { Ledger } from '../storage/ledger.js';
 import { SPARE_NAME } from '../storage/spare-segment.js';
 import type { DirectoryScan, SegmentFile } from '../storage/wal-directory.js';
 import { segmentFileName, segmentOf, segmentStart } from '../wal/file-name.js';
+import { XLP_FIRST_IS_CONTRECORD } from '../wal/page.js';
 import { WalVerifier } from '../wal/verifier.js';
 import type { ServerState } from './server-state.js';
 
@@ -31,10 +32,10 @@ export function leftSegments(scan: DirectoryScan, ledger: Ledger): SegmentFile[]
 }
 
 /**
- * Gives final names to those of `left` that are proved whole: all their records are good, the last
- * one up to its end in the next file, or, where that end was not received yet, the WAL behind it
- * was acknowledged. The server may have removed what was. Returns the first one that is not proved:
- * streaming starts there.
+ * Gives final names to those of `left` that are proved whole: all their records are good, from the
+ * one that goes on in their first page to the one whose end is in the next file. Where the files
+ * before or behind do not tell, it must be known that what lies behind was acknowledged. WAL that
+ * was may be gone from the server. Returns the first one that is not proved: streaming starts there.
  *
  * @param acknowledged up to here the server or the ledger knows that the WAL was flushed here
  */
@@ -42,20 +43,24 @@ export async function finishLeft(
   directory: string,
   server: ServerState,
   left: readonly SegmentFile[],
-  newest: SegmentFile,
+  scan: Pick<DirectoryScan, 'segments' | 'newest'>,
   ledger: Ledger,
   acknowledged: bigint,
   fs: FileSystem,
 ): Promise<SegmentFile | undefined> {
+  const [first] = left;
+  if (!first || !scan.newest) return first;
   const { segmentSize, fileMode } = server;
-  const verify = (files: readonly SegmentFile[]) => verifyFiles(directory, server, files, fs);
-  const { validEnd } = await verify([...left, newest]);
-  for (const [i, file] of left.entries()) {
+  const verify = (...files: SegmentFile[]) => verifyFiles(directory, server, files, fs);
+  const before = scan.segments.find((s) => !s.partial && s.segment === first.segment - 1n);
+  const { anchored, verifier } = await verify(...(before ? [before] : []), ...left, scan.newest);
+  const validEnd = anchored ? verifier.validEnd : 0n;
+  // Of a record that goes on in the next file the rest may be missing there: not looked at.
+  const known = left.filter((f) => segmentStart(f.segment + 1n, segmentSize) <= acknowledged);
+  const soundEnd = known.length > 0 ? (await verify(...known)).verifier.verifiedEnd : 0n;
+  for (const file of left) {
     const end = segmentStart(file.segment + 1n, segmentSize);
-    // Of a record that goes on in the next file the rest may be missing there: not looked at.
-    const proved =
-      validEnd >= end ||
-      (acknowledged >= end && (await verify(left.slice(0, i + 1))).verifiedEnd >= end);
+    const proved = validEnd >= end || (acknowledged >= end && soundEnd >= end);
     if (!proved || file.compression !== 'none') return file;
     const path = join(directory, file.name);
     await storeAnew(path, join(directory, SPARE_NAME), segmentSize, { mode: fileMode, fs });
@@ -69,24 +74,34 @@ export async function finishLeft(
   return undefined;
 }
 
-/** A verifier that was fed consecutive files of one timeline. */
+/**
+ * A verifier that was fed consecutive files. `anchored`: a record ended in the first of them, or
+ * none goes on in its first page. Otherwise bytes of unknown origin were skipped there, without a
+ * checksum over them.
+ */
 async function verifyFiles(
   directory: string,
   { segmentSize, systemId }: ServerState,
   files: readonly SegmentFile[],
   fs: FileSystem,
-): Promise<WalVerifier> {
-  const { segment, timeline } = files[0] as SegmentFile;
+): Promise<{ verifier: WalVerifier; anchored: boolean }> {
+  const { segment } = files[0] as SegmentFile;
+  const { timeline } = files.at(-1) as SegmentFile;
   const startLsn = segmentStart(segment, segmentSize);
   const verifier = new WalVerifier({ startLsn, segmentSize, timeline, systemId });
+  let anchored: boolean | undefined;
   for (const file of files) {
     // A short file makes the next one fail at its first page.
-    const feed = (chunk: Uint8Array): void => void verifier.feed(chunk);
+    const feed = (chunk: Uint8Array): void => {
+      anchored ??= ((chunk[2] ?? 0) & XLP_FIRST_IS_CONTRECORD) === 0;
+      verifier.feed(chunk);
+    };
     await decompressFile(join(directory, file.name), file.compression, feed, {
       limit: segmentSize,
       fs,
     });
+    if (file.segment === segment && !file.partial) anchored ||= verifier.validEnd > startLsn;
     if (verifier.fault) break;
   }
-  return verifier;
+  return { verifier, anchored: anchored ?? false };
 }

@@ -77,8 +77,12 @@ export class SegmentWriter {
     this.progress = options.progress;
     this.fs = options.fs;
     this.compareEnd = Number(options.compareUntil - options.progress.start);
-    this.dirFd = this.fs.openSync(options.directory, OPEN_DIRECTORY, 0);
-    this.spare = new SpareSegment(options);
+    try {
+      this.spare = new SpareSegment(options);
+      this.dirFd = this.fs.openSync(options.directory, OPEN_DIRECTORY, 0);
+    } catch (e) {
+      throw storageError('open directory', options.directory, e);
+    }
   }
 
   /** Name of the `.partial` that is open now, without directory. */
@@ -225,6 +229,8 @@ export class SegmentWriter {
       if (segment) this.fs.closeSync(segment.fd);
       await this.spare.discard();
       this.fs.closeSync(this.dirFd);
+      spareScratch ??= this.scratch;
+      this.scratch = undefined;
     }
   }
 
@@ -268,7 +274,7 @@ export class SegmentWriter {
   private joined(batch: readonly Uint8Array[]): Uint8Array {
     const length = batch.reduce((sum, b) => sum + b.length, 0);
     if (length > SCRATCH) return Buffer.concat(batch);
-    this.scratch ??= Buffer.allocUnsafeSlow(SCRATCH);
+    this.scratch ??= takeScratch();
     let at = 0;
     for (const b of batch) {
       this.scratch.set(b, at);
@@ -394,4 +400,13 @@ export class SegmentWriter {
       },
     );
   }
+}
+
+/** The scratch buffer of a writer that closed, for the next one: see socket.ts. */
+let spareScratch: Buffer | undefined;
+
+function takeScratch(): Buffer {
+  const buffer = spareScratch ?? Buffer.allocUnsafeSlow(SCRATCH);
+  spareScratch = undefined;
+  return buffer;
 }

@@ -81,6 +81,10 @@ export class SpareSegment {
     this.fs.closeSync(this.fd);
     this.fd = undefined;
     this.ready = false;
-    this.fs.unlinkSync(this.path);
+    try {
+      this.fs.unlinkSync(this.path);
+    } catch {
+      // The next writer removes it.
+    }
   }
 }

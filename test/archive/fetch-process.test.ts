@@ -262,6 +262,7 @@ describe('prefetch', () => {
     const spool = join(archive.data, 'spool');
     mkdirSync(spool);
     writeFileSync(join(spool, `${name(9)}-old`), 'of a reader that was killed');
+    writeFileSync(join(spool, 'precious'), 'of somebody else');
     const args = ['--prefetch=4', '--spool', spool, archive.dir];
     expect(await fetch(archive, [...args, name(0), TARGET])).toMatchObject({ code: 0 });
     await waitFor(() => spooled(spool).length === 1 && spooled(spool)[0]!.startsWith(name(1)), {
@@ -280,7 +281,9 @@ describe('prefetch', () => {
     expect(partial.code).toBe(0);
     expect(next).toBeGreaterThan(0);
     rmSync(join(archive.data, 'postmaster.pid'));
-    await waitFor(() => !existsSync(spool), { what: 'the spool to be removed' });
+    await waitFor(() => readdirSync(spool).join() === 'precious', {
+      what: 'the spool to be empty',
+    });
   });
 
   test('two at once do no harm', async () => {

@@ -270,8 +270,12 @@ describe('not there', () => {
     // The server's own, of the right address, fills it; a recycled one does not.
     copyFileSync(join(archive.dir, seg(9)), join(archive.out, seg(8)));
     expect(await code(archive, seg(8))).toBe(203);
-    writeFileSync(join(archive.out, seg(8)), segmentOf('switch', seg(8)));
+    const own = Buffer.from(segmentOf('switch', seg(8)));
+    writeFileSync(join(archive.out, seg(8)), own);
     expect(await code(archive, seg(8))).toBe(1);
+    // One that does not reach its end would be the end of recovery.
+    writeFileSync(join(archive.out, seg(8)), own.fill(0, PAGE));
+    expect(await code(archive, seg(8))).toBe(203);
   });
 
   test('timelines', async () => {
@@ -454,6 +458,10 @@ describe('partials', () => {
     writeFileSync(path, whole);
     writeFileSync(join(archive.out, seg(12)), cut);
     expect(await code(archive, seg(12))).toBe(0);
+    // But not less than was acknowledged.
+    writeFileSync(path, cut);
+    await writeLedger(archive.dir, [[1, '0/600000']], '0/C000D8');
+    expect(await code(archive, seg(12))).toBe(201);
   });
 
   test('a file that grows while it is read gives a state that it had', async () => {

@@ -29,7 +29,7 @@ interface Look {
 }
 
 function soak(args: string[]) {
-  const child = spawn(process.execPath, ['test/support/soak-child.mjs', ...args], {
+  const child = spawn(process.execPath, ['--expose-gc', 'test/support/soak-child.mjs', ...args], {
     cwd: packageRoot,
     stdio: ['ignore', 'pipe', 'inherit'],
   });
@@ -109,6 +109,7 @@ test.skipIf(MAJORS.length === 0)(
     const [row] = await server.sql('SELECT sum(n)::int AS n FROM counted');
     const megabytes = (of: Look[]) => mean(of.map((look) => look.rss)) / 1024 / 1024;
     const growth = megabytes(second) / megabytes(first);
+    const held = (of: Look[]) => mean(of.map((look) => look.heapUsed + look.external));
     const last = running.at(-1)!;
     console.log(
       `${elapsed().toFixed(0)} s, ${row?.n} commits (${(row?.n / loaded).toFixed(0)} a second while loaded), ` +
@@ -117,6 +118,7 @@ test.skipIf(MAJORS.length === 0)(
         `(${((growth - 1) * 100).toFixed(1)} %)`,
     );
     expect(growth).toBeLessThan(GROWTH);
+    expect(held(second) / held(first)).toBeLessThan(GROWTH);
     expect(last.connects).toBeGreaterThan(4);
     for (const kind of ['Timeout', 'TCPSocketWrap', 'Immediate']) {
       expect(most(second, kind), kind).toBeLessThanOrEqual(most(first, kind) + 1);

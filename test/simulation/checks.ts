@@ -35,11 +35,8 @@ function holds({ inode, segment }: File, wal: TimelineWal, length: number): bool
   return true;
 }
 
-/** What was promised to the server: the flush position by timeline, and where it all began. */
-export interface Promised {
-  from: number | undefined;
-  flushed: Map<number, number>;
-}
+/** What was promised to the server, by timeline: the WAL from its first start to the last flush. */
+export type Promised = Map<number, { from: number; flushed: number }>;
 
 const lsn = (n: number) => formatLsn(BigInt(n));
 
@@ -49,9 +46,8 @@ export function checkDisk(disk: SimulatedDisk, server: ModelServer, promised: Pr
   checkFinalNames(files, server);
   checkPreallocated(disk);
   checkLedger(files, disk, server);
-  for (const [id, flushed] of promised.flushed) {
-    const wal = server.timeline(id) as TimelineWal;
-    checkRecoverable(files, server, wal, promised.from as number, flushed);
+  for (const [id, { from, flushed }] of promised) {
+    checkRecoverable(files, server, server.timeline(id) as TimelineWal, from, flushed);
   }
 }
 
@@ -149,9 +145,9 @@ function describe(f: File, expected: Buffer): string {
 export function checkContinuous(
   disk: SimulatedDisk,
   server: ModelServer,
-  from: number | undefined,
+  promised: Promised,
 ): void {
-  if (from === undefined) return;
+  const from = Math.min(...[...promised.values()].map((p) => p.from));
   const wal = server.current;
   const files = segmentFiles(disk).filter((f) => !f.partial && server.timeline(f.timeline));
   for (let at = from; at + SEGMENT <= wal.end; at += SEGMENT) {

@@ -1,17 +1,17 @@
-import { basename } from 'node:path';
-import { DiskFullError, type WalkeepError } from '../../src/errors.js';
+import { DiskFullError, WalkeepError } from '../../src/errors.js';
 import type { WalReceiverOptions } from '../../src/receiver/options.js';
 import type { FileSystem } from '../../src/storage/file-system.js';
 import { formatLsn } from '../../src/wal/lsn.js';
 import { resetArena } from './arena.js';
 import { checkContinuous, checkDisk, type Promised, Violation } from './checks.js';
+import { faultFor, shortName } from './faults.js';
 import { ModelConnection, type OnStatus } from './model-connection.js';
 import { ModelServer } from './model-server.js';
 import { SEGMENT } from './model-wal.js';
 import { Random } from './random.js';
 import { ReceiverProcess } from './receiver-process.js';
 import { SimulatedDisk } from './simulated-disk.js';
-import { type CallFate, Killed, SimulatedFs } from './simulated-fs.js';
+import { type CallFate, SimulatedFs } from './simulated-fs.js';
 import { VirtualClock } from './virtual-clock.js';
 
 /** A bug planted on purpose: in the file system's calls, or in what is reported. */
@@ -37,6 +37,8 @@ const START_STEPS = 30;
 const ROUND_STEPS = 600;
 /** Steps within which all WAL must be there once nothing disturbs any more. */
 const SETTLE_STEPS = 20_000;
+/** Share of syncs that fail in a process that has faults. */
+const SYNC_FAULTS = 0.02;
 
 const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
 
@@ -56,7 +58,7 @@ export class World {
   private readonly clock = new VirtualClock();
   private readonly disk = new SimulatedDisk();
   private readonly server: ModelServer;
-  private readonly promised: Promised = { from: undefined, flushed: new Map() };
+  private readonly promised: Promised = new Map();
   private readonly mutation: Mutation;
   private fs!: SimulatedFs;
   private process!: ReceiverProcess;
@@ -179,7 +181,7 @@ export class World {
       time: 8,
       checkpoint: 3,
       breakOff: this.calm ? 0 : 0.4,
-      promote: this.calm ? 0 : 0.1,
+      promote: this.calm ? 0 : 0.25,
       stop: this.calm ? 0 : 0.1,
     });
     if (action === 'complete') fs.completeOne();
@@ -225,7 +227,10 @@ export class World {
     if (error !== undefined && this.disturbed === 0) {
       throw new Violation(`ended without a cause: ${error instanceof Error ? error.stack : error}`);
     }
-    if (error !== undefined) this.note(`ended: ${(error as Error).message}`);
+    if (error !== undefined && !(error instanceof WalkeepError)) {
+      throw new Violation(`ended with an error that is none of ours: ${(error as Error).stack}`);
+    }
+    if (error) this.note(`ended: ${error.message}`);
     this.fs.kill();
     // Often the power goes just then: nothing of a failed sync must have been believed.
     if (!this.calm && this.random.chance(0.3)) return false;
@@ -251,16 +256,16 @@ export class World {
       if (step % 50 === 49 && connection?.flowing) connection.keepalive();
     }
     checkDisk(this.disk, this.server, this.promised);
-    checkContinuous(this.disk, this.server, this.promised.from);
+    checkContinuous(this.disk, this.server, this.promised);
     this.disk.cutPower(this.random);
     checkDisk(this.disk, this.server, this.promised);
-    checkContinuous(this.disk, this.server, this.promised.from);
+    checkContinuous(this.disk, this.server, this.promised);
   }
 
   /** Bytes that the server has and nobody acknowledged. */
   private get behind(): number {
     const { id, end, fork } = this.server.current;
-    return end - (this.promised.flushed.get(id) ?? fork);
+    return end - (this.promised.get(id)?.flushed ?? fork);
   }
 
   private get settled(): boolean {
@@ -276,7 +281,9 @@ export class World {
       this.note(`crash at ${op} ${name}`);
       return { kind: 'crash', when: random.pick(['before', 'after']) };
     }
-    if (this.faultRate === 0 || --this.faultIn > 0) return undefined;
+    if (this.faultRate === 0) return undefined;
+    const failsSync = op.includes('sync') && op.startsWith('f') && random.chance(SYNC_FAULTS);
+    if (--this.faultIn > 0 && !failsSync) return undefined;
     this.faultIn = random.size(20 * this.faultRate);
     // PostgreSQL's own tools trust close and stat as well.
     if (op === 'closeSync' || op === 'close' || op === 'sizeSync') return undefined;
@@ -291,17 +298,17 @@ export class World {
     const { flush: replace } = this.mutation;
     const flushed = Number(replace ? replace(status, this.kept) : status.flush);
     const write = Number(status.write);
-    if (write > sent || (flushed > sent && !replace)) {
+    if (write > sent || flushed > sent) {
       this.violation ??= new Violation(
         `replied write ${write}, flush ${flushed}; sent was ${sent} (timeline ${wal.id})`,
       );
     }
     this.server.restartLsn = flushed;
     if (flushed <= start) return;
-    this.promised.from = Math.min(this.promised.from ?? start, start);
-    const before = this.promised.flushed.get(wal.id) ?? 0;
-    if (flushed <= before) return;
-    this.promised.flushed.set(wal.id, flushed);
+    const before = this.promised.get(wal.id) ?? { from: start, flushed: 0 };
+    const from = Math.min(before.from, start);
+    this.promised.set(wal.id, { from, flushed: Math.max(before.flushed, flushed) });
+    if (flushed <= before.flushed) return;
     this.note(`acknowledged ${formatLsn(BigInt(flushed))} on ${wal.id}`);
     if (this.crashOnReply && this.random.chance(0.05)) {
       this.note('crash behind the reply');
@@ -335,15 +342,3 @@ export class World {
     if (this.log.length > 200) this.log.shift();
   }
 }
-
-/** A segment's name without the zeros in it. */
-function shortName(path: string): string {
-  return basename(path).replace(/^0*(\w)0{8}0*(?=\w)/, '$1/');
-}
-
-function faultFor(op: keyof FileSystem, random: Random): CallFate {
-  if ((op === 'writev' || op === 'writevSync') && random.chance(0.4)) return { kind: 'short' };
-  return { kind: 'errno', code: random.pick(['EIO', 'ENOSPC']) };
-}
-
-export { Killed };

@@ -236,6 +236,25 @@ describe('SegmentWriter', () => {
     expect(readdirSync(dir)).toEqual([`${NAMES[0]}.partial`]);
   });
 
+  it('goes on without a spare that could neither be made nor removed', async () => {
+    const decide = ({ op, args }: { op: string; args: readonly unknown[] }): Fault | undefined =>
+      op === 'fdatasync' || (op === 'unlinkSync' && `${args[0]}`.endsWith('spare'))
+        ? { errno: 'EIO' }
+        : undefined;
+    const s = setUp({ decide });
+    await expect(s.writer.prepareSpare()).resolves.toBeUndefined();
+    s.feed(WAL.subarray(0, 1000));
+    s.writer.syncSync();
+    expect(s.progress.flushed).toBe(1000);
+    await s.writer.close();
+  });
+
+  it('reports a directory that cannot be opened as an error of its own', () => {
+    expect(() =>
+      setUp({ decide: ({ op }) => (op === 'openSync' ? { errno: 'ENOSPC' } : undefined) }),
+    ).toThrow(DiskFullError);
+  });
+
   it('keeps a file of the final name that the scan had not accepted', async () => {
     writeFileSync(join(dir, NAMES[0] as string), 'short');
     const s = setUp();

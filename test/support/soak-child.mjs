@@ -1,5 +1,5 @@
 // A program that uses the library as a consumer would and says twice a second what it holds:
-// node soak-child.mjs CONNINFO DIRECTORY
+// node --expose-gc soak-child.mjs CONNINFO DIRECTORY
 import { getEventListeners } from 'node:events';
 import { WalReceiver } from 'walkeep';
 
@@ -12,6 +12,8 @@ receiver.on('connect', () => {
 });
 
 function look(name) {
+  // What is held is measured, not what the collector had no reason to look at yet.
+  globalThis.gc();
   const resources = {};
   for (const type of process.getActiveResourcesInfo()) {
     resources[type] = (resources[type] ?? 0) + 1;

@@ -1,0 +1,126 @@
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { finishLeft, leftSegments } from '../../src/receiver/left-segments.js';
+import type { ServerState } from '../../src/receiver/server-state.js';
+import { nodeFileSystem } from '../../src/storage/file-system.js';
+import { Ledger } from '../../src/storage/ledger.js';
+import { scanDirectory } from '../../src/storage/wal-directory.js';
+import type { Lsn } from '../../src/wal/lsn.js';
+import { makeWal } from '../wal/synthetic.js';
+
+const MB = 1024 * 1024;
+const END = BigInt(6 * MB);
+const FIRST = '000000010000000000000005';
+const SECOND = '000000010000000000000006';
+
+/** Segments 5 and 6; a record of 30 kB goes from one into the other. */
+const wal = makeWal(
+  Array.from({ length: 40 }, (_, i) => ({ body: Buffer.alloc(30_000, i + 1) })),
+  { start: BigInt(5 * MB) },
+).bytes;
+
+let dir: string;
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), 'walkeep-left-'));
+});
+afterEach(() => rmSync(dir, { recursive: true }));
+
+/** A file of one segment that holds these bytes. */
+function store(name: string, bytes: Uint8Array): void {
+  const content = Buffer.alloc(MB);
+  content.set(bytes);
+  writeFileSync(join(dir, name), content);
+}
+
+async function finish(acknowledged = 0n) {
+  const ledger = (await Ledger.open(dir, { create: true })) as Ledger;
+  const scan = await scanDirectory(dir, MB);
+  const left = leftSegments(scan, ledger);
+  const server = { segmentSize: MB, systemId: 77n, fileMode: 0o600 } as ServerState;
+  const first = await finishLeft(dir, server, left, scan, ledger, acknowledged, nodeFileSystem);
+  await ledger.close();
+  return { left: left.map((f) => f.name), first: first?.name };
+}
+
+it('finishes a segment whose last record is whole in the next file', async () => {
+  store(`${FIRST}.partial`, wal.subarray(0, MB));
+  store(`${SECOND}.partial`, wal.subarray(MB));
+  expect(await finish()).toEqual({ left: [`${FIRST}.partial`], first: undefined });
+  expect(readFileSync(join(dir, FIRST)).equals(wal.subarray(0, MB))).toBe(true);
+  expect(readdirSync(dir).sort()).toEqual([FIRST, `${SECOND}.partial`]);
+});
+
+it('writes it anew: after a failed fsync what is read need not be stored', async () => {
+  store(`${FIRST}.partial`, wal.subarray(0, MB));
+  store(`${SECOND}.partial`, wal.subarray(MB));
+  const { ino } = statSync(join(dir, `${FIRST}.partial`));
+  await finish();
+  expect(statSync(join(dir, FIRST)).ino).not.toBe(ino);
+});
+
+it('needs to know that WAL behind a record that is cut off was acknowledged', async () => {
+  // The server may have removed the segment by then.
+  store(`${FIRST}.partial`, wal.subarray(0, MB));
+  store(`${SECOND}.partial`, wal.subarray(MB, MB + 500));
+  expect((await finish(END - 1n)).first).toBe(`${FIRST}.partial`);
+  expect(existsSync(join(dir, FIRST))).toBe(false);
+  expect((await finish(END + 500n)).first).toBeUndefined();
+  expect(existsSync(join(dir, FIRST))).toBe(true);
+});
+
+it('does not finish a damaged one, whatever was acknowledged', async () => {
+  const bad = Buffer.from(wal.subarray(0, MB));
+  bad.fill(0, 300_000, 300_512);
+  store(`${FIRST}.partial`, bad);
+  store(`${SECOND}.partial`, wal.subarray(MB, MB + 500));
+  expect((await finish((END + 500n) as Lsn)).first).toBe(`${FIRST}.partial`);
+});
+
+it('checks the record that goes on in its first page against the file before', async () => {
+  const third = '000000010000000000000007';
+  const more = makeWal(
+    Array.from({ length: 80 }, (_, i) => ({ body: Buffer.alloc(30_000, i + 1) })),
+    { start: BigInt(5 * MB) },
+  ).bytes;
+  const torn = Buffer.from(more.subarray(MB, 2 * MB));
+  // Without the file before nothing has a checksum over these bytes.
+  torn.fill(0, 1024, 1536);
+  store(FIRST, more.subarray(0, MB));
+  store(`${SECOND}.partial`, torn);
+  store(`${third}.partial`, more.subarray(2 * MB));
+  expect((await finish()).first).toBe(`${SECOND}.partial`);
+  rmSync(join(dir, FIRST));
+  expect((await finish()).first).toBe(`${SECOND}.partial`);
+  store(FIRST, more.subarray(0, MB));
+  store(`${SECOND}.partial`, more.subarray(MB, 2 * MB));
+  expect((await finish()).first).toBeUndefined();
+});
+
+it("does not take an ancestor's complete file for the child's", async () => {
+  // Behind the fork it has other bytes: the old primary went on for a while.
+  store(FIRST, wal.subarray(0, MB));
+  store(FIRST.replace('00000001', '00000002').concat('.partial'), wal.subarray(0, MB));
+  store(SECOND.replace('00000001', '00000002').concat('.partial'), wal.subarray(MB));
+  expect((await finish()).left).toEqual(['000000020000000000000005.partial']);
+});
+
+it('finishes several', async () => {
+  const third = '000000010000000000000007';
+  const records = Array.from({ length: 80 }, (_, i) => ({ body: Buffer.alloc(30_000, i + 1) }));
+  const { bytes } = makeWal(records, { start: BigInt(5 * MB) });
+  store(`${FIRST}.partial`, bytes.subarray(0, MB));
+  store(`${SECOND}.partial`, bytes.subarray(MB, 2 * MB));
+  store(`${third}.partial`, bytes.subarray(2 * MB, 2 * MB + 500));
+  expect((await finish(BigInt(7 * MB))).first).toBeUndefined();
+  expect(readdirSync(dir).sort()).toEqual([FIRST, SECOND, `${third}.partial`]);
+});
