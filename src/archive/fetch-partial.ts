@@ -6,10 +6,10 @@ import { LONG_PAGE_HEADER, parsePageHeader, SHORT_PAGE_HEADER } from '../wal/pag
 import { parseRecordHeader, RECORD_HEADER_SIZE } from '../wal/record.js';
 import type { WalVerifier } from '../wal/verifier.js';
 import { leadInto } from './fetch-lead.js';
+import { ledgerOf } from './fetch-ledger.js';
 import { identifyStaged, type SegmentRequest, type Subject } from './fetch-segment.js';
 import { readStaged } from './fetch-source.js';
 import { type Source, stage } from './fetch-stage.js';
-import { ledgerOf } from './fetch-stock.js';
 import type { TargetFile } from './fetch-target.js';
 import { PartialCheck } from './verify-partial.js';
 

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { LEDGER_FILE, type LedgerState, readLedger } from '../storage/ledger.js';
+import type { LedgerState } from '../storage/ledger.js';
 import {
   MIN_SEGMENT_SIZE,
   parseHistoryFileName,
@@ -9,9 +9,10 @@ import {
 } from '../wal/file-name.js';
 import { formatLsn } from '../wal/lsn.js';
 import type { TimelineHistory } from '../wal/timeline.js';
-import { ArchiveAccessError, accessError, listArchive, onArchive } from './fetch-access.js';
+import { ArchiveAccessError, listArchive, onArchive } from './fetch-access.js';
 import { requireSameCluster } from './fetch-cluster.js';
 import { historyIn, readIfThere } from './fetch-history.js';
+import { ledgerOf } from './fetch-ledger.js';
 import { sampleIdentity } from './identity.js';
 
 /** What an archive holds, as its names, ledger and history files tell. */
@@ -72,13 +73,6 @@ function readHistory(directory: string, name: string): TimelineHistory[] {
   const path = join(directory, name);
   const text = onArchive('read file', path, () => readIfThere(path));
   return text === undefined ? [] : [historyIn(path, parseHistoryFileName(name)!, text)];
-}
-
-/** What the archive's ledger says; undefined if it has none. @throws ArchiveAccessError, StorageError */
-export async function ledgerOf(directory: string): Promise<LedgerState | undefined> {
-  return readLedger(directory).catch((e) => {
-    throw accessError('read file', join(directory, LEDGER_FILE), e);
-  });
 }
 
 /**

@@ -130,7 +130,7 @@ async function lookUpWal(
 
 /** The cluster that the archive's ledger names. */
 async function ledgerSystemId(directory: string): Promise<bigint | undefined> {
-  const { ledgerOf } = await import('./fetch-stock.js');
+  const { ledgerOf } = await import('./fetch-ledger.js');
   return (await ledgerOf(directory))?.systemId;
 }
 

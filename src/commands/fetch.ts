@@ -155,7 +155,13 @@ export function exitCodeOf(error: unknown): number {
 type Patience = { standby: boolean; wait: number };
 type Answer = FetchResult & { unknown?: Error };
 
+const isSegmentName = (name: string): boolean => /^[0-9A-F]{24}$/.test(name);
+
 async function fetchNow(options: FetchOptions, patience: Patience): Promise<Answer> {
+  // Loaded side by side: reading one module after the other is most of what a fetch waits for.
+  if (options.verify && isSegmentName(options.name)) {
+    import('../archive/fetch-segment.js').catch(() => {});
+  }
   const { fetchFile } = await import('../archive/fetch.js');
   if (!patience.standby && patience.wait === 0) return fetchFile(options);
   const { fetchPatiently } = await import('../archive/fetch-patience.js');
@@ -170,8 +176,7 @@ async function fetchAhead(
   output: Output,
 ): Promise<number> {
   const { directory, name, target, dataDir } = options;
-  const isSegment = /^[0-9A-F]{24}$/.test(name);
-  if (!isSegment) return tell(await fetchNow(options, patience), output);
+  if (!isSegmentName(name)) return tell(await fetchNow(options, patience), output);
   const { orderAhead, takePrefetched } = await import('../archive/fetch-spool.js');
   const { readServerControl } = await import('../archive/fetch-cluster.js');
   const systemId = dataDir === undefined ? undefined : readServerControl(dataDir)?.systemId;

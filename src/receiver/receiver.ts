@@ -19,6 +19,7 @@ import { abortableDelay, Backoff, mayRetry } from './retry.js';
 import { readServerState } from './server-state.js';
 import type { StartReason } from './start-point.js';
 import type { WriteReport } from './stream.js';
+import { connectedStandbys, peerWarnings } from './sync-peers.js';
 import { readSyncStandby } from './sync-standby.js';
 import { TimelineRun } from './timeline-run.js';
 import { Watchdog } from './watchdog.js';
@@ -46,6 +47,8 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
   readonly refusals = new Refusals();
   /** Warnings about synchronous standbys, each said once. */
   private readonly toldSync = new Set<string>();
+  /** Once is enough: every try that is refused stands in the server's log. */
+  private askedPeers = false;
 
   constructor(options: WalReceiverOptions) {
     super();
@@ -162,7 +165,7 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
     const archive = await Archive.open(this.o, connection, server, {
       walRemoved: this.walRemoved,
       refused: this.refusals.current,
-      writeReport: await this.checkSyncStandby(connection),
+      writeReport: await this.checkSyncStandby(connection, signal),
       warn: (code, message) => this.warn(code, message),
     });
     try {
@@ -205,11 +208,22 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
    * Warns of what would make commits hang, and finds out when the write position has to be told:
    * at once only where the server's commits wait for it, since every commit pays for that reply.
    */
-  private async checkSyncStandby(connection: ReplicationConnection): Promise<WriteReport> {
+  private async checkSyncStandby(
+    connection: ReplicationConnection,
+    signal: AbortSignal,
+  ): Promise<WriteReport> {
     const { synchronous = false, apply = 'none', writeReport, checkSyncStandby } = this.o;
     if (checkSyncStandby === false) return writeReport === 'sync' ? 'sync' : 'slow';
     const applicationName = this.settings?.applicationName ?? '';
     const state = await readSyncStandby(connection, { applicationName, synchronous, apply });
+    const others = state.listed?.names.some(
+      (n) => n.toLowerCase() !== applicationName.toLowerCase(),
+    );
+    if (state.listed && others && this.settings && !this.askedPeers) {
+      this.askedPeers = true;
+      const connected = await connectedStandbys(this.settings, signal);
+      state.warnings.push(...peerWarnings(state.listed, applicationName, connected));
+    }
     for (const { code, message, hint } of state.warnings) {
       if (this.toldSync.has(message)) continue;
       this.toldSync.add(message);

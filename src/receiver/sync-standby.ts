@@ -1,6 +1,10 @@
 import type { ReplicationConnection } from '../connection/connection.js';
 import { ServerError } from '../errors.js';
-import { isListed, parseSyncStandbyNames } from '../protocol/sync-standby-names.js';
+import {
+  isListed,
+  parseSyncStandbyNames,
+  type SyncStandbyNames,
+} from '../protocol/sync-standby-names.js';
 import type { ReceiverWarning } from './options.js';
 
 /** What the server's settings mean for commits that wait for this receiver. */
@@ -8,6 +12,8 @@ export interface SyncStandbyState {
   warnings: ReceiverWarning[];
   /** The server's default for synchronous_commit; undefined if it could not be read. */
   synchronousCommit: string | undefined;
+  /** The setting, if it lists this receiver. */
+  listed: SyncStandbyNames | undefined;
 }
 
 export interface SyncStandbyOptions {
@@ -18,8 +24,8 @@ export interface SyncStandbyOptions {
 
 /**
  * Reads the settings that decide whether commits wait for this receiver, and says what would make
- * them hang. A replication connection answers SHOW but no SQL: who else is connected, and what
- * single sessions set for themselves, is not known here.
+ * them hang. A replication connection answers SHOW but no SQL: who else is connected is asked
+ * elsewhere (sync-peers), what single sessions set for themselves is not known.
  */
 export async function readSyncStandby(
   connection: ReplicationConnection,
@@ -35,7 +41,9 @@ export async function readSyncStandby(
   };
   const names = await show('synchronous_standby_names');
   const synchronousCommit = await show('synchronous_commit');
-  return { warnings: syncWarnings(names, synchronousCommit, options), synchronousCommit };
+  const parsed = names === undefined ? undefined : parseSyncStandbyNames(names);
+  const listed = parsed && isListed(parsed, options.applicationName) ? parsed : undefined;
+  return { warnings: syncWarnings(names, synchronousCommit, options), synchronousCommit, listed };
 }
 
 /** The warnings alone. Pure. */
@@ -80,13 +88,8 @@ export function syncWarnings(
       'Use synchronous_commit = on, or --apply=flush where no listed standby serves reads.',
     );
   }
-  if (parsed.names.includes('*')) {
-    warn(
-      'WK_SYNC_UNKNOWN',
-      `synchronous_standby_names = '${setting}' matches every standby: whether another one is connected is not known here`,
-      'With no other one every commit waits while this receiver is away.',
-    );
-  } else if (others.length === 0 || parsed.count >= parsed.names.length) {
+  const any = parsed.names.includes('*');
+  if (!any && (others.length === 0 || parsed.count >= parsed.names.length)) {
     warn(
       'WK_SYNC_ONLY',
       `synchronous_standby_names = '${setting}' leaves no other standby to wait for: every commit waits while this receiver is away`,

@@ -151,7 +151,7 @@ describe('docs/exit-codes.md', () => {
 test('the warnings at start are those that exist', async () => {
   const { stdout } = await exec(
     'grep',
-    ['-ohE', 'WK_SYNC_[A-Z_]+', 'src/receiver/sync-standby.ts'],
+    ['-ohE', 'WK_SYNC_[A-Z_]+', 'src/receiver/sync-standby.ts', 'src/receiver/sync-peers.ts'],
     {
       cwd: packageRoot,
     },

@@ -23,7 +23,7 @@ const settings = (commit: string): Identity => ({
   answer: (query) => {
     if (/synchronous_commit/.test(query)) return backend.resultSet({ synchronous_commit: commit });
     if (/synchronous_standby_names/.test(query)) {
-      return backend.resultSet({ synchronous_standby_names: 'walkeep, other' });
+      return backend.resultSet({ synchronous_standby_names: 'walkeep' });
     }
     return undefined;
   },

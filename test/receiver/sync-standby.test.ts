@@ -1,4 +1,9 @@
 import { expect, test } from 'vitest';
+import {
+  parseSyncStandbyNames,
+  type SyncStandbyNames,
+} from '../../src/protocol/sync-standby-names.js';
+import { peerWarnings } from '../../src/receiver/sync-peers.js';
 import { type SyncStandbyOptions, syncWarnings } from '../../src/receiver/sync-standby.js';
 
 const codes = (
@@ -37,9 +42,9 @@ test.each<[string | undefined, Partial<SyncStandbyOptions>, string | undefined, 
   // What is not known is said to be unknown.
   [undefined, {}, undefined, ['WK_SYNC_UNKNOWN']],
   ['NEW SYNTAX (walkeep)', {}, 'on', ['WK_SYNC_UNKNOWN']],
-  ['*', {}, 'on', ['WK_SYNC_UNKNOWN']],
-  ['*', { synchronous: false }, 'on', ['WK_SYNC_HANG', 'WK_SYNC_UNKNOWN']],
-  ['*', { apply: 'flush' }, 'on', ['WK_SYNC_UNKNOWN', 'WK_SYNC_APPLY_OTHERS']],
+  ['*', {}, 'on', []],
+  ['*', { synchronous: false }, 'on', ['WK_SYNC_HANG']],
+  ['*', { apply: 'flush' }, 'on', ['WK_SYNC_APPLY_OTHERS']],
 ])('%j with %j and synchronous_commit %s warns %j', (setting, options, commit, expected) => {
   expect(codes(setting, options, commit)).toEqual(expected);
 });
@@ -56,4 +61,19 @@ test('says what hangs and what to do about it', () => {
       '"walkeep" is listed in synchronous_standby_names, but --synchronous is off: commits that wait for this receiver will hang',
     hint: 'Start with --synchronous, or give it another application_name.',
   });
+});
+
+test.each<[string, string[] | undefined, string[]]>([
+  // Only we are listed: that is said from the setting alone.
+  ['walkeep', undefined, []],
+  ['ANY 1 (walkeep, other)', ['walkeep', 'OTHER'], []],
+  ['ANY 1 (walkeep, other)', ['walkeep', 'third'], ['WK_SYNC_ALONE']],
+  ['ANY 1 (walkeep, other)', [], ['WK_SYNC_ALONE']],
+  ['ANY 1 (walkeep, other)', undefined, ['WK_SYNC_UNKNOWN']],
+  ['*', ['walkeep', 'third'], []],
+  ['*', ['walkeep'], ['WK_SYNC_ALONE']],
+  ['*', undefined, ['WK_SYNC_UNKNOWN']],
+])('%j with %j connected warns %j', (setting, connected, expected) => {
+  const parsed = parseSyncStandbyNames(setting) as SyncStandbyNames;
+  expect(peerWarnings(parsed, 'walkeep', connected).map((w) => w.code)).toEqual(expected);
 });
