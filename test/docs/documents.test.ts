@@ -28,7 +28,18 @@ const FOREIGN = ['--allow-group-access', '--partial', '--stop-timeout', '--wal-s
 
 /** Programs that the documents use beside ours. */
 const PROGRAMS = [
-  ...['psql', 'pg_basebackup', 'pg_ctl', 'cp', 'mkdir', 'touch', 'install', 'npm', 'systemctl'],
+  ...[
+    'psql',
+    'pg_basebackup',
+    'pg_ctl',
+    'cp',
+    'mkdir',
+    'touch',
+    'install',
+    'npm',
+    'npx',
+    'systemctl',
+  ],
   ...['journalctl', 'podman', 'kubectl'],
 ];
 
