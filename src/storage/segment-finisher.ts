@@ -43,6 +43,8 @@ export interface SegmentFinisherOptions {
 
 interface Pending {
   segment: OpenSegment;
+  /** The one background sync of its data. */
+  syncing?: Promise<void>;
   dataSynced: boolean;
   closed: boolean;
 }
@@ -72,7 +74,10 @@ export class SegmentFinisher {
   }
 
   push(segment: OpenSegment): void {
-    this.queue.push({ segment, dataSynced: false, closed: false });
+    const pending: Pending = { segment, dataSynced: false, closed: false };
+    this.queue.push(pending);
+    // The disk must not idle while earlier segments get their names; a failure is found there too.
+    if (this.o.sync && !this.o.convert) this.syncData(pending).catch(() => undefined);
     this.working ??= this.work();
   }
 
@@ -127,6 +132,7 @@ export class SegmentFinisher {
       ),
     );
     for (const p of batch) {
+      await p.syncing;
       await this.settled(p.segment);
       p.dataSynced = true;
       this.close(p);
@@ -197,8 +203,12 @@ export class SegmentFinisher {
     }
   }
 
-  private async syncData(p: Pending): Promise<void> {
-    if (p.dataSynced) return;
+  private syncData(p: Pending): Promise<void> {
+    p.syncing ??= this.syncOnce(p);
+    return p.syncing;
+  }
+
+  private async syncOnce(p: Pending): Promise<void> {
     const { segment } = p;
     await this.settled(segment);
     if (p.dataSynced) return;

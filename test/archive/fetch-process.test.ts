@@ -16,7 +16,15 @@ import { runCli } from '../support/cli.js';
 import { copyPackage } from '../support/package-copy.js';
 import { delay, waitFor } from '../support/wait.js';
 import { makeWal } from '../wal/synthetic.js';
-import { archiveOf, flip, SEGMENT, SYSTEM_ID, segmentOf, writeControl } from './wal-archive.js';
+import {
+  archiveOf,
+  flip,
+  SEGMENT,
+  SYSTEM_ID,
+  segmentOf,
+  writeControl,
+  writeLedger,
+} from './wal-archive.js';
 
 vi.setConfig({ testTimeout: 60_000 });
 
@@ -91,6 +99,7 @@ describe('exit codes of the command', () => {
 
   test('whatever part of the program is missing or broken', async () => {
     const archive = archiveOf('switch');
+    await writeLedger(archive.dir, [[1, '0/600000']]);
     const root = copyPackage();
     const bin = join(root, 'bin', 'walkeep');
     const args = [bin, 'fetch', archive.dir, seg(6), TARGET];
