@@ -134,11 +134,15 @@ export class SegmentFinisher {
     for (const p of batch) {
       await p.syncing;
       await this.settled(p.segment);
+      // The ledger is told of a full segment on the strength of its present name.
+      await p.segment.named;
       p.dataSynced = true;
       this.close(p);
     }
     const last = (batch.at(-1) as Pending).segment;
+    this.assertSound();
     await o.record(this.endOf(last), last.timeline);
+    this.assertSound();
     const paths = staged.map(({ temporary, name }) => this.rename(temporary, name));
     if (o.sync) await fsyncDir(o.directory, o.fs);
     o.progress.synced(last.end);
@@ -236,6 +240,11 @@ export class SegmentFinisher {
     this.o.fs.closeSync(p.segment.fd);
   }
 
+  /** A commit's own sync of a file may have failed while ours, which proves nothing, went well. */
+  private assertSound(): void {
+    if (this.failure) throw this.failure;
+  }
+
   /** The first failure stays: after a failed fsync no later success proves anything. */
   private fail(error: WalkeepError): WalkeepError {
     if (!this.failure) {
@@ -246,7 +255,13 @@ export class SegmentFinisher {
   }
 
   private abandon(): void {
-    for (const p of this.queue) this.close(p);
+    for (const p of this.queue) {
+      try {
+        this.close(p);
+      } catch {
+        // What made it stop is the error that counts.
+      }
+    }
     this.queue = [];
   }
 }

@@ -42,6 +42,8 @@ export interface OpenSegment {
   synced: number;
   /** A background sync of this descriptor: it must not be closed, and so reused, before. */
   inFlight?: Promise<void>;
+  /** Its `.partial` name is durable; absent without syncs. */
+  named?: Promise<void>;
 }
 
 /** More chunks than this are copied into one buffer: cheaper than that many iovecs. */
@@ -67,6 +69,10 @@ export class SegmentWriter {
   private current: OpenSegment | undefined;
   /** A name was created that no fsync of the directory covers yet. */
   private dirDirty = false;
+  /** Names given so far; tells whether a sync of the directory covers the newest. */
+  private names = 0;
+  private naming: Promise<void> | undefined;
+  private wantZeros = false;
   private scratch: Buffer | undefined;
   private closed = false;
   /** A sync failed: nothing is synced again, the next success would prove nothing. */
@@ -97,7 +103,8 @@ export class SegmentWriter {
 
   /** Makes a zero-filled file ready, so that syncs of the next new segment are cheap. */
   prepareSpare(): Promise<void> {
-    return this.spare.prepare();
+    this.wantZeros = true;
+    return this.spare.prepare('zeros');
   }
 
   /**
@@ -174,7 +181,7 @@ export class SegmentWriter {
           this.fs.fdatasyncSync(segment.fd);
           segment.synced = target;
           // Syncs inside a segment are what a zero-filled next file makes cheaper.
-          if (!this.closed) void this.spare.prepare();
+          if (this.wantZeros && !this.closed) void this.spare.prepare('zeros');
         }
         this.syncDirectory();
       } catch (e) {
@@ -225,9 +232,12 @@ export class SegmentWriter {
       return segment;
     } finally {
       this.current = undefined;
+      // The next stream may write the same files: nothing of this one may go on.
+      await this.o.finisher.drain().catch(() => undefined);
       await segment?.inFlight?.catch(() => undefined);
       if (segment) this.fs.closeSync(segment.fd);
       await this.spare.discard();
+      await this.naming?.catch(() => undefined);
       this.fs.closeSync(this.dirFd);
       spareScratch ??= this.scratch;
       this.scratch = undefined;
@@ -237,6 +247,18 @@ export class SegmentWriter {
   private fail(segment: OpenSegment | undefined, cause: unknown): WalkeepError {
     this.failure ??= fsyncError(segment?.path ?? this.o.directory, cause);
     return this.failure;
+  }
+
+  /** Makes the name just given durable, off the event loop. */
+  private async syncNames(): Promise<void> {
+    this.names += 1;
+    const given = this.names;
+    try {
+      await this.fs.fsync(this.dirFd);
+    } catch (e) {
+      throw this.fail(undefined, e);
+    }
+    if (given === this.names) this.dirDirty = false;
   }
 
   private syncDirectory(): void {
@@ -250,6 +272,8 @@ export class SegmentWriter {
     let index = 0;
     let skip = 0;
     while (index < chunks.length) {
+      // A file of which a sync failed must not become full, and so get its final name.
+      if (this.failure) throw this.failure;
       const segment = this.current ?? this.open();
       let room = segment.end - this.progress.written;
       let batch: Uint8Array[] = [];
@@ -288,6 +312,7 @@ export class SegmentWriter {
     if (n === 0) throw new StorageError(`could not write to file "${segment.path}": wrote nothing`);
     this.progress.wrote(this.progress.written + n);
     if (this.progress.written === segment.end) {
+      if (this.failure) throw this.failure;
       this.current = undefined;
       this.o.finisher.push(segment);
     }
@@ -308,9 +333,23 @@ export class SegmentWriter {
     const segment = segmentOf(this.progress.lsn(begin), segmentSize);
     const name = segmentFileName(timeline, segment, segmentSize);
     const path = join(directory, `${name}.partial`);
+    try {
+      // Before the next file gets its name: a power cut that kept only the later one would leave a
+      // gap. Usually the sync begun with the last name has done it long since.
+      if (this.o.sync) this.syncDirectory();
+    } catch (e) {
+      throw this.fail(undefined, e);
+    }
     const fd = this.openFile(path, segmentSize, mode);
     const end = begin + segmentSize;
     this.current = { fd, segment, timeline, name, path, begin, end, synced: begin };
+    if (this.o.sync) {
+      // Failures are found by the finisher, which waits for it, and by the next write.
+      this.naming = this.syncNames();
+      this.naming.catch(() => undefined);
+      this.current.named = this.naming;
+      if (!this.wantZeros) void this.spare.prepare('sparse');
+    }
     return this.current;
   }
 

@@ -36,9 +36,12 @@ export class SpareSegment {
     if (this.fs.sizeSync(this.path) !== undefined) this.fs.unlinkSync(this.path);
   }
 
-  /** Starts making one unless there is one; resolves when it is ready or could not be made. */
-  prepare(): Promise<void> {
-    if (this.fd === undefined && !this.stopped) this.preparing ??= this.make();
+  /**
+   * Starts making one unless there is one; resolves when it is ready or could not be made. `zeros`:
+   * cheap to sync within; `sparse`: only there in time, of the right size, for WAL that comes fast.
+   */
+  prepare(fill: 'zeros' | 'sparse'): Promise<void> {
+    if (this.fd === undefined && !this.stopped) this.preparing ??= this.make(fill);
     return this.preparing ?? Promise.resolve();
   }
 
@@ -58,10 +61,11 @@ export class SpareSegment {
     this.drop();
   }
 
-  private async make(): Promise<void> {
+  private async make(fill: 'zeros' | 'sparse'): Promise<void> {
     try {
       this.fd = this.fs.openSync(this.path, CREATE_NEW, this.mode);
-      for (let at = 0; at < this.size && !this.stopped; ) {
+      if (fill === 'sparse') this.fs.ftruncateSync(this.fd, this.size);
+      for (let at = fill === 'sparse' ? this.size : 0; at < this.size && !this.stopped; ) {
         const chunk = ZEROS.subarray(0, Math.min(ZEROS.length, this.size - at));
         at += await this.fs.writev(this.fd, [chunk], at);
       }
@@ -78,10 +82,11 @@ export class SpareSegment {
 
   private drop(): void {
     if (this.fd === undefined) return;
-    this.fs.closeSync(this.fd);
+    const { fd } = this;
     this.fd = undefined;
     this.ready = false;
     try {
+      this.fs.closeSync(fd);
       this.fs.unlinkSync(this.path);
     } catch {
       // The next writer removes it.

@@ -77,6 +77,9 @@ function stored(): Buffer {
   ]);
 }
 
+/** Without the dotfiles of a writer that still runs. */
+const walFiles = () => readdirSync(dir).filter((name) => !name.startsWith('.'));
+
 const expected = Buffer.concat([WAL, Buffer.alloc(MB / 2)]);
 
 describe('SegmentWriter', () => {
@@ -131,19 +134,20 @@ describe('SegmentWriter', () => {
     s.writer.syncSync();
     expect(s.progress.flushed).toBe(1000);
     // The new name is as good as lost until its directory is synced.
-    expect(s.log.lastIndexOf('fsyncSync')).toBeGreaterThan(s.log.indexOf('fdatasyncSync'));
+    const named = s.log.findIndex((l) => l.startsWith('renameSync'));
+    expect(s.log.lastIndexOf('fsyncSync')).toBeGreaterThan(named);
     s.feed(WAL.subarray(1000, 2000));
     expect(s.progress.flushed).toBe(1000);
     await s.writer.close();
   });
 
-  it('names a new file only once its size is durable', async () => {
+  it('names a new file once its size is durable, and makes the name durable', async () => {
     // An empty partial left by a power cut would be taken for the wish to start there.
     const s = setUp();
     s.feed(WAL.subarray(0, 1000));
-    const created = s.log.filter((l) => /^(ftruncate|fsync|rename)Sync/.test(l));
+    const created = s.log.filter((l) => /^(ftruncateSync|fsync|renameSync)/.test(l)).slice(0, 4);
     const rename = `renameSync .walkeep-new ${NAMES[0]}.partial`;
-    expect(created).toEqual(['ftruncateSync', 'fsyncSync', rename]);
+    expect(created).toEqual(['ftruncateSync', 'fsyncSync', rename, 'fsync']);
     await s.writer.close();
   });
 
@@ -173,8 +177,29 @@ describe('SegmentWriter', () => {
     s.feed(WAL.subarray(0, MB));
     await expect(s.finisher.drain()).rejects.toThrow(FsyncError);
     expect(s.failures).toHaveLength(1);
-    expect(readdirSync(dir)).toEqual([`${NAMES[0]}.partial`]);
+    expect(walFiles()).toEqual([`${NAMES[0]}.partial`]);
     await expect(s.writer.close()).rejects.toThrow(FsyncError);
+  });
+
+  it('gives no final name after a failed sync of a commit, though its own went well', async () => {
+    const s = setUp({
+      decide: ({ op }) => (op === 'fdatasyncSync' ? { errno: 'ENOSPC' } : undefined),
+    });
+    s.feed(WAL.subarray(0, MB));
+    expect(() => s.writer.syncSync()).toThrow(DiskFullError);
+    await expect(s.writer.close()).rejects.toThrow(DiskFullError);
+    expect(readdirSync(dir)).toEqual([`${NAMES[0]}.partial`]);
+  });
+
+  it('takes nothing more after a failed sync', async () => {
+    const s = setUp({
+      decide: ({ op }) => (op === 'fdatasyncSync' ? { errno: 'ENOSPC' } : undefined),
+    });
+    s.feed(WAL.subarray(0, 1000));
+    expect(() => s.writer.syncSync()).toThrow(DiskFullError);
+    expect(() => s.feed(WAL.subarray(1000, MB))).toThrow(DiskFullError);
+    await expect(s.writer.close()).rejects.toThrow(DiskFullError);
+    expect(readdirSync(dir)).toEqual([`${NAMES[0]}.partial`]);
   });
 
   it('calls a full disk what it is', () => {
@@ -289,12 +314,12 @@ describe('SegmentWriter and SegmentFinisher together', () => {
   });
 
   it('gives no final name to a segment whose background sync failed once', async () => {
-    let failed = false;
+    // The first one is that of the next file, made ahead.
+    let syncs = 0;
     const s = setUp({
       decide: ({ op }) => {
-        if (op !== 'fdatasync' || failed) return undefined;
-        failed = true;
-        return { errno: 'EIO' };
+        if (op === 'fdatasync') syncs += 1;
+        return op === 'fdatasync' && syncs === 2 ? { errno: 'EIO' } : undefined;
       },
     });
     s.feed(WAL.subarray(0, 1000));
@@ -303,7 +328,7 @@ describe('SegmentWriter and SegmentFinisher together', () => {
     s.feed(WAL.subarray(1000, MB));
     await expect(syncing).rejects.toThrow(FsyncError);
     await expect(s.finisher.drain()).rejects.toThrow(FsyncError);
-    expect(readdirSync(dir)).toEqual([`${NAMES[0]}.partial`]);
+    expect(walFiles()).toEqual([`${NAMES[0]}.partial`]);
     expect(s.progress.flushed).toBe(0);
     await expect(s.writer.close()).rejects.toThrow(FsyncError);
   });
