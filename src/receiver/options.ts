@@ -24,7 +24,7 @@ export interface WalReceiverOptions {
   ensureSlot?: boolean;
   /** Sync and report every time new WAL has been written. Default false. */
   synchronous?: boolean;
-  /** False skips every fsync and never reports a flush position from one. Default true. */
+  /** False skips every fsync; what is written counts as flushed, as with --no-sync. Default true. */
   sync?: boolean;
   /** Between unasked status replies; 0 sends none. Default 10000. */
   statusInterval?: number;
