@@ -43,13 +43,13 @@ export async function readAhead(spool: string): Promise<void> {
   for (;;) {
     const text = readText(join(spool, ORDER_FILE));
     const now = performance.now();
-    if (text === undefined || readText(alive) !== token) return;
+    // No order: a reader that ended removed it. What was written since, by this one, kept the
+    // directory from going with it.
+    if (text === undefined) return clear(spool);
+    if (readText(alive) !== token) return;
     const order = JSON.parse(text) as AheadOrder;
     const over = order.recovering && !isRecovering(order.dataDir);
-    if (over || now - changed > IDLE_END) {
-      clear(spool);
-      return;
-    }
+    if (over || now - changed > IDLE_END) return clear(spool);
     if (text !== seen) {
       seen = text;
       changed = now;
@@ -57,7 +57,11 @@ export async function readAhead(spool: string): Promise<void> {
     }
     if (now - touched > TOUCH) {
       touched = now;
-      fs.utimesSync(alive, new Date(), new Date());
+      try {
+        fs.utimesSync(alive, new Date(), new Date());
+      } catch {
+        // Removed since it was read: the next look at the order ends it.
+      }
     }
     const worked = await readOne(spool, order, (name) => {
       const last = failed.get(name);
@@ -74,13 +78,13 @@ const OWN = /^([0-9A-F]{24}-.*|order\.json(\.[0-9]+)?|alive|\.walkeep-fetch\..*\
 
 /** Removes the spool; of a directory that has something else in it only what is ours. */
 function clear(spool: string): void {
-  for (const name of fs.readdirSync(spool)) {
-    if (OWN.test(name)) fs.rmSync(join(spool, name), { force: true });
-  }
   try {
+    for (const name of fs.readdirSync(spool)) {
+      if (OWN.test(name)) fs.rmSync(join(spool, name), { force: true });
+    }
     fs.rmdirSync(spool);
   } catch {
-    // Not empty.
+    // Not empty, or another reader was faster.
   }
 }
 

@@ -7,11 +7,13 @@ import {
   renameSync,
   rmSync,
   statSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { describe, expect, test, vi } from 'vitest';
+import { readAhead } from '../../src/archive/fetch-ahead.js';
 import { runCli } from '../support/cli.js';
 import { copyPackage } from '../support/package-copy.js';
 import { delay, waitFor } from '../support/wait.js';
@@ -279,7 +281,8 @@ describe('prefetch', () => {
     });
     const pid = Number(readFileSync(join(spool, 'alive'), 'utf8').split(' ')[0]);
     process.kill(pid, 'SIGKILL');
-    await delay(3200);
+    // Its last sign of life was long ago.
+    utimesSync(join(spool, 'alive'), 0, 0);
     expect(await fetch(archive, [...args, name(0), TARGET])).toMatchObject({ code: 0 });
     const next = await waitFor(() => {
       const now = Number(readFileSync(join(spool, 'alive'), 'utf8').split(' ')[0]);
@@ -293,6 +296,16 @@ describe('prefetch', () => {
     await waitFor(() => readdirSync(spool).join() === 'precious', {
       what: 'the spool to be empty',
     });
+  });
+
+  test('the second of two that start at once does not leave the spool of the first', async () => {
+    const spool = join(longArchive().data, 'spool');
+    mkdirSync(spool);
+    // The first has just removed its order: recovery is over.
+    await readAhead(spool);
+    expect(existsSync(spool)).toBe(false);
+    // And if the first was faster still, there is nothing to write in.
+    await expect(readAhead(spool)).rejects.toMatchObject({ code: 'ENOENT' });
   });
 
   test('two at once do no harm', async () => {
