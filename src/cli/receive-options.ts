@@ -31,6 +31,7 @@ export interface ReceiveArguments extends ConnectionArguments {
   synchronous: boolean;
   sync: boolean;
   loop: boolean;
+  directIo: boolean;
   acceptGap: boolean;
   verify: VerifyMode;
   writeReport: 'write' | 'sync';
@@ -89,6 +90,7 @@ export function receiveArguments(
     synchronous: given('synchronous'),
     sync: !given('no-sync'),
     loop: !given('no-loop'),
+    directIo: !given('no-direct-io'),
     acceptGap: given('accept-gap'),
     verify: parseVerify(text('verify') ?? 'strict'),
     writeReport: parseWriteReport(text('write-report') ?? 'write'),

@@ -147,6 +147,12 @@ const TABLE: readonly (OptionSpec & { walkeepOnly?: true })[] = [
     walkeepOnly: true,
   },
   {
+    long: 'no-direct-io',
+    group: SAFETY,
+    help: 'write bulk WAL through the page cache too',
+    walkeepOnly: true,
+  },
+  {
     long: 'accept-gap',
     group: SAFETY,
     help: 'start although WAL before it is missing; recorded',

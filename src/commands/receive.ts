@@ -72,6 +72,7 @@ function receiverOptions(
     reconnect: args.loop,
     retryFirstConnection: !dropIn && args.loop,
     compression: args.compression,
+    directIo: args.directIo,
     acceptGap: args.acceptGap,
     refuseGaps: !dropIn,
     // What upstream does not do is off under its name: a client may count on its habits.

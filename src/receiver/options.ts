@@ -37,6 +37,11 @@ export interface WalReceiverOptions {
   /** Fixed delay between connections; absent: back-off with jitter from 0.1 s to 5 s. */
   retryDelay?: number;
   compression?: CompressionOption;
+  /**
+   * Write WAL that comes in bulk past the page cache (O_DIRECT), where the file system can: much
+   * cheaper, and other programs keep their pages. Default true; never with compression.
+   */
+  directIo?: boolean;
   /** Start beyond the ledger's end although WAL in between is missing; the gap is recorded. */
   acceptGap?: boolean;
   /** Refuse a silent gap against the ledger. False warns instead (upstream's outcome). Default true. */

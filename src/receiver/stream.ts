@@ -8,6 +8,7 @@ import { StatusSchedule, type StreamProgress } from '../storage/progress.js';
 import { formatLsn, INVALID_LSN, type Lsn } from '../wal/lsn.js';
 import type { WalInspector } from './inspector.js';
 import type { WalTarget } from './wal-target.js';
+import { WriteQueue } from './write-queue.js';
 
 /**
  * When the write position is told: `sync` with the sync that covers it, as pg_receivewal does;
@@ -51,8 +52,6 @@ export type StreamOutcome =
 const SLOW_SYNC_MS = 10;
 /** A write above this means that the disk stalls: writes go to the thread pool. */
 const SLOW_WRITE_MS = 100;
-/** Bytes held in memory while the disk stalls, before the socket is paused. */
-const HIGH_WATER = 4 * 1024 * 1024;
 /** Full segments waiting to be finished before the socket is paused, and resumed. */
 const MAX_PENDING = 8;
 /** While WAL keeps coming a sync covers at least this many milliseconds of it. */
@@ -87,10 +86,8 @@ export class StreamSession implements CopyBothHandler {
   private lastSync = 0;
   private replyOwed = false;
 
-  private writing: Promise<void> | undefined;
+  private readonly queue: WriteQueue;
   private slowWrite = false;
-  private queue: Buffer[] = [];
-  private queued = 0;
 
   private pausedSince: number | undefined;
   private movedAt = 0;
@@ -103,6 +100,15 @@ export class StreamSession implements CopyBothHandler {
     this.o = options;
     this.progress = options.progress;
     this.schedule = new StatusSchedule(options.statusInterval);
+    this.queue = new WriteQueue(
+      options.target,
+      (took) => {
+        this.slowWrite = took > SLOW_WRITE_MS / 2;
+        this.afterWrite();
+        this.regulate();
+      },
+      (e) => this.onFailure(storageError('write WAL in', 'the archive', e)),
+    );
     const { endLsn } = options;
     this.endOffset =
       endLsn === undefined ? Number.POSITIVE_INFINITY : Number(endLsn - options.progress.start);
@@ -223,12 +229,13 @@ export class StreamSession implements CopyBothHandler {
   }
 
   private pass(chunks: readonly Buffer[]): void {
-    const { target } = this.o;
-    if (this.slowWrite || this.writing || !target.writeSync) {
-      const copy = Buffer.concat(chunks);
-      this.queue.push(copy);
-      this.queued += copy.length;
-      this.writing ??= this.writeQueue();
+    const { target, progress } = this.o;
+    const behind = this.serverEnd - progress.received;
+    if (target.stage && behind > target.stage.worthwhile) {
+      const begin = progress.received - chunks.reduce((sum, c) => sum + c.length, 0);
+      this.queue.collect(chunks, Number(progress.start & 0xffffn) + begin);
+    } else if (this.slowWrite || this.queue.isBusy || !target.writeSync) {
+      this.queue.push(chunks);
     } else {
       const began = performance.now();
       target.writeSync(chunks);
@@ -254,25 +261,6 @@ export class StreamSession implements CopyBothHandler {
     return bad.error;
   }
 
-  private async writeQueue(): Promise<void> {
-    try {
-      while (this.queue.length > 0) {
-        const batch = this.queue;
-        this.queue = [];
-        const began = performance.now();
-        await this.o.target.write(batch);
-        this.slowWrite = performance.now() - began > SLOW_WRITE_MS / 2;
-        this.queued -= batch.reduce((sum, b) => sum + b.length, 0);
-        this.afterWrite();
-        this.regulate();
-      }
-    } catch (e) {
-      this.onFailure(storageError('write WAL in', 'the archive', e));
-    } finally {
-      this.writing = undefined;
-    }
-  }
-
   private afterWrite(): void {
     if (!this.o.synchronous || this.stopping) return;
     if (this.reportsEarly && this.progress.reportedWrite < this.progress.written) {
@@ -296,7 +284,7 @@ export class StreamSession implements CopyBothHandler {
     const began = performance.now();
     const { target } = this.o;
     // Who was told of the write goes on at once: its next WAL must not wait behind the sync.
-    if (this.slowSync || this.writing || this.reportsEarly || !target.syncSync) {
+    if (this.slowSync || this.queue.isBusy || this.reportsEarly || !target.syncSync) {
       this.syncing = this.syncInBackground(began);
       return;
     }
@@ -362,10 +350,10 @@ export class StreamSession implements CopyBothHandler {
     if (!this.stream) return;
     const { pending } = this.o.target;
     if (this.pausedSince === undefined) {
-      if (this.queued <= HIGH_WATER && pending <= MAX_PENDING) return;
+      if (!this.queue.isFull && pending <= MAX_PENDING) return;
       this.pausedSince = performance.now();
       this.stream.pause();
-    } else if (this.queued <= HIGH_WATER / 2 && pending <= MAX_PENDING / 2) {
+    } else if (this.queue.hasRoom && pending <= MAX_PENDING / 2) {
       this.pausedSince = undefined;
       this.activeSince = performance.now();
       this.stream.resume();
@@ -381,6 +369,7 @@ export class StreamSession implements CopyBothHandler {
       this.movedAt = now;
     }
     try {
+      this.queue.releaseOld(now);
       if (this.pausedSince !== undefined) this.tickPaused(now);
       else this.tickActive(now);
     } catch (e) {
@@ -426,8 +415,8 @@ export class StreamSession implements CopyBothHandler {
 
   /** Resolves when no write or sync is under way. */
   private async idle(): Promise<void> {
-    while (this.writing || this.syncing) {
-      await this.writing;
+    while (this.queue.isBusy || this.syncing) {
+      await this.queue.idle();
       await this.syncing;
     }
   }

@@ -3,13 +3,15 @@ import { unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ReplicationConnection } from '../connection/connection.js';
 import { FsyncError, type WalkeepError } from '../errors.js';
+import { BulkStage } from '../storage/bulk-stage.js';
 import { type CompressOptions, compressFile, durablyCompressSegment } from '../storage/codec.js';
 import { storageError } from '../storage/durable.js';
 import type { FileSystem } from '../storage/file-system.js';
+import type { OpenSegment } from '../storage/open-segment.js';
 import { type Seed, seedPartial } from '../storage/partial-seed.js';
 import { StreamProgress } from '../storage/progress.js';
 import { SegmentFinisher } from '../storage/segment-finisher.js';
-import { type OpenSegment, SegmentWriter } from '../storage/segment-writer.js';
+import { SegmentWriter } from '../storage/segment-writer.js';
 import type { WalFault } from '../wal/fault.js';
 import { compressionSuffix, segmentFileName, segmentOf } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
@@ -82,6 +84,7 @@ export class TimelineRun {
       progress: this.progress,
       finisher,
       fs: this.fs,
+      directIo: this.directIo,
       onRefill: (lsn, path) => {
         // What was stored and not acknowledged may have lost sectors in a power cut.
         if (lsn >= archive.acknowledged(at.timeline)) return;
@@ -92,13 +95,14 @@ export class TimelineRun {
         });
       },
     });
+    const stage = this.directIo ? makeStage(archive.server.segmentSize) : undefined;
     try {
       if (o.synchronous) {
         const spare = writer.prepareSpare();
         // Worth waiting for unless it would take seconds: only the first segment is affected.
         if (archive.server.segmentSize <= SPARE_WAIT) await spare;
       }
-      const target = this.makeTarget(writer, () => onPhase('ending'));
+      const target = this.makeTarget(writer, stage, () => onPhase('ending'));
       this.session = this.makeSession(target);
       return await this.session.run(signal, () => onPhase('stream'));
     } catch (e) {
@@ -108,7 +112,14 @@ export class TimelineRun {
       });
       await this.recordFlushed();
       throw e;
+    } finally {
+      stage?.close();
     }
+  }
+
+  /** Past the page cache, unless the files are read again at once to be compressed. */
+  private get directIo(): boolean {
+    return this.o.directIo !== false && this.compressOptions === undefined;
   }
 
   /** Up to where bytes that come again must be the same as the stored ones. */
@@ -129,8 +140,13 @@ export class TimelineRun {
   }
 
   /** The writer as the stream's target; its clean end gives an incomplete segment its name. */
-  private makeTarget(writer: SegmentWriter, onClosed: () => void): WalTarget {
+  private makeTarget(
+    writer: SegmentWriter,
+    stage: BulkStage | undefined,
+    onClosed: () => void,
+  ): WalTarget {
     return {
+      ...(stage ? { stage } : {}),
       writeSync: (chunks) => writer.writeSync(chunks),
       write: (chunks) => writer.write(chunks),
       syncSync: () => writer.syncSync(),
@@ -309,5 +325,14 @@ export class TimelineRun {
     this.recorded = flushed;
     const lsn = this.progress.lsn(flushed);
     await this.archive.record({ type: 'flushed', lsn, timeline: this.at.timeline });
+  }
+}
+
+/** None where there is no memory for it: WAL is written as it comes then. */
+function makeStage(segmentSize: number): BulkStage | undefined {
+  try {
+    return new BulkStage(segmentSize);
+  } catch {
+    return undefined;
   }
 }

@@ -1,3 +1,5 @@
+import type { BulkStage } from '../storage/bulk-stage.js';
+
 /**
  * Where a stream puts WAL. Chunks arrive in order and without a gap; positions are kept by the
  * stream's StreamProgress, which the target moves: `wrote` when bytes are taken, `synced` only
@@ -10,6 +12,11 @@ export interface WalTarget {
    */
   writeSync?(chunks: readonly Uint8Array[]): void;
   write(chunks: readonly Uint8Array[]): Promise<void>;
+  /**
+   * Where WAL is collected while it comes in bulk; `write` then gets its blocks, which are used
+   * again once it has returned. Absent: the target may keep what it gets.
+   */
+  readonly stage?: BulkStage;
   /** Makes all that was written durable before it returns. Absent: only `sync`. */
   syncSync?(): void;
   /** Makes durable what was written when it was called. */

@@ -4,8 +4,8 @@ import { segmentStart } from '../wal/file-name.js';
 import type { Lsn } from '../wal/lsn.js';
 import { fsyncDir, fsyncError, storageError } from './durable.js';
 import { type FileSystem, OPEN_READ } from './file-system.js';
+import { closeSegment, type OpenSegment } from './open-segment.js';
 import type { StreamProgress } from './progress.js';
-import type { OpenSegment } from './segment-writer.js';
 
 /** A segment that is complete, durable and under its final name. */
 export interface FinishedSegment {
@@ -237,7 +237,7 @@ export class SegmentFinisher {
   private close(p: Pending): void {
     if (p.closed) return;
     p.closed = true;
-    this.o.fs.closeSync(p.segment.fd);
+    closeSegment(p.segment, this.o.fs);
   }
 
   /** A commit's own sync of a file may have failed while ours, which proves nothing, went well. */

@@ -2,8 +2,10 @@ import { join } from 'node:path';
 import { RewriteError, StorageError, type WalkeepError } from '../errors.js';
 import { segmentFileName, segmentOf } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
+import { firstPiece, openDirect } from './direct-io.js';
 import { fsyncError, storageError } from './durable.js';
 import { CREATE_NEW, type FileSystem, OPEN_DIRECTORY, OPEN_SEGMENT } from './file-system.js';
+import { closeSegment, type OpenSegment } from './open-segment.js';
 import type { StreamProgress } from './progress.js';
 import type { SegmentFinisher } from './segment-finisher.js';
 import { SpareSegment } from './spare-segment.js';
@@ -22,28 +24,10 @@ export interface SegmentWriterOptions {
   progress: StreamProgress;
   finisher: SegmentFinisher;
   fs: FileSystem;
+  /** False: everything goes through the page cache. */
+  directIo?: boolean;
   /** Told when acknowledged bytes had vanished (all zero) and were filled in again. */
   onRefill?: (lsn: Lsn, path: string) => void;
-}
-
-/** A segment that is being written: always under its `.partial` name. */
-export interface OpenSegment {
-  fd: number;
-  segment: bigint;
-  timeline: number;
-  /** Final file name without directory. */
-  name: string;
-  /** Where it is now. */
-  path: string;
-  /** Stream offsets of its first byte and of the byte after its last. */
-  begin: number;
-  end: number;
-  /** Stream offset up to which fdatasync has covered it. */
-  synced: number;
-  /** A background sync of this descriptor: it must not be closed, and so reused, before. */
-  inFlight?: Promise<void>;
-  /** Its `.partial` name is durable; absent without syncs. */
-  named?: Promise<void>;
 }
 
 /** More chunks than this are copied into one buffer: cheaper than that many iovecs. */
@@ -73,6 +57,7 @@ export class SegmentWriter {
   private names = 0;
   private naming: Promise<void> | undefined;
   private wantZeros = false;
+  private direct: boolean;
   private scratch: Buffer | undefined;
   private closed = false;
   /** A sync failed: nothing is synced again, the next success would prove nothing. */
@@ -82,6 +67,7 @@ export class SegmentWriter {
     this.o = options;
     this.progress = options.progress;
     this.fs = options.fs;
+    this.direct = options.directIo ?? true;
     this.compareEnd = Number(options.compareUntil - options.progress.start);
     try {
       this.spare = new SpareSegment(options);
@@ -154,18 +140,46 @@ export class SegmentWriter {
     return true;
   }
 
-  /** As `writeSync` for a disk whose writes stall; the chunks must stay unchanged meanwhile. */
+  /**
+   * As `writeSync`, off the event loop: for a disk whose writes stall, and for blocks of a
+   * BulkStage, which go past the page cache. The chunks must stay unchanged meanwhile.
+   */
   async write(chunks: readonly Uint8Array[]): Promise<void> {
     for (const { segment, batch, position } of this.batches(chunks)) {
       let rest = batch;
       let at = position;
       while (rest.length > 0) {
-        const n = await this.fs.writev(segment.fd, rest, at).catch((e) => {
-          throw storageError('write to file', segment.path, e);
-        });
+        const n = await this.writeSome(segment, rest, at);
         at += n;
         rest = this.took(segment, rest, n);
       }
+    }
+  }
+
+  private async writeSome(
+    segment: OpenSegment,
+    rest: readonly Uint8Array[],
+    at: number,
+  ): Promise<number> {
+    const { fs } = this;
+    try {
+      const piece = this.direct ? firstPiece(rest, at) : { direct: false, buffers: rest };
+      if (piece.direct) {
+        try {
+          const fd = segment.directFd ?? openDirect(segment.path, fs);
+          if (fd !== undefined) {
+            segment.directFd = fd;
+            return await fs.writev(fd, piece.buffers, at);
+          }
+        } catch (e) {
+          if ((e as NodeJS.ErrnoException).code !== 'EINVAL') throw e;
+        }
+        // The file system has no direct I/O, or wants another alignment.
+        this.direct = false;
+      }
+      return await fs.writev(segment.fd, piece.buffers, at);
+    } catch (e) {
+      throw storageError('write to file', segment.path, e);
     }
   }
 
@@ -235,7 +249,7 @@ export class SegmentWriter {
       // The next stream may write the same files: nothing of this one may go on.
       await this.o.finisher.drain().catch(() => undefined);
       await segment?.inFlight?.catch(() => undefined);
-      if (segment) this.fs.closeSync(segment.fd);
+      if (segment) closeSegment(segment, this.fs);
       await this.spare.discard();
       await this.naming?.catch(() => undefined);
       this.fs.closeSync(this.dirFd);

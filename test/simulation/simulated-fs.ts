@@ -21,6 +21,8 @@ interface Descriptor {
   /** Undefined: the directory. */
   inode: Inode | undefined;
   append: boolean;
+  /** Opened with O_DIRECT. */
+  direct: boolean;
 }
 
 interface Queued {
@@ -36,6 +38,8 @@ interface Queued {
 export class SimulatedFs implements FileSystem {
   dead = false;
   calls = 0;
+  /** Told of each write past the page cache. */
+  onDirectWrite: () => void = () => {};
   private readonly disk: SimulatedDisk;
   private readonly random: Random;
   private readonly decide: Decide;
@@ -118,7 +122,7 @@ export class SimulatedFs implements FileSystem {
     while (this.descriptors.has(fd)) fd += 1;
     const name = basename(path);
     if (flags & constants.O_DIRECTORY) {
-      this.descriptors.set(fd, { name, inode: undefined, append: false });
+      this.descriptors.set(fd, { name, inode: undefined, append: false, direct: false });
       return fd;
     }
     let inode = this.disk.names.get(name);
@@ -126,7 +130,12 @@ export class SimulatedFs implements FileSystem {
     if (!inode && !(flags & constants.O_CREAT)) throw errno('ENOENT');
     inode ??= this.disk.create(name);
     if (flags & constants.O_TRUNC) inode.truncate(0, this.disk.tick());
-    this.descriptors.set(fd, { name, inode, append: (flags & constants.O_APPEND) !== 0 });
+    this.descriptors.set(fd, {
+      name,
+      inode,
+      append: (flags & constants.O_APPEND) !== 0,
+      direct: (flags & constants.O_DIRECT) !== 0,
+    });
     return fd;
   }
 
@@ -142,8 +151,12 @@ export class SimulatedFs implements FileSystem {
     position: number,
     short: boolean,
   ): number {
-    const { append } = this.descriptor(fd);
+    const { append, direct } = this.descriptor(fd);
     const inode = this.inode(fd);
+    if (direct) {
+      assertAligned(buffers, position);
+      this.onDirectWrite();
+    }
     const all = buffers.length === 1 ? (buffers[0] as Uint8Array) : Buffer.concat(buffers);
     const taken = short ? all.subarray(0, this.random.size(all.length)) : all;
     inode.write(taken, append ? inode.size : position, this.disk.tick());
@@ -259,4 +272,10 @@ export class SimulatedFs implements FileSystem {
 
 export function errno(code: string): Error {
   return Object.assign(new Error(`simulated ${code}`), { code });
+}
+
+/** What direct I/O asks for; memory is as aligned as its buffer. Ours checks that itself. */
+function assertAligned(buffers: readonly Uint8Array[], position: number): void {
+  const numbers = [position, ...buffers.flatMap((b) => [b.byteOffset, b.length])];
+  if (numbers.some((n) => n % 4096 !== 0)) throw new Error('direct I/O that is not aligned');
 }

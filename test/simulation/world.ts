@@ -29,6 +29,7 @@ export interface Tally {
   disconnects: number;
   timelines: number;
   stops: number;
+  directWrites: number;
 }
 
 const DIRECTORY = '/archive';
@@ -51,6 +52,7 @@ export class World {
     disconnects: 0,
     timelines: 0,
     stops: 0,
+    directWrites: 0,
   };
   /** What happened last, for the report of a violation. */
   readonly log: string[] = [];
@@ -119,6 +121,9 @@ export class World {
     this.clock.clear();
     const fs = new SimulatedFs(this.disk, random, (op, name) => this.decide(op, name));
     this.fs = fs;
+    fs.onDirectWrite = () => {
+      this.tally.directWrites += 1;
+    };
     const options: WalReceiverOptions = {
       connection: '',
       directory: DIRECTORY,

@@ -1,9 +1,18 @@
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  constants,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { DiskFullError, FsyncError, RewriteError, type WalkeepError } from '../../src/errors.js';
+import { BulkStage, type StagedBlock } from '../../src/storage/bulk-stage.js';
 import { StreamProgress } from '../../src/storage/progress.js';
 import { SegmentFinisher } from '../../src/storage/segment-finisher.js';
 import { SegmentWriter } from '../../src/storage/segment-writer.js';
@@ -33,6 +42,7 @@ function setUp(
     decide?: Parameters<typeof faultyFileSystem>[0];
     compareUntil?: Lsn;
     sync?: boolean;
+    directIo?: boolean;
   } = {},
 ) {
   const { fs, log } = faultyFileSystem(options.decide);
@@ -53,6 +63,7 @@ function setUp(
     timeline: 1,
     mode: 0o600,
     compareUntil: options.compareUntil ?? 0n,
+    directIo: options.directIo ?? true,
     finisher,
     onRefill: (lsn) => refills.push(lsn),
   });
@@ -113,6 +124,82 @@ describe('SegmentWriter', () => {
     await s.writer.write([WAL.subarray(0, 5000), WAL.subarray(5000)]);
     await s.writer.close();
     expect(stored().equals(expected)).toBe(true);
+  });
+
+  describe('with blocks of a stage', () => {
+    /** Writes all of it in blocks, as the stream does in bulk. */
+    async function writeBlocks(s: ReturnType<typeof setUp>, stage = new BulkStage(MB)) {
+      s.progress.received = WAL.length;
+      const blocks: StagedBlock[] = [];
+      // The first few bytes came otherwise: nothing is aligned by itself.
+      await s.writer.write([WAL.subarray(0, 100)]);
+      for (let at = 100; at < WAL.length; at += 70_000) {
+        stage.add(WAL.subarray(at, at + 70_000), at, (b) => blocks.push(b));
+      }
+      const last = stage.take();
+      if (last) blocks.push(last);
+      while (blocks.length > 0) await s.writer.write(blocks.splice(0, 3).map((b) => b.bytes));
+      await s.writer.close();
+      stage.close();
+    }
+    /** The descriptors that were opened with O_DIRECT. */
+    const direct = (flags: unknown) => (Number(flags) & constants.O_DIRECT) !== 0;
+
+    it('writes the same past the page cache, short writes included', async () => {
+      let n = 0;
+      const s = setUp({
+        decide: ({ op }) => (op === 'writev' && n++ % 3 === 1 ? { take: 5000 } : undefined),
+      });
+      await writeBlocks(s);
+      expect(stored().equals(expected)).toBe(true);
+      expect(s.progress.flushed).toBe(WAL.length);
+    });
+
+    it.each([
+      ['cannot be opened so', 'openSync'],
+      ['wants another alignment', 'writev'],
+    ])('writes through the page cache where a file %s', async (_, failing) => {
+      let failed = 0;
+      const s = setUp({
+        decide: ({ op, args }) => {
+          const hit = op === failing && (op === 'writev' || direct(args[1])) && failed === 0;
+          // Less than a page is never written directly.
+          if (hit && (op !== 'writev' || (args[1] as Uint8Array[])[0]!.length > 4096)) {
+            failed += 1;
+            return { errno: 'EINVAL' };
+          }
+          return undefined;
+        },
+      });
+      await writeBlocks(s);
+      expect(failed).toBe(1);
+      expect(stored().equals(expected)).toBe(true);
+    });
+
+    it('does not open a file so unless it may', async () => {
+      const opened: boolean[] = [];
+      const s = setUp({
+        directIo: false,
+        decide: ({ op, args }) => {
+          if (op === 'openSync') opened.push(direct(args[1]));
+          return undefined;
+        },
+      });
+      await writeBlocks(s);
+      expect(stored().equals(expected)).toBe(true);
+      expect(opened).not.toContain(true);
+    });
+
+    it('reports a full disk as such', async () => {
+      const s = setUp({
+        decide: ({ op, args }) => {
+          const large = op === 'writev' && (args[1] as Uint8Array[])[0]!.length > 4096;
+          return large ? { errno: 'ENOSPC' } : undefined;
+        },
+      });
+      await expect(writeBlocks(s)).rejects.toThrow(DiskFullError);
+      await s.writer.close();
+    });
   });
 
   it('syncs, records, renames and syncs the directory in this order', async () => {

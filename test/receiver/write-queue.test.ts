@@ -1,0 +1,110 @@
+import { describe, expect, it } from 'vitest';
+import type { WalTarget } from '../../src/receiver/wal-target.js';
+import { WriteQueue } from '../../src/receiver/write-queue.js';
+import { BulkStage } from '../../src/storage/bulk-stage.js';
+
+const SEGMENT = 1024 * 1024;
+const BLOCK = SEGMENT / 8;
+const MB = 1024 * 1024;
+
+/** A target whose writes end when the test says so. */
+function setUp(staged = true) {
+  const written: string[] = [];
+  const waiting: { end: () => void; fail: (e: Error) => void }[] = [];
+  const stage = staged ? new BulkStage(SEGMENT) : undefined;
+  const target: WalTarget = {
+    write: (chunks) =>
+      new Promise((resolve, reject) => {
+        const text = Buffer.concat(chunks).toString('latin1');
+        waiting.push({
+          end: () => {
+            written.push(text);
+            resolve();
+          },
+          fail: reject,
+        });
+      }),
+    sync: async () => {},
+    ...(stage ? { stage } : {}),
+    pending: 0,
+    close: async () => {},
+  };
+  let writes = 0;
+  const failures: unknown[] = [];
+  const queue = new WriteQueue(
+    target,
+    () => {
+      writes += 1;
+    },
+    (e) => failures.push(e),
+  );
+  const endAll = async () => {
+    while (waiting.length > 0) {
+      waiting.shift()?.end();
+      await new Promise(setImmediate);
+    }
+  };
+  return { queue, written, waiting, failures, endAll, writes: () => writes };
+}
+
+describe('WriteQueue', () => {
+  it('keeps the order of copies and collected blocks', async () => {
+    const s = setUp();
+    const source = Buffer.from('first');
+    s.queue.push([source]);
+    source.fill('x');
+    s.queue.collect([Buffer.from('sec'), Buffer.from('ond')], 5);
+    expect(s.queue.isBusy).toBe(true);
+    s.queue.push([Buffer.from('third')]);
+    const idle = s.queue.idle();
+    await s.endAll();
+    await idle;
+    expect(s.written.join('')).toBe('firstsecondthird');
+    expect(s.queue.isBusy).toBe(false);
+    expect(s.writes()).toBe(2);
+  });
+
+  it('writes full blocks at once, the rest when it is released or old', async () => {
+    const s = setUp();
+    s.queue.collect([Buffer.alloc(BLOCK + 10, 'a')], 0);
+    expect(s.waiting.length).toBe(1);
+    await s.endAll();
+    expect(s.written.join('').length).toBe(BLOCK);
+    s.queue.releaseOld(performance.now());
+    expect(s.waiting.length).toBe(0);
+    s.queue.releaseOld(performance.now() + 10_000);
+    expect(s.waiting.length).toBe(1);
+    await s.endAll();
+    expect(s.written.join('').length).toBe(BLOCK + 10);
+  });
+
+  it('is full until half of what waits is written', async () => {
+    const s = setUp();
+    s.queue.collect([Buffer.alloc(3 * BLOCK + 10)], 0);
+    expect([s.queue.isFull, s.queue.hasRoom]).toEqual([true, false]);
+    await s.endAll();
+    expect([s.queue.isFull, s.queue.hasRoom]).toEqual([false, true]);
+    const copies = setUp(false);
+    copies.queue.push([Buffer.alloc(4 * MB)]);
+    expect(copies.queue.isFull).toBe(false);
+    copies.queue.push([Buffer.alloc(1)]);
+    expect([copies.queue.isFull, copies.queue.hasRoom]).toEqual([true, false]);
+    await copies.endAll();
+    expect([copies.queue.isFull, copies.queue.hasRoom]).toEqual([false, true]);
+  });
+
+  it('writes nothing behind a write that failed', async () => {
+    const s = setUp();
+    s.queue.push([Buffer.from('lost')]);
+    s.queue.push([Buffer.from('behind it')]);
+    s.queue.collect([Buffer.from('and this')], 13);
+    s.waiting.shift()?.fail(new Error('no'));
+    await s.queue.idle();
+    s.queue.push([Buffer.from('or that')]);
+    await s.queue.idle();
+    expect(s.waiting).toEqual([]);
+    expect(s.written).toEqual([]);
+    expect(s.failures).toEqual([new Error('no')]);
+    expect(s.queue.isBusy).toBe(false);
+  });
+});
