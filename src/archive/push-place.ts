@@ -1,18 +1,9 @@
 import { randomUUID } from 'node:crypto';
-import {
-  type FileHandle,
-  link,
-  lstat,
-  mkdir,
-  open,
-  readdir,
-  rm,
-  stat,
-  unlink,
-} from 'node:fs/promises';
+import { type FileHandle, link, lstat, mkdir, open, readdir, rm, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { StorageError } from '../errors.js';
 import { fsyncDir, fsyncError, fsyncFile, storageError } from '../storage/durable.js';
+import { grantMode } from '../storage/file-system.js';
 
 /** The file that is pushed, open for reading. */
 export interface PushSource {
@@ -54,6 +45,13 @@ export async function stagingPath(directory: string): Promise<string> {
       throw storageError('create directory', staging, e);
     }
   });
+  // A link would have us write, and remove, wherever it leads.
+  if (!(await lstat(staging)).isDirectory()) {
+    throw new StorageError(`"${staging}" is not a directory`, {
+      path: staging,
+      hint: 'Remove it.',
+    });
+  }
   await removeLeftovers(staging);
   return join(staging, randomUUID());
 }
@@ -61,7 +59,7 @@ export async function stagingPath(directory: string): Promise<string> {
 async function removeLeftovers(staging: string): Promise<void> {
   for (const name of await readdir(staging)) {
     const path = join(staging, name);
-    const found = await stat(path).catch(() => undefined);
+    const found = await lstat(path).catch(() => undefined);
     // Should its owner live after all, it finds the file gone, and says so.
     if (found && Date.now() - found.mtimeMs > LEFTOVER_AGE) await rm(path, { force: true });
   }
@@ -75,6 +73,7 @@ export async function stageCopy(source: PushSource, directory: string): Promise<
       throw storageError('create file', path, e);
     });
     try {
+      grantMode(target.fd, source.mode);
       await copy(source, target, path);
       await target.sync().catch((e) => {
         throw fsyncError(path, e);

@@ -1,8 +1,8 @@
-import { readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { StorageError, SystemIdentifierError } from '../errors.js';
 import { readLedger } from '../storage/ledger.js';
 import { LONG_HEADER_SIZE, parseLongHeader } from '../storage/long-header.js';
+import { readRegular } from '../storage/regular-file.js';
 import { identify, scanDirectory } from '../storage/wal-directory.js';
 import { faultToError } from '../wal/fault.js';
 import { historyFileName, type SegmentName, segmentStart } from '../wal/file-name.js';
@@ -78,8 +78,8 @@ async function findHistory(
   if (timeline === 1) return { timeline, ancestors: [] };
   for (const directory of directories) {
     const path = join(directory, historyFileName(timeline));
-    const text = await readFile(path, 'latin1').catch(() => undefined);
-    if (text !== undefined) return parseTimelineHistory(timeline, text);
+    const text = await readRegular(path, { follow: true }).catch(() => undefined);
+    if (text !== undefined) return parseTimelineHistory(timeline, text.toString('latin1'));
   }
   return undefined;
 }

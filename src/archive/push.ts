@@ -2,6 +2,7 @@ import { open, readFile, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { ParseError, RewriteError, UsageError, type WalkeepError } from '../errors.js';
 import { storageError } from '../storage/durable.js';
+import { OPEN_READ } from '../storage/file-system.js';
 import type { SegmentName } from '../wal/file-name.js';
 import {
   compressionSuffix,
@@ -71,7 +72,7 @@ async function requireDirectory(directory: string): Promise<void> {
 }
 
 async function openSource(path: string, name: string): Promise<PushSource> {
-  const handle = await open(path, 'r').catch((e) => {
+  const handle = await open(path, OPEN_READ).catch((e) => {
     throw storageError('open file', path, e);
   });
   const found = await handle.stat();

@@ -29,7 +29,7 @@ export async function endOfStoredWal(
     (e) => {
       // What is no regular file is refused where it is opened for writing.
       const { code } = (e?.cause ?? {}) as NodeJS.ErrnoException;
-      const irregular = code === 'EISDIR' || code === 'ELOOP' || code === 'ENOENT';
+      const irregular = ['EISDIR', 'ELOOP', 'ENOENT', 'ESPIPE'].includes(code ?? '');
       if (!stop.signal.aborted && !irregular) throw e;
     },
   );

@@ -3,6 +3,7 @@ import { constants, createInflateRaw } from 'node:zlib';
 import CRC32 from 'crc-32';
 import type { ByteReader } from './byte-reader.js';
 import { storageError } from './durable.js';
+import { OPEN_READ } from './file-system.js';
 import type { Deliver, FormatResult } from './lz4-frame.js';
 
 const FHCRC = 2;
@@ -101,7 +102,12 @@ async function inflate(
   skip: number,
   take: Deliver,
 ): Promise<{ consumed: number; stopped: boolean; problem?: string }> {
-  const source = createReadStream(path, { start, highWaterMark: CHUNK });
+  const source = createReadStream(path, {
+    // Numbers are taken as open(2) means them; the types know names only.
+    flags: OPEN_READ as unknown as string,
+    start,
+    highWaterMark: CHUNK,
+  });
   const inflater = createInflateRaw({ chunkSize, finishFlush: constants.Z_SYNC_FLUSH });
   source.on('error', (e) => inflater.destroy(storageError('read file', path, e)));
   source.pipe(inflater);

@@ -8,7 +8,7 @@ import type { Compression } from '../wal/file-name.js';
 import { ByteReader } from './byte-reader.js';
 import { decompressGzip } from './codec-gzip.js';
 import { durableRename, fsyncError, storageError } from './durable.js';
-import type { FileSystem } from './file-system.js';
+import { type FileSystem, grantMode, OPEN_READ } from './file-system.js';
 import { type Deliver, decompressLz4, type FormatResult } from './lz4-frame.js';
 import { compressLz4InThread } from './lz4-thread.js';
 
@@ -80,7 +80,7 @@ async function readPlain(reader: ByteReader, deliver: Deliver): Promise<FormatRe
 
 async function decompressZstd(path: string, deliver: Deliver): Promise<FormatResult> {
   if (!createZstdDecompress) throw zstdMissing(path);
-  const source = createReadStream(path);
+  const source = createReadStream(path, { flags: OPEN_READ as unknown as string });
   const stream = createZstdDecompress();
   source.on('error', (e) => stream.destroy(storageError('read file', path, e)));
   source.pipe(stream);
@@ -116,8 +116,7 @@ export interface CompressOptions {
 }
 
 /**
- * Compresses the first `length` bytes of a file into `target`, which is created or replaced in
- * place and fsynced. Returns the bytes written. gzip and zstd run in Node's thread pool, lz4 in a
+ * Compresses the first `length` bytes of a file into `target`, which is made anew and fsynced. Returns the bytes written. gzip and zstd run in Node's thread pool, lz4 in a
  * worker thread (between other work in this one where the worker's file is missing, as in a bundle).
  * @throws StorageError if a file cannot be read or written, or the source is shorter
  */
@@ -128,17 +127,21 @@ export async function compressFile(
   options: CompressOptions,
 ): Promise<number> {
   if (options.method === 'zstd' && !createZstdCompress) throw zstdMissing(target);
-  const from = await open(source, 'r').catch((e) => {
+  const from = await open(source, OPEN_READ).catch((e) => {
     throw storageError('open file', source, e);
   });
   try {
     if ((await from.stat()).size < length) {
       throw new StorageError(`file "${source}" is shorter than ${length} bytes`, { path: source });
     }
-    const to = await open(target, 'w', options.mode ?? 0o600).catch((e) => {
+    const mode = options.mode ?? 0o600;
+    // As `createAnew`: never into a file that somebody put there.
+    await rm(target, { force: true });
+    const to = await open(target, 'wx+', mode).catch((e) => {
       throw storageError('create file', target, e);
     });
     try {
+      grantMode(to.fd, mode);
       if (options.method === 'lz4') await compressLz4InThread(from.fd, to.fd, length);
       else await writeFile(to, compressingStream(from, length, options));
       if (options.sync ?? true) {

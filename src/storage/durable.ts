@@ -1,12 +1,12 @@
 import { dirname } from 'node:path';
 import { DiskFullError, FsyncError, StorageError, WalkeepError } from '../errors.js';
 import {
+  CREATE_NEW,
   type FileSystem,
   nodeFileSystem,
   OPEN_DIRECTORY,
   OPEN_EXISTING,
   OPEN_READ,
-  REPLACE,
 } from './file-system.js';
 
 /** Wraps a failed file-system call in a typed error: no space passes, the rest does not. */
@@ -47,6 +47,7 @@ const REASONS: Record<string, string> = {
   EROFS: 'Read-only file system',
   EMFILE: 'Too many open files',
   ELOOP: 'Too many levels of symbolic links',
+  EFTYPE: 'Not a regular file',
 };
 
 /** strerror's words for an errno, as PostgreSQL's %m prints them. */
@@ -97,6 +98,18 @@ export async function writeFully(
   }
 }
 
+/**
+ * Opens a new, empty file. Whatever has its name is removed and not written to: what a crash left,
+ * or what somebody put there, a link to another file or a file that he keeps open.
+ * Throws Node's errors.
+ */
+export async function createAnew(path: string, mode: number, fs: FileSystem): Promise<number> {
+  await fs.unlink(path).catch((e: NodeJS.ErrnoException) => {
+    if (e.code !== 'ENOENT') throw e;
+  });
+  return fs.open(path, CREATE_NEW, mode);
+}
+
 /** Makes the content of an existing file durable. */
 export async function fsyncFile(path: string, fs: FileSystem = nodeFileSystem): Promise<void> {
   const fd = await fs.open(path, OPEN_EXISTING, 0).catch((e) => {
@@ -127,7 +140,7 @@ export async function storeAnew(
   let to: number | undefined;
   try {
     from = await fs.open(path, OPEN_READ, 0);
-    to = await fs.open(temporary, REPLACE, mode);
+    to = await createAnew(temporary, mode, fs);
     const buffer = Buffer.alloc(Math.min(size, 1024 * 1024));
     for (let at = 0; at < size; ) {
       const n = await fs.read(from, buffer, Math.min(buffer.length, size - at), at);
@@ -158,7 +171,7 @@ export async function writeFileDurably(
 ): Promise<void> {
   const { sync = true, fs = nodeFileSystem } = options;
   const temporary = options.temporary ?? `${path}.tmp`;
-  const fd = await fs.open(temporary, REPLACE, options.mode ?? 0o600).catch((e) => {
+  const fd = await createAnew(temporary, options.mode ?? 0o600, fs).catch((e) => {
     throw storageError('create file', temporary, e);
   });
   try {

@@ -1,6 +1,7 @@
 import fs, { constants } from 'node:fs';
 import fsp from 'node:fs/promises';
 import { promisify } from 'node:util';
+import { readRegular } from './regular-file.js';
 
 /**
  * The file-system calls of the receiving path, so that faults and power loss can be injected as
@@ -46,11 +47,29 @@ const read = promisify(fs.read) as (
   length: number,
   position: number,
 ) => Promise<{ bytesRead: number }>;
+const open = promisify(fs.open) as FileSystem['open'];
 const fstat = promisify(fs.fstat) as (fd: number) => Promise<fs.Stats>;
 
-/** The real file system. */
+/**
+ * Gives a file that was just made the bits of `mode` that the umask took: whoever may read the
+ * server's files may read ours, as with pg_receivewal, which sets the umask for that.
+ */
+export function grantMode(fd: number, mode: number): void {
+  if ((fs.fstatSync(fd).mode & mode) === mode) return;
+  try {
+    fs.fchmodSync(fd, mode);
+  } catch {
+    // A file system whose modes are fixed: the file is only less readable than wished for.
+  }
+}
+
+/** The real file system. `readFile` follows no link and reads regular files only. */
 export const nodeFileSystem: FileSystem = {
-  openSync: fs.openSync,
+  openSync: (path, flags, mode) => {
+    const fd = fs.openSync(path, flags, mode);
+    if (flags & constants.O_EXCL) grantMode(fd, mode);
+    return fd;
+  },
   closeSync: fs.closeSync,
   readSync: (fd, buffer, length, position) => fs.readSync(fd, buffer, 0, length, position),
   // A commit is one chunk: the plain call does less around the same system call.
@@ -64,12 +83,16 @@ export const nodeFileSystem: FileSystem = {
   renameSync: fs.renameSync,
   unlinkSync: fs.unlinkSync,
   sizeSync: (path) => fs.lstatSync(path, { throwIfNoEntry: false })?.size,
-  open: promisify(fs.open) as FileSystem['open'],
+  open: async (path, flags, mode) => {
+    const fd = await open(path, flags, mode);
+    if (flags & constants.O_EXCL) grantMode(fd, mode);
+    return fd;
+  },
   close: promisify(fs.close),
   size: async (fd) => (await fstat(fd)).size,
   read: async (fd, buffer, length, position) =>
     (await read(fd, buffer, 0, length, position)).bytesRead,
-  readFile: (path) => fsp.readFile(path),
+  readFile: (path) => readRegular(path, { follow: false }),
   writev: (fd, buffers, position) =>
     new Promise((resolve, reject) =>
       fs.writev(fd, buffers, position, (e, n) => (e ? reject(e) : resolve(n))),
@@ -90,10 +113,10 @@ export const nodeFileSystem: FileSystem = {
 export const OPEN_SEGMENT = constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW;
 /** Create anew; fails if the name exists. */
 export const CREATE_NEW = OPEN_SEGMENT | constants.O_EXCL;
-/** Create or empty, for writing. */
-export const REPLACE = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC;
-export const OPEN_READ = constants.O_RDONLY;
-/** For reading and writing. */
-export const OPEN_EXISTING = constants.O_RDWR;
-export const OPEN_APPEND = constants.O_WRONLY | constants.O_APPEND;
+/** Never waits: a fifo of that name would hold a thread of the pool for ever. */
+export const OPEN_READ = constants.O_RDONLY | constants.O_NONBLOCK;
+/** A file of ours for reading and writing. */
+export const OPEN_EXISTING = constants.O_RDWR | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+export const OPEN_APPEND =
+  constants.O_WRONLY | constants.O_APPEND | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 export const OPEN_DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY;

@@ -1,4 +1,4 @@
-import { open, rm } from 'node:fs/promises';
+import { chmod, open, rm } from 'node:fs/promises';
 import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 
@@ -55,6 +55,8 @@ export async function holdSocketFile(dir: string, name: string): Promise<HeldSoc
   const short = await shortPath(dir, name);
   try {
     const socket = await hold(short.path);
+    // bind(2) leaves its mode to the umask. All that others could do is ask whether we live.
+    await chmod(short.path, 0o600).catch(() => {});
     const close = async () => {
       await socket.close();
       // Node removes a socket's file by the path it was bound to, which is no more.

@@ -1,4 +1,4 @@
-import { link, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { link, lstat, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { DirectoryLockedError } from '../errors.js';
@@ -10,6 +10,7 @@ import {
   isSocketHeld,
 } from './lock-socket.js';
 import { liveness, ownIdentity, type ProcessIdentity } from './process-identity.js';
+import { readRegular } from './regular-file.js';
 
 /** The lock's file name. While locks change hands there are names that begin with it and a dot. */
 export const LOCK_FILE = '.walkeep-lock';
@@ -199,7 +200,7 @@ class Attempt {
     for (const name of await readdir(this.#dir)) {
       if (!name.startsWith(`${LOCK_FILE}.`) || name.includes(this.#self.token)) continue;
       const path = join(this.#dir, name);
-      const { mtimeMs } = await stat(path).catch(() => ({ mtimeMs: Date.now() }));
+      const { mtimeMs } = await lstat(path).catch(() => ({ mtimeMs: Date.now() }));
       if (Date.now() - mtimeMs < LEFTOVER_AGE) continue;
       if (name.endsWith('.sock') && (await isSocketHeld(this.#dir, name)) !== false) continue;
       await rm(path, { force: true });
@@ -213,8 +214,9 @@ class Attempt {
 
 const socketName = (token: string) => `${LOCK_FILE}.${token}.sock`;
 
+/** A link that leads nowhere is there too: a lock cannot be put in its place. */
 const exists = (path: string) =>
-  stat(path).then(
+  lstat(path).then(
     () => true,
     () => false,
   );
@@ -222,7 +224,7 @@ const exists = (path: string) =>
 /** The owner that a lock file names; undefined if there is no file or it names none. */
 async function readIdentity(path: string): Promise<ProcessIdentity | undefined> {
   try {
-    const value = JSON.parse(await readFile(path, 'utf8'));
+    const value = JSON.parse((await readRegular(path, { follow: false })).toString());
     // The token becomes part of a file name.
     const valid = /^[0-9a-f-]{36}$/.test(value.token) && Number.isInteger(value.pid);
     return valid && value.pid > 0 ? value : undefined;

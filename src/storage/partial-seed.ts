@@ -2,8 +2,8 @@ import { join } from 'node:path';
 import { StorageError } from '../errors.js';
 import { compressionSuffix } from '../wal/file-name.js';
 import { decompressFile } from './codec.js';
-import { durableRename, fsyncError, storageError, writeFully } from './durable.js';
-import { type FileSystem, REPLACE } from './file-system.js';
+import { createAnew, durableRename, fsyncError, storageError, writeFully } from './durable.js';
+import type { FileSystem } from './file-system.js';
 import type { SegmentFile } from './wal-directory.js';
 
 /** What a segment begins with when its WAL is received again. */
@@ -99,7 +99,7 @@ async function place(
   { segmentSize, mode, sync, fs }: PlaceOptions,
 ): Promise<void> {
   const temporary = join(directory, `.walkeep-${temporaryName}`);
-  const fd = await fs.open(temporary, REPLACE, mode).catch((e) => {
+  const fd = await createAnew(temporary, mode, fs).catch((e) => {
     throw storageError('create file', temporary, e);
   });
   try {
