@@ -11,6 +11,7 @@ import {
   type AheadOrder,
   ALIVE_FILE,
   isRecovering,
+  isTrusted,
   MOST_AHEAD,
   ORDER_FILE,
   spoolName,
@@ -34,8 +35,9 @@ const RETRY = 1000;
  */
 export async function readAhead(spool: string): Promise<void> {
   const token = `${process.pid} ${Date.now()}`;
+  if (isTrusted(spool) === false) return;
   const alive = join(spool, ALIVE_FILE);
-  fs.writeFileSync(alive, token);
+  fs.writeFileSync(alive, token, { mode: 0o600 });
   let seen = '';
   let changed = performance.now();
   let touched = changed;

@@ -1,15 +1,23 @@
 import fs from 'node:fs';
 import { CorruptWalError } from '../errors.js';
+import { readRegularSync } from '../storage/regular-file.js';
 import { parseTimelineHistory, type TimelineHistory } from '../wal/timeline.js';
 
-/** The text of a file, undefined if there is none. @throws the errno error */
+/**
+ * The text of a file, undefined if there is none. A link that leads nowhere is not "none": what it
+ * stood for may be on a disk that is not mounted.
+ * @throws the errno error
+ */
 export function readIfThere(path: string): string | undefined {
   try {
-    return fs.readFileSync(path, 'latin1');
+    return readRegularSync(path).toString('latin1');
   } catch (e) {
     const { code } = e as NodeJS.ErrnoException;
-    if (code === 'ENOENT' || code === 'ENOTDIR') return undefined;
-    throw e;
+    if (code !== 'ENOENT' && code !== 'ENOTDIR') throw e;
+    if (fs.lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink()) {
+      throw Object.assign(e as Error, { code: 'ENXIO' });
+    }
+    return undefined;
   }
 }
 

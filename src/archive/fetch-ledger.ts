@@ -9,7 +9,7 @@ const LEDGER_FILE = '.walkeep-ledger';
 /** What the archive's ledger says; undefined if it has none. @throws ArchiveAccessError, StorageError */
 export async function ledgerOf(directory: string): Promise<LedgerState | undefined> {
   const path = join(directory, LEDGER_FILE);
-  const there = onArchive('stat file', path, () => fs.statSync(path, { throwIfNoEntry: false }));
+  const there = onArchive('stat file', path, () => fs.lstatSync(path, { throwIfNoEntry: false }));
   if (!there) return undefined;
   const { readLedger } = await import('../storage/ledger.js');
   return readLedger(directory).catch((e) => {

@@ -1,4 +1,5 @@
 import fs from 'node:fs';
+import { OPEN_READ } from '../storage/file-system.js';
 import { LONG_HEADER_SIZE } from '../storage/long-header.js';
 import { WAL_BUFFERS } from '../wal/chunk.js';
 import { accessError, onArchive } from './fetch-access.js';
@@ -27,7 +28,7 @@ export async function readHead(source: Source): Promise<Uint8Array> {
 /** The same of a plain file. @throws the errno error */
 export function readPlainHead(path: string): Uint8Array {
   const bytes = new Uint8Array(LONG_HEADER_SIZE);
-  const fd = fs.openSync(path, 'r');
+  const fd = fs.openSync(path, OPEN_READ);
   try {
     return bytes.subarray(0, fs.readSync(fd, bytes));
   } finally {
@@ -47,7 +48,7 @@ export async function readSource(
 ): Promise<void> {
   const { path, compression } = source;
   if (compression === 'none') {
-    const fd = onArchive('open file', path, () => fs.openSync(path, 'r'));
+    const fd = onArchive('open file', path, () => fs.openSync(path, OPEN_READ));
     try {
       const read = (position: number, length: number) =>
         onArchive('read file', path, () => fs.readSync(fd, buffer, 0, length, position));

@@ -39,6 +39,20 @@ export function isRecovering(dataDir: string | undefined): boolean {
   return has('postmaster.pid') && RECOVERING.some(has);
 }
 
+/**
+ * True if a spool is a directory in which nobody else can have put anything: what lies there goes
+ * to PostgreSQL without being checked again. Undefined if there is none.
+ */
+export function isTrusted(spool: string): boolean | undefined {
+  const stat = fs.lstatSync(spool, { throwIfNoEntry: false });
+  if (!stat) return undefined;
+  return stat.isDirectory() && isOwn(stat) && (stat.mode & 0o022) === 0;
+}
+
+function isOwn({ uid }: fs.Stats): boolean {
+  return process.geteuid === undefined || uid === process.geteuid();
+}
+
 /** Milliseconds after which a process that has not touched the file is taken for dead. */
 export const ALIVE_FOR = 3000;
 
@@ -78,10 +92,12 @@ export async function takePrefetched(
   systemId: bigint | undefined,
   target: string,
 ): Promise<boolean> {
+  if (isTrusted(spool) !== true) return false;
   const name = spoolName(directory, base, systemId);
   if (name === undefined) return false;
   const path = join(spool, name);
-  if (fs.statSync(path, { throwIfNoEntry: false })?.dev !== deviceOf(dirname(target))) return false;
+  const stat = fs.lstatSync(path, { throwIfNoEntry: false });
+  if (!stat?.isFile() || !isOwn(stat) || stat.dev !== deviceOf(dirname(target))) return false;
   moveToTarget(path, target);
   await fsyncDir(dirname(target));
   return true;
@@ -102,8 +118,9 @@ export async function orderAhead(
   try {
     const full: AheadOrder = { ...order, recovering: isRecovering(order.dataDir) };
     fs.mkdirSync(spool, { recursive: true, mode: 0o700 });
+    if (isTrusted(spool) !== true) return;
     const temporary = join(spool, `${ORDER_FILE}.${process.pid}`);
-    fs.writeFileSync(temporary, JSON.stringify(full));
+    fs.writeFileSync(temporary, JSON.stringify(full), { mode: 0o600 });
     fs.renameSync(temporary, join(spool, ORDER_FILE));
     const alive = fs.statSync(join(spool, ALIVE_FILE), { throwIfNoEntry: false });
     if (alive && Date.now() - alive.mtimeMs < ALIVE_FOR) return;

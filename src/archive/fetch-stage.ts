@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import { join } from 'node:path';
 import { CorruptWalError } from '../errors.js';
 import { type Compression, MAX_SEGMENT_SIZE } from '../wal/file-name.js';
-import { accessError, onArchive, VanishedError } from './fetch-access.js';
+import { ArchiveAccessError, accessError, onArchive, VanishedError } from './fetch-access.js';
 import { COMPRESSIONS, storedNames } from './fetch-name.js';
 import { TargetFile } from './fetch-target.js';
 
@@ -26,6 +26,22 @@ export function findSources(directory: string, base: string, partial: boolean): 
     const stat = onArchive('stat file', path, () => fs.statSync(path, { throwIfNoEntry: false }));
     return stat?.isFile() ? [{ path, compression: COMPRESSIONS[i]!, size: stat.size }] : [];
   });
+}
+
+/**
+ * Refuses to take a name for absent that is there but is no file: a link to a disk that is not
+ * mounted, a fifo. "Not there" would end recovery. @throws ArchiveAccessError
+ */
+export function refuseIrregular(directory: string, base: string, partial: boolean): void {
+  for (const name of storedNames(base, partial)) {
+    const path = join(directory, name);
+    const stat = onArchive('stat file', path, () => fs.lstatSync(path, { throwIfNoEntry: false }));
+    if (!stat || stat.isFile()) continue;
+    throw new ArchiveAccessError(`"${path}" is there, but no file that could be read`, {
+      path,
+      hint: 'See what it is: a link must lead to a file, on a disk that is mounted.',
+    });
+  }
 }
 
 /**

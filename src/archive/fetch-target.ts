@@ -3,6 +3,7 @@ import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { DiskFullError, FsyncError, type StorageError } from '../errors.js';
 import { fsyncDir, reason, storageError } from '../storage/durable.js';
+import { grantMode } from '../storage/file-system.js';
 import { accessError, TargetError } from './fetch-access.js';
 
 /** `.walkeep-fetch.PID.TIME.tmp`, beside the target. */
@@ -26,6 +27,7 @@ export class TargetFile {
     this.#temporary = temporary;
     this.#mode = mode;
     this.#fd = fs.openSync(temporary, 'wx+', mode);
+    grantMode(this.#fd, mode);
   }
 
   /** An empty one. @throws TargetError, DiskFullError */

@@ -5,7 +5,7 @@ import { ArchiveAccessError, onArchive, requireArchive, VanishedError } from './
 import { readServerControl, type ServerControl } from './fetch-cluster.js';
 import { historyIn, readIfThere } from './fetch-history.js';
 import { type FetchName, parseFetchName } from './fetch-name.js';
-import { findSources, stage } from './fetch-stage.js';
+import { findSources, refuseIrregular, stage } from './fetch-stage.js';
 import { TargetFile } from './fetch-target.js';
 
 /** What to fetch, from where, to where. */
@@ -99,7 +99,13 @@ async function lookUpWal(
   const isSegment = wanted.kind === 'segment';
   const complete = isSegment ? findSources(directory, wanted.base, false)[0] : undefined;
   const partials = complete ? [] : findSources(directory, wanted.base, true);
-  if (!complete && partials.length === 0) return undefined;
+  if (!complete) {
+    if (isSegment) refuseIrregular(directory, wanted.base, false);
+    if (partials.length === 0) {
+      refuseIrregular(directory, wanted.base, true);
+      return undefined;
+    }
+  }
   const identify = async () => control?.systemId ?? ledgerSystemId(directory);
   const near = [dirname(target)];
   if (complete) {

@@ -1,4 +1,5 @@
 import { UsageError } from '../errors.js';
+import { OBEYED } from '../text.js';
 import { formatLsn } from '../wal/lsn.js';
 import { formatTimestamp } from '../wal/timestamp.js';
 import { eventTime, type WalEvent } from './find-event.js';
@@ -77,7 +78,7 @@ export function targetLines(target: RecoveryTarget, directory: string): string[]
 
 /** Without control characters: names in WAL are anybody's, and the lines are for a terminal. */
 export function printable(text: string): string {
-  return text.replace(/\p{Cc}/gu, '?');
+  return text.replace(OBEYED, '?');
 }
 
 /** A value of postgresql.conf. */

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { type DecompressEnd, decompressFile } from '../storage/codec.js';
 import { storageError } from '../storage/durable.js';
+import { OPEN_READ } from '../storage/file-system.js';
 import { WAL_BUFFERS } from '../wal/chunk.js';
 import type { Compression } from '../wal/file-name.js';
 
@@ -77,7 +78,7 @@ function readPlain(path: string, limit: number, take: TakeBytes): SegmentRead {
       throw storageError('read file', path, e);
     }
   };
-  const fd = io(() => fs.openSync(path, 'r'));
+  const fd = io(() => fs.openSync(path, OPEN_READ));
   try {
     let bytes = 0;
     while (bytes < limit) {
@@ -125,7 +126,7 @@ async function readPlainAhead(path: string, limit: number, take: TakeBytes): Pro
     asked += length;
   };
   try {
-    handle = await open(path, 'r').catch(failed);
+    handle = await open(path, OPEN_READ).catch(failed);
     while (reads.length < AHEAD_BUFFERS.length - 1 && asked < limit) askFor(handle.fd);
     let bytes = 0;
     for (let turn = 0; turn < reads.length; turn++) {

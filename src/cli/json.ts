@@ -1,3 +1,4 @@
+import { tameJson } from '../text.js';
 import { formatLsn } from '../wal/lsn.js';
 
 /** Names of fields that hold an LSN; other bigints are printed as decimal text. */
@@ -5,8 +6,9 @@ const LSN_FIELDS: readonly string[] = ['lsn', 'from', 'to', 'end', 'start', 'val
 
 /** One line of JSON, without its newline: LSNs as `X/X`, times as ISO 8601. */
 export function jsonLine(value: unknown): string {
-  return JSON.stringify(value, (key, field) => {
+  const json = JSON.stringify(value, (key, field) => {
     if (typeof field !== 'bigint') return field;
     return LSN_FIELDS.includes(key) ? formatLsn(field) : field.toString();
   });
+  return tameJson(json);
 }

@@ -1,5 +1,6 @@
 import type { Writable } from 'node:stream';
 import { WalkeepError } from '../errors.js';
+import { tame } from '../text.js';
 import type { ProgramName } from './command.js';
 import { GetoptError } from './getopt.js';
 
@@ -33,9 +34,9 @@ export class Output {
     for (const stream of [streams.stdout, streams.stderr]) stream.on('error', () => {});
   }
 
-  /** The result of a command, on stdout. */
+  /** The result of a command, on stdout. What a terminal would obey is shown escaped. */
   print(text: string): void {
-    this.#streams.stdout.write(text.endsWith('\n') ? text : `${text}\n`);
+    this.#streams.stdout.write(tame(text.endsWith('\n') ? text : `${text}\n`));
   }
 
   info(message: string): void {
@@ -62,7 +63,7 @@ export class Output {
     if (detail !== undefined) this.#log('detail', detail);
     if (hint !== undefined) this.hint(hint);
     if (this.#streams.env.WALKEEP_DEBUG === '1' && error instanceof Error) {
-      this.#streams.stderr.write(`${stackOf(error)}\n`);
+      this.#streams.stderr.write(`${tame(stackOf(error))}\n`);
     }
   }
 
@@ -88,7 +89,7 @@ export class Output {
     const locus = this.#paint('locus', `${this.#program}: `);
     const key = part === 'detail' || part === 'hint' ? 'note' : part;
     const label = key === undefined ? '' : this.#paint(key, `${part}: `);
-    this.#streams.stderr.write(`${locus}${label}${message.replace(/\n$/, '')}\n`);
+    this.#streams.stderr.write(`${locus}${label}${tame(message.replace(/\n$/, ''))}\n`);
   }
 
   #paint(key: string, text: string): string {

@@ -12,6 +12,7 @@ import { fold } from '../cli/help.js';
 import { canPrompt, promptPassword } from '../cli/prompt.js';
 import type { ReplicationMode } from '../connection/startup.js';
 import { AuthenticationError, UsageError } from '../errors.js';
+import { tameJson } from '../text.js';
 
 const GROUP = 'Options:';
 
@@ -134,7 +135,7 @@ function jsonLines({ results, recoveryPoint, free }: CheckReport): string {
     freeBytes: free ?? null,
   };
   const lines = results.map((result) => ({ type: 'check', ...result }));
-  return [...lines, summary].map((line) => JSON.stringify(line)).join('\n');
+  return [...lines, summary].map((line) => tameJson(JSON.stringify(line))).join('\n');
 }
 
 /** One line by the plugin guidelines: state, what is wrong, performance data. */

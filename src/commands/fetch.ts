@@ -177,10 +177,15 @@ async function fetchAhead(
 ): Promise<number> {
   const { directory, name, target, dataDir } = options;
   if (!isSegmentName(name)) return tell(await fetchNow(options, patience), output);
-  const { orderAhead, takePrefetched } = await import('../archive/fetch-spool.js');
+  const { isTrusted, orderAhead, takePrefetched } = await import('../archive/fetch-spool.js');
   const { readServerControl } = await import('../archive/fetch-cluster.js');
   const systemId = dataDir === undefined ? undefined : readServerControl(dataDir)?.systemId;
   const ready = await takePrefetched(spool, directory, name, systemId, target).catch(() => false);
+  if (isTrusted(spool) === false) {
+    output.warning(
+      `not reading ahead: "${spool}" is no directory of this user's that nobody else may write to`,
+    );
+  }
   const code = ready ? EXIT.found : tell(await fetchNow(options, patience), output);
   if (code === EXIT.found) {
     await orderAhead(spool, { directory, name, count, dataDir, near: dirname(target) });

@@ -5,6 +5,7 @@ import type { Command, CommandContext } from '../cli/command.js';
 import { FIND_OPTIONS, type FindArguments, findArguments } from '../cli/find-options.js';
 import { damageText, jsonEvent, tableHeader, tableLines } from '../cli/find-output.js';
 import { stopOnSignals } from '../cli/signals.js';
+import { tameJson } from '../text.js';
 import { formatTimestamp } from '../wal/timestamp.js';
 
 /** Like grep's: found, not found, could not tell. */
@@ -114,7 +115,7 @@ async function target(
     const settings = { restore_command: restoreCommand(directory), ...found.settings };
     const { alternatives } = found;
     output.print(
-      JSON.stringify({ kind: 'target', settings, alternatives, event: jsonEvent(event) }),
+      tameJson(JSON.stringify({ kind: 'target', settings, alternatives, event: jsonEvent(event) })),
     );
   } else output.print(targetLines(found, directory).join('\n'));
   return FOUND;
@@ -125,7 +126,7 @@ function printer(args: FindArguments, { output }: CommandContext): (event: WalEv
   let header = false;
   return (event) => {
     if (args.json) {
-      output.print(JSON.stringify(jsonEvent(event)));
+      output.print(tameJson(JSON.stringify(jsonEvent(event))));
       return;
     }
     if (event.kind === 'damage') {

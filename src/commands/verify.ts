@@ -11,6 +11,7 @@ import { fold } from '../cli/help.js';
 import { jsonLine } from '../cli/json.js';
 import type { Output } from '../cli/output.js';
 import { stopOnSignals } from '../cli/signals.js';
+import { oneLine } from '../text.js';
 import { formatBytes } from '../units.js';
 import { formatLsn } from '../wal/lsn.js';
 
@@ -111,8 +112,10 @@ function printTable(
   for (const { severity, code, file, lsn, message, hint } of findings) {
     if (severity === 'info' && !verbose) continue;
     const place = [file, lsn === undefined ? '' : `at ${formatLsn(lsn)}`, `(${code})`];
-    lines.push(`${severity.padEnd(INDENT)}${place.filter((part) => part !== '').join(' ')}`);
-    const text = fold(message, WIDTH - INDENT);
+    lines.push(
+      `${severity.padEnd(INDENT)}${oneLine(place.filter((part) => part !== '').join(' '))}`,
+    );
+    const text = fold(oneLine(message), WIDTH - INDENT);
     if (verbose || severity === 'error') text.push(...fold(hint, WIDTH - INDENT));
     lines.push(...text.map((line) => ' '.repeat(INDENT) + line));
   }
