@@ -1,3 +1,5 @@
+import { withoutSecrets } from './text.js';
+
 /** A log sequence number: a byte position in the WAL, as PostgreSQL's XLogRecPtr. */
 type LsnLike = bigint;
 
@@ -45,6 +47,10 @@ export abstract class WalkeepError extends Error {
 /** A flag, option or argument is wrong. */
 export class UsageError extends WalkeepError {
   readonly code = 'WK_USAGE';
+
+  constructor(message: string, details?: ErrorDetails) {
+    super(withoutSecrets(message), details);
+  }
 }
 
 /** A text that should be an LSN, a timeline, a history file or a WAL file name is not one. */
@@ -55,6 +61,10 @@ export class ParseError extends WalkeepError {
 /** A connection setting (keyword, URI, service file, password file) is wrong or contradictory. */
 export class ConninfoError extends WalkeepError {
   readonly code = 'WK_CONNINFO';
+
+  constructor(message: string, details?: ErrorDetails) {
+    super(withoutSecrets(message), details);
+  }
 }
 
 /** Known and asked for, but not supported here; going on without it would weaken something. */

@@ -30,3 +30,20 @@ export function tameJson(json: string): string {
     (char) => `\\u${(char.codePointAt(0) as number).toString(16).padStart(4, '0')}`,
   );
 }
+
+/**
+ * `//user:password@`: as a password may hold nearly anything, up to the last `@` of the word. Where
+ * it was taken for a path there is one slash left.
+ */
+const URI_PASSWORD = /((?:\/\/|postgres(?:ql)?:\/)[^\s:@"']*:)[^\s"']*@/g;
+/** A keyword whose value is secret, as a connection string or the query of a URI has it. */
+const SECRET_VALUE =
+  /((?:password|client_secret|scram_(?:client|server)_key)\s*=\s*)('(?:[^'\\]|\\.)*'?|[^\s&"']+)/gi;
+
+/**
+ * Text without the passwords of connection strings in it. Where one belongs it is never quoted;
+ * this is for one that was given for something else, such as a host, and comes back in an error.
+ */
+export function withoutSecrets(text: string): string {
+  return text.replace(URI_PASSWORD, '$1***@').replace(SECRET_VALUE, '$1***');
+}

@@ -1,6 +1,6 @@
 import type { Writable } from 'node:stream';
 import { WalkeepError } from '../errors.js';
-import { tame } from '../text.js';
+import { tame, withoutSecrets } from '../text.js';
 import type { ProgramName } from './command.js';
 import { GetoptError } from './getopt.js';
 
@@ -36,7 +36,7 @@ export class Output {
 
   /** The result of a command, on stdout. What a terminal would obey is shown escaped. */
   print(text: string): void {
-    this.#streams.stdout.write(tame(text.endsWith('\n') ? text : `${text}\n`));
+    this.#streams.stdout.write(shown(text.endsWith('\n') ? text : `${text}\n`));
   }
 
   info(message: string): void {
@@ -63,7 +63,7 @@ export class Output {
     if (detail !== undefined) this.#log('detail', detail);
     if (hint !== undefined) this.hint(hint);
     if (this.#streams.env.WALKEEP_DEBUG === '1' && error instanceof Error) {
-      this.#streams.stderr.write(`${tame(stackOf(error))}\n`);
+      this.#streams.stderr.write(`${shown(stackOf(error))}\n`);
     }
   }
 
@@ -89,7 +89,7 @@ export class Output {
     const locus = this.#paint('locus', `${this.#program}: `);
     const key = part === 'detail' || part === 'hint' ? 'note' : part;
     const label = key === undefined ? '' : this.#paint(key, `${part}: `);
-    this.#streams.stderr.write(`${locus}${label}${tame(message.replace(/\n$/, ''))}\n`);
+    this.#streams.stderr.write(`${locus}${label}${shown(message.replace(/\n$/, ''))}\n`);
   }
 
   #paint(key: string, text: string): string {
@@ -97,6 +97,8 @@ export class Output {
     return sgr === undefined ? text : `\x1b[${sgr}m${text}\x1b[0m`;
   }
 }
+
+const shown = (text: string): string => tame(withoutSecrets(text));
 
 function colors({ env, stderr }: OutputStreams): ReadonlyMap<string, string> {
   const wanted = env.PG_COLOR === 'always' || (env.PG_COLOR === 'auto' && stderr.isTTY === true);

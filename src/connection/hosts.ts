@@ -1,6 +1,6 @@
 import { isIP } from 'node:net';
 import { ConninfoError } from '../errors.js';
-import { defaultHost } from './local-system.js';
+import { defaultHost, isSocketPath } from './local-system.js';
 import type { HostTarget } from './settings.js';
 import { parseInteger } from './values.js';
 
@@ -29,6 +29,7 @@ export function resolveTargets(values: ReadonlyMap<string, string>): HostTarget[
   const fallback = defaultHost();
   return Array.from({ length: count }, (_, i) => {
     const host = hosts?.[i] ?? '';
+    refuseConnectionString(host);
     const hostaddr = addresses?.[i] ?? '';
     const port = parsePort(ports.length === 1 ? ports[0]! : ports[i]!);
     if (hostaddr === '') return { host: host || fallback, port };
@@ -36,6 +37,14 @@ export function resolveTargets(values: ReadonlyMap<string, string>): HostTarget[
       throw new ConninfoError(`could not parse network address "${hostaddr}"`);
     }
     return { host, hostaddr, port };
+  });
+}
+
+/** Looked up as a name, a connection string would show its password to every name server. */
+function refuseConnectionString(host: string): void {
+  if (isSocketPath(host) || !/\/\/|[=\s]/.test(host)) return;
+  throw new ConninfoError('host name is a connection string', {
+    hint: 'Give a connection string with --dbname.',
   });
 }
 

@@ -206,6 +206,8 @@ describe('refused with libpq’s words', () => {
     ['connect_timeout=1s', 'invalid integer value "1s" for connection option "connect_timeout"'],
     ['keepalives=yes', 'invalid integer value "yes" for connection option "keepalives"'],
     ['tcp_user_timeout=x', 'invalid integer value "x" for connection option "tcp_user_timeout"'],
+    ["host='postgresql://u:pw@h'", 'host name is a connection string'],
+    ["host='a,host=b'", 'host name is a connection string'],
     ['hostaddr=localhost', 'could not parse network address "localhost"'],
     [
       'sslnegotiation=direct',
