@@ -65,6 +65,8 @@ function checkStart(
   const { warn, fail } = judge('slot');
   const position = typeof slot === 'object' ? slot.restartLsn : undefined;
   const restart = position ?? info?.restartLsn;
+  // A server before 15 tells its slots by SQL only.
+  if (!info && slot === undefined) return [];
   if (restart === undefined) {
     if (info?.walStatus === 'lost' || info?.invalidation !== undefined) return [];
     const hint = 'It does from its first use on; or drop it and "walkeep slot create" it anew.';
