@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process';
-import type { Client } from 'pg';
 import type { CliRun } from './cli.js';
+import { CommitClients } from './commit-clients.js';
 import { MAJORS, PostgresServer } from './postgres.js';
 import { childrenOf, isRunning, signal } from './processes.js';
 import { archiveDirectory, receive } from './receiving.js';
@@ -9,8 +9,6 @@ import { waitFor } from './wait.js';
 
 export const VICTIMS = ['walkeep', 'walsender', 'postmaster', 'server'] as const;
 export type Victim = (typeof VICTIMS)[number];
-
-const CLIENTS = 4;
 
 /** Numbers from 0 to 1 that a seed reproduces (mulberry32). */
 export function randomFrom(seed: number): () => number {
@@ -21,60 +19,6 @@ export function randomFrom(seed: number): () => number {
     t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
     return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
   };
-}
-
-/** Sessions that insert numbered rows, each in a commit of its own, and log what was confirmed. */
-class Clients {
-  readonly confirmed: number[] = [];
-  /** Commits that were sent and not confirmed: they may be there or not. */
-  unconfirmed = 0;
-  #next = 0;
-  #stopped = false;
-  readonly #done: Promise<unknown>;
-  readonly #server: PostgresServer;
-
-  constructor(server: PostgresServer) {
-    this.#server = server;
-    this.#done = Promise.all(Array.from({ length: CLIENTS }, () => this.#run()));
-  }
-
-  async #run(): Promise<void> {
-    while (!this.#stopped) {
-      // A server that is down, or starting up, is tried again.
-      await waitFor(() => this.#stopped || this.#session().then(() => true), { timeoutMs: 60_000 });
-    }
-  }
-
-  async #session(): Promise<void> {
-    const client = await this.#server.client();
-    try {
-      while (!this.#stopped) await this.#commit(client);
-    } finally {
-      await client.end().catch(() => {});
-    }
-  }
-
-  async #commit(client: Client): Promise<void> {
-    const n = this.#next++;
-    let warned = false;
-    const onNotice = () => {
-      warned = true;
-    };
-    client.on('notice', onNotice);
-    this.unconfirmed += 1;
-    await client.query('INSERT INTO t VALUES ($1, repeat(md5($1::int::text), 80))', [n]);
-    client.off('notice', onNotice);
-    // The wait was cancelled: committed here, perhaps not replicated.
-    if (warned) return;
-    this.unconfirmed -= 1;
-    this.confirmed.push(n);
-  }
-
-  /** Ends the sessions; those that still wait need their server to go. */
-  stop(): Promise<unknown> {
-    this.#stopped = true;
-    return this.#done;
-  }
 }
 
 /** The processes of one round. */
@@ -162,7 +106,7 @@ export async function crashRound(seed: number, first: Victim): Promise<RoundResu
   const backup = await server.baseBackup();
   await server.configure({ synchronous_standby_names: 'walkeep' });
 
-  const clients = new Clients(server);
+  const clients = new CommitClients(() => server);
   for (const victim of kills) {
     const enough = clients.confirmed.length + 20 + Math.floor(random() * 400);
     await waitFor(() => clients.confirmed.length >= enough, {

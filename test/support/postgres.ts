@@ -204,6 +204,11 @@ export class PostgresServer {
     await this.start();
   }
 
+  /** A setting as the server's file has it; undefined where that leaves the default. */
+  setting(name: string): string | undefined {
+    return this.#settings[name];
+  }
+
   /** Changes settings (undefined removes one) and reloads them if the server runs. */
   async configure(settings: Record<string, string | undefined>): Promise<void> {
     const all = Object.entries({ ...this.#settings, ...settings });

@@ -1,16 +1,21 @@
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
 import { formatConninfo } from './server-config.js';
+import { delay } from './wait.js';
 
 interface Link {
   client: Socket;
   server: Socket;
+  /** Data and ends that a slow line still holds, by where they go. */
+  late: Map<Socket, Promise<void>>;
 }
 
 /** A TCP proxy on 127.0.0.1 that spoils the connection to a server on purpose. */
 export class TcpProxy {
   readonly #listener: Server;
   readonly #links = new Set<Link>();
+  #targetPort: number;
   #stalled = false;
+  #delayMs = 0;
   /** Bytes towards the client that may still pass; what happens then. */
   #budget = Number.POSITIVE_INFINITY;
   #atEnd: 'cut' | 'stall' = 'cut';
@@ -22,11 +27,16 @@ export class TcpProxy {
   forwarded = 0;
 
   private constructor(targetPort: number) {
+    this.#targetPort = targetPort;
     // A half-open side is only passed on: a stalled proxy must not answer a FIN.
     this.#listener = createServer({ allowHalfOpen: true }, (client) => {
       this.accepted += 1;
-      const server = createConnection({ port: targetPort, host: '127.0.0.1', allowHalfOpen: true });
-      this.#join({ client, server });
+      const server = createConnection({
+        port: this.#targetPort,
+        host: '127.0.0.1',
+        allowHalfOpen: true,
+      });
+      this.#join({ client, server, late: new Map() });
     });
   }
 
@@ -40,14 +50,14 @@ export class TcpProxy {
     const { client, server } = link;
     this.#links.add(link);
     server.on('data', (data) => this.#toClient(link, data));
-    client.on('data', (data) => server.write(data));
+    client.on('data', (data) => this.#pass(link, server, data));
     for (const [from, to] of [
       [client, server],
       [server, client],
     ] as const) {
       from.setNoDelay(true);
       from.on('error', () => {});
-      from.on('end', () => to.end());
+      from.on('end', () => this.#pass(link, to));
       from.on('close', () => {
         this.#links.delete(link);
         if (!this.#stalled) to.destroy();
@@ -66,17 +76,36 @@ export class TcpProxy {
     this.#budget -= part.length;
     this.forwarded += part.length;
     if (this.#budget > 0) {
-      link.client.write(part);
+      this.#pass(link, link.client, part);
       return;
     }
     this.#budget = Number.POSITIVE_INFINITY;
     if (this.#atEnd === 'cut') {
-      link.client.write(part, () => this.cut());
+      this.#pass(link, link.client, part, () => this.cut());
       return;
     }
-    link.client.write(part);
+    this.#pass(link, link.client, part);
     link.server.unshift(data.subarray(part.length));
     this.stall();
+  }
+
+  /** Hands data on, or the end where there is none; in order and late on a slow line. */
+  #pass(link: Link, to: Socket, data?: Buffer, then?: () => void): void {
+    const now = () => {
+      if (!to.writable) then?.();
+      else if (data) to.write(data, then);
+      else to.end();
+    };
+    const before = link.late.get(to);
+    if (this.#delayMs === 0 && !before) {
+      now();
+      return;
+    }
+    const turn = Promise.all([before, delay(this.#delayMs)]).then(() => {
+      now();
+      if (link.late.get(to) === turn) link.late.delete(to);
+    });
+    link.late.set(to, turn);
   }
 
   get port(): number {
@@ -101,6 +130,21 @@ export class TcpProxy {
   /** True once the bit was flipped. */
   get flipped(): boolean {
     return this.#flipIn === Number.POSITIVE_INFINITY;
+  }
+
+  /** Connects new clients to another server from now on. */
+  retarget(port: number): void {
+    this.#targetPort = port;
+  }
+
+  /** From now on everything arrives so much later, in both directions. */
+  slow(ms: number): void {
+    this.#delayMs = ms;
+  }
+
+  /** Ends one direction of all connections as a peer's shutdown(2) would; the other goes on. */
+  halfClose(towards: 'client' | 'server'): void {
+    for (const link of this.#links) this.#pass(link, link[towards]);
   }
 
   get stalled(): boolean {

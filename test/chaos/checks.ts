@@ -1,0 +1,84 @@
+import { execFileSync } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { runCli } from '../support/cli.js';
+import { firstDifference } from '../support/compare.js';
+import { copyPackage } from '../support/package-copy.js';
+import type { PostgresServer } from '../support/postgres.js';
+import { serverUser } from '../support/scratch.js';
+import { waitFor } from '../support/wait.js';
+import type { Cluster } from './cluster.js';
+
+/** `walkeep verify` of the archive. */
+export async function verified(directory: string): Promise<{ clean: boolean; findings: string[] }> {
+  const run = runCli(['verify', '--json', directory]);
+  const { code } = await run.exit;
+  const lines = run.stdout
+    .split('\n')
+    .filter(Boolean)
+    .map((line) => JSON.parse(line));
+  const findings = lines.filter((f) => f.type === 'finding' && f.severity !== 'info');
+  return {
+    clean: code === 0 && findings.length === 0,
+    findings: findings
+      .map((f) => `${f.code} ${f.file ?? ''} ${f.message}`)
+      .concat(run.stderr || []),
+  };
+}
+
+export interface ArchiveComparison {
+  /** Complete segments that equal what the server archived. */
+  equal: number;
+  /** Those that a killed server had finished and not archived: compared with its pg_wal. */
+  equalInPgWal: number;
+  histories: number;
+  /** Different bytes, missing references, files of a wrong size. */
+  problems: string[];
+}
+
+/** Compares every complete segment and history file with what the retired servers left. */
+export function comparedWithServers(directory: string, cluster: Cluster): ArchiveComparison {
+  const result: ArchiveComparison = { equal: 0, equalInPgWal: 0, histories: 0, problems: [] };
+  for (const name of readdirSync(directory).sort()) {
+    if (name.endsWith('.replaced')) result.problems.push(`${name}: a segment was replaced`);
+    const segment = /^[0-9A-F]{24}$/.test(name);
+    if (!segment && !/^[0-9A-F]{8}\.history$/.test(name)) continue;
+    const from = [cluster.archived, cluster.inPgWal].find((dir) => existsSync(join(dir, name)));
+    if (from === undefined) {
+      result.problems.push(`${name}: no server has it`);
+      continue;
+    }
+    const at = firstDifference(readFileSync(join(directory, name)), readFileSync(join(from, name)));
+    if (at >= 0) result.problems.push(`${name}: differs at ${at} from ${from}`);
+    else if (!segment) result.histories += 1;
+    else if (from === cluster.archived) result.equal += 1;
+    else result.equalInPgWal += 1;
+  }
+  return result;
+}
+
+/** Recovers a new server from a base backup and the archive, and looks for rows. */
+export async function missingAfterRecovery(
+  origin: PostgresServer,
+  backup: string,
+  directory: string,
+  confirmed: readonly number[],
+): Promise<{ lost: number[]; rows: number; timeline: number }> {
+  const { uid, gid } = serverUser;
+  if (uid !== undefined) execFileSync('chown', ['-R', `${uid}:${gid}`, directory]);
+  const fetch = `${process.execPath} ${join(copyPackage(), 'bin', 'walkeep')} fetch --prefetch=16`;
+  await using recovered = await origin.recoverFrom({
+    backup,
+    restoreCommand: `${fetch} ${directory} %f %p`,
+    targetSettings: { recovery_target_action: 'promote' },
+    settings: { synchronous_standby_names: '' },
+  });
+  await waitFor(
+    async () => (await recovered.sql('SELECT pg_is_in_recovery() AS r'))[0]?.r === false,
+    { what: 'the recovery to end', timeoutMs: 1_800_000, intervalMs: 50 },
+  );
+  const rows = await recovered.sql<{ n: number }>('SELECT n FROM t');
+  const there = new Set(rows.map((row) => row.n));
+  const timeline = Number.parseInt((await recovered.currentSegment()).slice(0, 8), 16);
+  return { lost: confirmed.filter((n) => !there.has(n)), rows: rows.length, timeline };
+}

@@ -1,0 +1,126 @@
+import { join } from 'node:path';
+import type { Random } from '../simulation/random.js';
+import { CommitClients } from '../support/commit-clients.js';
+import type { Major, PostgresServer } from '../support/postgres.js';
+import { receive } from '../support/receiving.js';
+import { scratchDir } from '../support/scratch.js';
+import { waitFor } from '../support/wait.js';
+import { Cluster } from './cluster.js';
+import { CommitLog } from './commit-log.js';
+import { SmallDisk } from './small-disk.js';
+import { Supervisor } from './supervisor.js';
+
+/** As a user would run it: a slot, synchronous, checked; only the silence allowed is short. */
+const ARGUMENTS = ['-S', 's', '--ensure-slot', '--synchronous', '--receive-timeout', '2'];
+
+/** Everything that events act upon. */
+export class World implements AsyncDisposable {
+  readonly random: Random;
+  readonly disk: SmallDisk;
+  readonly cluster: Cluster;
+  readonly supervisor: Supervisor;
+  readonly backup: string;
+  readonly log: CommitLog;
+  readonly clients: CommitClients;
+  /** What happened beyond the events' own names, by how often. */
+  readonly notes: Record<string, number> = {};
+
+  private constructor(parts: {
+    random: Random;
+    disk: SmallDisk;
+    cluster: Cluster;
+    supervisor: Supervisor;
+    backup: string;
+    log: CommitLog;
+  }) {
+    this.random = parts.random;
+    this.disk = parts.disk;
+    this.cluster = parts.cluster;
+    this.supervisor = parts.supervisor;
+    this.backup = parts.backup;
+    this.log = parts.log;
+    this.clients = new CommitClients(() => this.cluster.primary, {
+      pauseMs: 3,
+      onConfirmed: (n) => this.log.add(n),
+    });
+  }
+
+  /** @param say gets what a person should know */
+  static async create(major: Major, random: Random, say: (text: string) => void): Promise<World> {
+    const { disk, why } = SmallDisk.create(8);
+    if (why) say(`no disk can be made full: ${why}`);
+    const cluster = await Cluster.create(major);
+    const { primary } = cluster;
+    await primary.sql('CREATE TABLE t (n int PRIMARY KEY, note text)');
+    const backup = await primary.baseBackup();
+    // Both proxies are known to the receiver from the start.
+    const conninfo = () => cluster.conninfo;
+    await cluster.addStandby();
+    const supervisor = new Supervisor(() => receive(disk.directory, conninfo(), ARGUMENTS));
+    await supervisor.hears(/starting log streaming/, 0);
+    await cluster.waitForBoth();
+    const log = await CommitLog.create(join(scratchDir('log'), 'confirmed'));
+    return new World({ random, disk, cluster, supervisor, backup, log });
+  }
+
+  get directory(): string {
+    return this.disk.directory;
+  }
+
+  get primary(): PostgresServer {
+    return this.cluster.primary;
+  }
+
+  note(what: string): void {
+    this.notes[what] = (this.notes[what] ?? 0) + 1;
+  }
+
+  /** Milliseconds up to `max`, of any order of magnitude from 10 on. */
+  span(max: number): number {
+    return 10 + this.random.size(max);
+  }
+
+  /** Waits until commits are confirmed again: all that a disturbance broke has healed. */
+  async settle(commits: number): Promise<void> {
+    const enough = this.clients.confirmed.length + commits;
+    await waitFor(() => this.clients.confirmed.length >= enough, {
+      what: `${commits} more commits`,
+      timeoutMs: 60_000,
+    });
+  }
+
+  /** Writes about so much WAL, in records of 8 kB or in one, without waiting for any standby. */
+  async writeWal(bytes: number, records: 'small' | 'one' = 'small'): Promise<void> {
+    const client = await this.primary.client();
+    try {
+      await client.query('SET synchronous_commit = local');
+      const [size, times] = records === 'one' ? [bytes, 1] : [8192, Math.ceil(bytes / 8192)];
+      await client.query(
+        `SELECT pg_logical_emit_message(true, 'chaos', text) FROM generate_series(1, $2::int),
+          (SELECT string_agg(sha512((random()::text || i)::bytea), '') AS text
+             FROM generate_series(1, $1::int / 64) i) AS t`,
+        [size, times],
+      );
+    } finally {
+      await client.end().catch(() => {});
+    }
+  }
+
+  /** The walsender that serves walkeep; undefined while there is none. */
+  async walSender(): Promise<number | undefined> {
+    const [row] = await this.primary.sql<{ pid: number }>(
+      "SELECT pid FROM pg_stat_replication WHERE application_name = 'walkeep'",
+    );
+    return row?.pid;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    // Clients that wait for a confirmation end with their server.
+    const stopped = this.clients.stop();
+    await this.supervisor[Symbol.asyncDispose]();
+    await this.cluster[Symbol.asyncDispose]();
+    await stopped;
+    await this.log[Symbol.asyncDispose]();
+    this.disk[Symbol.dispose]();
+  }
+}
