@@ -10,6 +10,8 @@ export type VerifyMode = 'off' | 'warn' | 'strict';
 
 export interface InspectorOptions extends WalOptions {
   mode: 'warn' | 'strict';
+  /** Stands at `startLsn` and knows the record that goes on there; absent: its rest is skipped. */
+  anchored?: WalVerifier | undefined;
   /** A fault in `warn` mode. */
   onFault: (fault: WalFault) => void;
   /** Pages of an unknown major: said once. */
@@ -26,7 +28,7 @@ export class WalInspector {
 
   constructor(options: InspectorOptions) {
     this.o = options;
-    this.verifier = new WalVerifier(options);
+    this.verifier = options.anchored ?? new WalVerifier(options);
     this.resumeAt = options.startLsn;
   }
 

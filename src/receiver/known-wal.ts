@@ -5,25 +5,42 @@ import { segmentFileName, segmentOf } from '../wal/file-name.js';
 import type { Lsn } from '../wal/lsn.js';
 import { WalVerifier } from '../wal/verifier.js';
 
+/** What the plain `.partial` of a segment holds. */
+export interface StoredWal {
+  /** End of the last good record; the segment's start if there is none. */
+  end: Lsn;
+  /** True if what lies between `end` and the given position is an unfinished record. */
+  torn: boolean;
+}
+
 /**
- * End of the good WAL in the plain `.partial` of the segment that begins at `lsn`; `lsn` itself if
- * there is none. A server never sends other bytes for WAL that was whole once, and after a crash
- * the ledger lags behind what was acknowledged: all of this is compared when it comes again.
+ * Looks at the plain `.partial` of the segment that begins at `lsn`. A server never sends other
+ * bytes for WAL that was whole once, and after a crash the ledger lags behind what was
+ * acknowledged: all of this is compared when it comes again. Not so a record whose end never came:
+ * it was acknowledged unchecked, and may have been damaged on its way.
+ *
+ * @param acknowledged position for which `torn` is asked
  */
-export async function endOfStoredWal(
+export async function storedWal(
   directory: string,
   lsn: Lsn,
+  acknowledged: bigint,
   timeline: number,
   segmentSize: number,
   fs: FileSystem = nodeFileSystem,
-): Promise<Lsn> {
+): Promise<StoredWal> {
   const name = segmentFileName(timeline, segmentOf(lsn, segmentSize), segmentSize);
   const path = join(directory, `${name}.partial`);
-  if (fs.sizeSync(path) === undefined) return lsn;
+  if (fs.sizeSync(path) === undefined) return { end: lsn, torn: false };
   const verifier = new WalVerifier({ startLsn: lsn, segmentSize, timeline });
   const stop = new AbortController();
+  let torn = false;
   const feed = (chunk: Uint8Array): void => {
-    if (verifier.feed(chunk)) stop.abort();
+    const rest = Number(acknowledged - verifier.position);
+    const cut = Math.min(Math.max(rest, 0), chunk.length);
+    verifier.feed(chunk, 0, cut);
+    if (rest >= 0 && rest <= chunk.length) torn = !verifier.fault;
+    if (verifier.feed(chunk, cut)) stop.abort();
   };
   await decompressFile(path, 'none', feed, { limit: segmentSize, signal: stop.signal, fs }).catch(
     (e) => {
@@ -33,5 +50,6 @@ export async function endOfStoredWal(
       if (!stop.signal.aborted && !irregular) throw e;
     },
   );
-  return verifier.validEnd > lsn ? verifier.validEnd : lsn;
+  const end = verifier.validEnd > lsn ? verifier.validEnd : lsn;
+  return { end, torn: torn && end < acknowledged };
 }

@@ -15,11 +15,14 @@ import { SegmentWriter } from '../storage/segment-writer.js';
 import type { WalFault } from '../wal/fault.js';
 import { compressionSuffix, segmentFileName, segmentOf } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
-import type { TimelineHistory } from '../wal/timeline.js';
+import { type TimelineHistory, timelineAt } from '../wal/timeline.js';
+import type { WalVerifier } from '../wal/verifier.js';
+import type { WalOptions } from '../wal/walker.js';
+import { anchoredVerifier } from './anchor.js';
 import type { Archive } from './archive.js';
 import { ensureHistoryFile } from './history-files.js';
-import { WalInspector } from './inspector.js';
-import { endOfStoredWal } from './known-wal.js';
+import { type VerifyMode, WalInspector } from './inspector.js';
+import { storedWal } from './known-wal.js';
 import { RECEIVE_TIMEOUT, type WalReceiverOptions } from './options.js';
 import type { WalReceiver } from './receiver.js';
 import { type StreamOutcome, StreamSession } from './stream.js';
@@ -44,6 +47,8 @@ export class TimelineRun {
   private readonly fs: FileSystem;
   private history: TimelineHistory | undefined;
   private seed: Seed = { length: 0, superseded: [] };
+  /** Knows the record that goes on at the start. */
+  private anchored: WalVerifier | undefined;
   private session: StreamSession | undefined;
   private recordedAt = performance.now();
   private recorded = 0;
@@ -73,6 +78,9 @@ export class TimelineRun {
     // The server may have been on an ancestor yet when it was asked for its own.
     this.history = await ensureHistoryFile(this.connection, o.directory, at.timeline, options);
     await this.readSeed();
+    if (this.verifyMode !== 'off') {
+      this.anchored = await anchoredVerifier(o.directory, this.walOptions, this.fs);
+    }
     const finisher = this.makeFinisher();
     const writer = new SegmentWriter({
       directory: o.directory,
@@ -129,14 +137,19 @@ export class TimelineRun {
     // Refused WAL may be replaced from its first bad record on.
     if (archive.isRefused(at.timeline)) return acknowledged;
     const { segmentSize } = archive.server;
-    const stored = await endOfStoredWal(
-      this.o.directory,
+    const { directory } = this.o;
+    const stored = await storedWal(
+      directory,
       at.lsn,
+      acknowledged,
       at.timeline,
       segmentSize,
       this.fs,
     );
-    return stored > acknowledged ? stored : acknowledged;
+    if (stored.end > acknowledged) return stored.end;
+    // Whether what comes again is right is seen at the end of that record, if it is looked at whole.
+    const judged = this.verifyMode === 'strict' && (stored.end > at.lsn || this.anchored);
+    return stored.torn && judged ? stored.end : acknowledged;
   }
 
   /** The writer as the stream's target; its clean end gives an incomplete segment its name. */
@@ -161,18 +174,28 @@ export class TimelineRun {
     };
   }
 
-  private makeInspector(): WalInspector | undefined {
-    const { o, at, archive } = this;
-    const mode = o.verify ?? 'strict';
-    if (mode === 'off') return undefined;
-    const { server } = archive;
-    return new WalInspector({
-      mode,
+  private get verifyMode(): VerifyMode {
+    return this.o.verify ?? 'strict';
+  }
+
+  private get walOptions(): WalOptions & { segmentSize: number } {
+    const { at, archive, history } = this;
+    return {
       startLsn: at.lsn,
-      segmentSize: server.segmentSize,
+      segmentSize: archive.server.segmentSize,
       timeline: at.timeline,
-      ...(this.history ? { history: this.history } : {}),
-      systemId: server.systemId,
+      ...(history ? { history } : {}),
+      systemId: archive.server.systemId,
+    };
+  }
+
+  private makeInspector(): WalInspector | undefined {
+    const mode = this.verifyMode;
+    if (mode === 'off') return undefined;
+    return new WalInspector({
+      ...this.walOptions,
+      mode,
+      anchored: this.anchored,
       onFault: (fault) => this.noteDamage(fault),
       onUnknownMagic: (magic) =>
         this.owner.emit('warning', {
@@ -195,7 +218,9 @@ export class TimelineRun {
   /** Keeps refused bytes as evidence in a dotfile; the archive itself gets none of them. */
   private keepEvidence(lsn: Lsn, bytes: Buffer, verifiedEnd: Lsn, error: WalkeepError): void {
     const end = (lsn + BigInt(bytes.length)) as Lsn;
-    this.owner.refusals.note({ timeline: this.at.timeline, verifiedEnd, end, error });
+    // Before the start it may lie on an ancestor, whose stream leads here again.
+    const timeline = this.history ? timelineAt(this.history, verifiedEnd) : this.at.timeline;
+    this.owner.refusals.note({ timeline, verifiedEnd, end, error });
     const place = formatLsn(lsn).replace('/', '-');
     const path = join(this.o.directory, `.walkeep-refused-${this.at.timeline}-${place}`);
     try {

@@ -202,3 +202,59 @@ test.skipIf(MAJORS.length === 0)('a bit flipped on the way heals by itself', asy
   expect(refusedFiles(directory).length).toBeGreaterThan(0);
   expect(run.stderr).toMatch(/error: .* at [0-9A-F]+\/[0-9A-F]+\n/);
 });
+
+/** Writes one record of so many incompressible bytes. */
+async function writeRecord(server: PostgresServer, bytes: number): Promise<void> {
+  await server.sql(
+    `SELECT pg_logical_emit_message(true, 'long', string_agg(sha512((random()::text || i)::bytea), ''))
+       FROM generate_series(1, $1::int / 64) i`,
+    [bytes],
+  );
+}
+
+/** True once something is stored at a position. */
+function nonZeroAt(directory: string, lsn: bigint, { segmentSize }: PostgresServer): boolean {
+  const name = segmentFileName(1, segmentOf(lsn as Lsn, segmentSize), segmentSize);
+  const file = readdirSync(directory).find((n) => n === name || n === `${name}.partial`);
+  const at = Number(lsn % BigInt(segmentSize));
+  const bytes = file === undefined ? Buffer.alloc(0) : readFileSync(join(directory, file));
+  return bytes.subarray(at, at + 64).some((byte) => byte !== 0);
+}
+
+// Where in its segment the record begins, and how the receiver loses sight of it.
+test.skipIf(MAJORS.length === 0).each([
+  ['begins in the segment', 10_000, 'reconnects'],
+  ['begins in the segment', 10_000, 'is killed'],
+  ['began in the segment before', 900_000, 'reconnects'],
+  ['began in the segment before', 900_000, 'is killed'],
+] as const)(
+  'damage in a record that %s heals (%i bytes into it) though the receiver %s before its end',
+  async (_where, before, how) => {
+    const server = keep(await PostgresServer.create({ major: MAJORS.at(-1)!, archive: true }));
+    const proxy = keep(await TcpProxy.listen(server.port));
+    const directory = archiveDirectory();
+    const start = () => keep(receive(directory, proxy.conninfo(), ['--synchronous']));
+    let run = start();
+    await run.waitForOutput(/starting log streaming/);
+    await server.switchWal();
+    await writeRecord(server, before);
+    await waitHealed(directory, server);
+
+    const begin = await server.currentLsn();
+    proxy.flipBit(20_000);
+    proxy.after(250_000, how === 'is killed' ? 'stall' : 'cut');
+    await writeRecord(server, 600_000);
+    if (how === 'is killed') {
+      // No sooner: the damaged bytes are stored.
+      await waitFor(() => proxy.flipped && nonZeroAt(directory, begin + 150_000n, server));
+      await run.stop('SIGKILL');
+      proxy.resume();
+      run = start();
+    }
+    await waitFor(() => proxy.flipped && proxy.accepted > 1, { what: 'a second connection' });
+    await waitHealed(directory, server);
+    await writeWal(server, 1_200_000);
+    await waitHealed(directory, server);
+    expect(await run.stop()).toEqual({ code: 0, signal: null });
+  },
+);

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { endOfStoredWal } from '../../src/receiver/known-wal.js';
+import { storedWal } from '../../src/receiver/known-wal.js';
 import { segmentFileName, segmentOf } from '../../src/wal/file-name.js';
 import { loadFixture } from '../wal/fixtures.js';
 
@@ -19,7 +19,8 @@ const store = (content: Uint8Array) => {
   const name = segmentFileName(1, segmentOf(start, segmentSize), segmentSize);
   writeFileSync(join(dir, `${name}.partial`), content);
 };
-const stored = () => endOfStoredWal(dir, start, 1, segmentSize);
+const look = (acknowledged: bigint) => storedWal(dir, start, acknowledged, 1, segmentSize);
+const stored = async () => (await look(start)).end;
 
 it('knows nothing where there is no partial, or an empty one', async () => {
   expect(await stored()).toBe(start);
@@ -45,4 +46,21 @@ it('ends before a record that a crash tore or damaged', async () => {
   torn.fill(0x55, at);
   store(torn);
   expect(await stored()).toBe(first);
+});
+
+it('tells an unfinished record from damage before a position', async () => {
+  const torn = Buffer.from(bytes.subarray(0, segmentSize));
+  const at = Math.floor(Number(end - start) / 2);
+  torn.fill(0, at);
+  store(torn);
+  const { end: whole, torn: before } = await look(start + BigInt(at));
+  expect(whole).toBeLessThan(start + BigInt(at));
+  expect(before).toBe(true);
+  // Behind what is there, and within what is whole.
+  expect((await look(start + BigInt(at + 8192))).torn).toBe(false);
+  expect((await look(whole)).torn).toBe(false);
+  // Damage in a record that is there to its end.
+  torn[Number(whole - start) - 1] = torn[Number(whole - start) - 1]! ^ 1;
+  store(torn);
+  expect((await look(start + BigInt(at))).torn).toBe(false);
 });
