@@ -21,6 +21,8 @@ type Warn = (code: string, message: string) => void;
 interface OpenOptions {
   /** The server said that it lacks the WAL wanted, and going over that is accepted. */
   walRemoved: boolean;
+  /** The server said that the slot is invalid. */
+  slotInvalid: boolean;
   /** WAL that failed the check: start in its segment. */
   refused: Refusal | undefined;
   writeReport: WriteReport;
@@ -203,7 +205,14 @@ async function chooseFor(
     }
   }
   if (o.slot !== undefined && (!newest || o.ensureSlot || walRemoved)) {
-    inputs.slot = await readSlot(connection, o.slot, o.ensureSlot ?? false);
+    const { slotInvalid: invalid } = options;
+    const slot = await readSlot(connection, o.slot, { ensure: o.ensureSlot ?? false, invalid });
+    inputs.slot = slot;
+    // Once: this function may call itself.
+    options.slotInvalid = false;
+    if (slot.replaced) {
+      warn('WK_SLOT', `replication slot "${o.slot}" kept no WAL; it was dropped and created again`);
+    }
   }
   // Identity first: histories of another cluster would be called a conflict.
   const start = chooseStart(inputs);
@@ -228,7 +237,7 @@ async function acknowledgedOn(
   const { timeline, flushedLsn = 0n } = ledger.state;
   const recorded = timeline === file?.timeline ? flushedLsn : 0n;
   if (!file || o.slot === undefined) return recorded;
-  const { restartLsn = 0n } = await readSlot(connection, o.slot, false);
+  const { restartLsn = 0n } = await readSlot(connection, o.slot, { ensure: false });
   const fork = timelineEnd(server.history, file.timeline);
   if (fork !== undefined && restartLsn > fork) return recorded > fork ? recorded : fork;
   return restartLsn > recorded ? restartLsn : recorded;

@@ -20,7 +20,10 @@ export interface WalReceiverOptions {
   directory: string;
   /** Physical replication slot to use. */
   slot?: string;
-  /** Create the slot (with RESERVE_WAL) when the server does not have it. Default false. */
+  /**
+   * Create the slot (with RESERVE_WAL) when the server does not have it, and anew when it keeps no
+   * WAL: never used, or invalidated. Default false.
+   */
   ensureSlot?: boolean;
   /** Sync and report every time new WAL has been written. Default false. */
   synchronous?: boolean;

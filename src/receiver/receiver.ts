@@ -43,6 +43,8 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
   private startReason: StartReason | undefined;
   /** The last connection ended because the server lacks the WAL wanted, and going on is accepted. */
   private walRemoved = false;
+  /** A slot that the server refused as invalid is created anew, once before WAL comes again. */
+  private slotInvalid: 'no' | 'replace' | 'replaced' = 'no';
   /** WAL that failed the check and is asked for again. */
   readonly refusals = new Refusals();
   /** Warnings about synchronous standbys, each said once. */
@@ -97,7 +99,10 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
       if (signal.aborted && mayRetry(error, true)) return true;
       const goesOver = this.goesOver(error);
       if (goesOver) this.walRemoved = true;
-      const retryIn = goesOver ? 0 : this.retries(error) ? this.backoff.next(error) : undefined;
+      const anew = this.makesSlotAnew(error);
+      if (anew) this.slotInvalid = 'replace';
+      const retryIn =
+        goesOver || anew ? 0 : this.retries(error) ? this.backoff.next(error) : undefined;
       const told = retryIn === undefined ? this.refusals.final(error) : error;
       this.emit('disconnect', { error: told, retryIn });
       if (retryIn === undefined) throw told;
@@ -116,6 +121,14 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
     // pg_receivewal knows of no ledger and would have started at the server's position.
     const unknown = this.o.refuseGaps === false && this.startReason === 'ledger';
     return this.o.acceptGap === true || unknown;
+  }
+
+  /** Once: a slot that the server invalidates, while it may still have the WAL that is wanted. */
+  private makesSlotAnew(error: WalkeepError): boolean {
+    const { ensureSlot, slot, reconnect } = this.o;
+    if (!ensureSlot || slot === undefined || reconnect === false) return false;
+    if (this.slotInvalid !== 'no') return false;
+    return error instanceof WalRemovedError && error.sqlstate === '55000';
   }
 
   private retries(error: WalkeepError): boolean {
@@ -164,10 +177,12 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
     });
     const archive = await Archive.open(this.o, connection, server, {
       walRemoved: this.walRemoved,
+      slotInvalid: this.slotInvalid === 'replace',
       refused: this.refusals.current,
       writeReport: await this.checkSyncStandby(connection, signal),
       warn: (code, message) => this.warn(code, message),
     });
+    if (this.slotInvalid === 'replace') this.slotInvalid = 'replaced';
     try {
       let { lsn, timeline } = archive.start;
       this.startReason = archive.start.reason;
@@ -236,6 +251,7 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
   /** Called by a stream that stored WAL up to `written`: the next failure is a new one. */
   noteProgress(written: Lsn, timeline: number): void {
     this.walRemoved = false;
+    this.slotInvalid = 'no';
     this.refusals.stored(written, timeline);
     this.backoff.reset();
   }

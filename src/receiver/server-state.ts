@@ -43,14 +43,42 @@ function parseDataDirectoryMode(text: string): number {
   return mode & 0o050 ? 0o640 : 0o600;
 }
 
-/** The slot's place; creates the slot first if asked to and it is missing. */
+/** What to do about a slot that is not as it should be. */
+export interface EnsureSlot {
+  /** Create it if it is missing, and anew if it keeps no WAL (any more). */
+  ensure: boolean;
+  /** The server said that it is invalid, which its position alone does not tell. */
+  invalid?: boolean;
+}
+
+/** A slot's place. `readable`: the server can tell of slots (15 and newer). */
+export interface SlotState {
+  name: string;
+  readable: boolean;
+  restartLsn?: Lsn;
+  restartTimeline?: number;
+  /** It was there and kept nothing, and was dropped and created again. */
+  replaced: boolean;
+}
+
+/**
+ * The slot's place. With `ensure` one that is missing is created. One that was invalidated, or
+ * never reserved anything, is replaced: it holds no WAL, so nothing is lost with it, and from
+ * PostgreSQL 16 on it never would again, though it can be streamed from up to 17.
+ */
 export async function readSlot(
   connection: ReplicationConnection,
   name: string,
-  ensure: boolean,
-): Promise<{ name: string; readable: boolean; restartLsn?: Lsn; restartTimeline?: number }> {
+  { ensure, invalid = false }: EnsureSlot,
+): Promise<SlotState> {
   const readable = connection.serverVersion >= 150000;
-  let slot = readable ? await connection.readReplicationSlot(name) : undefined;
+  const read = async () => (readable ? connection.readReplicationSlot(name) : undefined);
+  let slot = await read();
+  const replaced = ensure && (invalid || (slot !== undefined && slot.restartLsn === undefined));
+  if (replaced) {
+    await connection.dropSlot(name);
+    slot = undefined;
+  }
   if (!slot && ensure) {
     try {
       await connection.createPhysicalSlot(name, { reserveWal: true });
@@ -58,7 +86,7 @@ export async function readSlot(
       const exists = e instanceof ServerError && e.sqlstate === '42710';
       if (!exists) throw e;
     }
-    slot = readable ? await connection.readReplicationSlot(name) : undefined;
+    slot = await read();
   }
   if (!slot && readable) {
     throw new ServerError(`replication slot "${name}" does not exist`, {
@@ -69,6 +97,7 @@ export async function readSlot(
   return {
     name,
     readable,
+    replaced,
     ...(slot?.restartLsn === undefined ? {} : { restartLsn: slot.restartLsn }),
     ...(slot?.restartTimeline === undefined ? {} : { restartTimeline: slot.restartTimeline }),
   };

@@ -231,7 +231,8 @@ class SinkRun {
     if (startLsn !== undefined) {
       return { lsn: startLsn, timeline: timeline ?? timelineAt(history, startLsn) };
     }
-    const place = slot === undefined ? undefined : await readSlot(this.connection, slot, false);
+    const place =
+      slot === undefined ? undefined : await readSlot(this.connection, slot, { ensure: false });
     if (place?.restartLsn !== undefined) {
       const lsn = floorToSegment(place.restartLsn, segmentSize);
       return { lsn, timeline: timeline ?? place.restartTimeline ?? timelineAt(history, lsn) };

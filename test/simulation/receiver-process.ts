@@ -73,6 +73,7 @@ export class ReceiverProcess {
     const server = this.s.server.state();
     const archive = await Archive.open(options, connection.asConnection, server, {
       walRemoved: false,
+      slotInvalid: false,
       refused: this.refusals.current,
       writeReport: 'slow',
       warn: (code) => onEvent('warning', { code }),
