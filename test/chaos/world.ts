@@ -52,12 +52,12 @@ export class World implements AsyncDisposable {
     const cluster = await Cluster.create(major);
     const { primary } = cluster;
     await primary.sql('CREATE TABLE t (n int PRIMARY KEY, note text)');
-    const backup = await primary.baseBackup();
     // Both proxies are known to the receiver from the start.
     const conninfo = () => cluster.conninfo;
     await cluster.addStandby();
     const supervisor = new Supervisor(() => receive(disk.directory, conninfo(), ARGUMENTS));
     await supervisor.hears(/starting log streaming/, 0);
+    const backup = await primary.baseBackup();
     await cluster.waitForBoth();
     const log = await CommitLog.create(join(scratchDir('log'), 'confirmed'));
     return new World({ random, disk, cluster, supervisor, backup, log });
