@@ -1,5 +1,13 @@
 import { execFileSync, spawn } from 'node:child_process';
-import { rmSync, statfsSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  openSync,
+  rmSync,
+  statfsSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { scratchDir } from '../support/scratch.js';
 
@@ -52,12 +60,24 @@ export class SmallDisk {
     return join(this.directory, '.filler');
   }
 
-  /** Takes all space but for `left` bytes. */
+  /** Takes all space but for about `left` bytes. */
   fill(left: number): void {
-    const { bavail, bsize } = statfsSync(this.directory);
-    const size = bavail * bsize - left;
-    if (size <= 0) return;
-    execFileSync('fallocate', ['-l', String(size), this.#filler]);
+    const free = () => {
+      const { bavail, bsize } = statfsSync(this.directory);
+      return bavail * bsize;
+    };
+    // Most of it at once; the file system needs some for itself, so that is no sharp limit.
+    const most = free() - 16 * 2 ** 20;
+    if (most > 0) execFileSync('fallocate', ['-l', String(most), this.#filler]);
+    const block = Buffer.alloc(64 * 1024);
+    const fd = openSync(this.#filler, 'a');
+    try {
+      while (free() > left) writeSync(fd, block);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error;
+    } finally {
+      closeSync(fd);
+    }
   }
 
   free(): void {
