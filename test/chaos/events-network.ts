@@ -23,7 +23,7 @@ export const NETWORK_EVENTS = {
       // Anywhere in a message, once so much has passed.
       const { accepted } = proxy;
       proxy.after(world.random.size(200_000), 'cut');
-      await world.writeWal(300_000).catch(() => {});
+      await world.writeWal(300_000);
       await waitFor(() => proxy.accepted > accepted || !world.primary.running, {
         what: 'a new connection behind the cut',
         timeoutMs: 60_000,

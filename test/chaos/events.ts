@@ -48,7 +48,7 @@ const SERVER_EVENTS = {
   'walsender terminated': {
     weight: 'light',
     async run(world) {
-      const pid = await world.walSender().catch(() => undefined);
+      const pid = await world.walSender();
       if (pid !== undefined) signal(pid, 'SIGTERM');
     },
   },

@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import type { Client } from 'pg';
 import type { Random } from '../simulation/random.js';
 import { CommitClients } from '../support/commit-clients.js';
 import type { Major, PostgresServer } from '../support/postgres.js';
@@ -91,27 +92,40 @@ export class World implements AsyncDisposable {
 
   /** Writes about so much WAL, in records of 8 kB or in one, without waiting for any standby. */
   async writeWal(bytes: number, records: 'small' | 'one' = 'small'): Promise<void> {
-    const client = await this.primary.client();
-    try {
+    const [size, times] = records === 'one' ? [bytes, 1] : [8192, Math.ceil(bytes / 8192)];
+    await this.#patiently(async (client) => {
       await client.query('SET synchronous_commit = local');
-      const [size, times] = records === 'one' ? [bytes, 1] : [8192, Math.ceil(bytes / 8192)];
       await client.query(
         `SELECT pg_logical_emit_message(true, 'chaos', text) FROM generate_series(1, $2::int),
           (SELECT string_agg(sha512((random()::text || i)::bytea), '') AS text
              FROM generate_series(1, $1::int / 64) i) AS t`,
         [size, times],
       );
-    } finally {
-      await client.end().catch(() => {});
-    }
+    });
   }
 
   /** The walsender that serves walkeep; undefined while there is none. */
   async walSender(): Promise<number | undefined> {
-    const [row] = await this.primary.sql<{ pid: number }>(
-      "SELECT pid FROM pg_stat_replication WHERE application_name = 'walkeep'",
+    const { rows } = await this.#patiently((client) =>
+      client.query("SELECT pid FROM pg_stat_replication WHERE application_name = 'walkeep'"),
     );
-    return row?.pid;
+    return rows[0]?.pid;
+  }
+
+  /** Works in a session of the primary, in another one if that is lost. */
+  async #patiently<T>(work: (client: Client) => Promise<T>): Promise<T> {
+    const done = await waitFor(
+      async () => {
+        const client = await this.primary.client();
+        try {
+          return { result: await work(client) };
+        } finally {
+          await client.end().catch(() => {});
+        }
+      },
+      { what: 'the primary', timeoutMs: 60_000 },
+    );
+    return done.result;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
