@@ -84,17 +84,41 @@ export function decodeLine(line: string): LedgerEntry[] {
   const text = `${m?.[1]}}`;
   if (!m || checksum(text) !== m[2]) throw new ParseError('checksum does not match');
   // The check field vouches for what follows: only another version can have written it otherwise.
-  const { entries } = JSON.parse(text, (key, value) =>
-    LSN_FIELDS.includes(key) ? parseLsn(value) : key === 'systemId' ? BigInt(value) : value,
-  );
-  for (const { type } of entries) {
-    if (!['open', 'timeline', 'complete', 'flushed', 'gap', 'damage'].includes(type)) {
-      throw new ParseError(`unknown entry ${JSON.stringify(type)}`, {
-        hint: 'A newer walkeep wrote it; use that version.',
-      });
-    }
+  let entries: unknown;
+  try {
+    ({ entries } = JSON.parse(text, (key, value) =>
+      LSN_FIELDS.includes(key) ? parseLsn(value) : key === 'systemId' ? BigInt(value) : value,
+    ));
+  } catch (cause) {
+    throw new ParseError('unreadable entry', { cause });
   }
+  if (!Array.isArray(entries)) throw new ParseError('no entries');
+  for (const entry of entries) checkEntry(entry);
   return entries;
+}
+
+/** What each entry must have, by type. */
+const FIELDS: Readonly<Record<string, Record<string, 'bigint' | 'number' | 'string'>>> = {
+  open: { systemId: 'bigint', segmentSize: 'number', version: 'string' },
+  timeline: { timeline: 'number', start: 'bigint', why: 'string' },
+  complete: { timeline: 'number', lsn: 'bigint' },
+  flushed: { timeline: 'number', lsn: 'bigint' },
+  gap: { timeline: 'number', from: 'bigint', to: 'bigint', why: 'string' },
+  damage: { timeline: 'number', lsn: 'bigint', why: 'string' },
+};
+
+function checkEntry(entry: unknown): void {
+  const values = (entry ?? {}) as Record<string, unknown>;
+  const type = String(values.type);
+  const fields = Object.hasOwn(FIELDS, type) ? FIELDS[type] : undefined;
+  if (!fields) {
+    throw new ParseError(`unknown entry ${JSON.stringify(values.type)}`, {
+      hint: 'A newer walkeep wrote it; use that version.',
+    });
+  }
+  for (const [name, kind] of Object.entries(fields)) {
+    if (typeof values[name] !== kind) throw new ParseError(`"${type}" entry without "${name}"`);
+  }
 }
 
 function checksum(text: string): string {

@@ -2,7 +2,7 @@ import { mkdtemp, readFile, rm, stat, truncate, writeFile } from 'node:fs/promis
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { StorageError, SystemIdentifierError, UsageError } from '../../src/errors.js';
+import { ParseError, StorageError, SystemIdentifierError, UsageError } from '../../src/errors.js';
 import {
   LEDGER_FILE,
   Ledger,
@@ -244,6 +244,21 @@ describe('damage', () => {
     await expect(readLedger(dir)).rejects.toMatchObject({
       detail: expect.stringContaining('unknown entry "future"'),
     });
+  });
+
+  it.each<[string, unknown]>([
+    ['no position', [opened, { type: 'flushed', timeline: 1 }]],
+    ['a position that is none', [opened, { type: 'complete', timeline: 1, lsn: 7 }]],
+    ['a timeline that is text', [opened, { ...timeline(1, '0/1'), timeline: '1' }]],
+    ['the name of a method as type', [opened, { type: 'toString' }]],
+    ['null for an entry', [null]],
+    ['no list', 5],
+  ])('refuses a line whose checksum is right, but that has %s', async (_what, entries) => {
+    const { decodeLine, encodeLine } = await import('../../src/storage/ledger-entry.js');
+    const line = encodeLine(entries as LedgerEntry[]);
+    expect(() => decodeLine(line.trimEnd())).toThrow(ParseError);
+    await writeFile(path, line);
+    await expect(readLedger(dir)).rejects.toThrow(StorageError);
   });
 
   it('refuses an emptied file', async () => {
