@@ -59,6 +59,8 @@ export class StreamOperation implements Operation, WalStream {
   private readonly statusView: DataView;
 
   private streaming = false;
+  /** Behind CopyDone, CommandComplete or an error: a result may follow, and no more WAL. */
+  private answered = false;
   /** The handler was told of the end: by onServerCopyDone, or by onFailure. */
   private endTold = false;
   /** CommandComplete has come: a closed connection is no failure any more. */
@@ -96,36 +98,42 @@ export class StreamOperation implements Operation, WalStream {
   onMessage(message: BackendMessage): void {
     switch (message.name) {
       case 'copyBothResponse':
-        if (this.streaming) throw new ProtocolError('unexpected second CopyBothResponse');
+        if (this.streaming || this.answered) throw unexpected(message);
         this.streaming = true;
         this.reader.enterCopyBoth(this.handler);
         this.resolveStart(this);
         return;
       case 'copyDone':
+        if (!this.streaming) throw unexpected(message);
+        this.answered = true;
         this.tellServerDone();
         return;
       case 'commandComplete':
+        this.answered = true;
         this.complete = true;
         this.builder.add(message);
         // A server that shuts down sends CommandComplete without CopyDone (WalSndDone, walsender.c).
         this.tellServerDone();
         return;
       case 'error':
+        this.answered = true;
         this.onServerError(message);
         return;
       case 'readyForQuery':
+        // Taken for the end, nobody would be left to hear of the failure that follows.
+        if (this.streaming && !this.answered) throw unexpected(message);
         this.onServerReady();
         return;
       default:
-        if (!this.builder.add(message)) {
-          throw new ProtocolError(`unexpected message ${message.name} in a replication stream`);
-        }
+        if (this.streaming && !this.answered) throw unexpected(message);
+        this.answered = true;
+        if (!this.builder.add(message)) throw unexpected(message);
     }
   }
 
   onClosed(error: WalkeepError, local: boolean): void {
     this.settleOver();
-    if (this.complete && !this.error) this.end ??= parseStreamEnd(this.builder.build());
+    if (this.complete && !this.error) this.readEnd();
     else this.error ??= error;
     if (!this.streaming) {
       if (this.end) this.resolveStart(this.end);
@@ -178,15 +186,23 @@ export class StreamOperation implements Operation, WalStream {
   }
 
   private onServerReady(): void {
+    if (!this.error) this.readEnd();
     this.onReady();
     this.settleOver();
-    if (this.error) {
-      if (!this.streaming) this.rejectStart(this.error);
-      return;
+    if (!this.streaming) {
+      if (this.end) this.resolveStart(this.end);
+      else this.rejectStart(this.error);
+    } else if (this.end) this.settleFinish?.();
+  }
+
+  /** Never throws: nobody above would be left to tell the owner of the stream. */
+  private readEnd(): void {
+    try {
+      this.end ??= parseStreamEnd(this.builder.build());
+    } catch (e) {
+      this.error = e as WalkeepError;
+      this.settleFinish?.();
     }
-    this.end = parseStreamEnd(this.builder.build());
-    if (!this.streaming) this.resolveStart(this.end);
-    this.settleFinish?.();
   }
 
   private tellServerDone(): void {
@@ -201,4 +217,8 @@ export class StreamOperation implements Operation, WalStream {
     this.endTold = true;
     this.handler.onFailure(error);
   }
+}
+
+function unexpected({ name }: BackendMessage): ProtocolError {
+  return new ProtocolError(`unexpected message ${name} in a replication stream`);
 }
