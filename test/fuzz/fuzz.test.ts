@@ -3,6 +3,7 @@ import { fileTargets } from './file-targets.js';
 import { Watch } from './harness.js';
 import { protocolTargets } from './protocol-targets.js';
 import { startupTargets } from './startup-targets.js';
+import { streamTargets } from './stream-targets.js';
 import { turn } from './target.js';
 import { textTargets } from './text-targets.js';
 import { walTargets } from './wal-targets.js';
@@ -14,6 +15,7 @@ const SEED = Number(process.env.WALKEEP_FUZZ_SEED ?? 1);
 const targets = [
   ...protocolTargets,
   ...startupTargets,
+  ...streamTargets,
   ...textTargets,
   ...walTargets,
   ...fileTargets,

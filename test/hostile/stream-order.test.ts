@@ -2,12 +2,13 @@ import { describe, expect, test } from 'vitest';
 import { connect } from '../../src/connection/connect.js';
 import type { WalStream } from '../../src/connection/wal-stream.js';
 import { ProtocolError } from '../../src/errors.js';
+import type { Lsn } from '../../src/wal/lsn.js';
 import { Recorder, settingsFor } from '../connection/fixtures.js';
 import { disposer } from '../support/cleanup.js';
 import { backend, ScriptedServer } from '../support/scripted-server.js';
 
 const keep = disposer();
-const start = 0x300_0000n;
+const start = 0x300_0000n as Lsn;
 const none = 'START_REPLICATION';
 const error = backend.errorResponse('XX000', 'no');
 const row = Buffer.concat([
