@@ -97,7 +97,7 @@ function checkFiles(directory: string, image: Buffer, sent: number): number {
   return stored;
 }
 
-const streams = asyncTarget('whole stream onto a disk', 40, input, async () => {
+const streams = asyncTarget('whole stream onto a disk', 20, input, async () => {
   const seen = { inputs: 0, stored: 0, recovered: 0 };
   const directory = join(scratchDir('fuzz'), 'archive');
   let given: StreamScript = HONEST;
