@@ -39,6 +39,8 @@ import type { Wire } from './wire.js';
 const CLOSE_TIMEOUT = 2000;
 /** A server reports some 15 parameters; one that reports without end is cut off. */
 const MAX_PARAMETERS = 1000;
+/** Characters of all their names and values together. */
+const MAX_PARAMETER_TEXT = 1024 * 1024;
 
 /**
  * A session with a PostgreSQL server, made by `connect`. One command at a time. Every method
@@ -51,10 +53,13 @@ export class ReplicationConnection implements FrameSink {
   readonly tls: boolean;
   /** performance.now() of the last bytes from the server. */
   lastReceivedAt: number = performance.now();
+  /** performance.now() when the command was sent that is under way; undefined between commands. */
+  commandSince: number | undefined;
 
   private readonly wire: Wire;
   private readonly reader: FrameReader;
   private readonly parameterMap = new Map<string, string>();
+  private parameterText = 0;
   private readonly onNotice: ((notice: ServerNotice) => void) | undefined;
   private operation: Operation | undefined;
   private failure: WalkeepError | undefined;
@@ -139,6 +144,7 @@ export class ReplicationConnection implements FrameSink {
     this.checkFree();
     const operation = new StreamOperation(this.wire, this.reader, handler, () => this.release());
     this.operation = operation;
+    this.commandSince = performance.now();
     this.wire.write(encodeQuery(sql));
     return operation.started;
   }
@@ -178,6 +184,7 @@ export class ReplicationConnection implements FrameSink {
   /** Internal: the connection is free for the next command. */
   release(): void {
     this.operation = undefined;
+    this.commandSince = undefined;
   }
 
   /** Internal: sends a message of the startup exchange. */
@@ -189,10 +196,7 @@ export class ReplicationConnection implements FrameSink {
   onMessage(message: BackendMessage): void {
     switch (message.name) {
       case 'parameterStatus':
-        this.parameterMap.set(message.parameterName, message.parameterValue);
-        if (this.parameterMap.size > MAX_PARAMETERS) {
-          throw new ProtocolError('too many parameters reported by server');
-        }
+        this.noteParameter(message.parameterName, message.parameterValue);
         return;
       case 'notice':
         this.onNotice?.(message.notice);
@@ -216,6 +220,17 @@ export class ReplicationConnection implements FrameSink {
     this.fail(error, false);
   }
 
+  private noteParameter(name: string, value: string): void {
+    const map = this.parameterMap;
+    const before = map.get(name);
+    this.parameterText += before === undefined ? name.length : -before.length;
+    this.parameterText += value.length;
+    map.set(name, value);
+    if (map.size > MAX_PARAMETERS || this.parameterText > MAX_PARAMETER_TEXT) {
+      throw new ProtocolError('too many parameters reported by server');
+    }
+  }
+
   private command(sql: string): Promise<QueryResult> {
     return this.run(sql, `could not send replication command "${sql}": `);
   }
@@ -228,6 +243,7 @@ export class ReplicationConnection implements FrameSink {
     this.checkFree();
     const operation = new QueryOperation(context, () => this.release());
     this.operation = operation;
+    this.commandSince = performance.now();
     const onAbort = (): void => this.destroy();
     signal?.addEventListener('abort', onAbort, { once: true });
     this.wire.write(message);

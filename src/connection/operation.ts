@@ -16,6 +16,8 @@ export interface Operation {
 
 /** Memory for the rows of one command, bytes: no replication command returns near as much. */
 const MAX_RESULT = 64 * 1024 * 1024;
+/** What a row and each of its values take beside their bytes, roughly: a flood of empty rows does. */
+const VALUE_COST = 128;
 
 /** Gathers the messages of one result. Of several results of one command the last one counts. */
 export class ResultBuilder {
@@ -32,7 +34,7 @@ export class ResultBuilder {
         this.rows = [];
         return true;
       case 'dataRow':
-        this.size += message.byteLength;
+        this.size += message.byteLength + VALUE_COST * (1 + message.values.length);
         if (this.size > MAX_RESULT) throw new ProtocolError('result of a command is too large');
         this.rows.push(message.values);
         return true;

@@ -49,7 +49,11 @@ export interface WalReceiverOptions {
   acceptGap?: boolean;
   /** Refuse a silent gap against the ledger. False warns instead (upstream's outcome). Default true. */
   refuseGaps?: boolean;
-  /** Silence after which the server is asked for a sign of life; disconnected at twice that. 0: never. Default 30000. */
+  /**
+   * Silence after which the server is asked for a sign of life; disconnected at twice that. Twice
+   * that is also the time for an answer, and to connect without connect_timeout. 0: never. Default
+   * 30000.
+   */
   receiveTimeout?: number;
   /**
    * Check of received WAL: page headers, record CRCs, the xl_prev chain. `strict` (the default)

@@ -150,13 +150,19 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
       onNotice: (n: { message: string }) => this.warn('WK_SERVER_NOTICE', n.message),
     };
     try {
-      return await connect(this.settings, options);
+      return await connect(this.patient(this.settings), options);
     } catch (e) {
       const { promptPassword } = this.o;
       if (!(e instanceof AuthenticationError && e.needsPassword && promptPassword)) throw e;
       this.settings = { ...this.settings, password: await promptPassword() };
-      return connect(this.settings, options);
+      return connect(this.patient(this.settings), options);
     }
+  }
+
+  /** libpq waits for ever unless connect_timeout is set; a server that hangs would hang us too. */
+  private patient(settings: ConnectionSettings): ConnectionSettings {
+    const { receiveTimeout = RECEIVE_TIMEOUT } = this.o;
+    return { ...settings, connectTimeout: settings.connectTimeout || 2 * receiveTimeout };
   }
 
   /** Streams on one connection, timeline after timeline, until a stop. */

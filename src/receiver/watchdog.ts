@@ -9,17 +9,18 @@ const STOP_GRACE_MS = 3000;
 const TICK_MS = 250;
 
 /**
- * Breaks a connection off whose server is silent while an answer is due, and one that does not let
- * us stop: no command has a time limit of its own.
+ * Breaks a connection off whose server does not complete an answer that is due, and one that does
+ * not let us stop: no command has a time limit of its own. What trickles in is no excuse, every
+ * answer is small.
  */
 export class Watchdog {
-  /** Why the connection was broken off, if it was for silence. */
+  /** Why the connection was broken off, if it was for a missing answer. */
   error: TimeoutError | undefined;
   private phase: Phase = 'command';
   private since = performance.now();
   private readonly connection: ReplicationConnection;
   private readonly signal: AbortSignal;
-  /** Milliseconds of silence; 0: no limit. */
+  /** Milliseconds for an answer; 0: no limit. */
   private readonly limit: number;
   private readonly timer: NodeJS.Timeout;
   private readonly onAbort = (): void => {
@@ -52,10 +53,15 @@ export class Watchdog {
     if (this.phase === 'stream') return;
     const now = performance.now();
     if (this.signal.aborted && now - this.since > STOP_GRACE_MS) this.connection.destroy();
-    const silence = now - Math.max(this.since, this.connection.lastReceivedAt);
-    if (this.limit === 0 || silence <= this.limit) return;
+    const { commandSince, lastReceivedAt } = this.connection;
+    // In between, we have work of our own to do.
+    const due = this.phase === 'ending' ? this.since : commandSince;
+    if (this.limit === 0 || due === undefined || now - due <= this.limit) return;
+    const seconds = ((now - due) / 1000).toFixed(0);
     this.error ??= new TimeoutError(
-      `nothing was received from the server for ${(silence / 1000).toFixed(0)} seconds`,
+      lastReceivedAt <= due
+        ? `nothing was received from the server for ${seconds} seconds`
+        : `the server did not complete its answer within ${seconds} seconds`,
       { hint: 'The server or the network may be dead.' },
     );
     this.connection.destroy();

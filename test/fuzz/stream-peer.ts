@@ -165,7 +165,9 @@ export class StreamPeer {
     const [, lsn = ''] = /(\w+\/\w+) TIMELINE/.exec(query) ?? [];
     const [high = '', low = ''] = lsn.split('/');
     this.position = Number.parseInt(high, 16) * 2 ** 32 + Number.parseInt(low, 16);
-    this.send(answer);
+    const here = this.position >= START && this.position <= WAL.end;
+    this.send(here ? answer : honestAnswer(''));
+    if (!here) return;
     for (const next of this.script.acts) this.play(next);
     if (!this.stalled) this.socket.end();
   }

@@ -152,6 +152,8 @@ const streams = asyncTarget('whole stream onto a disk', 20, input, async () => {
         return;
       }
       seen.recovered += 1;
+      // Unchecked, damage becomes part of a segment that is complete by then.
+      if (damaged && verify === 'off') return;
       assert.equal(checkFiles(directory, TRUE_IMAGE, WAL.end), WAL.end);
     },
     done: async () => {
