@@ -13,6 +13,8 @@ export default defineConfig({
           name: 'unit',
           include: ['test/**/*.test.ts'],
           exclude: ['test/integration/**'],
+          // Many start processes; a busy machine takes its time.
+          testTimeout: 60_000,
         },
       },
       {

@@ -62,7 +62,10 @@ export class WriteQueue {
   /** Collects copies in blocks; `position` is that of the first byte in a file. */
   collect(chunks: readonly Uint8Array[], position: number): void {
     const { stage } = this;
-    if (!stage) return this.push(chunks);
+    if (!stage) {
+      this.push(chunks);
+      return;
+    }
     if (stage.isEmpty) this.stagedAt = performance.now();
     let at = position;
     for (const chunk of chunks) {

@@ -43,6 +43,7 @@ class Receiver {
     const server = await readServerState(connection);
     const archive = await Archive.open(options, connection, server, {
       walRemoved: false,
+      slotInvalid: false,
       refused: refusals.current,
       writeReport: 'slow',
       warn: () => {},

@@ -13,7 +13,7 @@ import {
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { pushFile } from '../../src/archive/push.js';
-import { endOfStoredWal } from '../../src/receiver/known-wal.js';
+import { storedWal } from '../../src/receiver/known-wal.js';
 import { compressFile, decompressFile, durablyCompressSegment } from '../../src/storage/codec.js';
 import { fsyncFile, storeAnew, writeFileDurably } from '../../src/storage/durable.js';
 import { CREATE_NEW, nodeFileSystem } from '../../src/storage/file-system.js';
@@ -166,7 +166,7 @@ describe('what is no regular file', () => {
   it('is no stored WAL to compare with', async () => {
     fifo(`${NAME}.partial`);
     const lsn = parseLsn('0/100000');
-    expect(await endOfStoredWal(directory, lsn, 1, SEGMENT)).toBe(lsn);
+    expect((await storedWal(directory, lsn, 0n, 1, SEGMENT)).end).toBe(lsn);
     const options = { segmentSize: SEGMENT, mode: 0o600, sync: true, fs, measure: true };
     await expect(seedPartial(directory, NAME, [], options)).rejects.toMatchObject({
       code: 'WK_STORAGE',
