@@ -6,6 +6,7 @@ import type { ConnectionSettings } from '../connection/settings.js';
 import {
   AuthenticationError,
   ConnectionError,
+  DiskFullError,
   UsageError,
   WalkeepError,
   WalRemovedError,
@@ -67,18 +68,29 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
    * @throws WalkeepError what no retry can help, or any error with `reconnect: false`
    */
   async run(signal: AbortSignal = new AbortController().signal): Promise<Lsn> {
-    let lock: DirectoryLock;
-    try {
-      lock = await acquireDirectoryLock(this.o.directory, { signal });
-    } catch (e) {
-      if (signal.aborted && e === signal.reason) return this.lastLsn;
-      throw e;
-    }
+    const lock = await this.lock(signal);
+    if (!lock) return this.lastLsn;
     try {
       while (!(await this.attempt(signal)));
       return this.lastLsn;
     } finally {
       await lock.release();
+    }
+  }
+
+  /** The directory's lock; undefined if the signal came first. A full disk is waited for. */
+  private async lock(signal: AbortSignal): Promise<DirectoryLock | undefined> {
+    for (;;) {
+      try {
+        return await acquireDirectoryLock(this.o.directory, { signal });
+      } catch (e) {
+        if (signal.aborted && e === signal.reason) return undefined;
+        if (!(e instanceof DiskFullError) || this.o.reconnect === false) throw e;
+        const retryIn = this.backoff.next(e);
+        this.emit('disconnect', { error: e, retryIn });
+        await abortableDelay(retryIn, signal);
+        if (signal.aborted) return undefined;
+      }
     }
   }
 
@@ -215,7 +227,10 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
             hint: 'The server shut down.',
           });
         }
-        const next = await archive.follow(timeline, outcome.lsn, outcome.end);
+        watchdog.enter('command');
+        const next = await archive.follow(timeline, outcome.lsn, outcome.end, (tli) =>
+          archive.history(connection, tli),
+        );
         ({ lsn, timeline } = next);
         this.emit('timeline', { timeline, lsn: outcome.lsn });
         this.backoff.reset();
