@@ -7,8 +7,8 @@ import { identify, type SegmentFile, scanDirectory } from '../storage/wal-direct
 import { VERSION } from '../version.js';
 import { floorToSegment, type SegmentName, segmentOf, segmentStart } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
-import { timelineEnd } from '../wal/timeline.js';
-import { checkHistories } from './history-files.js';
+import { type TimelineHistory, timelineEnd } from '../wal/timeline.js';
+import { checkHistories, ensureHistoryFile } from './history-files.js';
 import { finishLeft, leftSegments } from './left-segments.js';
 import type { WalReceiverOptions } from './options.js';
 import type { Refusal } from './refusals.js';
@@ -43,6 +43,8 @@ export class Archive {
   readonly atStart: readonly SegmentFile[];
   readonly writeReport: WriteReport;
   readonly fs: FileSystem;
+  private readonly directory: string;
+  private readonly sync: boolean;
   private readonly refused: Refusal | undefined;
   /** What the start adds to the ledger: with the first WAL, so that a refused one leaves no trace. */
   private unrecorded: LedgerEntry[];
@@ -52,8 +54,11 @@ export class Archive {
     ledger: Ledger,
     start: StartPoint,
     atStart: readonly SegmentFile[],
+    o: WalReceiverOptions,
     options: OpenOptions,
   ) {
+    this.directory = o.directory;
+    this.sync = o.sync !== false;
     this.refused = options.refused;
     this.writeReport = options.writeReport;
     this.fs = options.fs ?? nodeFileSystem;
@@ -79,7 +84,7 @@ export class Archive {
     try {
       const { start, atStart } = await chooseFor(o, connection, server, ledger, options);
       for (const w of start.warnings) warn('WK_START', w);
-      return new Archive(server, ledger, start, atStart, options);
+      return new Archive(server, ledger, start, atStart, o, options);
     } catch (e) {
       await ledger.close();
       throw e;
@@ -116,12 +121,14 @@ export class Archive {
 
   /**
    * Checks what the server says comes after a timeline, and notes it.
+   * @param historyOf gives the history of a timeline, which has to say the same
    * @throws ProtocolError if it cannot follow
    */
   async follow(
     timeline: number,
     position: Lsn,
     end: Extract<StreamEnd, { kind: 'timeline' }>,
+    historyOf: (timeline: number) => Promise<TimelineHistory>,
   ): Promise<{ lsn: Lsn; timeline: number }> {
     if (end.timeline <= timeline) {
       throw new ProtocolError(
@@ -134,9 +141,27 @@ export class Archive {
         { lsn: position },
       );
     }
+    // Nothing protects this answer on its way, and what is noted is believed from now on.
+    const forked = timelineEnd(await historyOf(end.timeline), timeline);
+    if (forked !== end.startLsn) {
+      const says =
+        forked === undefined ? 'does not know it' : `lets it end at ${formatLsn(forked)}`;
+      throw new ProtocolError(
+        `server reported that timeline ${end.timeline} follows timeline ${timeline} at ${formatLsn(end.startLsn)}, but its history ${says}`,
+        { lsn: position },
+      );
+    }
     const lsn = floorToSegment(end.startLsn, this.server.segmentSize);
     await this.record({ type: 'timeline', timeline: end.timeline, start: lsn, why: 'switch' });
     return { lsn, timeline: end.timeline };
+  }
+
+  /** The history of a timeline, whose file is stored here from then on. */
+  history(connection: ReplicationConnection, timeline: number): Promise<TimelineHistory> {
+    const { server, fs, directory, sync } = this;
+    const options = { mode: server.fileMode, sync, fs };
+    const known = timeline === server.timeline ? server.historyFile : undefined;
+    return ensureHistoryFile(connection, directory, timeline, options, known);
   }
 
   close(): Promise<void> {

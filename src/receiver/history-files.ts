@@ -73,13 +73,16 @@ function describe(history: TimelineHistory): string {
 
 /**
  * The history of a timeline. Fetches and stores the history file of one above 1 that is not here
- * yet. @throws ProtocolError, ParseError, StorageError
+ * yet. It carries no checksum, and what is stored is believed for ever: so two answers must agree.
+ * @param known what the server answered before, if it was asked
+ * @throws ProtocolError, ParseError, StorageError
  */
 export async function ensureHistoryFile(
   connection: ReplicationConnection,
   directory: string,
   timeline: number,
   options: { mode: number; sync: boolean; fs: FileSystem },
+  known?: Buffer,
 ): Promise<TimelineHistory> {
   if (timeline === 1) return rootHistory(timeline);
   const stored = await readLocal(options.fs, directory, timeline);
@@ -92,6 +95,13 @@ export async function ensureHistoryFile(
       `server reported unexpected history file name for timeline ${timeline}: ${fileName}`,
       { expected, actual: fileName },
     );
+  }
+  const other = known ?? (await connection.timelineHistory(timeline)).content;
+  if (!content.equals(other)) {
+    throw new ProtocolError(`server reported two different histories for timeline ${timeline}`, {
+      expected: other.toString('latin1'),
+      actual: content.toString('latin1'),
+    });
   }
   const history = parseTimelineHistory(timeline, content.toString('latin1'));
   await writeFileDurably(join(directory, expected), content, {

@@ -20,7 +20,6 @@ import type { WalVerifier } from '../wal/verifier.js';
 import type { WalOptions } from '../wal/walker.js';
 import { anchoredVerifier } from './anchor.js';
 import type { Archive } from './archive.js';
-import { ensureHistoryFile } from './history-files.js';
 import { type VerifyMode, WalInspector } from './inspector.js';
 import { storedWal } from './known-wal.js';
 import { RECEIVE_TIMEOUT, type WalReceiverOptions } from './options.js';
@@ -74,9 +73,8 @@ export class TimelineRun {
   async stream(signal: AbortSignal, onPhase: (phase: Phase) => void): Promise<StreamOutcome> {
     const { o, at, archive } = this;
     const mode = archive.server.fileMode;
-    const options = { mode, sync: this.sync, fs: this.fs };
     // The server may have been on an ancestor yet when it was asked for its own.
-    this.history = await ensureHistoryFile(this.connection, o.directory, at.timeline, options);
+    this.history = await archive.history(this.connection, at.timeline);
     await this.readSeed();
     if (this.verifyMode !== 'off') {
       this.anchored = await anchoredVerifier(o.directory, this.walOptions, this.fs);
