@@ -32,15 +32,28 @@ export interface ArchiveComparison {
   /** Those that a killed server had finished and not archived: compared with its pg_wal. */
   equalInPgWal: number;
   histories: number;
+  /** Files put aside since a record that began in them turned out damaged: evidence, not archive. */
+  replaced: number;
   /** Different bytes, missing references, files of a wrong size. */
   problems: string[];
 }
 
 /** Compares every complete segment and history file with what the retired servers left. */
 export function comparedWithServers(directory: string, cluster: Cluster): ArchiveComparison {
-  const result: ArchiveComparison = { equal: 0, equalInPgWal: 0, histories: 0, problems: [] };
+  const result: ArchiveComparison = {
+    equal: 0,
+    equalInPgWal: 0,
+    histories: 0,
+    replaced: 0,
+    problems: [],
+  };
   for (const name of readdirSync(directory).sort()) {
-    if (name.endsWith('.replaced')) result.problems.push(`${name}: a segment was replaced`);
+    const evidence = /^\.([0-9A-F]{24})\.replaced$/.exec(name)?.[1];
+    if (evidence !== undefined) {
+      result.replaced += 1;
+      const [damaged, now] = [name, evidence].map((file) => readFileSync(join(directory, file)));
+      if (damaged?.equals(now as Buffer)) result.problems.push(`${name}: replaced by the same`);
+    }
     const segment = /^[0-9A-F]{24}$/.test(name);
     if (!segment && !/^[0-9A-F]{8}\.history$/.test(name)) continue;
     const from = [cluster.archived, cluster.inPgWal].find((dir) => existsSync(join(dir, name)));

@@ -50,13 +50,17 @@ export class Cluster {
     return this.#proxyOf(this.primary);
   }
 
+  get proxies(): TcpProxy[] {
+    return [...this.#proxies.values()];
+  }
+
   #proxyOf(server: PostgresServer): TcpProxy {
     return this.#proxies.get(server) as TcpProxy;
   }
 
   /** All proxies, the one that takes writes is to be found out. */
   get conninfo(): string {
-    const ports = [...this.#proxies.values()].map((proxy) => proxy.port);
+    const ports = this.proxies.map((proxy) => proxy.port);
     const hosts = ports.map(() => '127.0.0.1').join(',');
     return `host=${hosts} port=${ports.join(',')} user=postgres target_session_attrs=read-write`;
   }
@@ -171,7 +175,7 @@ export class Cluster {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.all([...this.#proxies.values()].map((proxy) => proxy.close()));
+    await Promise.all(this.proxies.map((proxy) => proxy.close()));
     await this.standby?.destroy();
     await this.primary.destroy();
   }

@@ -74,6 +74,20 @@ export const NETWORK_EVENTS = {
       await world.supervisor.end('SIGKILL');
     },
   },
+  'bytes corrupted as it connects': {
+    weight: 'alone',
+    async run(world) {
+      const { cluster, random } = world;
+      const failover = random.chance(0.5);
+      // Any message: what the server says of itself, a history file, the head of one with WAL.
+      for (const proxy of cluster.proxies) proxy.flipBit(1, random.below(16), 1 << random.below(8));
+      if (failover) await cluster.failover();
+      else cluster.proxy.cut();
+      await waitFor(() => cluster.proxy.flipped, { what: 'a read to damage' });
+      for (const proxy of cluster.proxies) proxy.flipBit(Number.POSITIVE_INFINITY);
+      world.note(`any message damaged${failover ? ' after a failover' : ''}`);
+    },
+  },
 } as const satisfies Record<string, ChaosEvent>;
 
 /** Flips a bit of WAL on its way; walkeep must refuse what it got. */

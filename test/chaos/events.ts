@@ -94,6 +94,14 @@ const SERVER_EVENTS = {
       await world.primary.start();
     },
   },
+  'standby killed': {
+    weight: 'heavy',
+    async run(world) {
+      const standby = await world.cluster.redundant();
+      await standby.kill9();
+      await standby.start();
+    },
+  },
   failover: { weight: 'heavy', run: (world) => world.cluster.failover() },
   switchover: {
     weight: 'heavy',

@@ -27,6 +27,7 @@ export interface Tally {
   segments: number;
   segmentsOnlyInPgWal: number;
   histories: number;
+  replaced: number;
   /** Files that differ from the servers'; none may. */
   differing: string[];
   findings: string[];
@@ -91,6 +92,7 @@ export async function runChaos(options: ChaosOptions): Promise<Tally> {
     segments: compared.equal,
     segmentsOnlyInPgWal: compared.equalInPgWal,
     histories: compared.histories,
+    replaced: compared.replaced,
     differing: compared.problems,
     findings,
     receiverRestarts: supervisor.restarts,
@@ -125,8 +127,8 @@ async function disturb(
     const what = names.join(' + ');
     try {
       await Promise.all(names.map(play));
-      await world.writeWal(random.size(1_500_000));
-      await world.settle(10 + random.below(60));
+      await world.writeWal(random.below(3_000_000));
+      await world.settle(20 + random.below(200));
     } catch (cause) {
       throw new Error(
         `after ${what}: ${(cause as Error).message}\n${world.supervisor.said.slice(-3000)}`,

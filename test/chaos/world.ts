@@ -76,9 +76,9 @@ export class World implements AsyncDisposable {
     this.notes[what] = (this.notes[what] ?? 0) + 1;
   }
 
-  /** Milliseconds up to `max`, of any order of magnitude from 10 on. */
+  /** Milliseconds up to `max`; short ones of any order of magnitude, as often long ones. */
   span(max: number): number {
-    return 10 + this.random.size(max);
+    return 10 + (this.random.chance(0.5) ? this.random.size(max) : this.random.below(max));
   }
 
   /** Waits until commits are confirmed again: all that a disturbance broke has healed. */

@@ -21,6 +21,9 @@ export class TcpProxy {
   #atEnd: 'cut' | 'stall' = 'cut';
   /** A read towards the client of at least so many bytes gets one bit flipped, once. */
   #flipIn = Number.POSITIVE_INFINITY;
+  /** Such reads that pass unharmed before. */
+  #flipAfter = 0;
+  #flipMask = 0x10;
   /** Connections accepted so far. */
   accepted = 0;
   /** Bytes that went to clients so far. */
@@ -67,10 +70,10 @@ export class TcpProxy {
   }
 
   #toClient(link: Link, data: Buffer): void {
-    if (data.length >= this.#flipIn) {
+    if (data.length >= this.#flipIn && this.#flipAfter-- <= 0) {
       this.#flipIn = Number.POSITIVE_INFINITY;
       const middle = data.length >> 1;
-      data[middle] = data[middle]! ^ 0x10;
+      data[middle] = data[middle]! ^ this.#flipMask;
     }
     const part = data.subarray(0, Math.min(data.length, this.#budget));
     this.#budget -= part.length;
@@ -122,9 +125,14 @@ export class TcpProxy {
     this.#atEnd = what;
   }
 
-  /** Flips one bit in the middle of the next read of at least so many bytes towards the client. */
-  flipBit(minimum: number): void {
+  /**
+   * Flips one bit in the middle of the next read of at least so many bytes towards the client.
+   * @param after so many reads later
+   */
+  flipBit(minimum: number, after = 0, mask = 0x10): void {
     this.#flipIn = minimum;
+    this.#flipAfter = after;
+    this.#flipMask = mask;
   }
 
   /** True once the bit was flipped. */
