@@ -161,7 +161,7 @@ const TABLE: readonly (OptionSpec & { walkeepOnly?: true })[] = [
   {
     long: 'ensure-slot',
     group: SAFETY,
-    help: 'create the slot if the server lacks it (failover)',
+    help: 'create the slot if it is missing (failover) or was invalidated',
     walkeepOnly: true,
   },
   ...CONNECTION_OPTIONS,

@@ -74,6 +74,26 @@ export const NETWORK_EVENTS = {
       await world.supervisor.end('SIGKILL');
     },
   },
+  'bytes corrupted, failover': {
+    weight: 'alone',
+    async run(world) {
+      const { cluster } = world;
+      const { proxy } = cluster;
+      // The record's end comes from another server, on another timeline.
+      proxy.flipBit(BIG_READ);
+      proxy.after(100_000 + world.random.below(300_000), 'stall');
+      await world.writeWal(600_000, 'one');
+      await waitFor(() => proxy.flipped && proxy.stalled, {
+        what: 'a damaged record without its end',
+      });
+      try {
+        await cluster.failover();
+      } finally {
+        proxy.resume();
+      }
+      world.note('damaged record without its end');
+    },
+  },
   'bytes corrupted as it connects': {
     weight: 'alone',
     async run(world) {

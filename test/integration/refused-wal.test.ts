@@ -221,19 +221,22 @@ function nonZeroAt(directory: string, lsn: bigint, { segmentSize }: PostgresServ
   return bytes.subarray(at, at + 64).some((byte) => byte !== 0);
 }
 
-// Where in its segment the record begins, and how the receiver loses sight of it.
+// Where the record begins, its length and how much of it comes, how the receiver loses sight of it.
 test.skipIf(MAJORS.length === 0).each([
-  ['begins in the segment', 10_000, 'reconnects'],
-  ['begins in the segment', 10_000, 'is killed'],
-  ['began in the segment before', 900_000, 'reconnects'],
-  ['began in the segment before', 900_000, 'is killed'],
+  ['begins in the segment', 10_000, 600_000, 250_000, 'reconnects', []],
+  ['begins in the segment', 10_000, 600_000, 250_000, 'is killed', []],
+  ['began in the segment before', 900_000, 600_000, 250_000, 'reconnects', []],
+  ['began in the segment before', 900_000, 600_000, 250_000, 'is killed', []],
+  ['began in the segment before', 900_000, 600_000, 250_000, 'reconnects', ['-Z', 'gzip:1']],
+  ['began two segments before', 900_000, 3_000_000, 2_300_000, 'reconnects', []],
+  ['began two segments before', 900_000, 3_000_000, 2_300_000, 'is killed', []],
 ] as const)(
-  'damage in a record that %s heals (%i bytes into it) though the receiver %s before its end',
-  async (_where, before, how) => {
+  'damage in a record that %s (at %i, %i bytes, %i come) heals though the receiver %s before its end %j',
+  async (_where, before, length, come, how, args) => {
     const server = keep(await PostgresServer.create({ major: MAJORS.at(-1)!, archive: true }));
     const proxy = keep(await TcpProxy.listen(server.port));
     const directory = archiveDirectory();
-    const start = () => keep(receive(directory, proxy.conninfo(), ['--synchronous']));
+    const start = () => keep(receive(directory, proxy.conninfo(), ['--synchronous', ...args]));
     let run = start();
     await run.waitForOutput(/starting log streaming/);
     await server.switchWal();
@@ -242,11 +245,13 @@ test.skipIf(MAJORS.length === 0).each([
 
     const begin = await server.currentLsn();
     proxy.flipBit(20_000);
-    proxy.after(250_000, how === 'is killed' ? 'stall' : 'cut');
-    await writeRecord(server, 600_000);
+    proxy.after(come, how === 'is killed' ? 'stall' : 'cut');
+    await writeRecord(server, length);
     if (how === 'is killed') {
       // No sooner: the damaged bytes are stored.
-      await waitFor(() => proxy.flipped && nonZeroAt(directory, begin + 150_000n, server));
+      await waitFor(
+        () => proxy.flipped && nonZeroAt(directory, begin + BigInt(come - 100_000), server),
+      );
       await run.stop('SIGKILL');
       proxy.resume();
       run = start();
