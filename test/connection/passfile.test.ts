@@ -1,4 +1,5 @@
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -99,6 +100,19 @@ describe('the file', () => {
     mkdirSync(sub, { mode: 0o700 });
     expect(passfileWarning(sub)).toBe(`password file "${sub}" is not a plain file`);
     expect(passfileLookup(sub, session)({ host: 'h', port: 1 })).toBeUndefined();
+  });
+
+  it('is judged by what a link leads to, and a fifo is not waited for', () => {
+    const link = join(directory, 'link');
+    symlinkSync(path, link);
+    expect(passfileLookup(link, session)({ host: 'h', port: 1 })).toBe('one');
+    chmodSync(path, 0o640);
+    expect(passfileWarning(link)).toContain('has group or world access');
+    expect(passfileLookup(link, session)({ host: 'h', port: 1 })).toBeUndefined();
+    const fifo = join(directory, 'fifo');
+    execFileSync('mkfifo', ['-m', '600', fifo]);
+    expect(passfileWarning(fifo)).toBe(`password file "${fifo}" is not a plain file`);
+    expect(passfileLookup(fifo, session)({ host: 'h', port: 1 })).toBeUndefined();
   });
 
   it('may be missing', () => {

@@ -197,8 +197,20 @@ describe('TLS', () => {
   });
 
   test('protocol versions outside the range of the server are refused', async () => {
-    const connection = await open({ sslMode: 'require', sslMaxVersion: 'TLSv1.2' });
-    await connection.close();
+    for (const [sslMinVersion, sslMaxVersion] of [
+      ['TLSv1.2', 'TLSv1.2'],
+      ['TLSv1.3', 'TLSv1.3'],
+    ] as const) {
+      await (await open({ sslMode: 'require', sslMinVersion, sslMaxVersion })).close();
+    }
+    await server.configure({ ssl_max_protocol_version: 'TLSv1.2' });
+    try {
+      const range = { sslMode: 'require', sslMinVersion: 'TLSv1.3' } as const;
+      expect(await rejection(open(range))).toBeInstanceOf(TlsError);
+      await (await open({ sslMode: 'require' })).close();
+    } finally {
+      await server.configure({ ssl_max_protocol_version: undefined });
+    }
   });
 });
 
