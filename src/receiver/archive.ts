@@ -8,7 +8,7 @@ import { VERSION } from '../version.js';
 import { floorToSegment, type SegmentName, segmentOf, segmentStart } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
 import { type TimelineHistory, timelineEnd } from '../wal/timeline.js';
-import { checkHistories, ensureHistoryFile } from './history-files.js';
+import { checkHistories, ensureHistoryFile, type Fork } from './history-files.js';
 import { finishLeft, leftSegments } from './left-segments.js';
 import type { WalReceiverOptions } from './options.js';
 import type { Refusal } from './refusals.js';
@@ -121,14 +121,13 @@ export class Archive {
 
   /**
    * Checks what the server says comes after a timeline, and notes it.
-   * @param historyOf gives the history of a timeline, which has to say the same
-   * @throws ProtocolError if it cannot follow
+   * @throws ProtocolError if it cannot follow, or the history of the next timeline says otherwise
    */
   async follow(
+    connection: ReplicationConnection,
     timeline: number,
     position: Lsn,
     end: Extract<StreamEnd, { kind: 'timeline' }>,
-    historyOf: (timeline: number) => Promise<TimelineHistory>,
   ): Promise<{ lsn: Lsn; timeline: number }> {
     if (end.timeline <= timeline) {
       throw new ProtocolError(
@@ -142,26 +141,22 @@ export class Archive {
       );
     }
     // Nothing protects this answer on its way, and what is noted is believed from now on.
-    const forked = timelineEnd(await historyOf(end.timeline), timeline);
-    if (forked !== end.startLsn) {
-      const says =
-        forked === undefined ? 'does not know it' : `lets it end at ${formatLsn(forked)}`;
-      throw new ProtocolError(
-        `server reported that timeline ${end.timeline} follows timeline ${timeline} at ${formatLsn(end.startLsn)}, but its history ${says}`,
-        { lsn: position },
-      );
-    }
+    await this.history(connection, end.timeline, { parent: timeline, lsn: end.startLsn });
     const lsn = floorToSegment(end.startLsn, this.server.segmentSize);
     await this.record({ type: 'timeline', timeline: end.timeline, start: lsn, why: 'switch' });
     return { lsn, timeline: end.timeline };
   }
 
   /** The history of a timeline, whose file is stored here from then on. */
-  history(connection: ReplicationConnection, timeline: number): Promise<TimelineHistory> {
+  history(
+    connection: ReplicationConnection,
+    timeline: number,
+    fork?: Fork,
+  ): Promise<TimelineHistory> {
     const { server, fs, directory, sync } = this;
-    const options = { mode: server.fileMode, sync, fs };
     const known = timeline === server.timeline ? server.historyFile : undefined;
-    return ensureHistoryFile(connection, directory, timeline, options, known);
+    const options = { mode: server.fileMode, sync, fs, known, fork };
+    return ensureHistoryFile(connection, directory, timeline, options);
   }
 
   close(): Promise<void> {

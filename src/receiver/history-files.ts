@@ -4,8 +4,14 @@ import { ProtocolError, TimelineConflictError } from '../errors.js';
 import { storageError, writeFileDurably } from '../storage/durable.js';
 import type { FileSystem } from '../storage/file-system.js';
 import { historyFileName } from '../wal/file-name.js';
-import { formatLsn } from '../wal/lsn.js';
-import { parseTimelineHistory, rootHistory, type TimelineHistory } from '../wal/timeline.js';
+import { formatLsn, type Lsn } from '../wal/lsn.js';
+import {
+  childTimeline,
+  parseTimelineHistory,
+  rootHistory,
+  type TimelineHistory,
+  timelineEnd,
+} from '../wal/timeline.js';
 import type { ServerState } from './server-state.js';
 
 async function readLocal(
@@ -72,21 +78,50 @@ function describe(history: TimelineHistory): string {
 }
 
 /**
+ * The server's history of a timeline above 1.
+ * @throws ParseError, and ProtocolError if it names no parent, as every real one does
+ */
+export function readServerHistory(timeline: number, content: Buffer): TimelineHistory {
+  const history = parseTimelineHistory(timeline, content.toString('latin1'));
+  if (history.ancestors.length > 0) return history;
+  throw new ProtocolError(`server sent an empty history of timeline ${timeline}`);
+}
+
+/** Where a timeline was left for another one, as the server said it. */
+export interface Fork {
+  parent: number;
+  lsn: Lsn;
+}
+
+/** How a history file is stored, and what it has to agree with. */
+export interface HistoryOptions {
+  mode: number;
+  sync: boolean;
+  fs: FileSystem;
+  /** What the server answered before, if it was asked. */
+  known?: Buffer | undefined;
+  fork?: Fork | undefined;
+}
+
+/**
  * The history of a timeline. Fetches and stores the history file of one above 1 that is not here
- * yet. It carries no checksum, and what is stored is believed for ever: so two answers must agree.
- * @param known what the server answered before, if it was asked
+ * yet. It carries no checksum, and what is stored is believed for ever: so two answers must agree,
+ * and where the server has told the fork, that too.
  * @throws ProtocolError, ParseError, StorageError
  */
 export async function ensureHistoryFile(
   connection: ReplicationConnection,
   directory: string,
   timeline: number,
-  options: { mode: number; sync: boolean; fs: FileSystem },
-  known?: Buffer,
+  { known, fork, ...how }: HistoryOptions,
 ): Promise<TimelineHistory> {
   if (timeline === 1) return rootHistory(timeline);
-  const stored = await readLocal(options.fs, directory, timeline);
-  if (stored) return parseTimelineHistory(timeline, stored.toString('latin1'));
+  const stored = await readLocal(how.fs, directory, timeline);
+  if (stored) {
+    const history = parseTimelineHistory(timeline, stored.toString('latin1'));
+    checkFork(history, fork);
+    return history;
+  }
   const { fileName, content } = await connection.timelineHistory(timeline);
   const expected = historyFileName(timeline);
   // The name is the server's: anything else might lead out of the directory.
@@ -103,10 +138,26 @@ export async function ensureHistoryFile(
       actual: content.toString('latin1'),
     });
   }
-  const history = parseTimelineHistory(timeline, content.toString('latin1'));
-  await writeFileDurably(join(directory, expected), content, {
-    ...options,
-    temporary: join(directory, `${expected}.tmp`),
-  });
+  const history = readServerHistory(timeline, content);
+  checkFork(history, fork);
+  const path = join(directory, expected);
+  await writeFileDurably(path, content, { ...how, temporary: `${path}.tmp` });
   return history;
+}
+
+/** A timeline that does not begin where its parent was left would leave a hole, or cover one. */
+function checkFork(history: TimelineHistory, fork: Fork | undefined): void {
+  if (!fork) return;
+  const { timeline } = history;
+  const end = timelineEnd(history, fork.parent);
+  if (end === fork.lsn && childTimeline(history, fork.parent) === timeline) return;
+  throw new ProtocolError(
+    `server ended timeline ${fork.parent} at ${formatLsn(fork.lsn)} in favour of timeline ${timeline}, whose history says otherwise`,
+    {
+      lsn: fork.lsn,
+      expected: `${fork.parent} until ${formatLsn(fork.lsn)}`,
+      actual: describe(history),
+      hint: 'If it stays so, the timelines of the server contradict each other.',
+    },
+  );
 }

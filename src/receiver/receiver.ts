@@ -228,9 +228,7 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
           });
         }
         watchdog.enter('command');
-        const next = await archive.follow(timeline, outcome.lsn, outcome.end, (tli) =>
-          archive.history(connection, tli),
-        );
+        const next = await archive.follow(connection, timeline, outcome.lsn, outcome.end);
         ({ lsn, timeline } = next);
         this.emit('timeline', { timeline, lsn: outcome.lsn });
         this.backoff.reset();

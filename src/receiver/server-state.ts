@@ -2,7 +2,8 @@ import type { ReplicationConnection } from '../connection/connection.js';
 import { ParseError, ServerError, UsageError } from '../errors.js';
 import { parseSegmentSize } from '../wal/file-name.js';
 import type { Lsn } from '../wal/lsn.js';
-import { parseTimelineHistory, rootHistory, type TimelineHistory } from '../wal/timeline.js';
+import { rootHistory, type TimelineHistory } from '../wal/timeline.js';
+import { readServerHistory } from './history-files.js';
 
 /** What one connection says about its server. */
 export interface ServerState {
@@ -29,9 +30,7 @@ export async function readServerState(connection: ReplicationConnection): Promis
   const segmentSize = parseSegmentSize(await connection.show('wal_segment_size'));
   const { systemId, timeline, flushLsn } = identity;
   const file = timeline > 1 ? await connection.timelineHistory(timeline) : undefined;
-  const history = file
-    ? parseTimelineHistory(timeline, file.content.toString('latin1'))
-    : rootHistory(timeline);
+  const history = file ? readServerHistory(timeline, file.content) : rootHistory(timeline);
   const historyFile = file?.content;
   return { systemId, timeline, flushLsn, segmentSize, fileMode, history, historyFile };
 }

@@ -135,7 +135,7 @@ const garbage: fc.Arbitrary<Garbage> = fc.record({
   asks: fc.nat(3),
 });
 
-const fetching = asyncTarget('fetch and list on damaged archives', 20, garbage, async () => {
+const fetching = asyncTarget('fetch and list on damaged archives', 15, garbage, async () => {
   const whole = sampleArchive(3);
   const wanted = whole.names.map((name) => name.slice(0, 24)).concat('00000002.history');
   const root = scratchDir('fuzz');

@@ -140,7 +140,7 @@ class Peer {
   }
 }
 
-const startup = asyncTarget('connection start-up', 80, input, async () => {
+const startup = asyncTarget('connection start-up', 90, input, async () => {
   let moves: readonly Move[] = [];
   let size = 1;
   let peer: Peer | undefined;

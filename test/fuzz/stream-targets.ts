@@ -60,7 +60,7 @@ class Receiver {
         const outcome = await run.stream(this.stop.signal, () => {});
         if (outcome.kind === 'stopped') return;
         if (outcome.end.kind === 'shutdown') throw new ConnectionError('the server shut down');
-        at = await archive.follow(at.timeline, outcome.lsn, outcome.end);
+        at = await archive.follow(connection, at.timeline, outcome.lsn, outcome.end);
       }
     } finally {
       await archive.close();
@@ -98,7 +98,7 @@ function checkFiles(directory: string, image: Buffer, sent: number): number {
   return stored;
 }
 
-const streams = asyncTarget('whole stream onto a disk', 20, input, async () => {
+const streams = asyncTarget('whole stream onto a disk', 15, input, async () => {
   const seen = { inputs: 0, stored: 0, recovered: 0 };
   const directory = join(scratchDir('fuzz'), 'archive');
   let given: StreamScript = HONEST;

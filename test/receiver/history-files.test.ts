@@ -22,8 +22,8 @@ function ensure(answers: readonly Buffer[], known?: Buffer) {
   const connection = {
     timelineHistory: async () => ({ fileName: '00000002.history', content: left.shift() }),
   } as unknown as ReplicationConnection;
-  const options = { mode: 0o600, sync: true, fs: nodeFileSystem };
-  return ensureHistoryFile(connection, dir, 2, options, known);
+  const options = { mode: 0o600, sync: true, fs: nodeFileSystem, known };
+  return ensureHistoryFile(connection, dir, 2, options);
 }
 
 it('stores what two answers agree on', async () => {

@@ -92,8 +92,11 @@ export class ReceiverProcess {
         const outcome = await run.stream(this.abort.signal, () => {});
         if (outcome.kind === 'stopped') return;
         if (outcome.end.kind === 'shutdown') throw new ConnectionError('the server shut down');
-        ({ lsn, timeline } = await archive.follow(timeline, outcome.lsn, outcome.end, (tli) =>
-          archive.history(connection.asConnection, tli),
+        ({ lsn, timeline } = await archive.follow(
+          connection.asConnection,
+          timeline,
+          outcome.lsn,
+          outcome.end,
         ));
       }
     } finally {
