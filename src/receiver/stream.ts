@@ -230,12 +230,11 @@ export class StreamSession implements CopyBothHandler {
 
   private pass(chunks: readonly Buffer[]): void {
     const { target, progress } = this.o;
-    const behind = this.serverEnd - progress.received;
-    if (target.stage && behind > target.stage.worthwhile) {
+    const bulk =
+      target.stage !== undefined && this.serverEnd - progress.received > target.stage.worthwhile;
+    if (bulk || this.slowWrite || this.queue.isBusy || !target.writeSync) {
       const begin = progress.received - chunks.reduce((sum, c) => sum + c.length, 0);
-      this.queue.collect(chunks, Number(progress.start & 0xffffn) + begin);
-    } else if (this.slowWrite || this.queue.isBusy || !target.writeSync) {
-      this.queue.push(chunks);
+      this.queue.push(chunks, Number(progress.start & 0xffffn) + begin, bulk);
     } else {
       const began = performance.now();
       target.writeSync(chunks);

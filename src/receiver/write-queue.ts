@@ -23,6 +23,8 @@ export class WriteQueue {
   private running: Promise<void> | undefined;
   private failed = false;
   private stagedAt = 0;
+  /** Write what was collected as soon as the disk is free, though its block is not full. */
+  private eager = false;
 
   /**
    * @param onWritten called after each write with the time it took
@@ -53,25 +55,24 @@ export class WriteQueue {
     return this.bytes <= HIGH_WATER / 2 && this.stage?.hasRoom !== false;
   }
 
-  /** Takes copies, behind all that came before. */
-  push(chunks: readonly Uint8Array[]): void {
-    this.release();
-    this.enqueue({ bytes: Buffer.concat(chunks) });
-  }
-
-  /** Collects copies in blocks; `position` is that of the first byte in a file. */
-  collect(chunks: readonly Uint8Array[], position: number): void {
+  /**
+   * Takes copies, behind all that came before; `position` is that of the first byte in a file.
+   * @param bulk much more is to come: blocks are filled before they are written
+   */
+  push(chunks: readonly Uint8Array[], position: number, bulk: boolean): void {
     const { stage } = this;
     if (!stage) {
-      this.push(chunks);
+      this.enqueue({ bytes: Buffer.concat(chunks) });
       return;
     }
+    this.eager = !bulk;
     if (stage.isEmpty) this.stagedAt = performance.now();
     let at = position;
     for (const chunk of chunks) {
       stage.add(chunk, at, this.onBlock);
       at += chunk.length;
     }
+    if (this.eager && !this.running) this.release();
   }
 
   /** Writes what was collected although its block is not full. */
@@ -116,6 +117,7 @@ export class WriteQueue {
           if (e.block) this.stage?.giveBack(e as StagedBlock);
         }
         this.onWritten(performance.now() - began);
+        if (this.eager && this.entries.length === 0) this.release();
       }
     } catch (e) {
       this.failed = true;

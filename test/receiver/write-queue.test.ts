@@ -51,11 +51,11 @@ describe('WriteQueue', () => {
   it('keeps the order of copies and collected blocks', async () => {
     const s = setUp();
     const source = Buffer.from('first');
-    s.queue.push([source]);
+    s.queue.push([source], 0, false);
     source.fill('x');
-    s.queue.collect([Buffer.from('sec'), Buffer.from('ond')], 5);
+    s.queue.push([Buffer.from('sec'), Buffer.from('ond')], 5, true);
     expect(s.queue.isBusy).toBe(true);
-    s.queue.push([Buffer.from('third')]);
+    s.queue.push([Buffer.from('third')], 11, false);
     const idle = s.queue.idle();
     await s.endAll();
     await idle;
@@ -66,7 +66,7 @@ describe('WriteQueue', () => {
 
   it('writes full blocks at once, the rest when it is released or old', async () => {
     const s = setUp();
-    s.queue.collect([Buffer.alloc(BLOCK + 10, 'a')], 0);
+    s.queue.push([Buffer.alloc(BLOCK + 10, 'a')], 0, true);
     expect(s.waiting.length).toBe(1);
     await s.endAll();
     expect(s.written.join('').length).toBe(BLOCK);
@@ -78,16 +78,28 @@ describe('WriteQueue', () => {
     expect(s.written.join('').length).toBe(BLOCK + 10);
   });
 
+  it('writes what is not bulk as soon as the disk is free', async () => {
+    const s = setUp();
+    s.queue.push([Buffer.from('a')], 0, false);
+    expect(s.waiting.length).toBe(1);
+    s.queue.push([Buffer.from('b')], 1, false);
+    s.queue.push([Buffer.from('c')], 2, false);
+    expect(s.waiting.length).toBe(1);
+    await s.endAll();
+    expect(s.written).toEqual(['a', 'bc']);
+    expect(s.queue.isBusy).toBe(false);
+  });
+
   it('is full until half of what waits is written', async () => {
     const s = setUp();
-    s.queue.collect([Buffer.alloc(3 * BLOCK + 10)], 0);
+    s.queue.push([Buffer.alloc(3 * BLOCK + 10)], 0, true);
     expect([s.queue.isFull, s.queue.hasRoom]).toEqual([true, false]);
     await s.endAll();
     expect([s.queue.isFull, s.queue.hasRoom]).toEqual([false, true]);
     const copies = setUp(false);
-    copies.queue.push([Buffer.alloc(4 * MB)]);
+    copies.queue.push([Buffer.alloc(4 * MB)], 0, false);
     expect(copies.queue.isFull).toBe(false);
-    copies.queue.push([Buffer.alloc(1)]);
+    copies.queue.push([Buffer.alloc(1)], 4 * MB, false);
     expect([copies.queue.isFull, copies.queue.hasRoom]).toEqual([true, false]);
     await copies.endAll();
     expect([copies.queue.isFull, copies.queue.hasRoom]).toEqual([false, true]);
@@ -95,12 +107,12 @@ describe('WriteQueue', () => {
 
   it('writes nothing behind a write that failed', async () => {
     const s = setUp();
-    s.queue.push([Buffer.from('lost')]);
-    s.queue.push([Buffer.from('behind it')]);
-    s.queue.collect([Buffer.from('and this')], 13);
+    s.queue.push([Buffer.from('lost')], 0, false);
+    s.queue.push([Buffer.from('behind it')], 4, false);
+    s.queue.push([Buffer.from('and this')], 13, true);
     s.waiting.shift()?.fail(new Error('no'));
     await s.queue.idle();
-    s.queue.push([Buffer.from('or that')]);
+    s.queue.push([Buffer.from('or that')], 21, false);
     await s.queue.idle();
     expect(s.waiting).toEqual([]);
     expect(s.written).toEqual([]);
