@@ -13,9 +13,10 @@ export interface Block {
   text: string;
 }
 
-/** The README and everything below docs, relative to the package. */
+/** The README, SECURITY.md and everything below docs, relative to the package. */
 export const DOCUMENTS: readonly string[] = [
   'README.md',
+  'SECURITY.md',
   ...readdirSync(join(packageRoot, 'docs'))
     .filter((name) => name.endsWith('.md'))
     .map((name) => `docs/${name}`),

@@ -1,11 +1,12 @@
 import { chmodSync, lstatSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { CertificateAuthority } from '../support/certificates.js';
 import { disposer } from '../support/cleanup.js';
 import { type CliOptions, type CliRun, runCli } from '../support/cli.js';
 import { type Major, PostgresServer } from '../support/postgres.js';
 import { archiveDirectory, waitEqual, writeWal } from '../support/receiving.js';
-import { scratchDir } from '../support/scratch.js';
+import { packageRoot, scratchDir } from '../support/scratch.js';
 import { waitFor } from '../support/wait.js';
 
 const keep = disposer();
@@ -264,4 +265,42 @@ test('a wrong password is not shown, from wherever it comes', async () => {
     }
   }
   expectNoSecret(runs, directory);
+});
+
+test('the connection that SECURITY.md recommends', async () => {
+  const server = keep(
+    await PostgresServer.create({
+      major: 18,
+      tls: true,
+      hba: ['hostssl replication replicator 127.0.0.1/32 scram-sha-256'],
+    }),
+  );
+  await server.sql(`CREATE ROLE replicator LOGIN REPLICATION PASSWORD '${CANARY}'`);
+  const text = readFileSync(join(packageRoot, 'SECURITY.md'), 'utf8');
+  const documented = /-d '(host=db\.example [^']*)'/.exec(text)?.[1] as string;
+  expect(documented).toMatch(/ sslmode=verify-full .* channel_binding=require$/);
+  const connect = async (host: string, authority: string) => {
+    const conninfo = documented
+      .replace('db.example', host)
+      .replace('5432', String(server.port))
+      .replace('/etc/walkeep/root.crt', authority);
+    const args = ['receive', '-n', '-w', '-v', '-D', archiveDirectory(), '-d', conninfo];
+    const run = keep(runCli(args, { env: { PGPASSWORD: CANARY } }));
+    return run;
+  };
+  const run = await connect('localhost', server.ca?.cert as string);
+  await run.waitForOutput(/starting log streaming/);
+  const [session] = await server.sql(
+    'SELECT ssl, version FROM pg_stat_ssl JOIN pg_stat_replication USING (pid)',
+  );
+  expect(session).toEqual({ ssl: true, version: 'TLSv1.3' });
+  expect(await run.stop()).toEqual({ code: 0, signal: null });
+
+  const other = await CertificateAuthority.create(scratchDir('ca'));
+  const refused = await connect('localhost', other.cert);
+  expect((await refused.exit).code).toBe(1);
+  expect(refused.stderr).toMatch(/certificate verify failed/);
+  const missing = await connect('localhost', join(scratchDir('ca'), 'none'));
+  expect((await missing.exit).code).toBe(1);
+  expect(missing.stderr).toMatch(/root certificate file ".*" does not exist/);
 });
