@@ -1,5 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { GetoptError } from '../../src/cli/getopt.js';
+import { jsonLine } from '../../src/cli/json.js';
+import { tableText } from '../../src/cli/table.js';
 import { ServerError, StorageError } from '../../src/errors.js';
 import { captureOutput } from './run.js';
 
@@ -77,5 +79,33 @@ describe('Output', () => {
     const epipe = Object.assign(new Error('write EPIPE'), { code: 'EPIPE' });
     expect(() => stderr.emit('error', epipe)).not.toThrow();
     output.info('still here');
+  });
+});
+
+describe('what a terminal would obey', () => {
+  const nasty = '\x1b]0;title\x07 \u009b2J \r over \u202e back \u2028 \x00 end';
+  const tamed = '\\x1b]0;title\\x07 \\x9b2J \\r over \\u202e back \\u2028 \\x00 end';
+
+  it('is shown escaped, in every kind of message and in results', () => {
+    const { output, stderr, stdout } = captureOutput('walkeep');
+    output.info(nasty);
+    output.warning(nasty, nasty);
+    output.report(new ServerError(nasty, { detail: nasty, hint: nasty }));
+    output.print(nasty);
+    expect(stderr.text.split('\n').slice(0, -1)).toEqual([
+      `walkeep: ${tamed}`,
+      `walkeep: warning: ${tamed}`,
+      `walkeep: hint: ${tamed}`,
+      `walkeep: error: ${tamed}`,
+      `walkeep: detail: ${tamed}`,
+      `walkeep: hint: ${tamed}`,
+    ]);
+    expect(stdout.text).toBe(`${tamed}\n`);
+  });
+
+  it('stays out of tables with its lines, and is exact in JSON', () => {
+    expect(tableText(['A', 'B'], [['x\ny', 'z']])).toBe('A     B\nx\\ny  z');
+    expect(JSON.parse(jsonLine({ name: nasty }))).toEqual({ name: nasty });
+    expect(jsonLine({ name: nasty })).toMatch(/^[\x20-\x7e]*$/);
   });
 });
