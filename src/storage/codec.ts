@@ -1,5 +1,5 @@
 import { createReadStream } from 'node:fs';
-import { type FileHandle, open, rename, rm, writeFile } from 'node:fs/promises';
+import { type FileHandle, lstat, open, rename, rm, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { type Duplex, Readable } from 'node:stream';
 import zlib from 'node:zlib';
@@ -135,11 +135,7 @@ export async function compressFile(
       throw new StorageError(`file "${source}" is shorter than ${length} bytes`, { path: source });
     }
     const mode = options.mode ?? 0o600;
-    // As `createAnew`: never into a file that somebody put there.
-    await rm(target, { force: true });
-    const to = await open(target, 'wx+', mode).catch((e) => {
-      throw storageError('create file', target, e);
-    });
+    const to = await openAnew(target, mode);
     try {
       grantMode(to.fd, mode);
       if (options.method === 'lz4') await compressLz4InThread(from.fd, to.fd, length);
@@ -157,6 +153,17 @@ export async function compressFile(
     throw storageError('write file', target, e);
   } finally {
     await from.close();
+  }
+}
+
+/** As `createAnew`, except that a device or directory of that name stays: it is none of ours. */
+async function openAnew(path: string, mode: number): Promise<FileHandle> {
+  try {
+    const found = await lstat(path).catch(() => undefined);
+    if (found?.isFile() || found?.isSymbolicLink() || found?.isFIFO()) await rm(path);
+    return await open(path, 'wx+', mode);
+  } catch (e) {
+    throw storageError('create file', path, e);
   }
 }
 

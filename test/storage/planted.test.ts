@@ -1,4 +1,4 @@
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import {
   chmodSync,
   lstatSync,
@@ -177,6 +177,16 @@ describe('what is no regular file', () => {
     symlinkSync(victim, at('x'));
     await expect(fsyncFile(at('x'))).rejects.toMatchObject({ code: 'WK_STORAGE' });
   });
+});
+
+it('a device is not replaced by a compressed file', async (context) => {
+  writeFileSync(at('plain'), 'x');
+  if (spawnSync('mknod', [at('device'), 'c', '1', '7']).status !== 0) context.skip('needs root');
+  const { ino } = lstatSync(at('device'));
+  const compressed = compressFile(at('plain'), at('device'), 1, { method: 'gzip' });
+  await expect(compressed).rejects.toMatchObject({ code: 'WK_STORAGE' });
+  expect(lstatSync(at('device'))).toMatchObject({ ino });
+  expect(lstatSync(at('device')).isCharacterDevice()).toBe(true);
 });
 
 describe('the lock', () => {
