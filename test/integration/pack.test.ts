@@ -161,7 +161,7 @@ describe('the packed and installed package', { timeout: 120_000 }, () => {
   test('has what it needs and nothing else', async (context) => {
     const { files } = await installed(context);
     const others = files.filter((path) => !/^(bin|dist|docs)\//.test(path)).sort();
-    expect(others).toEqual(['CHANGELOG.md', 'LICENSE', 'README.md', 'package.json']);
+    expect(others).toEqual(['CHANGELOG.md', 'LICENSE', 'README.md', 'SECURITY.md', 'package.json']);
     expect(files).toEqual(expect.arrayContaining(['bin/walkeep', 'bin/pg_receivewal']));
   });
 
