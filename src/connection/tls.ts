@@ -1,7 +1,7 @@
 import { X509Certificate } from 'node:crypto';
 import { isIP, type Socket } from 'node:net';
 import { type ConnectionOptions, type TLSSocket, connect as tlsConnect } from 'node:tls';
-import { ConnectionError, ProtocolError, TlsError, type WalkeepError } from '../errors.js';
+import { ConnectionError, ProtocolError, TlsError, WalkeepError } from '../errors.js';
 import { SSL_REQUEST } from '../protocol/frontend-message.js';
 import type { ConnectionSettings } from './settings.js';
 import type { Endpoint } from './socket.js';
@@ -54,7 +54,7 @@ export function requestTls(socket: Socket): Promise<boolean> {
 /**
  * Runs the TLS handshake on a connected socket and checks the server as the settings demand.
  * Gives its certificate (DER) as well.
- * @throws TlsError
+ * @throws TlsError, ConnectionError if the connection broke
  */
 export async function upgrade(
   socket: Socket,
@@ -99,14 +99,21 @@ function handshake(tlsSocket: TLSSocket): Promise<void> {
       else resolve();
     };
     const onSecure = (): void => settle();
-    const onClose = (): void => settle(new TlsError('SSL SYSCALL error: EOF detected'));
+    const onClose = (): void => settle(new ConnectionError('SSL SYSCALL error: EOF detected'));
     tlsSocket.on('secureConnect', onSecure).on('error', settle).on('close', onClose);
   });
 }
 
 function handshakeFailure(cause: unknown): WalkeepError {
-  if (cause instanceof TlsError) return cause;
+  if (cause instanceof WalkeepError) return cause;
   const { code = '', message } = cause as NodeJS.ErrnoException & { reason?: string };
+  // The network's or a dying server's doing, not TLS's: it passes.
+  if (LOST.has(code)) {
+    // Node calls the end of the stream ECONNRESET too, but no system call failed.
+    const ended = (cause as NodeJS.ErrnoException).syscall === undefined;
+    const reason = ended ? 'EOF detected' : systemReason(cause);
+    return new ConnectionError(`SSL SYSCALL error: ${reason}`, { cause });
+  }
   if (VERIFY_ERROR.test(code)) {
     return new TlsError('SSL error: certificate verify failed', {
       cause,
@@ -117,6 +124,9 @@ function handshakeFailure(cause: unknown): WalkeepError {
   const reason = (cause as { reason?: string }).reason ?? systemReason(cause);
   return new TlsError(`SSL error: ${reason}`, { cause });
 }
+
+/** Codes of a connection that broke under the handshake. */
+const LOST: ReadonlySet<string> = new Set(['ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'ECONNABORTED']);
 
 /** Codes of X509_verify_cert_error as node names them. */
 const VERIFY_ERROR =

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import type { ReplicationConnection } from '../connection/connection.js';
-import { ProtocolError, TimelineConflictError } from '../errors.js';
+import { type ParseError, ProtocolError, TimelineConflictError } from '../errors.js';
 import { storageError, writeFileDurably } from '../storage/durable.js';
 import type { FileSystem } from '../storage/file-system.js';
 import { historyFileName } from '../wal/file-name.js';
@@ -79,10 +79,16 @@ function describe(history: TimelineHistory): string {
 
 /**
  * The server's history of a timeline above 1.
- * @throws ParseError, and ProtocolError if it names no parent, as every real one does
+ * @throws ProtocolError if it is none, or names no parent, as every real one does
  */
 export function readServerHistory(timeline: number, content: Buffer): TimelineHistory {
-  const history = parseTimelineHistory(timeline, content.toString('latin1'));
+  let history: TimelineHistory;
+  try {
+    history = parseTimelineHistory(timeline, content.toString('latin1'));
+  } catch (cause) {
+    const { message, hint } = cause as ParseError;
+    throw new ProtocolError(message, { cause, ...(hint === undefined ? {} : { hint }) });
+  }
   if (history.ancestors.length > 0) return history;
   throw new ProtocolError(`server sent an empty history of timeline ${timeline}`);
 }

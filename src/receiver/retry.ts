@@ -3,6 +3,7 @@ import {
   CorruptWalError,
   DiskFullError,
   ServerError,
+  TlsError,
   type WalkeepError,
 } from '../errors.js';
 
@@ -11,8 +12,13 @@ const SETTINGS = /^(28...|42...|0A...|3D...|55000|53300)$/;
 
 /** Errors that are passing once a stream has run, though they end the process before. */
 function passesOnceStreamed(error: WalkeepError): boolean {
-  // A password may be rotating, a dead walsender may still hold its place or our slot.
-  return error instanceof ServerError || error instanceof AuthenticationError;
+  // A password or a certificate may be rotating, a dead walsender may still hold its place or our
+  // slot.
+  return (
+    error instanceof ServerError ||
+    error instanceof AuthenticationError ||
+    error instanceof TlsError
+  );
 }
 
 /**

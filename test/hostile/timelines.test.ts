@@ -68,7 +68,7 @@ test.each<[string, Lie]>([
   ...['x', '1', `1 ${WHERE}\n1 ${WHERE}\n`, '2 0/1', `0\t${WHERE}\n`].map(
     (content): [string, Lie] => [
       `a history with ${JSON.stringify(content)} in it`,
-      { row: ['2', WHERE], history: { content }, code: 'WK_PARSE', message: /history file/ },
+      { row: ['2', WHERE], history: { content }, code: 'WK_PROTOCOL', message: /history file/ },
     ],
   ),
   ...[
