@@ -1,6 +1,6 @@
 import { afterAll, describe, expect, test } from 'vitest';
 import { fileTargets } from './file-targets.js';
-import { Watch } from './harness.js';
+import { LIMIT, Watch } from './harness.js';
 import { protocolTargets } from './protocol-targets.js';
 import { startupTargets } from './startup-targets.js';
 import { streamTargets } from './stream-targets.js';
@@ -35,8 +35,10 @@ describe('fuzzed inputs', () => {
   });
 
   test('all of them, and nothing escaped', () => {
-    console.log(JSON.stringify({ seed: SEED, total: watch.inputs, ...counts }));
+    const longest = `${(watch.longest / 1000).toFixed(1)} s`;
+    console.log(JSON.stringify({ seed: SEED, total: watch.inputs, longest, ...counts }));
     expect(watch.escaped).toEqual([]);
+    expect(watch.longest).toBeLessThan(LIMIT);
     expect(watch.inputs).toBeGreaterThanOrEqual(TOTAL);
   });
 });

@@ -22,16 +22,19 @@ setInterval(() => {
     require('node:fs').writeSync(2, 'fuzzing: input ' + now + ' hangs\\n');
     process.kill(pid, 'SIGKILL');
   }
-}, 500).unref();
+}, 500);
 `;
 
 /** Counts inputs and what escaped; watches that none hangs. */
 export class Watch {
   inputs = 0;
+  /** Longest time between the beginnings of two inputs of one target, milliseconds. */
+  longest = 0;
   /** Errors that nobody handled: there must be none. */
   readonly escaped: unknown[] = [];
   readonly #beat = new Int32Array(new SharedArrayBuffer(8));
   readonly #worker: Worker;
+  #beganAt = 0;
   readonly #note = (error: unknown): void => {
     this.escaped.push(error);
   };
@@ -48,12 +51,21 @@ export class Watch {
   readonly began = (): void => {
     this.inputs += 1;
     Atomics.add(this.#beat, 0, 1);
+    this.#measure();
   };
+
+  #measure(): void {
+    const now = performance.now();
+    this.longest = Math.max(this.longest, now - this.#beganAt);
+    this.#beganAt = now;
+  }
 
   async run(target: Target, count: number, seed: number): Promise<void> {
     Atomics.store(this.#beat, 1, 1);
+    this.#beganAt = performance.now();
     try {
       await target.run(count, seed, this.began);
+      this.#measure();
     } finally {
       Atomics.store(this.#beat, 1, 0);
     }
