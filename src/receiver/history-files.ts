@@ -151,8 +151,11 @@ export async function ensureHistoryFile(
   return history;
 }
 
-/** A timeline that does not begin where its parent was left would leave a hole, or cover one. */
-function checkFork(history: TimelineHistory, fork: Fork | undefined): void {
+/**
+ * A timeline that does not begin where its parent was left would leave a hole, or cover one.
+ * @throws ProtocolError
+ */
+export function checkFork(history: TimelineHistory, fork: Fork | undefined): void {
   if (!fork) return;
   const { timeline } = history;
   const end = timelineEnd(history, fork.parent);

@@ -23,7 +23,7 @@ import type { WriteReport } from './stream.js';
 import { connectedStandbys, peerWarnings } from './sync-peers.js';
 import { readSyncStandby } from './sync-standby.js';
 import { TimelineRun } from './timeline-run.js';
-import { Watchdog } from './watchdog.js';
+import { patient, Watchdog } from './watchdog.js';
 
 /**
  * Receives WAL from a PostgreSQL server into segment files, as pg_receivewal does, until its end
@@ -150,7 +150,7 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
   }
 
   private async connect(signal: AbortSignal): Promise<ReplicationConnection> {
-    const { connection } = this.o;
+    const { connection, receiveTimeout = RECEIVE_TIMEOUT } = this.o;
     if (typeof connection !== 'string') this.settings ??= connection;
     this.settings ??= await resolveSettings({
       conninfo: connection as string,
@@ -162,19 +162,13 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
       onNotice: (n: { message: string }) => this.warn('WK_SERVER_NOTICE', n.message),
     };
     try {
-      return await connect(this.patient(this.settings), options);
+      return await connect(patient(this.settings, receiveTimeout), options);
     } catch (e) {
       const { promptPassword } = this.o;
       if (!(e instanceof AuthenticationError && e.needsPassword && promptPassword)) throw e;
       this.settings = { ...this.settings, password: await promptPassword() };
-      return connect(this.patient(this.settings), options);
+      return connect(patient(this.settings, receiveTimeout), options);
     }
-  }
-
-  /** libpq waits for ever unless connect_timeout is set; a server that hangs would hang us too. */
-  private patient(settings: ConnectionSettings): ConnectionSettings {
-    const { receiveTimeout = RECEIVE_TIMEOUT } = this.o;
-    return { ...settings, connectTimeout: settings.connectTimeout || 2 * receiveTimeout };
   }
 
   /** Streams on one connection, timeline after timeline, until a stop. */

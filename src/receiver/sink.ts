@@ -12,18 +12,14 @@ import {
 import { StreamProgress } from '../storage/progress.js';
 import { floorToSegment } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
-import {
-  parseTimelineHistory,
-  rootHistory,
-  type TimelineHistory,
-  timelineAt,
-} from '../wal/timeline.js';
+import { rootHistory, type TimelineHistory, timelineAt } from '../wal/timeline.js';
+import { checkFork, readServerHistory } from './history-files.js';
 import { type VerifyMode, WalInspector } from './inspector.js';
 import { RECEIVE_TIMEOUT } from './options.js';
 import { readServerState, readSlot, type ServerState } from './server-state.js';
 import { type StreamOutcome, StreamSession } from './stream.js';
 import type { WalTarget } from './wal-target.js';
-import { Watchdog } from './watchdog.js';
+import { patient, Watchdog } from './watchdog.js';
 
 /**
  * A destination for WAL. The server is told that WAL is flushed only when a `flush` that began
@@ -128,8 +124,9 @@ async function overOneConnection(
   let watchdog: Watchdog | undefined;
   let run: SinkRun | undefined;
   try {
-    connection = await open(options.connection, signal);
-    watchdog = new Watchdog(connection, signal, options.receiveTimeout ?? RECEIVE_TIMEOUT);
+    const { receiveTimeout = RECEIVE_TIMEOUT } = options;
+    connection = await open(options.connection, receiveTimeout, signal);
+    watchdog = new Watchdog(connection, signal, receiveTimeout);
     run = new SinkRun(options, sink, connection, watchdog);
     const lsn = await run.run(signal);
     await connection.close();
@@ -146,13 +143,17 @@ async function overOneConnection(
   }
 }
 
-async function open(connection: ConnectionSettings | string, signal: AbortSignal) {
+async function open(
+  connection: ConnectionSettings | string,
+  receiveTimeout: number,
+  signal: AbortSignal,
+) {
   const conninfo = { fallbackApplicationName: 'walkeep' };
   const settings =
     typeof connection === 'string'
       ? await resolveSettings({ ...conninfo, conninfo: connection })
       : connection;
-  return connect(settings, { signal });
+  return connect(patient(settings, receiveTimeout), { signal });
 }
 
 /** Runs a method of the sink; what it throws becomes a SinkError. */
@@ -219,6 +220,8 @@ class SinkRun {
           { lsn: outcome.lsn },
         );
       }
+      const fork = { parent: at.timeline, lsn: next.lsn };
+      checkFork(await this.history(next.timeline, server), fork);
       const go = await asSinkError('change the timeline', () => this.sink.timeline?.(next));
       if (go === false) return outcome.lsn;
       at = next;
@@ -294,7 +297,7 @@ class SinkRun {
     if (timeline === server.timeline) return server.history;
     if (timeline === 1) return rootHistory(1);
     const { content } = await this.connection.timelineHistory(timeline);
-    return parseTimelineHistory(timeline, content.toString('latin1'));
+    return readServerHistory(timeline, content);
   }
 }
 

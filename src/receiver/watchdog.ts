@@ -1,5 +1,14 @@
 import type { ReplicationConnection } from '../connection/connection.js';
+import type { ConnectionSettings } from '../connection/settings.js';
 import { TimeoutError } from '../errors.js';
+
+/**
+ * Settings with a limit for connecting: libpq waits for ever unless connect_timeout is set, and a
+ * server that hangs would hang us too.
+ */
+export function patient(settings: ConnectionSettings, receiveTimeout: number): ConnectionSettings {
+  return { ...settings, connectTimeout: settings.connectTimeout || 2 * receiveTimeout };
+}
 
 /** What a connection is at; a running stream keeps its own time, it may be paused. */
 export type Phase = 'command' | 'stream' | 'ending';

@@ -225,6 +225,8 @@ test.each([true, false])('tells of a timeline that ended; goes on: %s', async (g
     c.send(backend.xlogData(START, Buffer.alloc(1000, 1)));
     await c.waitStatus((s) => s.flush === START + 1000n);
     await c.endStream(next(2, '0/30003E8'));
+    expect(await c.nextQuery()).toBe('TIMELINE_HISTORY 2');
+    c.send(backend.resultSet({ filename: '00000002.history', content: '1\t0/30003E8\tx\n' }));
     if (!goesOn) {
       await c.nextOf('X');
       c.close();
@@ -244,6 +246,26 @@ test.each([true, false])('tells of a timeline that ended; goes on: %s', async (g
   if (goesOn) expect(second).toMatchObject({ lsn: START + 1000n, timeline: 2 });
   expect(sink.count('close')).toBe(1);
   expect(server.errors).toEqual([]);
+});
+
+test('a timeline whose history says something else is not told to the sink', async () => {
+  const told: unknown[] = [];
+  const sink = Object.assign(new TestSink(), { timeline: (to: unknown) => void told.push(to) });
+  const { result } = await start(sink, async (c) => {
+    await c.startStream();
+    c.send(backend.xlogData(START, Buffer.alloc(1000, 1)));
+    await c.waitStatus((s) => s.flush === START + 1000n);
+    await c.endStream(next(2, '0/30003E8'));
+    await c.nextQuery();
+    c.send(backend.resultSet({ filename: '00000002.history', content: '1\t0/3000001\tx\n' }));
+  });
+  await expect(result).rejects.toMatchObject({ code: 'WK_PROTOCOL', retryable: false });
+  expect(told).toEqual([]);
+});
+
+test('a server that is silent in the login ends at twice the receive timeout', async () => {
+  const { result } = await start(new TestSink(), async () => {}, { receiveTimeout: 100 });
+  await expect(result).rejects.toMatchObject({ code: 'WK_TIMEOUT' });
 });
 
 test('damaged WAL never reaches the sink', async () => {
