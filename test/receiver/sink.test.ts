@@ -259,7 +259,7 @@ test('a timeline whose history says something else is not told to the sink', asy
     await c.nextQuery();
     c.send(backend.resultSet({ filename: '00000002.history', content: '1\t0/3000001\tx\n' }));
   });
-  await expect(result).rejects.toMatchObject({ code: 'WK_PROTOCOL', retryable: false });
+  await expect(result).rejects.toMatchObject({ code: 'WK_PROTOCOL', retryable: true });
   expect(told).toEqual([]);
 });
 
