@@ -1,6 +1,7 @@
 import { execFileSync, spawn } from 'node:child_process';
 import {
   closeSync,
+  fsyncSync,
   openSync,
   rmSync,
   statfsSync,
@@ -13,6 +14,18 @@ import { scratchDir } from '../support/scratch.js';
 
 /** Unmounts when this process ends, however it does: the pipe closes. */
 const WATCHDOG = 'cat >/dev/null; umount -l "$1" 2>/dev/null';
+
+const BLOCKS = [Buffer.alloc(64 * 1024), Buffer.alloc(4096)];
+
+/** False if there is no space for it. */
+function tryWrite(fd: number, block: Buffer): boolean {
+  try {
+    return writeSync(fd, block) > 0;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error;
+    return false;
+  }
+}
 
 /** A file system of its own, on a loop file, that can be filled and freed again. */
 export class SmallDisk {
@@ -69,12 +82,15 @@ export class SmallDisk {
     // Most of it at once; the file system needs some for itself, so that is no sharp limit.
     const most = free() - 16 * 2 ** 20;
     if (most > 0) execFileSync('fallocate', ['-l', String(most), this.#filler]);
-    const block = Buffer.alloc(64 * 1024);
     const fd = openSync(this.#filler, 'a');
     try {
-      while (free() > left) writeSync(fd, block);
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error;
+      // What is written gets its place only when it is synced, and that may take less than was kept.
+      for (let wrote = true; wrote; fsyncSync(fd)) {
+        wrote = false;
+        for (const block of BLOCKS) {
+          while (free() > left && tryWrite(fd, block)) wrote = true;
+        }
+      }
     } finally {
       closeSync(fd);
     }
