@@ -154,6 +154,8 @@ const startup = asyncTarget('connection start-up', 90, input, async () => {
       peer = undefined;
       const settings: ConnectionSettings = settingsFor(server.directory, 5432, {
         password: PASSWORD,
+        // Behind half a message each side waits for the other.
+        connectTimeout: 250,
         channelBinding: bound ? 'require' : 'prefer',
         ...(scramOnly ? { requireAuth: { methods: ['scram-sha-256'], negated: false } } : {}),
       });
