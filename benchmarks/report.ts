@@ -1,7 +1,7 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { packageRoot } from '../test/support/scratch.js';
+import { giveToServer, packageRoot } from '../test/support/scratch.js';
 
 let root: string | undefined;
 
@@ -15,6 +15,14 @@ export function scratchRoot(): string {
       process.once(signal, () => process.exit(1));
   }
   return root;
+}
+
+/** A directory in it that belongs to the servers' user. */
+export function serverScratch(prefix: string): string {
+  const directory = mkdtempSync(join(scratchRoot(), `${prefix}-`));
+  chmodSync(scratchRoot(), 0o711);
+  giveToServer(directory);
+  return directory;
 }
 
 /** Prints a table with a title, columns aligned. */

@@ -1,0 +1,40 @@
+import { spawnSync } from 'node:child_process';
+import { serverUser } from '../test/support/scratch.js';
+
+/** What one command took, start to end as who calls it sees it. */
+export interface Timed {
+  ms: number;
+  /** User and system time of it and all it waited for, not of what it left running. */
+  cpuMs: number;
+}
+
+/** A shell's own clocks: it starts a program as fast as PostgreSQL does, and counts in 1 ms. */
+const SCRIPT = `
+TIMEFORMAT='%3U %3S'
+began=$EPOCHREALTIME
+time "$@"
+code=$?
+echo "$began $EPOCHREALTIME" >&2
+exit $code`;
+
+/**
+ * Runs a command to its end as the servers' user.
+ * @throws with what it said if its exit code is not 0
+ */
+export function timed(command: readonly string[], cwd: string): Timed {
+  const { status, stderr, error } = spawnSync('bash', ['-c', SCRIPT, 'bash', ...command], {
+    ...serverUser,
+    cwd,
+    env: { PATH: process.env.PATH, LC_ALL: 'C', HOME: '/' },
+    stdio: ['ignore', 'ignore', 'pipe'],
+    encoding: 'utf8',
+  });
+  if (error) throw error;
+  const lines = stderr.trimEnd().split('\n');
+  const figures = lines.slice(-2).join(' ').split(' ').map(Number);
+  if (status !== 0 || figures.length !== 4 || figures.some(Number.isNaN)) {
+    throw new Error(`${command.join(' ')} ended with ${status}: ${stderr}`);
+  }
+  const [user, system, began, ended] = figures as [number, number, number, number];
+  return { ms: (ended - began) * 1000, cpuMs: (user + system) * 1000 };
+}
