@@ -1,10 +1,12 @@
 /** Reversed Castagnoli polynomial, as port/pg_crc32c.h and SSE 4.2 use it. */
-export const POLYNOMIAL = 0x82f63b78;
-
-const T = makeTables();
+const POLYNOMIAL = 0x82f63b78;
 
 /** 16 tables of 256: entry `k * 256 + b` is the CRC of byte `b` followed by `k` zero bytes. */
-export function makeTables(): Int32Array {
+export const CRC_TABLES: Int32Array = makeTables();
+
+const T = CRC_TABLES;
+
+function makeTables(): Int32Array {
   const tables = new Int32Array(16 * 256);
   for (let b = 0; b < 256; b++) {
     let crc = b;

@@ -1,4 +1,4 @@
-import { LITTLE_ENDIAN_HOST, makeTables, POLYNOMIAL } from './crc32c.js';
+import { CRC_TABLES, LITTLE_ENDIAN_HOST } from './crc32c.js';
 import { RECORD_HEADER_SIZE, RM_XLOG, XLOG_SWITCH } from './record.js';
 import {
   add,
@@ -105,9 +105,9 @@ const crcFunction = wasmFunction('crc', [3, 9, 1], (...variables) => {
   const [state, at, end, b, c, x0, x1, y0, y1, z0, z1, stop, last] =
     variables as unknown as Variables<13>;
   const stripe = (from: number, s: Local, p: Local, q: Local): Code => [
-    ...p.set(xor(load(at.get, from), s.get)),
-    ...q.set(load(at.get, from + 4)),
-    ...s.set(lookup([p, q])),
+    p.set(xor(load(at.get, from), s.get)),
+    q.set(load(at.get, from + 4)),
+    s.set(lookup([p, q])),
   ];
   const left = sub(end.get, at.get);
   const bits = shiftLeft(left, 3);
@@ -198,21 +198,26 @@ const recordsFunction = wasmFunction('records', [6, 8, 0], (...variables) => {
   ];
 });
 
-/** A CRC state of one bit, after `bytes` zero bytes. */
+/** A CRC state after `bytes` zero bytes. */
 function shiftState(state: number, bytes: number): number {
   let crc = state;
-  for (let bit = 0; bit < 8 * bytes; bit++) crc = (crc >>> 1) ^ (crc & 1 ? POLYNOMIAL : 0);
+  for (let i = 0; i < bytes; i++) crc = (crc >>> 8) ^ CRC_TABLES[crc & 255]!;
   return crc;
 }
 
 /** Tables for `shifted`: entry `j * 256 + b` is what byte `j` of the state contributes. */
 function shiftTables(bytes: number): Int32Array {
-  const bits = Array.from({ length: 32 }, (_, i) => shiftState(1 << i, bytes));
-  return Int32Array.from({ length: 4 * 256 }, (_, i) => {
-    let crc = 0;
-    for (let bit = 0; bit < 8; bit++) if ((i >> bit) & 1) crc ^= bits[(i >> 8) * 8 + bit]!;
-    return crc;
-  });
+  const tables = new Int32Array(4 * 256);
+  for (let bit = 0; bit < 32; bit++) {
+    const shifted = shiftState(1 << bit, bytes);
+    // Its entry, and with it those of all bytes that have lower bits, too.
+    const at = (bit >> 3) * 256;
+    const value = 1 << (bit & 7);
+    for (let rest = 0; rest < value; rest++) {
+      tables[at + value + rest] = tables[at + rest]! ^ shifted;
+    }
+  }
+  return tables;
 }
 
 /** What is used of the global WebAssembly, which the types of Node.js leave to those of browsers. */
@@ -231,7 +236,7 @@ function makeKernel(): WalKernel | undefined {
       'crc' | 'records'
     > & { memory: { buffer: ArrayBuffer } };
     const words = new Int32Array(memory.buffer);
-    words.set(makeTables());
+    words.set(CRC_TABLES);
     words.set(shiftTables(STRIPE), SHIFT_ONE >> 2);
     words.set(shiftTables(2 * STRIPE), SHIFT_TWO >> 2);
     return { bytes: new Uint8Array(memory.buffer), words, crc, records };

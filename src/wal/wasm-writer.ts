@@ -1,8 +1,9 @@
 /**
  * Just enough of a WebAssembly encoder (WebAssembly Core Specification, "Binary Format") for one
- * small module of functions on i32, with i64 in between. An instruction is its bytes; instructions nest as expressions.
+ * small module of functions on i32, with i64 in between. An instruction is its bytes; instructions
+ * nest as expressions, and stay nested until the module is written: this runs at every start.
  */
-export type Code = readonly number[];
+export type Code = readonly (number | Code)[];
 
 const I32 = 0x7f;
 const I64 = 0x7e;
@@ -29,13 +30,20 @@ function signed(n: number): number[] {
   }
 }
 
-/** The elements one behind the other; no spread, which runs into the size of the stack. */
-const join = (parts: readonly Code[]): number[] => parts.flatMap((part) => part as number[]);
+/** The bytes one behind the other, appended to `out`. */
+function flatten(code: Code, out: number[] = []): number[] {
+  for (const part of code) {
+    if (typeof part === 'number') out.push(part);
+    else flatten(part, out);
+  }
+  return out;
+}
+
 const value = (operand: Code | number): Code =>
-  typeof operand === 'number' ? [0x41, ...signed(operand)] : operand;
+  typeof operand === 'number' ? [0x41, signed(operand)] : operand;
 const binary =
   (opcode: number) =>
-  (a: Code | number, b: Code | number): Code => [...value(a), ...value(b), opcode];
+  (a: Code | number, b: Code | number): Code => [value(a), value(b), opcode];
 
 export const add = binary(0x6a);
 export const sub = binary(0x6b);
@@ -56,66 +64,58 @@ export function xor(first: Code, ...others: readonly (Code | number)[]): Code {
 
 /** The little-endian word at `address + offset`, aligned or not. */
 export function load(address: Code, offset = 0): Code {
-  return [...address, 0x28, 0, ...unsigned(offset)];
+  return [address, 0x28, 0, unsigned(offset)];
 }
 
 export function loadByte(address: Code, offset = 0): Code {
-  return [...address, 0x2d, 0, ...unsigned(offset)];
+  return [address, 0x2d, 0, unsigned(offset)];
 }
 
 export function load64(address: Code, offset = 0): Code {
-  return [...address, 0x29, 0, ...unsigned(offset)];
+  return [address, 0x29, 0, unsigned(offset)];
 }
 
 /** i32 to i64, unsigned. */
 export function extend(operand: Code): Code {
-  return [...operand, 0xad];
+  return [operand, 0xad];
 }
 
 /** The lower half of an i64. */
 export function wrap(operand: Code): Code {
-  return [...operand, 0xa7];
+  return [operand, 0xa7];
 }
 
 /** An i64 shifted by an i32. */
-export const shiftLeft64 = (a: Code, bits: Code | number): Code => [
-  ...a,
-  ...extend(value(bits)),
-  0x86,
-];
-export const shiftRight64 = (a: Code, bits: Code | number): Code => [
-  ...a,
-  ...extend(value(bits)),
-  0x88,
-];
-export const xor64 = (a: Code, b: Code): Code => [...a, ...b, 0x85];
+export const shiftLeft64 = (a: Code, bits: Code | number): Code => [a, extend(value(bits)), 0x86];
+export const shiftRight64 = (a: Code, bits: Code | number): Code => [a, extend(value(bits)), 0x88];
+export const xor64 = (a: Code, b: Code): Code => [a, b, 0x85];
 /** Of an i64. */
-export const isZero64 = (a: Code): Code => [...a, 0x50];
+export const isZero64 = (a: Code): Code => [a, 0x50];
 
 export function store(address: number, word: Code): Code {
-  return [...value(0), ...word, 0x36, 2, ...unsigned(address)];
+  return [value(0), word, 0x36, 2, unsigned(address)];
 }
 
 /** Leaves the function with a result. */
 export function leave(result: Code): Code {
-  return [...result, 0x0f];
+  return [result, 0x0f];
 }
 
 /** Calls a function of the module by its number. */
 export function call(index: number, ...operands: readonly (Code | number)[]): Code {
-  return [...join(operands.map(value)), 0x10, ...unsigned(index)];
+  return [operands.map(value), 0x10, unsigned(index)];
 }
 
 /** Runs `body` if `condition` is not 0. */
 export function when(condition: Code, ...body: readonly Code[]): Code {
-  return [...condition, 0x04, NO_RESULT, ...join(body), 0x0b];
+  return [condition, 0x04, NO_RESULT, body, 0x0b];
 }
 
 /** Runs `body` as long as `condition` is not 0. */
 export function whileTrue(condition: Code, ...body: readonly Code[]): Code {
   // Inside `if` the loop is the second label from within.
   const again: Code = [0x0c, 1];
-  return [0x03, NO_RESULT, ...when(condition, ...body, again), 0x0b];
+  return [0x03, NO_RESULT, when(condition, ...body, again), 0x0b];
 }
 
 /** A local variable or parameter of a function. */
@@ -140,42 +140,46 @@ export interface WasmFunction {
 export function wasmFunction(
   name: string,
   [parameters, locals, longs]: readonly [number, number, number],
-  build: (...variables: Local[]) => readonly Code[],
+  build: (...variables: Local[]) => Code,
 ): WasmFunction {
   const variables = Array.from({ length: parameters + locals + longs }, (_, i) => ({
-    get: [0x20, ...unsigned(i)],
-    set: (to: Code | number): Code => [...value(to), 0x21, ...unsigned(i)],
+    get: [0x20, unsigned(i)],
+    set: (to: Code | number): Code => [value(to), 0x21, unsigned(i)],
   }));
-  return { name, parameters, locals, longs, body: join(build(...variables)) };
+  return { name, parameters, locals, longs, body: build(...variables) };
 }
 
-const sized = (content: readonly number[]): number[] => [...unsigned(content.length), ...content];
-const list = (items: readonly Code[]): number[] => [...unsigned(items.length), ...join(items)];
-const text = (name: string): number[] => sized([...new TextEncoder().encode(name)]);
+/** Behind the number of its bytes. */
+const sized = (content: Code): Code => {
+  const bytes = flatten(content);
+  return [unsigned(bytes.length), bytes];
+};
+/** Behind the number of its items. */
+const list = (items: readonly Code[]): Code => [unsigned(items.length), items];
+const text = (name: string): Code => sized([...new TextEncoder().encode(name)]);
 
 /** A module that exports its functions and one memory, `memory`, of `pages` times 64 kB. */
 export function wasmModule(pages: number, functions: readonly WasmFunction[]): Uint8Array {
-  const section = (id: number, content: readonly number[]): number[] => [id, ...sized(content)];
+  const section = (id: number, content: Code): Code => [id, sized(content)];
   const type = (f: WasmFunction): Code => {
     const parameters = new Array<number>(f.parameters).fill(I32);
-    return [0x60, ...sized(parameters), 1, I32];
+    return [0x60, sized(parameters), 1, I32];
   };
   const code = (f: WasmFunction): Code => {
-    const locals = [...unsigned(f.locals), I32, ...unsigned(f.longs), I64];
-    return sized([2, ...locals, ...f.body, 0x0b]);
+    const locals = [unsigned(f.locals), I32, unsigned(f.longs), I64];
+    return sized([2, locals, f.body, 0x0b]);
   };
-  return new Uint8Array([
-    ...[0, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
-    ...section(1, list(functions.map(type))),
-    ...section(3, list(functions.map((_, i) => unsigned(i)))),
-    ...section(5, list([[1, ...unsigned(pages), ...unsigned(pages)]])),
-    ...section(
-      7,
-      list([
-        [...text('memory'), 2, 0],
-        ...functions.map((f, i) => [...text(f.name), 0, ...unsigned(i)]),
-      ]),
-    ),
-    ...section(10, list(functions.map(code))),
-  ]);
+  return new Uint8Array(
+    flatten([
+      [0, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
+      section(1, list(functions.map(type))),
+      section(3, list(functions.map((_, i) => unsigned(i)))),
+      section(5, list([[1, unsigned(pages), unsigned(pages)]])),
+      section(
+        7,
+        list([[text('memory'), 2, 0], ...functions.map((f, i) => [text(f.name), 0, unsigned(i)])]),
+      ),
+      section(10, list(functions.map(code))),
+    ]),
+  );
 }
