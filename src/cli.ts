@@ -70,8 +70,7 @@ const TOP_LEVEL: readonly OptionSpec[] = [VERSION_OPTION, HELP_OPTION];
  * @returns the exit code; errors are printed, never thrown
  */
 export async function main(argv: string[], programName: ProgramName): Promise<number> {
-  const { stdout, stderr, env } = process;
-  return runCli(argv, programName, { stdout, stderr, env });
+  return runCli(argv, programName, process);
 }
 
 /** `main` with its surroundings as arguments. */

@@ -24,19 +24,34 @@ export class Output {
   readonly #program: ProgramName;
   readonly #streams: OutputStreams;
   readonly #colors: ReadonlyMap<string, string>;
+  readonly #guarded = new Set<Writable>();
   #statusShown = false;
 
   constructor(program: ProgramName, streams: OutputStreams) {
     this.#program = program;
     this.#streams = streams;
     this.#colors = colors(streams);
-    // A reader that went away must not turn a finished stop into a crash (EPIPE).
-    for (const stream of [streams.stdout, streams.stderr]) stream.on('error', () => {});
+  }
+
+  /** Asked for only where it is used: Node.js takes milliseconds to make one of its own. */
+  get #stdout(): OutputStreams['stdout'] {
+    return this.#guard(this.#streams.stdout);
+  }
+
+  get #stderr(): OutputStreams['stderr'] {
+    return this.#guard(this.#streams.stderr);
+  }
+
+  /** A reader that went away must not turn a finished stop into a crash (EPIPE). */
+  #guard<T extends Writable>(stream: T): T {
+    if (!this.#guarded.has(stream)) stream.on('error', () => {});
+    this.#guarded.add(stream);
+    return stream;
   }
 
   /** The result of a command, on stdout. What a terminal would obey is shown escaped. */
   print(text: string): void {
-    this.#streams.stdout.write(shown(text.endsWith('\n') ? text : `${text}\n`));
+    this.#stdout.write(shown(text.endsWith('\n') ? text : `${text}\n`));
   }
 
   info(message: string): void {
@@ -63,24 +78,24 @@ export class Output {
     if (detail !== undefined) this.#log('detail', detail);
     if (hint !== undefined) this.hint(hint);
     if (this.#streams.env.WALKEEP_DEBUG === '1' && error instanceof Error) {
-      this.#streams.stderr.write(`${shown(stackOf(error))}\n`);
+      this.#stderr.write(`${shown(stackOf(error))}\n`);
     }
   }
 
   /** Whether stderr is a terminal that can show a live line. */
   get live(): boolean {
-    return this.#streams.stderr.isTTY === true;
+    return this.#stderr.isTTY === true;
   }
 
   /** Shows or replaces the live line; the next message clears it. */
   status(line: string): void {
-    const width = (this.#streams.stderr.columns || 80) - 1;
-    this.#streams.stderr.write(`\r\x1b[K${line.slice(0, width)}`);
+    const width = (this.#stderr.columns || 80) - 1;
+    this.#stderr.write(`\r\x1b[K${line.slice(0, width)}`);
     this.#statusShown = true;
   }
 
   clearStatus(): void {
-    if (this.#statusShown) this.#streams.stderr.write('\r\x1b[K');
+    if (this.#statusShown) this.#stderr.write('\r\x1b[K');
     this.#statusShown = false;
   }
 
@@ -89,7 +104,7 @@ export class Output {
     const locus = this.#paint('locus', `${this.#program}: `);
     const key = part === 'detail' || part === 'hint' ? 'note' : part;
     const label = key === undefined ? '' : this.#paint(key, `${part}: `);
-    this.#streams.stderr.write(`${locus}${label}${shown(message.replace(/\n$/, ''))}\n`);
+    this.#stderr.write(`${locus}${label}${shown(message.replace(/\n$/, ''))}\n`);
   }
 
   #paint(key: string, text: string): string {
@@ -100,8 +115,10 @@ export class Output {
 
 const shown = (text: string): string => tame(withoutSecrets(text));
 
-function colors({ env, stderr }: OutputStreams): ReadonlyMap<string, string> {
-  const wanted = env.PG_COLOR === 'always' || (env.PG_COLOR === 'auto' && stderr.isTTY === true);
+function colors(streams: OutputStreams): ReadonlyMap<string, string> {
+  const { env } = streams;
+  const wanted =
+    env.PG_COLOR === 'always' || (env.PG_COLOR === 'auto' && streams.stderr.isTTY === true);
   if (!wanted) return new Map();
   const entries = (env.PG_COLORS ?? DEFAULT_COLORS).split(':').map((e) => e.split('='));
   return new Map(entries.flatMap(([key, sgr]) => (key && sgr ? [[key, sgr]] : [])));

@@ -177,8 +177,10 @@ async function fetchAhead(
 ): Promise<number> {
   const { directory, name, target, dataDir } = options;
   if (!isSegmentName(name)) return tell(await fetchNow(options, patience), output);
-  const { isTrusted, orderAhead, takePrefetched } = await import('../archive/fetch-spool.js');
-  const { readServerControl } = await import('../archive/fetch-cluster.js');
+  const [{ isTrusted, orderAhead, takePrefetched }, { readServerControl }] = await Promise.all([
+    import('../archive/fetch-spool.js'),
+    import('../archive/fetch-cluster.js'),
+  ]);
   const systemId = dataDir === undefined ? undefined : readServerControl(dataDir)?.systemId;
   const ready = await takePrefetched(spool, directory, name, systemId, target).catch(() => false);
   if (isTrusted(spool) === false) {

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { GetoptError } from '../../src/cli/getopt.js';
 import { jsonLine } from '../../src/cli/json.js';
+import { Output } from '../../src/cli/output.js';
 import { tableText } from '../../src/cli/table.js';
 import { ServerError, StorageError } from '../../src/errors.js';
 import { captureOutput } from './run.js';
@@ -76,9 +77,30 @@ describe('Output', () => {
 
   it('survives a reader that went away', () => {
     const { output, stderr } = captureOutput();
+    output.info('here');
     const epipe = Object.assign(new Error('write EPIPE'), { code: 'EPIPE' });
     expect(() => stderr.emit('error', epipe)).not.toThrow();
     output.info('still here');
+  });
+
+  it('asks for a stream only where it is used', () => {
+    const asked: string[] = [];
+    const { stdout, stderr } = captureOutput();
+    const streams = {
+      env: {},
+      get stdout() {
+        asked.push('stdout');
+        return stdout;
+      },
+      get stderr() {
+        asked.push('stderr');
+        return stderr;
+      },
+    };
+    const output = new Output('walkeep', streams);
+    expect(asked).toEqual([]);
+    output.print('to one of them');
+    expect(asked).toEqual(['stdout']);
   });
 });
 
