@@ -125,6 +125,11 @@ async function decompress(source: Source, file: TargetFile, partial: boolean): P
   file.flush();
 }
 
+/** What a gzip file of one member says of its content's size (RFC 1952, ISIZE): a hint only. */
+function sizeInTrailer(compressed: Buffer): number {
+  return compressed.length < 4 ? 0 : compressed.readUInt32LE(compressed.length - 4);
+}
+
 /**
  * The content of a gzip file, decompressed in the thread pool: three times as fast as in pieces.
  * Undefined if it is too large or anything is wrong with it, which the careful way then judges.
@@ -134,7 +139,9 @@ async function gunzipInOneStep({ path, size }: Source): Promise<Buffer | undefin
   const compressed = onArchive('read file', path, () => fs.readFileSync(path));
   const { gunzip } = await import('node:zlib');
   return new Promise((resolve) => {
-    const options = { maxOutputLength: ONE_STEP, chunkSize: READ_SIZE };
+    // Room for all of it: otherwise it would be put together from pieces.
+    const chunkSize = Math.min(Math.max(sizeInTrailer(compressed), READ_SIZE), ONE_STEP) + 1;
+    const options = { maxOutputLength: ONE_STEP, chunkSize };
     gunzip(compressed, options, (error, content) => resolve(error ? undefined : content));
   });
 }
