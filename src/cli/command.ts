@@ -34,7 +34,7 @@ export interface Command {
   usage: string;
   /** Opens the help. */
   description: string;
-  /** PostgreSQL waits for it at every segment: it starts without loading yargs. */
+  /** Somebody waits for its start: it does without yargs, whose loading takes longer than Node's. */
   light?: true;
   options(program: ProgramName): readonly OptionSpec[];
   /** @returns the exit code. Errors are thrown and reported by the caller. */

@@ -1,3 +1,4 @@
+import { setFlagsFromString } from 'node:v8';
 import type { Command, CommandContext, ProgramName } from '../cli/command.js';
 import { connectAsking, connectionSettings } from '../cli/connection-options.js';
 import { canPrompt, promptPassword } from '../cli/prompt.js';
@@ -18,6 +19,7 @@ const DUPLICATE_OBJECT = '42710';
 
 /** `walkeep receive`, and all of `pg_receivewal`. */
 export const command: Command = {
+  light: true,
   usage: 'receive [OPTION]...',
   description:
     'Receives the write-ahead log of a PostgreSQL server as it is written and keeps it as ' +
@@ -38,6 +40,8 @@ async function stream(
   settings: ConnectionSettings,
   { program, output }: CommandContext,
 ): Promise<number> {
+  // What is received makes hardly any garbage that lives on: room for more of it is wasted memory.
+  setFlagsFromString('--semi-space-growth-factor=1');
   const { WalReceiver } = await import('../receiver/receiver.js');
   const { signal, release } = stopOnSignals(output);
   const receiver = new WalReceiver(receiverOptions(args, settings, program, signal));

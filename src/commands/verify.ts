@@ -54,6 +54,7 @@ const MAX_TIMELINE = 0xffff_ffff;
 
 /** `walkeep verify`. Exit code 0: all is well, 1: something was found, 2: could not look. */
 export const command: Command = {
+  light: true,
   usage: 'verify [OPTION]... DIR',
   description:
     'Checks every segment file in a directory: names, sizes, page headers, the checksum of each ' +

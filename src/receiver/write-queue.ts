@@ -3,6 +3,8 @@ import type { WalTarget } from './wal-target.js';
 
 /** Bytes held in memory while the disk stalls, before the socket is paused. */
 const HIGH_WATER = 4 * 1024 * 1024;
+/** Bytes after which one write takes no more. */
+const MAX_BATCH = 1024 * 1024;
 /** A staged block that is not full is written after this many milliseconds all the same. */
 const STAGED_FOR = 200;
 
@@ -105,11 +107,19 @@ export class WriteQueue {
     this.running ??= this.run();
   }
 
+  /** What one call writes: no more than a block's worth, the others are filled meanwhile. */
+  private nextBatch(): Entry[] {
+    let n = 0;
+    for (let bytes = 0; n < this.entries.length && bytes < MAX_BATCH; n += 1) {
+      bytes += (this.entries[n] as Entry).bytes.length;
+    }
+    return this.entries.splice(0, n);
+  }
+
   private async run(): Promise<void> {
     try {
       while (this.entries.length > 0) {
-        const batch = this.entries;
-        this.entries = [];
+        const batch = this.nextBatch();
         const began = performance.now();
         await this.target.write(batch.map((e) => e.bytes));
         for (const e of batch) {
