@@ -4,7 +4,7 @@ import type { WalTarget } from './wal-target.js';
 /** Bytes held in memory while the disk stalls, before the socket is paused. */
 const HIGH_WATER = 4 * 1024 * 1024;
 /** Bytes after which one write takes no more. */
-const MAX_BATCH = 1024 * 1024;
+const MAX_BATCH = 2 * 1024 * 1024;
 /** A staged block that is not full is written after this many milliseconds all the same. */
 const STAGED_FOR = 200;
 

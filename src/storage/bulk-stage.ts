@@ -2,7 +2,7 @@ import { type AlignedMemory, DIRECT_ALIGN, takeAlignedMemory } from './direct-io
 
 /** Most bytes of a block: smaller ones cost throughput with direct I/O, larger ones only memory. */
 const MAX_BLOCK = 1024 * 1024;
-const BLOCKS = 4;
+const BLOCKS = 6;
 
 /** Bytes that were staged one behind the other, and where they lie in a block of the stage. */
 export interface StagedBlock {
