@@ -14,9 +14,9 @@ import { createSource, originals, tableDigest, updateAtRandom } from './wal-sour
 
 const SEGMENTS = Number(process.env.WALKEEP_BENCH_SEGMENTS ?? 64);
 const ROUNDS = Number(process.env.WALKEEP_BENCH_ROUNDS ?? 5);
-const ROWS = Number(process.env.WALKEEP_BENCH_ROWS ?? 1_000_000);
-/** Of the server that recovers: smaller than the table, so that replay has to read pages. */
-const BUFFERS = process.env.WALKEEP_BENCH_SHARED_BUFFERS ?? '64MB';
+const ROWS = Number(process.env.WALKEEP_BENCH_ROWS ?? 300_000);
+/** Of the server that recovers. Below the table's size replay reads pages, and takes much longer. */
+const BUFFERS = process.env.WALKEEP_BENCH_SHARED_BUFFERS ?? '256MB';
 /** `off`: segments hold small records only, whose replay takes longest. */
 const FULL_PAGES = process.env.WALKEEP_BENCH_FULL_PAGE_WRITES ?? 'off';
 /** From this time per segment on the bar holds: ms, with cp. */
