@@ -17,7 +17,7 @@ const ROUNDS = Number(process.env.WALKEEP_BENCH_ROUNDS ?? 5);
 const ROWS = Number(process.env.WALKEEP_BENCH_ROWS ?? 300_000);
 /** Of the server that recovers. Below the table's size replay reads pages, and takes much longer. */
 const BUFFERS = process.env.WALKEEP_BENCH_SHARED_BUFFERS ?? '256MB';
-/** `off`: segments hold small records only, whose replay takes longest. */
+/** `off`: segments hold small records only, from the first to the last. */
 const FULL_PAGES = process.env.WALKEEP_BENCH_FULL_PAGE_WRITES ?? 'off';
 /** From this time per segment on the bar holds: ms, with cp. */
 const BAR_FROM = 100;
