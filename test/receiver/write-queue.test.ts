@@ -44,7 +44,15 @@ function setUp(staged = true) {
       await new Promise(setImmediate);
     }
   };
-  return { queue, written, waiting, failures, endAll, writes: () => writes };
+  return {
+    queue,
+    written,
+    waiting,
+    failures,
+    endAll,
+    writes: () => writes,
+    stageSize: stage?.worthwhile ?? 0,
+  };
 }
 
 describe('WriteQueue', () => {
@@ -92,7 +100,7 @@ describe('WriteQueue', () => {
 
   it('is full until half of what waits is written', async () => {
     const s = setUp();
-    s.queue.push([Buffer.alloc(3 * BLOCK + 10)], 0, true);
+    s.queue.push([Buffer.alloc(s.stageSize - BLOCK + 10)], 0, true);
     expect([s.queue.isFull, s.queue.hasRoom]).toEqual([true, false]);
     await s.endAll();
     expect([s.queue.isFull, s.queue.hasRoom]).toEqual([false, true]);

@@ -147,18 +147,19 @@ describe('BulkStage', () => {
 
   it('is full when the last block is being filled; what still comes goes into blocks on top', () => {
     const stage = new BulkStage(SEGMENT);
+    const blocks = stage.worthwhile / BLOCK;
     const full: StagedBlock[] = [];
     let at = 0;
     const add = (bytes: number) => {
       stage.add(new Uint8Array(bytes), at, (b) => full.push(b));
       at += bytes;
     };
-    add(3 * BLOCK);
+    add((blocks - 1) * BLOCK);
     expect([stage.isFull, stage.hasRoom]).toEqual([false, false]);
     add(1);
     expect(stage.isFull).toBe(true);
     add(2 * BLOCK);
-    expect(full.length).toBe(5);
+    expect(full.length).toBe(blocks + 1);
     expect(full.every((b) => b.bytes.length === BLOCK)).toBe(true);
     for (const b of full) stage.giveBack(b);
     expect([stage.isFull, stage.hasRoom]).toEqual([false, true]);
