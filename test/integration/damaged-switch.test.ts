@@ -50,6 +50,6 @@ test.each(
     [2, START + 0x100000n],
   ]);
   expect(run.stderr).toMatch(
-    tli === '2' ? /error: .*but its history lets it end at 0\/31003E8/ : /error: .*no answer to/,
+    tli === '2' ? /error: .*at 0\/30003E8 .*whose history says otherwise/ : /error: .*no answer to/,
   );
 });
