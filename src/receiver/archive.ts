@@ -9,7 +9,7 @@ import { floorToSegment, type SegmentName, segmentOf, segmentStart } from '../wa
 import { formatLsn, type Lsn } from '../wal/lsn.js';
 import { type TimelineHistory, timelineEnd } from '../wal/timeline.js';
 import { checkHistories, ensureHistoryFile, type Fork } from './history-files.js';
-import { finishLeft, leftSegments } from './left-segments.js';
+import { finishLeft, leftSegments, removeCopies } from './left-segments.js';
 import type { WalReceiverOptions } from './options.js';
 import type { Refusal } from './refusals.js';
 import { readSlot, type ServerState } from './server-state.js';
@@ -237,6 +237,7 @@ async function chooseFor(
   // Identity first: histories of another cluster would be called a conflict.
   const start = chooseStart(inputs);
   await checkHistories(directory, server, [...timelines], fs);
+  await removeCopies(directory, scan, fs);
   if (left.length > 0 && scan.newest) {
     const known = await acknowledgedOn(left[0], o, connection, server, ledger);
     const first = await finishLeft(directory, server, left, scan, ledger, known, fs);

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { decompressFile } from '../storage/codec.js';
-import { durableRename, storeAnew } from '../storage/durable.js';
-import type { FileSystem } from '../storage/file-system.js';
+import { durableRename, storageError, storeAnew } from '../storage/durable.js';
+import { type FileSystem, OPEN_READ } from '../storage/file-system.js';
 import type { Ledger } from '../storage/ledger.js';
 import { SPARE_NAME } from '../storage/spare-segment.js';
 import type { DirectoryScan, SegmentFile } from '../storage/wal-directory.js';
@@ -72,6 +72,58 @@ export async function finishLeft(
     await durableRename(path, join(directory, name), fs);
   }
   return undefined;
+}
+
+/**
+ * Removes the plain partials before the newest file whose compressed complete file is there and
+ * holds the same: what a receiver leaves that was killed between the two steps. One that differs
+ * stays, for `walkeep verify` to tell. @throws StorageError
+ */
+export async function removeCopies(
+  directory: string,
+  { segments, newest, segmentSize }: DirectoryScan,
+  fs: FileSystem,
+): Promise<void> {
+  for (const file of segments) {
+    if (!file.partial || file.compression !== 'none') continue;
+    if (!newest || file.segment >= newest.segment) continue;
+    const whole = segments.find(
+      (s) => isCompressed(s) && s.segment === file.segment && s.timeline === file.timeline,
+    );
+    const path = join(directory, file.name);
+    if (!whole || !(await isCopy(path, whole, directory, segmentSize, fs))) continue;
+    await fs.unlink(path).catch((e) => {
+      throw storageError('remove file', path, e);
+    });
+  }
+}
+
+const isCompressed = (s: SegmentFile) => !s.partial && s.compression !== 'none';
+
+/** True if a plain file holds, byte for byte, what a compressed one does. */
+async function isCopy(
+  path: string,
+  whole: SegmentFile,
+  directory: string,
+  size: number,
+  fs: FileSystem,
+): Promise<boolean> {
+  if (fs.sizeSync(path) !== size) return false;
+  const fd = fs.openSync(path, OPEN_READ, 0);
+  try {
+    let at = 0;
+    let same = true;
+    const compare = (chunk: Uint8Array): void => {
+      const stored = Buffer.alloc(chunk.length);
+      same &&= fs.readSync(fd, stored, stored.length, at) === stored.length && stored.equals(chunk);
+      at += chunk.length;
+    };
+    const name = join(directory, whole.name);
+    const { end } = await decompressFile(name, whole.compression, compare, { limit: size + 1, fs });
+    return same && at === size && end === 'complete';
+  } finally {
+    fs.closeSync(fd);
+  }
 }
 
 /**

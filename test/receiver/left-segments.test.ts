@@ -9,8 +9,9 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { finishLeft, leftSegments } from '../../src/receiver/left-segments.js';
+import { finishLeft, leftSegments, removeCopies } from '../../src/receiver/left-segments.js';
 import type { ServerState } from '../../src/receiver/server-state.js';
 import { nodeFileSystem } from '../../src/storage/file-system.js';
 import { Ledger } from '../../src/storage/ledger.js';
@@ -123,4 +124,24 @@ it('finishes several', async () => {
   store(`${third}.partial`, bytes.subarray(2 * MB, 2 * MB + 500));
   expect((await finish(BigInt(7 * MB))).first).toBeUndefined();
   expect(readdirSync(dir).sort()).toEqual([FIRST, SECOND, `${third}.partial`]);
+});
+
+it('removes a plain partial whose compressed segment is complete, if it holds the same', async () => {
+  const copies = async () => {
+    await removeCopies(dir, await scanDirectory(dir, MB), nodeFileSystem);
+    return readdirSync(dir).sort();
+  };
+  const first = wal.subarray(0, MB);
+  store(`${FIRST}.partial`, first);
+  writeFileSync(join(dir, `${FIRST}.gz`), gzipSync(first));
+  // It may be what is being received yet.
+  expect(await copies()).toEqual([`${FIRST}.gz`, `${FIRST}.partial`]);
+  store(`${SECOND}.partial`, wal.subarray(MB));
+  expect(await copies()).toEqual([`${FIRST}.gz`, `${SECOND}.partial`]);
+  const other = Buffer.from(first);
+  other[MB - 1] = (other[MB - 1] ?? 0) ^ 1;
+  store(`${FIRST}.partial`, other);
+  expect(await copies()).toContain(`${FIRST}.partial`);
+  writeFileSync(join(dir, `${FIRST}.partial`), first.subarray(0, MB - 8192));
+  expect(await copies()).toContain(`${FIRST}.partial`);
 });

@@ -69,9 +69,12 @@ describe.each(RUNNABLE)('-Z %s, PostgreSQL %i, %s', (method, major, program) => 
       await writeWal(server, 200_000);
       await server.waitArchived(await server.switchWal());
     }
+    const finished = () => readdirSync(directory).filter((f) => f.endsWith(`.${SUFFIX[method]}`));
+    const named = /^[0-9A-F]{24}/;
+    await waitFor(() => finished().filter((f) => named.test(f)).length === 2);
     await waitEqual(directory, server);
     await third.stop();
-    const complete = readdirSync(directory).filter((f) => f.endsWith(`.${SUFFIX[method]}`));
+    const complete = finished();
     expect(complete).toHaveLength(2);
     for (const file of complete) {
       const path = join(directory, file);
