@@ -264,7 +264,7 @@ test('what a user that may only replicate cannot see is unknown', async () => {
   const seen = await waitFor(
     async () => {
       const now = await check(directory, conninfo, '-S', 's');
-      if (now.code !== 0) throw new Error(now.bad);
+      if (now.code !== 0) throw new Error(now.bad.join('; '));
       return now;
     },
     { what: 'nothing to complain of' },
