@@ -89,6 +89,8 @@ class StreamCheck {
       else await this.#complete(current);
       if (role === 'own' && !this.#job.quick) await this.#duplicates(segment, current);
     } catch (e) {
+      // Completed by a receiver between the look at its name and the opening: nothing was read yet.
+      if (isGone(e) && currentFile(directory, name) !== name) return this.segment(segment, role);
       this.#unreadable(current, e);
     }
   }
@@ -293,4 +295,9 @@ class StreamCheck {
     if (this.#reached === undefined && end > this.#edge) this.#reached = end;
     return this.finished;
   }
+}
+
+function isGone(error: unknown): boolean {
+  const { code, cause } = error as { code?: unknown; cause?: { code?: unknown } };
+  return code === 'ENOENT' || cause?.code === 'ENOENT';
 }
