@@ -107,7 +107,7 @@ export class WriteQueue {
     this.running ??= this.run();
   }
 
-  /** What one call writes: no more than a block's worth, the others are filled meanwhile. */
+  /** What one call writes: about two blocks, the others are filled meanwhile. */
   private nextBatch(): Entry[] {
     let n = 0;
     for (let bytes = 0; n < this.entries.length && bytes < MAX_BATCH; n += 1) {
