@@ -9,6 +9,7 @@ import { packageRoot } from '../test/support/scratch.js';
 import { type Contender, pgReceivewal, Running, type Usage, walkeep } from './receivers.js';
 import { print, saveResult, scratchRoot } from './report.js';
 import { median, pairedRatio } from './statistics.js';
+import { insertRows } from './wal-source.js';
 
 const MEGABYTES = Number(process.env.WALKEEP_BENCH_MB ?? 2048);
 const ROUNDS = Number(process.env.WALKEEP_BENCH_ROUNDS ?? 5);
@@ -18,14 +19,8 @@ const server = await PostgresServer.create({ major: 15, segmentSizeMb: 16, setti
 const [{ start, name }] = (await server.sql(
   'SELECT pg_switch_wal(), pg_current_wal_lsn()::text AS start, pg_walfile_name(pg_current_wal_lsn()) AS name',
 )) as [{ start: string; name: string }];
-await server.sql('CREATE TABLE t (i bigint PRIMARY KEY, v text)');
 const startLsn = BigInt(`0x${start.split('/')[1]}`);
-for (let rows = 0; ; rows += 200_000) {
-  await server.sql(
-    `INSERT INTO t SELECT i, md5(i::text) FROM generate_series(${rows}, ${rows + 199_999}) i`,
-  );
-  if ((await server.currentLsn()) - startLsn > BigInt(MEGABYTES) * 1024n * 1024n) break;
-}
+await insertRows(server, startLsn + BigInt(MEGABYTES) * 1024n * 1024n);
 const [{ lsn: end }] = (await server.sql('SELECT pg_current_wal_lsn()::text AS lsn')) as [
   { lsn: string },
 ];

@@ -76,3 +76,13 @@ export function originals(server: PostgresServer, names: readonly string[]): Map
     }),
   );
 }
+
+/** Fills a new table `t` until the server's WAL has reached `end`: small records, little else. */
+export async function insertRows(server: PostgresServer, end: bigint): Promise<void> {
+  await server.sql('CREATE TABLE t (i bigint PRIMARY KEY, v text)');
+  for (let rows = 0; (await server.currentLsn()) <= end; rows += 200_000) {
+    await server.sql(
+      `INSERT INTO t SELECT i, md5(i::text) FROM generate_series(${rows}, ${rows + 199_999}) i`,
+    );
+  }
+}

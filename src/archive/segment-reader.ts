@@ -1,5 +1,4 @@
 import fs from 'node:fs';
-import { type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { type DecompressEnd, decompressFile } from '../storage/codec.js';
@@ -71,27 +70,28 @@ export async function readSegment(
 
 function readPlain(path: string, limit: number, take: TakeBytes): SegmentRead {
   const buffer = SYNC_BUFFER;
-  const io = <T>(call: () => T): T => {
-    try {
-      return call();
-    } catch (e) {
-      throw storageError('read file', path, e);
-    }
-  };
-  const fd = io(() => fs.openSync(path, OPEN_READ));
+  const fd = io(path, () => fs.openSync(path, OPEN_READ));
   try {
     let bytes = 0;
     while (bytes < limit) {
       const length = Math.min(buffer.length, limit - bytes);
-      const n = io(() => fs.readSync(fd, buffer, 0, length, bytes));
+      const n = io(path, () => fs.readSync(fd, buffer, 0, length, bytes));
       if (n === 0) return { bytes, end: 'complete', trailingGarbage: false };
       bytes += n;
       if (!take(buffer.subarray(0, n))) return { bytes, end: 'stopped', trailingGarbage: false };
     }
-    const { size } = io(() => fs.fstatSync(fd));
+    const { size } = io(path, () => fs.fstatSync(fd));
     return { bytes: Math.min(size, limit + 1), end: 'complete', trailingGarbage: false };
   } finally {
     fs.closeSync(fd);
+  }
+}
+
+function io<T>(path: string, call: () => T): T {
+  try {
+    return call();
+  } catch (e) {
+    throw storageError('read file', path, e);
   }
 }
 
@@ -99,8 +99,8 @@ function readPlain(path: string, limit: number, take: TakeBytes): SegmentRead {
 let busy = Promise.resolve();
 
 /**
- * The same, but while one buffer is being checked the next one is filled in the thread pool: half
- * as fast again where a core is free for it, slower where all are busy.
+ * The same, but while one piece is being checked the next one is read in the thread pool, which
+ * pays where a core is free for it. What is short is synchronous: a turn of the pool costs more.
  */
 async function readPlainAhead(path: string, limit: number, take: TakeBytes): Promise<SegmentRead> {
   const before = busy;
@@ -109,50 +109,64 @@ async function readPlainAhead(path: string, limit: number, take: TakeBytes): Pro
     release = resolve;
   });
   await before;
-  const failed = (e: unknown): never => {
-    throw storageError('read file', path, e);
-  };
-  let handle: FileHandle | undefined;
-  const reads: Promise<number>[] = [];
-  let asked = 0;
-  const askFor = (fd: number): void => {
-    const buffer = AHEAD_BUFFERS[reads.length % AHEAD_BUFFERS.length]!;
-    const length = Math.min(buffer.length, limit - asked);
-    if (length <= 0) return;
-    const read = fill(fd, buffer, length, asked).catch(failed);
-    // Another one may fail first, and this one is never waited for.
-    read.catch(() => {});
-    reads.push(read);
-    asked += length;
-  };
+  let fd: number | undefined;
+  let ahead: Promise<number> | undefined;
   try {
-    handle = await open(path, OPEN_READ).catch(failed);
-    while (reads.length < AHEAD_BUFFERS.length - 1 && asked < limit) askFor(handle.fd);
+    const reader = io(path, () => fs.openSync(path, OPEN_READ));
+    fd = reader;
     let bytes = 0;
-    for (let turn = 0; turn < reads.length; turn++) {
-      const n = await reads[turn]!;
-      askFor(handle.fd);
-      bytes += n;
-      // Shorter than asked for: the file ends here, and what was asked for behind it is not there.
+    for (let turn = 0; bytes < limit; turn++) {
       const buffer = AHEAD_BUFFERS[turn % AHEAD_BUFFERS.length]!;
+      const length = Math.min(buffer.length, limit - bytes);
+      const current = ahead;
+      const spare = AHEAD_BUFFERS[(turn + 1) % AHEAD_BUFFERS.length]!;
+      ahead = readInPool(path, reader, spare, bytes + length, limit);
+      const n = current ? await current : io(path, () => fillSync(reader, buffer, length, bytes));
+      bytes += n;
       if (n > 0 && !take(buffer.subarray(0, n))) {
         return { bytes, end: 'stopped', trailingGarbage: false };
       }
-      if (n < buffer.length) break;
+      // Shorter than asked for: the file ends here. One that grows meanwhile counts as it was read.
+      if (n < length) return { bytes, end: 'complete', trailingGarbage: false };
     }
-    const { size } = await handle.stat().catch(failed);
-    // One that grew meanwhile counts as it was read.
-    const complete = bytes < limit ? bytes : Math.min(size, limit + 1);
-    return { bytes: complete, end: 'complete', trailingGarbage: false };
+    const { size } = io(path, () => fs.fstatSync(reader));
+    return { bytes: Math.min(size, limit + 1), end: 'complete', trailingGarbage: false };
   } finally {
     // What is still being read must not land in a buffer that others use, nor in another file's.
-    await Promise.allSettled(reads);
-    await handle?.close();
+    await ahead?.catch(() => {});
+    if (fd !== undefined) fs.closeSync(fd);
     release();
   }
 }
 
+/** Begins to fill the buffer with what is at `position`; undefined if that is at the limit. */
+function readInPool(
+  path: string,
+  fd: number,
+  buffer: Uint8Array,
+  position: number,
+  limit: number,
+): Promise<number> | undefined {
+  const length = Math.min(buffer.length, limit - position);
+  if (length <= 0) return undefined;
+  const read = fill(fd, buffer, length, position).catch((e) => {
+    throw storageError('read file', path, e);
+  });
+  // If the piece before it fails, nobody waits for this one.
+  read.catch(() => {});
+  return read;
+}
+
 /** Reads up to `length` bytes at `position`, less only at the end of the file. */
+function fillSync(fd: number, buffer: Uint8Array, length: number, position: number): number {
+  let have = 0;
+  for (let n = -1; n !== 0 && have < length; have += n) {
+    n = fs.readSync(fd, buffer, have, length - have, position + have);
+  }
+  return have;
+}
+
+/** The same in the thread pool. */
 function fill(fd: number, buffer: Uint8Array, length: number, position: number): Promise<number> {
   return new Promise((resolve, reject) => {
     const next = (have: number): void =>

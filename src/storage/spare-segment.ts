@@ -3,7 +3,11 @@ import { CREATE_NEW, type FileSystem } from './file-system.js';
 
 /** A dotfile, so that neither our scan nor other tools take it for WAL. */
 export const SPARE_NAME = '.walkeep-spare';
-const ZEROS = Buffer.alloc(1024 * 1024);
+/**
+ * The page cache keeps a file in pieces as large as the writes that made it, and small writes and
+ * syncs look through a whole piece later: each write takes 1.7 µs instead of 3.3.
+ */
+const ZEROS = Buffer.alloc(64 * 1024);
 
 /**
  * A zero-filled, synced file of one segment, made ahead of need: fdatasync of a file whose blocks

@@ -65,8 +65,8 @@ export const LAST_RECORD = LAST_RECORD_ADDRESS >> 2;
 export const SCRATCH_START = 32 * 1024;
 export const SCRATCH_SIZE = 64 * 1024;
 export const BUFFER_START = SCRATCH_START + SCRATCH_SIZE;
-export const BUFFER_SIZE = 256 * 1024;
-export const BUFFERS = 4;
+export const BUFFER_SIZE = 512 * 1024;
+export const BUFFERS = 3;
 /** Of 64 kB. Up to 8 bytes behind a buffer are read, though they do not matter. */
 const PAGES = Math.ceil((BUFFER_START + BUFFERS * BUFFER_SIZE + 8) / 65_536);
 
@@ -88,12 +88,16 @@ function entry(word: Local, j: number, k: number, table = 0): Code {
   return load(and(index, 1020), table + k * 1024);
 }
 
-/** The CRC of `words`, of which the first already holds the state. */
+/**
+ * The CRC of `words`, of which the first already holds the state. That one comes last: it is what
+ * the step before has just computed, and the CPU looks up the others meanwhile.
+ */
 function lookup(words: readonly Local[]): Code {
   const parts = words.flatMap((word, i) =>
     [0, 1, 2, 3].map((j) => entry(word, j, 4 * (words.length - i) - 1 - j)),
   );
-  return xor(parts[0]!, ...parts.slice(1));
+  const [first, ...others] = parts.reverse();
+  return xor(first!, ...others);
 }
 
 /** `shift(state)`: the state after as many zero bytes as the table stands for. */
@@ -101,33 +105,26 @@ function shifted(state: Local, table: number): Code {
   return xor(entry(state, 0, 0, table), ...[1, 2, 3].map((j) => entry(state, j, j, table)));
 }
 
-const crcFunction = wasmFunction('crc', [3, 9, 1], (...variables) => {
-  const [state, at, end, b, c, x0, x1, y0, y1, z0, z1, stop, last] =
-    variables as unknown as Variables<13>;
-  const stripe = (from: number, s: Local, p: Local, q: Local): Code => [
-    p.set(xor(load(at.get, from), s.get)),
-    q.set(load(at.get, from + 4)),
-    s.set(lookup([p, q])),
+/** Takes 8 bytes at `p + from` into the state `s`, by way of two words. */
+function eight(s: Local, p: Local, from: number, x0: Local, x1: Local): Code {
+  return [
+    x0.set(xor(load(p.get, from), s.get)),
+    x1.set(load(p.get, from + 4)),
+    s.set(lookup([x0, x1])),
   ];
+}
+
+/** The state after `[at, end)` without stripes; moves `at`. */
+function short(
+  state: Local,
+  at: Local,
+  end: Local,
+  [x0, x1, y0, y1]: readonly [Local, Local, Local, Local],
+  last: Local,
+): Code {
   const left = sub(end.get, at.get);
   const bits = shiftLeft(left, 3);
-  const step = (bytes: number): Code => at.set(add(at.get, bytes));
   return [
-    whileTrue(
-      isAbove(left, 3 * STRIPE - 1),
-      b.set(0),
-      c.set(0),
-      stop.set(add(at.get, STRIPE)),
-      whileTrue(
-        isBelow(at.get, stop.get),
-        stripe(0, state, x0, x1),
-        stripe(STRIPE, b, y0, y1),
-        stripe(2 * STRIPE, c, z0, z1),
-        step(8),
-      ),
-      state.set(xor(shifted(state, SHIFT_TWO), shifted(b, SHIFT_ONE), c.get)),
-      step(2 * STRIPE),
-    ),
     whileTrue(
       isAbove(left, 15),
       x0.set(xor(load(at.get), state.get)),
@@ -135,9 +132,9 @@ const crcFunction = wasmFunction('crc', [3, 9, 1], (...variables) => {
       y0.set(load(at.get, 8)),
       y1.set(load(at.get, 12)),
       state.set(lookup([x0, x1, y0, y1])),
-      step(16),
+      at.set(add(at.get, 16)),
     ),
-    when(isAbove(left, 7), stripe(0, state, x0, x1), step(8)),
+    when(isAbove(left, 7), eight(state, at, 0, x0, x1), at.set(add(at.get, 8))),
     // The last 0 to 7 bytes as the end of 8 that begin with zeros, which change nothing: no branch
     // that the CPU could not foresee. Shifted in two steps, since none shifts by 64.
     last.set(xor64(load64(at.get), extend(state.get))),
@@ -146,11 +143,52 @@ const crcFunction = wasmFunction('crc', [3, 9, 1], (...variables) => {
     x1.set(wrap(shiftRight64(last.get, 32))),
     xor(lookup([x0, x1]), wrap(shiftRight64(extend(state.get), bits))),
   ];
+}
+
+const crcFunction = wasmFunction('crc', [3, 9, 1], (...variables) => {
+  const [state, at, end, b, c, x0, x1, y0, y1, z0, z1, stop, last] =
+    variables as unknown as Variables<13>;
+  const step = (bytes: number): Code => at.set(add(at.get, bytes));
+  return [
+    whileTrue(
+      isAbove(sub(end.get, at.get), 3 * STRIPE - 1),
+      b.set(0),
+      c.set(0),
+      stop.set(add(at.get, STRIPE)),
+      whileTrue(
+        isBelow(at.get, stop.get),
+        eight(state, at, 0, x0, x1),
+        eight(b, at, STRIPE, y0, y1),
+        eight(c, at, 2 * STRIPE, z0, z1),
+        step(8),
+      ),
+      state.set(xor(shifted(state, SHIFT_TWO), shifted(b, SHIFT_ONE), c.get)),
+      step(2 * STRIPE),
+    ),
+    short(state, at, end, [x0, x1, y0, y1], last),
+  ];
 });
 
-const recordsFunction = wasmFunction('records', [6, 8, 0], (...variables) => {
-  const [at, limit, prevLo, prevHi, hi, shift, length, next, kind, end, x0, x1, x2, x3] =
-    variables as unknown as Variables<14>;
+const recordsFunction = wasmFunction('records', [6, 10, 1], (...variables) => {
+  const [
+    at,
+    limit,
+    prevLo,
+    prevHi,
+    hi,
+    shift,
+    length,
+    next,
+    kind,
+    end,
+    x0,
+    x1,
+    x2,
+    x3,
+    state,
+    p,
+    last,
+  ] = variables as unknown as Variables<17>;
   const left = sub(limit.get, at.get);
   const stopIf = (condition: Code): Code => when(condition, leave(at.get));
   return [
@@ -170,8 +208,16 @@ const recordsFunction = wasmFunction('records', [6, 8, 0], (...variables) => {
       stopIf(shiftRight(kind.get, 16)),
       stopIf(isEqual(and(kind.get, 0xfff0), (RM_XLOG << 8) | XLOG_SWITCH)),
       // The body first, then the header up to its CRC.
-      x0.set(call(0, -1, add(at.get, RECORD_HEADER_SIZE), end.get)),
-      x0.set(xor(length.get, x0.get)),
+      state.set(-1),
+      p.set(add(at.get, RECORD_HEADER_SIZE)),
+      // A call costs as much as the CRC of a short record.
+      when(
+        isAbove(length.get, RECORD_HEADER_SIZE + 3 * STRIPE - 1),
+        state.set(call(0, -1, p.get, end.get)),
+        p.set(end.get),
+      ),
+      state.set(short(state, p, end, [x0, x1, x2, x3], last)),
+      x0.set(xor(length.get, state.get)),
       x1.set(load(at.get, 4)),
       x2.set(prevLo.get),
       x3.set(prevHi.get),
