@@ -1,6 +1,13 @@
-import { copyFileSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import fs, {
+  copyFileSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 import { verifyArchive } from '../../src/archive/verify.js';
 import { StorageError, UsageError } from '../../src/errors.js';
 import { canDecompress, compressFile } from '../../src/storage/codec.js';
@@ -18,6 +25,8 @@ import {
   sampleArchive,
   writeLedger,
 } from './archives.js';
+
+afterEach(() => vi.restoreAllMocks());
 
 describe('nothing is found in', () => {
   test.each(FIXTURES)('%s, real WAL', async (name) => {
@@ -46,6 +55,21 @@ describe('nothing is found in', () => {
     const across = fixtureArchive('record-across-segments');
     expect(await check(across, { jobBytes: 1 })).toEqual([]);
     expect(await check(fixtureArchive('promoted'), { jobBytes: 1 })).toEqual([]);
+  });
+
+  test('a partial that a receiver completes between the look at its name and the opening', async () => {
+    const { directory, names } = sampleArchive(4);
+    rmSync(join(directory, names[3]!));
+    const path = join(directory, names[2]!);
+    renameSync(path, `${path}.partial`);
+    const real = fs.openSync;
+    let asked = 0;
+    vi.spyOn(fs, 'openSync').mockImplementation(((...args: Parameters<typeof fs.openSync>) => {
+      if (args[0] === `${path}.partial` && asked++ === 0) renameSync(`${path}.partial`, path);
+      return real(...args);
+    }) as typeof fs.openSync);
+    expect(await check(directory)).toEqual([]);
+    expect(asked).toBe(1);
   });
 
   test('an archive with what belongs beside segments', async () => {
