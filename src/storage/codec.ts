@@ -1,7 +1,7 @@
 import { createReadStream } from 'node:fs';
 import { type FileHandle, lstat, open, rename, rm, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { type Duplex, Readable } from 'node:stream';
+import type { Duplex } from 'node:stream';
 import zlib from 'node:zlib';
 import { NotSupportedError, StorageError, WalkeepError } from '../errors.js';
 import type { Compression } from '../wal/file-name.js';
@@ -16,11 +16,13 @@ export type { DecompressEnd } from './lz4-frame.js';
 
 /** Since Node.js 22.15; not in the types of the oldest supported version. */
 const { createZstdCompress, createZstdDecompress } = zlib as unknown as {
-  createZstdCompress?: (options: { params: Record<number, number> }) => Duplex;
+  createZstdCompress?: (options: { chunkSize: number; params: Record<number, number> }) => Duplex;
   createZstdDecompress?: () => Duplex;
 };
 /** ZSTD_c_compressionLevel of zstd.h. */
 const ZSTD_LEVEL = 100;
+/** Bytes into one step of a compressor: with node's own the turns of the thread pool took a third of the time. */
+const STEP = 256 * 1024;
 
 /** How decompressing a file went. */
 export interface DecompressResult extends FormatResult {
@@ -116,8 +118,9 @@ export interface CompressOptions {
 }
 
 /**
- * Compresses the first `length` bytes of a file into `target`, which is made anew and fsynced. Returns the bytes written. gzip and zstd run in Node's thread pool, lz4 in a
- * worker thread (between other work in this one where the worker's file is missing, as in a bundle).
+ * Compresses the first `length` bytes of a file into `target`, which is made anew and fsynced.
+ * Returns the bytes written. gzip and zstd run in Node's thread pool, lz4 in a worker thread
+ * (between other work in this one where the worker's file is missing, as in a bundle).
  * @throws StorageError if a file cannot be read or written, or the source is shorter
  */
 export async function compressFile(
@@ -139,7 +142,7 @@ export async function compressFile(
     try {
       grantMode(to.fd, mode);
       if (options.method === 'lz4') await compressLz4InThread(from.fd, to.fd, length);
-      else await writeFile(to, compressingStream(from, length, options));
+      else await compressThrough(compressor(options), from, to, length);
       if (options.sync ?? true) {
         await to.sync().catch((e) => {
           throw fsyncError(target, e);
@@ -167,20 +170,55 @@ async function openAnew(path: string, mode: number): Promise<FileHandle> {
   }
 }
 
-function compressingStream(from: FileHandle, length: number, options: CompressOptions): Duplex {
-  const { method, level } = options;
-  const stream =
-    method === 'gzip'
-      ? zlib.createGzip(level === undefined ? {} : { level })
-      : (createZstdCompress as NonNullable<typeof createZstdCompress>)({
-          params: level === undefined ? {} : { [ZSTD_LEVEL]: level },
-        });
-  const source =
-    length > 0
-      ? from.createReadStream({ start: 0, end: length - 1, autoClose: false })
-      : Readable.from([]);
-  source.on('error', (e: Error) => stream.destroy(e));
-  return source.pipe(stream);
+function compressor({ method, level }: CompressOptions): Duplex {
+  if (method === 'gzip') {
+    // The larger hash table costs 128 kB and takes a sixth off the time. Level 1 is for speed: a
+    // window that stays in the CPU's first cache takes another eighth off, also of the size where
+    // records are small; among full-page images it adds a twentieth to the size.
+    const options = { chunkSize: STEP / 2, memLevel: 9, windowBits: level === 1 ? 14 : 15 };
+    return zlib.createGzip(level === undefined ? options : { ...options, level });
+  }
+  const params = level === undefined ? {} : { [ZSTD_LEVEL]: level };
+  return (createZstdCompress as NonNullable<typeof createZstdCompress>)({
+    chunkSize: STEP / 2,
+    params,
+  });
+}
+
+/** Compresses the first `length` bytes of one file to the end of another. */
+async function compressThrough(
+  stream: Duplex,
+  from: FileHandle,
+  to: FileHandle,
+  length: number,
+): Promise<void> {
+  const store = async (): Promise<void> => {
+    for await (const chunk of stream as AsyncIterable<Buffer>) await writeFile(to, chunk);
+  };
+  const feed = async (): Promise<void> => {
+    // One is compressed while the other is filled.
+    const buffers = [Buffer.allocUnsafeSlow(STEP), Buffer.allocUnsafeSlow(STEP)] as const;
+    let taken = Promise.resolve();
+    for (let at = 0, turn = 0; at < length; turn++) {
+      const buffer = buffers[turn % 2] as Buffer;
+      const { bytesRead } = await from.read(buffer, 0, Math.min(STEP, length - at), at);
+      if (bytesRead === 0) throw new StorageError('the file became shorter while it was read');
+      at += bytesRead;
+      await taken;
+      taken = new Promise((resolve, reject) => {
+        stream.write(buffer.subarray(0, bytesRead), (e) => (e ? reject(e) : resolve()));
+      });
+      // Waited for with the next one; where reading fails, the stream is done for anyway.
+      taken.catch(() => {});
+    }
+    await taken;
+    stream.end();
+  };
+  try {
+    await Promise.all([store(), feed()]);
+  } finally {
+    stream.destroy();
+  }
 }
 
 /**

@@ -31,7 +31,7 @@ export interface SegmentFinisherOptions {
    * Stores the segment in another form, durably under a temporary dotfile; absent: it is renamed
    * as it is.
    */
-  convert?: (segment: OpenSegment) => Promise<{ temporary: string; name: string }>;
+  convert?: (segment: OpenSegment) => Promise<Staged>;
   /** Files that the finished segment replaces, bare names; removed last. */
   superseded?: (segment: OpenSegment) => readonly string[];
   onFinished: (segment: FinishedSegment) => void;
@@ -47,10 +47,19 @@ interface Pending {
   syncing?: Promise<void>;
   dataSynced: boolean;
   closed: boolean;
+  /** The conversion, once it has begun, and what came of it. */
+  converting?: Promise<void>;
+  staged?: Staged;
 }
 
-/** Segments compressed at the same time: as many as there are usually cores to spare. */
-const CONVERT_AT_ONCE = 2;
+/** A finished segment's content: under which name now, and under which at last. */
+interface Staged {
+  temporary: string;
+  name: string;
+}
+
+/** Segments compressed at the same time: while one waits for the event loop, another uses its core. */
+const CONVERT_AT_ONCE = 3;
 /** Bytes compared at a time. */
 const COMPARE_CHUNK = 1024 * 1024;
 
@@ -77,7 +86,8 @@ export class SegmentFinisher {
     const pending: Pending = { segment, dataSynced: false, closed: false };
     this.queue.push(pending);
     // The disk must not idle while earlier segments get their names; a failure is found there too.
-    if (this.o.sync && !this.o.convert) this.syncData(pending).catch(() => undefined);
+    if (this.o.convert) this.convertMore(this.o.convert);
+    else if (this.o.sync) this.syncData(pending).catch(() => undefined);
     this.working ??= this.work();
   }
 
@@ -111,26 +121,47 @@ export class SegmentFinisher {
       // Nothing is finished within the call that pushed it: what follows at once shares the work.
       await Promise.resolve();
       while (this.queue.length > 0 && !this.failure) {
-        await this.finish(this.queue.slice(0, this.o.convert ? CONVERT_AT_ONCE : undefined));
+        await this.finish(await this.nextBatch());
       }
     } catch (e) {
       this.fail(storageError('finish segment in', this.o.directory, e));
     } finally {
+      // Nothing of this one may be going on under the next. Only then: what is pushed while this
+      // waits would have nobody to finish it.
+      if (this.failure) await Promise.allSettled(this.queue.map((p) => p.converting));
       this.working = undefined;
       if (this.failure) this.abandon();
     }
   }
 
+  /** The segments to finish together: all, or those at the front that are converted. */
+  private async nextBatch(): Promise<Pending[]> {
+    if (!this.o.convert) return [...this.queue];
+    await this.queue[0]?.converting;
+    const behind = this.queue.findIndex((p) => !p.staged);
+    return this.queue.slice(0, behind < 0 ? undefined : behind);
+  }
+
+  /** Keeps as many conversions going as there may be, the oldest segments first. */
+  private convertMore(convert: (segment: OpenSegment) => Promise<Staged>): void {
+    let going = this.queue.filter((p) => p.converting && !p.staged).length;
+    for (const p of this.queue) {
+      if (going >= CONVERT_AT_ONCE || this.failure) return;
+      if (p.converting) continue;
+      going += 1;
+      p.converting = convert(p.segment).then((staged) => {
+        p.staged = staged;
+        this.convertMore(convert);
+      });
+      // Found by who waits for it, if anybody still does.
+      p.converting.catch(() => {});
+    }
+  }
+
   private async finish(batch: Pending[]): Promise<void> {
     const { o } = this;
-    const { convert } = o;
     // Converted ones become durable in their new form; a commit that waits syncs the old one.
-    if (o.sync && !convert) for (const p of batch) await this.syncData(p);
-    const staged = await Promise.all(
-      batch.map(({ segment }) =>
-        convert ? convert(segment) : { temporary: segment.path, name: segment.name },
-      ),
-    );
+    if (o.sync && !o.convert) for (const p of batch) await this.syncData(p);
     for (const p of batch) {
       await p.syncing;
       await this.settled(p.segment);
@@ -143,7 +174,9 @@ export class SegmentFinisher {
     this.assertSound();
     await o.record(this.endOf(last), last.timeline);
     this.assertSound();
-    const paths = staged.map(({ temporary, name }) => this.rename(temporary, name));
+    const paths = batch.map(({ segment, staged }) =>
+      this.rename(staged?.temporary ?? segment.path, staged?.name ?? segment.name),
+    );
     if (o.sync) await fsyncDir(o.directory, o.fs);
     o.progress.synced(last.end);
     this.queue = this.queue.slice(batch.length);

@@ -9,12 +9,15 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { basename, join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { DiskFullError, FsyncError, RewriteError, type WalkeepError } from '../../src/errors.js';
 import { BulkStage, type StagedBlock } from '../../src/storage/bulk-stage.js';
 import { StreamProgress } from '../../src/storage/progress.js';
-import { SegmentFinisher } from '../../src/storage/segment-finisher.js';
+import {
+  SegmentFinisher,
+  type SegmentFinisherOptions,
+} from '../../src/storage/segment-finisher.js';
 import { SegmentWriter } from '../../src/storage/segment-writer.js';
 import { type Lsn, parseLsn } from '../../src/wal/lsn.js';
 import { type Fault, faultyFileSystem } from '../support/faulty-fs.js';
@@ -43,6 +46,7 @@ function setUp(
     compareUntil?: Lsn;
     sync?: boolean;
     directIo?: boolean;
+    convert?: SegmentFinisherOptions['convert'];
   } = {},
 ) {
   const { fs, log } = faultyFileSystem(options.decide);
@@ -57,6 +61,7 @@ function setUp(
     onFinished: (s) => finished.push(s.path),
     onProgress: () => undefined,
     onFailure: (e) => failures.push(e),
+    ...(options.convert ? { convert: options.convert } : {}),
   });
   const writer = new SegmentWriter({
     ...common,
@@ -426,5 +431,68 @@ describe('SegmentWriter and SegmentFinisher together', () => {
     s.feed(WAL.subarray(0, MB));
     await s.writer.close();
     expect(readdirSync(dir)).toEqual([NAMES[0]]);
+  });
+});
+
+describe('SegmentFinisher with a conversion', () => {
+  /** Conversions that end when and as the test says, the oldest first or not. */
+  function conversions() {
+    const begun: string[] = [];
+    const ends = new Map<string, { done: () => void; fail: (e: Error) => void }>();
+    const convert: SegmentFinisherOptions['convert'] = async ({ name }) => {
+      begun.push(name);
+      await new Promise<void>((done, fail) => ends.set(name, { done, fail }));
+      const temporary = join(dir, `.${name}.x`);
+      writeFileSync(temporary, name);
+      return { temporary, name: `${name}.x` };
+    };
+    return { begun, ends, convert };
+  }
+  const five = Buffer.concat([
+    WAL.subarray(0, 2 * MB),
+    WAL.subarray(0, 2 * MB),
+    WAL.subarray(0, MB),
+  ]);
+  const names = [0, 1, 2, 3, 4].map((n) => `00000001000000000000003${n}`);
+
+  it('keeps three going, and gives final names in order whichever ends first', async () => {
+    const c = conversions();
+    const s = setUp({ convert: c.convert });
+    s.feed(five);
+    await vi.waitFor(() => expect(c.begun).toEqual(names.slice(0, 3)));
+    c.ends.get(names[1] as string)?.done();
+    // Its place is taken, though the first one is not done and so nothing has a final name.
+    await vi.waitFor(() => expect(c.begun).toEqual(names.slice(0, 4)));
+    expect(s.finished).toEqual([]);
+    c.ends.get(names[0] as string)?.done();
+    await vi.waitFor(() =>
+      expect(s.finished.map((p) => basename(p))).toEqual([`${names[0]}.x`, `${names[1]}.x`]),
+    );
+    await vi.waitFor(() => expect(c.begun).toEqual(names));
+    for (const name of names.slice(2).reverse()) c.ends.get(name)?.done();
+    await s.writer.close();
+    expect(walFiles()).toEqual(names.map((name) => `${name}.x`));
+    expect(s.progress.flushed).toBe(5 * MB);
+  });
+
+  it('waits for those under way when one fails, and finishes nothing behind it', async () => {
+    const c = conversions();
+    const s = setUp({ convert: c.convert });
+    s.feed(five.subarray(0, 3 * MB));
+    await vi.waitFor(() => expect(c.begun).toHaveLength(3));
+    let drained = false;
+    const drain = s.finisher.drain().finally(() => {
+      drained = true;
+    });
+    drain.catch(() => undefined);
+    c.ends.get(names[2] as string)?.done();
+    c.ends.get(names[0] as string)?.fail(new Error('no'));
+    await vi.waitFor(() => expect(s.failures).toHaveLength(1));
+    expect(drained).toBe(false);
+    c.ends.get(names[1] as string)?.done();
+    await expect(drain).rejects.toThrow('no');
+    expect(s.finished).toEqual([]);
+    expect(walFiles()).toEqual(names.slice(0, 3).map((name) => `${name}.partial`));
+    await expect(s.writer.close()).rejects.toThrow('no');
   });
 });
