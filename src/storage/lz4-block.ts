@@ -5,7 +5,7 @@
  * block, and checks no bounds when decoding.
  */
 
-const MIN_MATCH = 4;
+export const MIN_MATCH = 4;
 /** The last five bytes are always literals. */
 const LAST_LITERALS = 5;
 /** The last match starts at least twelve bytes before the end of the block. */
@@ -108,41 +108,55 @@ export function decompressBlock(src: Uint8Array, dst: Uint8Array, start: number)
     if (literals === 15) {
       let more: number;
       do {
-        more = src[at++] ?? malformed('it ends within a length');
+        more = src[at++] ?? malformed('length');
         literals += more;
       } while (more === 255);
     }
     if (literals > src.length - at || literals > dst.length - out) {
-      malformed('literals beyond its end');
+      malformed('literals');
     }
     if (literals > 32) dst.set(src.subarray(at, at + literals), out);
     else for (let i = 0; i < literals; i++) dst[out + i] = src[at + i] as number;
     at += literals;
     out += literals;
     if (at === src.length) return out;
-    if (at + 2 > src.length) malformed('it ends within an offset');
+    if (at + 2 > src.length) malformed('cut');
     const distance = (src[at] as number) | ((src[at + 1] as number) << 8);
     at += 2;
     let length = token & 15;
     if (length === 15) {
       let more: number;
       do {
-        more = src[at++] ?? malformed('it ends within a length');
+        more = src[at++] ?? malformed('length');
         length += more;
       } while (more === 255);
     }
     length += MIN_MATCH;
-    if (distance === 0 || distance > out) malformed('an offset before its beginning');
-    if (length > dst.length - out) malformed('a match beyond its end');
+    if (distance === 0 || distance > out) malformed('offset');
+    if (length > dst.length - out) malformed('match');
     if (distance === 1) dst.fill(dst[out - 1] as number, out, out + length);
     else if (distance >= length && length > 32)
       dst.copyWithin(out, out - distance, out - distance + length);
     else for (let i = out; i < out + length; i++) dst[i] = dst[i - distance] as number;
     out += length;
   }
-  return malformed('it ends without literals');
+  return malformed('end');
 }
 
-function malformed(what: string): never {
-  throw new RangeError(`damaged LZ4 block: ${what}`);
+const FAULTS = {
+  length: 'it ends within a length',
+  literals: 'literals beyond its end',
+  cut: 'it ends within an offset',
+  offset: 'an offset before its beginning',
+  match: 'a match beyond its end',
+  end: 'it ends without literals',
+};
+
+/** What can be wrong with a block. */
+export type BlockFault = keyof typeof FAULTS;
+export const BLOCK_FAULTS = Object.keys(FAULTS) as readonly BlockFault[];
+
+/** @throws RangeError */
+export function malformed(fault: BlockFault): never {
+  throw new RangeError(`damaged LZ4 block: ${FAULTS[fault]}`);
 }

@@ -1,5 +1,6 @@
 import type { ByteReader } from './byte-reader.js';
-import { compressBlock, compressBound, decompressBlock, HASH_TABLE_SIZE } from './lz4-block.js';
+import { compressBlock, compressBound, HASH_TABLE_SIZE } from './lz4-block.js';
+import { type Lz4Decoder, takeLz4Decoder } from './lz4-kernel.js';
 import { Xxh32, xxh32 } from './xxh32.js';
 
 // LZ4 frame format: lz4_Frame_format.md 1.6.2.
@@ -91,11 +92,33 @@ async function decompressFrame(reader: ByteReader, deliver: Deliver): Promise<Fo
     return damaged('checksum of the LZ4 frame header');
   }
 
+  const decoder = takeLz4Decoder(blockSize, WINDOW + blockSize);
+  try {
+    return await decompressBlocks(reader, deliver, { header, flags, blockSize, decoder });
+  } finally {
+    decoder.release();
+  }
+}
+
+interface Frame {
+  header: Uint8Array;
+  flags: number;
+  blockSize: number;
+  decoder: Lz4Decoder;
+}
+
+/** What follows a frame's header. */
+async function decompressBlocks(
+  reader: ByteReader,
+  deliver: Deliver,
+  { header, flags, blockSize, decoder }: Frame,
+): Promise<FormatResult> {
+  const cut: FormatResult = { end: 'cut', trailingGarbage: false };
   const linked = (flags & BLOCK_INDEPENDENT) === 0;
   const trailer = flags & BLOCK_CHECKSUM ? 4 : 0;
   const hash = flags & CONTENT_CHECKSUM ? new Xxh32() : undefined;
   // Linked blocks refer to the end of their predecessor, which is kept in front of them.
-  const buffer = new Uint8Array(WINDOW + blockSize);
+  const buffer = decoder.output;
   let kept = 0;
   let total = 0;
   for (;;) {
@@ -113,7 +136,7 @@ async function decompressFrame(reader: ByteReader, deliver: Deliver): Promise<Fo
     if (field & UNCOMPRESSED) buffer.set(data, kept);
     else {
       try {
-        end = decompressBlock(data, buffer.subarray(0, kept + blockSize), kept);
+        end = decoder.block(data, kept, kept + blockSize);
       } catch (e) {
         return damaged((e as RangeError).message);
       }

@@ -47,7 +47,11 @@ const binary =
 
 export const add = binary(0x6a);
 export const sub = binary(0x6b);
+export const mul = binary(0x6c);
+/** Unsigned. */
+export const divide = binary(0x6e);
 export const and = binary(0x71);
+export const or = binary(0x72);
 export const shiftLeft = binary(0x74);
 export const shiftRight = binary(0x76);
 export const isEqual = binary(0x46);
@@ -69,6 +73,10 @@ export function load(address: Code, offset = 0): Code {
 
 export function loadByte(address: Code, offset = 0): Code {
   return [address, 0x2d, 0, unsigned(offset)];
+}
+
+export function load16(address: Code, offset = 0): Code {
+  return [address, 0x2f, 0, unsigned(offset)];
 }
 
 export function load64(address: Code, offset = 0): Code {
@@ -94,6 +102,15 @@ export const isZero64 = (a: Code): Code => [a, 0x50];
 
 export function store(address: number, word: Code): Code {
   return [value(0), word, 0x36, 2, unsigned(address)];
+}
+
+export function storeByteAt(address: Code, byte: Code): Code {
+  return [address, byte, 0x3a, 0, unsigned(0)];
+}
+
+/** Stores an i64, aligned or not. */
+export function store64At(address: Code, long: Code): Code {
+  return [address, long, 0x37, 0, unsigned(0)];
 }
 
 /** Leaves the function with a result. */

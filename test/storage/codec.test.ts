@@ -19,6 +19,7 @@ import {
   decompressBlock,
   HASH_TABLE_SIZE,
 } from '../../src/storage/lz4-block.js';
+import { takeLz4Decoder } from '../../src/storage/lz4-kernel.js';
 import { Xxh32, xxh32 } from '../../src/storage/xxh32.js';
 import type { Compression } from '../../src/wal/file-name.js';
 import { PostgresServer } from '../support/postgres.js';
@@ -146,6 +147,88 @@ describe('LZ4 blocks', () => {
       } catch (e) {
         expect(e).toBeInstanceOf(RangeError);
       }
+    }
+  });
+});
+
+describe('the LZ4 decoder in WebAssembly', () => {
+  const table = new Int32Array(HASH_TABLE_SIZE);
+  const compress = (bytes: Uint8Array) => {
+    const out = new Uint8Array(compressBound(bytes.length));
+    return out.subarray(0, compressBlock(bytes, out, table));
+  };
+  /** What comes of it: the output, or the error's message. */
+  const outcome = (decode: () => Uint8Array): string => {
+    try {
+      return Buffer.from(decode()).toString('hex');
+    } catch (e) {
+      expect(e).toBeInstanceOf(RangeError);
+      return (e as RangeError).message;
+    }
+  };
+  /** Both decoders on the same block, behind the same bytes. */
+  const both = (block: Uint8Array, before: Uint8Array, room: number): [string, string] => {
+    const kernel = takeLz4Decoder(4096, 8192);
+    const limit = before.length + room;
+    const plain = new Uint8Array(limit);
+    plain.set(before);
+    kernel.output.fill(0xee);
+    kernel.output.set(before);
+    const outcomes: [string, string] = [
+      outcome(() => plain.subarray(0, decompressBlock(block, plain, before.length))),
+      outcome(() => kernel.output.subarray(0, kernel.block(block, before.length, limit))),
+    ];
+    kernel.release();
+    return outcomes;
+  };
+
+  it('is there', () => {
+    // Its memory is a multiple of a page, that of the fallback is not.
+    expect(takeLz4Decoder(4096, 8192).output.buffer.byteLength).toBe(65_536);
+  });
+
+  it('gives what the other one gives, for matches of every distance and length', () => {
+    const random = sample(64);
+    for (let distance = 1; distance <= 64; distance++) {
+      for (const length of [4, 5, 7, 8, 9, 15, 18, 19, 20, 33, 300]) {
+        const bytes = Buffer.alloc(distance + length + 20);
+        for (let i = 0; i < distance + length; i++) bytes[i] = random[i % distance] as number;
+        random.copy(bytes, distance + length, 0, 20);
+        const [plain, kernel] = both(compress(bytes), new Uint8Array(0), bytes.length);
+        expect(kernel).toBe(plain);
+        expect(plain).toBe(bytes.toString('hex'));
+      }
+    }
+  });
+
+  it('gives what the other one gives, whatever the input', () => {
+    const pieces = fc.array(
+      fc.tuple(fc.uint8Array({ maxLength: 12 }), fc.integer({ min: 1, max: 30 })),
+      { maxLength: 8 },
+    );
+    const damage = fc.array(fc.tuple(fc.nat(), fc.integer({ min: 0, max: 255 })), { maxLength: 3 });
+    fc.assert(
+      fc.property(
+        pieces,
+        damage,
+        fc.uint8Array({ maxLength: 40 }),
+        fc.integer({ min: 0, max: 4096 }),
+        (parts, spoilt, before, room) => {
+          const block = compress(Buffer.concat(parts.flatMap(([part, n]) => Array(n).fill(part))));
+          for (const [at, byte] of spoilt) block[at % block.length] = byte;
+          const [plain, kernel] = both(block, before, room);
+          expect(kernel).toBe(plain);
+        },
+      ),
+      { numRuns: 3000 },
+    );
+  });
+
+  it('gives what the other one gives, wherever the block is cut', () => {
+    const block = compress(sample(3000));
+    for (let size = 0; size < block.length; size++) {
+      const [plain, kernel] = both(block.subarray(0, size), new Uint8Array(0), 3000);
+      expect(kernel).toBe(plain);
     }
   });
 });
