@@ -16,7 +16,7 @@ import {
   ORDER_FILE,
   spoolName,
 } from './fetch-spool.js';
-import { findSources, stage } from './fetch-stage.js';
+import { findSources, Staging } from './fetch-stage.js';
 
 /** Milliseconds without a new order after which it ends: recovery is over, or replay is slow. */
 const IDLE_END = 60_000;
@@ -128,12 +128,13 @@ async function readOne(
       const near = [order.near, spool];
       const source = findSources(directory, name, false)[0];
       if (!source) return false;
-      const staged = await stage(source, target, false);
+      const staging = new Staging(source, target, false);
       try {
-        await checkComplete({ directory, wanted, target, systemId, near }, source.path, staged);
-        await staged.commit();
+        await checkComplete({ directory, wanted, target, systemId, near }, source.path, staging);
+        await staging.file.commit();
       } finally {
-        await staged.discard();
+        await staging.done.catch(() => {});
+        await staging.file.discard();
       }
       // Replaced while it was read: not what the name says.
       if (spoolName(directory, name, systemId) !== file) fs.rmSync(target);

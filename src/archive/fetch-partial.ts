@@ -9,7 +9,7 @@ import { leadInto } from './fetch-lead.js';
 import { ledgerOf } from './fetch-ledger.js';
 import { identifyStaged, type SegmentRequest, type Subject } from './fetch-segment.js';
 import { readStaged } from './fetch-source.js';
-import { type Source, stage } from './fetch-stage.js';
+import { type Source, stagePartial } from './fetch-stage.js';
 import type { TargetFile } from './fetch-target.js';
 import { PartialCheck } from './verify-partial.js';
 
@@ -44,7 +44,7 @@ export async function copyPartial(
   acknowledged: Lsn | undefined,
 ): Promise<PartialCopy | undefined> {
   const { path } = source;
-  const file = await stage(source, request.target, true);
+  const file = await stagePartial(source, request.target);
   try {
     const { size } = file;
     if (isEmpty(file, size)) {

@@ -10,7 +10,8 @@ import { requireSameCluster } from './fetch-cluster.js';
 import { historyIn, readIfThere } from './fetch-history.js';
 import { type LeadPlaces, leadInto, type SegmentIdentity } from './fetch-lead.js';
 import type { FetchName } from './fetch-name.js';
-import { readStaged } from './fetch-source.js';
+import { followStaged, readStaged } from './fetch-source.js';
+import type { Staging } from './fetch-stage.js';
 import type { TargetFile } from './fetch-target.js';
 
 /** What one fetch of a segment works on. */
@@ -29,16 +30,31 @@ export interface SegmentRequest {
 const REPLACE = 'Put a good copy in its place: recovery cannot go past it.';
 
 /**
- * Checks all of a complete segment that was staged: name, size, cluster, timeline, every record.
- * @param path where it came from
- * @throws CorruptWalError, SystemIdentifierError, ArchiveAccessError, VanishedError
+ * Checks all of a complete segment while it is staged: name, size, cluster, timeline, every record.
+ * @param path where it comes from
+ * @throws CorruptWalError, SystemIdentifierError, and what `staging.done` throws
  */
 export async function checkComplete(
   request: SegmentRequest,
   path: string,
-  file: TargetFile,
+  staging: Staging,
 ): Promise<void> {
-  const subject = identifyStaged(request, path, file);
+  const { file } = staging;
+  const places = { archive: request.directory, near: request.near };
+  let subject: Subject;
+  let fault: WalFault | undefined;
+  try {
+    await staging.beyond(LONG_HEADER_SIZE - 1);
+    subject = identifyStaged(request, path, file);
+    const verifier = await leadInto(subject.id, subject.continues, places);
+    await followStaged(staging, subject.id.segmentSize, (bytes) => verifier.feed(bytes));
+    fault = verifier.fault;
+  } catch (e) {
+    // What could not be read says more than what was looked for in it.
+    await staging.done;
+    throw e;
+  }
+  await staging.done;
   const { segmentSize } = subject.id;
   const { size } = file;
   if (size !== segmentSize) {
@@ -49,7 +65,11 @@ export async function checkComplete(
       hint: REPLACE,
     });
   }
-  let fault = await faultIn(subject, file, { archive: request.directory, near: request.near });
+  // What was checked may not be what is there.
+  if (staging.restarted) {
+    subject = identifyStaged(request, path, file);
+    fault = await faultIn(subject, file, places);
+  }
   // A file outside the archive accuses nobody.
   if (fault) fault = await faultIn(subject, file, { archive: request.directory, near: [] });
   if (fault) throw damaged(path, fault);

@@ -3,7 +3,7 @@ import { OPEN_READ } from '../storage/file-system.js';
 import { LONG_HEADER_SIZE } from '../storage/long-header.js';
 import { WAL_BUFFERS } from '../wal/chunk.js';
 import { accessError, onArchive } from './fetch-access.js';
-import type { Source } from './fetch-stage.js';
+import type { Source, Staging } from './fetch-stage.js';
 import type { TargetFile } from './fetch-target.js';
 
 /** Memory in which WAL is checked without being copied. */
@@ -74,6 +74,17 @@ export async function readSource(
 /** Reads back what was staged, up to `end`. @throws TargetError */
 export function readStaged(file: TargetFile, end: number, take: Take): void {
   pour((position, length) => file.read(buffer, position, length), 0, end, take);
+}
+
+/** The same while it is being staged. @throws TargetError */
+export async function followStaged(staging: Staging, end: number, take: Take): Promise<void> {
+  const { file } = staging;
+  for (let at = 0; at < end; ) {
+    const there = Math.min(await staging.beyond(at), end);
+    if (there <= at) return;
+    pour((position, length) => file.read(buffer, position, length), at, there, take);
+    at = there;
+  }
 }
 
 function pour(

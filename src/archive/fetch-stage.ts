@@ -1,6 +1,7 @@
 import fs from 'node:fs';
 import { join } from 'node:path';
 import { CorruptWalError } from '../errors.js';
+import { type FileSystem, nodeFileSystem } from '../storage/file-system.js';
 import { type Compression, MAX_SEGMENT_SIZE } from '../wal/file-name.js';
 import { ArchiveAccessError, accessError, onArchive, VanishedError } from './fetch-access.js';
 import { COMPRESSIONS, storedNames } from './fetch-name.js';
@@ -8,7 +9,9 @@ import { TargetFile } from './fetch-target.js';
 
 /** Bytes a read. */
 const READ_SIZE = 1024 * 1024;
-/** Decompressed bytes up to which gzip is done in one step in memory. */
+/** Output bytes of one turn of the thread pool, which waits for this thread between two. */
+const GUNZIP_STEP = 4 * 1024 * 1024;
+/** Bytes, compressed or not, up to which gzip is done quickly. */
 const ONE_STEP = 64 * 1024 * 1024;
 
 /** A segment file that was found, in the archive or beside the target. */
@@ -44,21 +47,90 @@ export function refuseIrregular(directory: string, base: string, partial: boolea
   }
 }
 
-/**
- * Brings the content of a segment file, decompressed and unchecked, beside the target.
- * @param partial it may be growing, and may be cut where its writer ended
- * @throws CorruptWalError if it cannot be decompressed or is larger than any segment
- * @throws ArchiveAccessError, VanishedError, NotSupportedError, TargetError, DiskFullError
- */
-export async function stage(source: Source, target: string, partial: boolean): Promise<TargetFile> {
-  const file = TargetFile.create(target);
-  try {
-    if (source.compression !== 'none') await decompress(source, file, partial);
+/** A segment's content on its way to the target's side, unchecked. */
+export class Staging {
+  readonly file: TargetFile;
+  /**
+   * Resolves when all is there.
+   * @throws CorruptWalError if it cannot be decompressed or is larger than any segment
+   * @throws ArchiveAccessError, VanishedError, NotSupportedError, TargetError, DiskFullError
+   */
+  readonly done: Promise<void>;
+  /** What was read of it before `done` may have been written anew. */
+  restarted = false;
+  #filled = 0;
+  #over = false;
+  #wake: (() => void)[] = [];
+
+  /** @param partial it may be growing, and may be cut where its writer ended */
+  constructor(source: Source, target: string, partial: boolean) {
+    this.file = TargetFile.create(target);
+    this.done = this.#fill(source, partial).finally(() => {
+      this.#over = true;
+      this.#tell();
+    });
+    // Who reads along hears of it later.
+    this.done.catch(() => {});
+  }
+
+  /**
+   * Resolves when there are more than `bytes` from the start on, or will be no more; gives how
+   * many there are.
+   */
+  async beyond(bytes: number): Promise<number> {
+    while (this.#filled <= bytes && !this.#over) {
+      await new Promise<void>((resolve) => this.#wake.push(resolve));
+    }
+    return this.#filled;
+  }
+
+  async #fill(source: Source, partial: boolean): Promise<void> {
+    const { file } = this;
+    if (source.compression !== 'none') await this.#decompress(source, partial);
     else if (partial) copyBackwards(source.path, file);
     else {
       requirePlausible(source.path, source.size);
       await file.copy(source.path);
     }
+    this.#filled = file.size;
+  }
+
+  /** Behind what is there. */
+  #append(bytes: Uint8Array): void {
+    this.file.write(bytes, this.#filled);
+    this.#filled += bytes.length;
+    this.#tell();
+  }
+
+  #tell(): void {
+    for (const wake of this.#wake.splice(0)) wake();
+  }
+
+  async #decompress(source: Source, partial: boolean): Promise<void> {
+    const { path, compression } = source;
+    const append = (bytes: Uint8Array): void => this.#append(bytes);
+    if (compression !== 'gzip' || partial || !(await gunzipQuickly(source, append))) {
+      this.restarted = this.#filled > 0;
+      this.#filled = 0;
+      const result = await decompressCarefully(source, append).catch((e) => {
+        throw accessError('read file', path, e);
+      });
+      if (this.restarted) this.file.resize(this.#filled);
+      requirePlausible(path, this.#filled);
+      if (result.end !== 'complete' && !partial) {
+        const problem = result.problem ?? 'it ends before its end';
+        throw new CorruptWalError(`could not decompress "${path}": ${problem}`, { path });
+      }
+    }
+    this.file.flush();
+  }
+}
+
+/** Brings what there is of a partial beside the target. @throws as `Staging.done` */
+export async function stagePartial(source: Source, target: string): Promise<TargetFile> {
+  const { file, done } = new Staging(source, target, true);
+  try {
+    await done;
     return file;
   } catch (e) {
     await file.discard();
@@ -99,49 +171,76 @@ function copyBackwards(path: string, file: TargetFile): void {
   }
 }
 
-async function decompress(source: Source, file: TargetFile, partial: boolean): Promise<void> {
-  const { path, compression } = source;
-  const whole = compression === 'gzip' && !partial ? await gunzipInOneStep(source) : undefined;
-  if (whole) {
-    file.write(whole, 0);
-    file.flush();
-    return;
-  }
-  const { readSegment } = await import('./segment-reader.js');
-  let at = 0;
-  const take = (bytes: Uint8Array): boolean => {
-    file.write(bytes, at);
-    at += bytes.length;
-    return true;
+type Append = (bytes: Uint8Array) => void;
+
+/** Whatever can be decompressed, up to one byte more than any segment has. */
+async function decompressCarefully(
+  { path, compression }: Source,
+  append: Append,
+): Promise<{ end: string; problem?: string }> {
+  const most = MAX_SEGMENT_SIZE + 1;
+  let bytes = 0;
+  const deliver = async (chunk: Uint8Array): Promise<boolean> => {
+    const wanted = chunk.length > most - bytes ? chunk.subarray(0, most - bytes) : chunk;
+    bytes += wanted.length;
+    append(wanted);
+    return bytes >= most;
   };
-  const result = await readSegment(path, compression, MAX_SEGMENT_SIZE, take).catch((e) => {
-    throw accessError('read file', path, e);
-  });
-  requirePlausible(path, result.bytes);
-  if (result.end !== 'complete' && !partial) {
-    const problem = result.problem ?? 'it ends before its end';
-    throw new CorruptWalError(`could not decompress "${path}": ${problem}`, { path });
+  if (compression !== 'lz4') {
+    const { decompressFile } = await import('../storage/codec.js');
+    return decompressFile(path, compression, append, { limit: most });
   }
-  file.flush();
+  // Not by way of codec.js: what all that loads takes as long as the decompressing.
+  const [{ decompressLz4 }, { ByteReader }] = await Promise.all([
+    import('../storage/lz4-frame.js'),
+    import('../storage/byte-reader.js'),
+  ]);
+  const reader = await ByteReader.open(path, AT_ONCE);
+  try {
+    return await decompressLz4(reader, deliver);
+  } finally {
+    await reader.close();
+  }
 }
 
-/** What a gzip file of one member says of its content's size (RFC 1952, ISIZE): a hint only. */
-function sizeInTrailer(compressed: Buffer): number {
-  return compressed.length < 4 ? 0 : compressed.readUInt32LE(compressed.length - 4);
-}
+/** Nothing else is waiting for this thread: a turn of the thread pool would be lost time. */
+const AT_ONCE: FileSystem = {
+  ...nodeFileSystem,
+  open: async (path, flags, mode) => fs.openSync(path, flags, mode),
+  read: async (fd, buffer, length, position) => fs.readSync(fd, buffer, 0, length, position),
+  close: async (fd) => fs.closeSync(fd),
+};
 
 /**
- * The content of a gzip file, decompressed in the thread pool: three times as fast as in pieces.
- * Undefined if it is too large or anything is wrong with it, which the careful way then judges.
+ * Decompresses a gzip file in the thread pool, in a few large steps. False if it is too large or
+ * anything is wrong with it, which the careful way then judges.
  */
-async function gunzipInOneStep({ path, size }: Source): Promise<Buffer | undefined> {
-  if (size > ONE_STEP) return undefined;
+async function gunzipQuickly({ path, size }: Source, append: Append): Promise<boolean> {
+  if (size > ONE_STEP) return false;
   const compressed = onArchive('read file', path, () => fs.readFileSync(path));
-  const { gunzip } = await import('node:zlib');
-  return new Promise((resolve) => {
-    // Room for all of it: otherwise it would be put together from pieces.
-    const chunkSize = Math.min(Math.max(sizeInTrailer(compressed), READ_SIZE), ONE_STEP) + 1;
-    const options = { maxOutputLength: ONE_STEP, chunkSize };
-    gunzip(compressed, options, (error, content) => resolve(error ? undefined : content));
-  });
+  const { createGunzip } = await import('node:zlib');
+  const stream = createGunzip({ chunkSize: GUNZIP_STEP });
+  try {
+    await new Promise<void>((resolve, reject) => {
+      let bytes = 0;
+      let taken = Promise.resolve();
+      stream.on('data', (chunk: Buffer) => {
+        bytes += chunk.length;
+        // Not before the next step is under way.
+        if (bytes <= ONE_STEP) taken = taken.then(() => append(chunk));
+        else stream.destroy(new RangeError('too large'));
+        taken.catch(reject);
+      });
+      stream.on('end', () => resolve(taken));
+      stream.on('error', reject);
+      stream.end(compressed);
+    });
+    return true;
+  } catch (e) {
+    const { code } = e as NodeJS.ErrnoException;
+    if (e instanceof RangeError || code?.startsWith('Z_')) return false;
+    throw e;
+  } finally {
+    stream.destroy();
+  }
 }

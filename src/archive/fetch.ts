@@ -5,7 +5,7 @@ import { ArchiveAccessError, onArchive, requireArchive, VanishedError } from './
 import { readServerControl, type ServerControl } from './fetch-cluster.js';
 import { historyIn, readIfThere } from './fetch-history.js';
 import { type FetchName, parseFetchName } from './fetch-name.js';
-import { findSources, refuseIrregular, stage } from './fetch-stage.js';
+import { findSources, refuseIrregular, Staging } from './fetch-stage.js';
 import { TargetFile } from './fetch-target.js';
 
 /** What to fetch, from where, to where. */
@@ -110,20 +110,20 @@ async function lookUpWal(
   const near = [dirname(target)];
   if (complete) {
     // In the thread pool, while what checks it is being loaded.
-    const staging = stage(complete, target, false);
-    staging.catch(() => {});
+    const staging = new Staging(complete, target, false);
     try {
       if (verify) {
         const [{ checkComplete }, systemId] = await Promise.all([
           import('./fetch-segment.js'),
           identify(),
         ]);
-        const request = { directory, wanted, target, systemId, near };
-        await checkComplete(request, complete.path, await staging);
+        await checkComplete({ directory, wanted, target, systemId, near }, complete.path, staging);
       }
-      await (await staging).commit();
+      await staging.done;
+      await staging.file.commit();
     } finally {
-      await (await staging.catch(() => undefined))?.discard();
+      await staging.done.catch(() => {});
+      await staging.file.discard();
     }
     return { found: true, path: complete.path };
   }

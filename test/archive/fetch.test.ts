@@ -163,6 +163,21 @@ describe('complete segments', () => {
     expectClean(archive);
   });
 
+  test('a gzip file that only the careful way reads is read and checked from its beginning again', async () => {
+    // What follows is no member of it, though it looks like one at first.
+    const tail = Buffer.from([0x1f, 0x8b, 0, 0, 0, 0, 0, 0, 0, 0]);
+    const archive = archiveOf('switch');
+    const path = join(archive.dir, seg(8));
+    const content = readFileSync(path);
+    rmSync(path);
+    writeFileSync(`${path}.gz`, Buffer.concat([gzipSync(content), tail]));
+    expect(await fetch(archive, seg(8))).toMatchObject({ code: 0 });
+    expect(readFileSync(archive.target).equals(content)).toBe(true);
+    content[PAGE + 100] = content[PAGE + 100]! ^ 1;
+    writeFileSync(`${path}.gz`, Buffer.concat([gzipSync(content), tail]));
+    expect(await code(archive, seg(8))).toBe(201);
+  });
+
   test('a gzip file that is cut or damaged is damage', async () => {
     const archive = archiveOf('switch');
     const path = join(archive.dir, seg(6));
