@@ -108,12 +108,21 @@ export class Staging {
 
   async #decompress(source: Source, partial: boolean): Promise<void> {
     const { path, compression } = source;
-    const append = (bytes: Uint8Array): void => this.#append(bytes);
+    let failure: unknown;
+    const append = (bytes: Uint8Array): void => {
+      try {
+        this.#append(bytes);
+      } catch (e) {
+        failure = e;
+        throw e;
+      }
+    };
     if (compression !== 'gzip' || partial || !(await gunzipQuickly(source, append))) {
       this.restarted = this.#filled > 0;
       this.#filled = 0;
       const result = await decompressCarefully(source, append).catch((e) => {
-        throw accessError('read file', path, e);
+        // The target's disk is full, say: nothing that the archive is to blame for.
+        throw failure ?? accessError('read file', path, e);
       });
       if (this.restarted) this.file.resize(this.#filled);
       requirePlausible(path, this.#filled);
@@ -220,10 +229,10 @@ async function gunzipQuickly({ path, size }: Source, append: Append): Promise<bo
   const compressed = onArchive('read file', path, () => fs.readFileSync(path));
   const { createGunzip } = await import('node:zlib');
   const stream = createGunzip({ chunkSize: GUNZIP_STEP });
+  let taken = Promise.resolve();
   try {
     await new Promise<void>((resolve, reject) => {
       let bytes = 0;
-      let taken = Promise.resolve();
       stream.on('data', (chunk: Buffer) => {
         bytes += chunk.length;
         // Not before the next step is under way.
@@ -242,5 +251,7 @@ async function gunzipQuickly({ path, size }: Source, append: Append): Promise<bo
     throw e;
   } finally {
     stream.destroy();
+    // Nothing of this may be appended to what the careful way begins.
+    await taken.catch(() => {});
   }
 }

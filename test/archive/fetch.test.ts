@@ -11,12 +11,13 @@ import fs, {
   truncateSync,
   writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import { type FetchOptions, fetchFile } from '../../src/archive/fetch.js';
 import { fetchPatiently } from '../../src/archive/fetch-patience.js';
 import { exitCodeOf } from '../../src/commands/fetch.js';
+import { compressFile } from '../../src/storage/codec.js';
 import { formatLsn } from '../../src/wal/lsn.js';
 import { makeWal } from '../wal/synthetic.js';
 import {
@@ -606,6 +607,17 @@ describe('what cannot be read or written', () => {
     vi.spyOn(fs, 'writeSync').mockImplementation(fail);
     expect(await code(archive, `${seg(12)}`)).toBe(204);
     vi.restoreAllMocks();
+    for (const [method, suffix] of [
+      ['gzip', '.gz'],
+      ['lz4', '.lz4'],
+    ] as const) {
+      const path = join(archive.dir, seg(method === 'gzip' ? 6 : 7));
+      await compressFile(path, path + suffix, SEGMENT, { method, sync: false });
+      rmSync(path);
+      vi.spyOn(fs, 'writeSync').mockImplementation(fail);
+      expect(await code(archive, basename(path))).toBe(204);
+      vi.restoreAllMocks();
+    }
     expectClean(archive);
   });
 
