@@ -132,7 +132,8 @@ class Peer {
   }
 
   private send(bytes: Buffer): void {
-    this.offered ||= bytes.equals(sasl('SCRAM-SHA-256\0\0'));
+    // What comes behind the server's consent asks for nothing any more.
+    this.offered ||= !this.saidOk && bytes.equals(sasl('SCRAM-SHA-256\0\0'));
     this.saidOk ||= bytes.equals(backend.authenticationOk());
     for (let at = 0; at < bytes.length; at += this.size) {
       this.socket.write(bytes.subarray(at, at + this.size));

@@ -1,7 +1,11 @@
 // A program that uses the library as a consumer would and says twice a second what it holds:
 // node --expose-gc soak-child.mjs CONNINFO DIRECTORY
 import { getEventListeners } from 'node:events';
+import { setFlagsFromString } from 'node:v8';
 import { WalReceiver } from 'walkeep';
+
+// As `walkeep receive` does: V8 enlarges its young generation to 32 MB in the course of time otherwise.
+setFlagsFromString('--semi-space-growth-factor=1');
 
 const [connection, directory] = process.argv.slice(2);
 const stop = new AbortController();
