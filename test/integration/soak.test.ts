@@ -69,7 +69,7 @@ test.skipIf(MAJORS.length === 0)(
   `${SECONDS} seconds of tiny commits, idle times and reconnects leak nothing`,
   async () => {
     const server = keep(
-      await PostgresServer.create({ major: MAJORS.at(-1)!, settings: { wal_keep_size: '1GB' } }),
+      await PostgresServer.create({ major: MAJORS.at(-1)!, settings: { wal_keep_size: '16GB' } }),
     );
     await server.sql("SELECT pg_create_physical_replication_slot('s', true)");
     await server.sql('CREATE TABLE t (n int)');
