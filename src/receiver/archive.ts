@@ -238,26 +238,42 @@ async function chooseFor(
   const start = chooseStart(inputs);
   await checkHistories(directory, server, [...timelines], fs);
   await removeCopies(directory, scan, fs);
-  if (left.length > 0 && scan.newest) {
-    const known = await acknowledgedOn(left[0], o, connection, server, ledger);
-    const first = await finishLeft(directory, server, left, scan, ledger, known, fs);
-    if (first !== left[0]) return chooseFor(o, connection, server, ledger, options);
+  const known = (file: SegmentFile) => acknowledgedOn(file, o, connection, server, ledger);
+  if (!refused && scan.newest && mayBeWhole(scan.newest, server)) {
+    const end = segmentStart(scan.newest.segment + 1n, segmentSize);
+    if ((await known(scan.newest)) >= end) left.push(scan.newest);
+  }
+  const [oldest] = left;
+  if (oldest) {
+    const first = await finishLeft(directory, server, left, scan, ledger, await known(oldest), fs);
+    if (first !== oldest) return chooseFor(o, connection, server, ledger, options);
   }
   const segment = segmentOf(start.lsn, segmentSize);
   return { start, atStart: scan.segments.filter((s) => s.segment === segment) };
 }
 
+/**
+ * True if the newest file may hold a whole segment that only lacks its name. After an acknowledgement
+ * of exactly its end the server may remove that segment: it cannot be asked for again.
+ */
+function mayBeWhole(file: SegmentFile, { segmentSize, flushLsn, history }: ServerState): boolean {
+  if (!file.partial || file.compression !== 'none' || file.size !== segmentSize) return false;
+  const end = segmentStart(file.segment + 1n, segmentSize);
+  const fork = timelineEnd(history, file.timeline);
+  return flushLsn >= end && (fork === undefined || fork >= end);
+}
+
 /** Up to where WAL on the file's timeline was flushed here, as the ledger or the slot remembers. */
 async function acknowledgedOn(
-  file: SegmentFile | undefined,
+  file: SegmentFile,
   o: WalReceiverOptions,
   connection: ReplicationConnection,
   server: ServerState,
   ledger: Ledger,
 ): Promise<bigint> {
   const { timeline, flushedLsn = 0n } = ledger.state;
-  const recorded = timeline === file?.timeline ? flushedLsn : 0n;
-  if (!file || o.slot === undefined) return recorded;
+  const recorded = timeline === file.timeline ? flushedLsn : 0n;
+  if (o.slot === undefined) return recorded;
   const { restartLsn = 0n } = await readSlot(connection, o.slot, { ensure: false });
   const fork = timelineEnd(server.history, file.timeline);
   if (fork !== undefined && restartLsn > fork) return recorded > fork ? recorded : fork;

@@ -53,7 +53,8 @@ export async function finishLeft(
   const { segmentSize, fileMode } = server;
   const verify = (...files: SegmentFile[]) => verifyFiles(directory, server, files, fs);
   const before = scan.segments.find((s) => !s.partial && s.segment === first.segment - 1n);
-  const { anchored, verifier } = await verify(...(before ? [before] : []), ...left, scan.newest);
+  const next = left.includes(scan.newest) ? [] : [scan.newest];
+  const { anchored, verifier } = await verify(...(before ? [before] : []), ...left, ...next);
   const validEnd = anchored ? verifier.validEnd : 0n;
   // Of a record that goes on in the next file the rest may be missing there: not looked at.
   const known = left.filter((f) => segmentStart(f.segment + 1n, segmentSize) <= acknowledged);

@@ -11,12 +11,15 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { afterEach, beforeEach, expect, it } from 'vitest';
+import type { ReplicationConnection } from '../../src/connection/connection.js';
+import { Archive } from '../../src/receiver/archive.js';
 import { finishLeft, leftSegments, removeCopies } from '../../src/receiver/left-segments.js';
 import type { ServerState } from '../../src/receiver/server-state.js';
 import { nodeFileSystem } from '../../src/storage/file-system.js';
 import { Ledger } from '../../src/storage/ledger.js';
 import { scanDirectory } from '../../src/storage/wal-directory.js';
-import type { Lsn } from '../../src/wal/lsn.js';
+import { formatLsn, type Lsn } from '../../src/wal/lsn.js';
+import { parseTimelineHistory, rootHistory } from '../../src/wal/timeline.js';
 import { makeWal } from '../wal/synthetic.js';
 
 const MB = 1024 * 1024;
@@ -144,4 +147,66 @@ it('removes a plain partial whose compressed segment is complete, if it holds th
   expect(await copies()).toContain(`${FIRST}.partial`);
   writeFileSync(join(dir, `${FIRST}.partial`), first.subarray(0, MB - 8192));
   expect(await copies()).toContain(`${FIRST}.partial`);
+});
+
+/** The start that is chosen when the server's slot stands at `restartLsn`. */
+async function startAfter(restartLsn: bigint, forkedAt?: bigint) {
+  const connection = {
+    serverVersion: 180000,
+    readReplicationSlot: async () => ({ restartLsn, restartTimeline: 1 }),
+  } as unknown as ReplicationConnection;
+  const server: ServerState = {
+    segmentSize: MB,
+    systemId: 77n,
+    fileMode: 0o600,
+    timeline: forkedAt ? 2 : 1,
+    flushLsn: (END + 500n) as Lsn,
+    history: forkedAt
+      ? parseTimelineHistory(2, `1\t${formatLsn(forkedAt as Lsn)}\tx\n`)
+      : rootHistory(1),
+    historyFile: undefined,
+  };
+  const { archive, warnings } = await openArchive(connection, server);
+  expect(warnings).toEqual([]);
+  await archive.close();
+  return archive.start;
+}
+
+async function openArchive(connection: ReplicationConnection, server: ServerState) {
+  const warnings: string[] = [];
+  const archive = await Archive.open(
+    { connection: '', directory: dir, slot: 'wk' },
+    connection,
+    server,
+    {
+      walRemoved: false,
+      slotInvalid: false,
+      refused: undefined,
+      writeReport: 'write',
+      warn: (_, message) => warnings.push(message),
+    },
+  );
+  return { archive, warnings };
+}
+
+it('finishes the newest too, if all of it was acknowledged', async () => {
+  // The server may have removed it: it would be asked for in vain.
+  store(`${FIRST}.partial`, wal.subarray(0, MB));
+  expect(await startAfter(END)).toMatchObject({ lsn: END, timeline: 1, reason: 'adopted' });
+  expect(readdirSync(dir).sort()).toEqual([FIRST]);
+});
+
+it.each([
+  ['not all of it was acknowledged', wal.subarray(0, MB), END - 1n, undefined],
+  [
+    'it is damaged',
+    Buffer.concat([wal.subarray(0, MB - 9000), Buffer.alloc(9000)]),
+    END,
+    undefined,
+  ],
+  ['a timeline forks off in it', wal.subarray(0, MB), END, END - 500n],
+])('asks for the newest again if %s', async (_, bytes, restartLsn, forkedAt) => {
+  store(`${FIRST}.partial`, bytes);
+  expect((await startAfter(restartLsn, forkedAt)).lsn).toBe(END - BigInt(MB));
+  expect(readdirSync(dir)).toContain(`${FIRST}.partial`);
 });
