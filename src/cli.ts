@@ -1,9 +1,9 @@
-import { readFileSync } from 'node:fs';
 import type { Command, CommandContext, OptionSpec, ProgramName } from './cli/command.js';
 import { HELP_OPTION, tryHelp, VERSION_OPTION } from './cli/command.js';
 import { GetoptError, plainValues, scanArguments } from './cli/getopt.js';
 import { Output, type OutputStreams } from './cli/output.js';
 import { UsageError } from './errors.js';
+import { VERSION } from './package.js';
 
 /**
  * What the drop-in claims to be. Barman and others compare the major with the server's and want
@@ -168,10 +168,7 @@ async function helpOf(
 }
 
 function versionLine(program: ProgramName): string {
-  const { version } = JSON.parse(
-    readFileSync(new URL('../package.json', import.meta.url), 'utf8'),
-  ) as { version: string };
   return program === 'walkeep'
-    ? `walkeep ${version}`
-    : `pg_receivewal (PostgreSQL) ${POSTGRESQL_VERSION} (walkeep ${version})`;
+    ? `walkeep ${VERSION}`
+    : `pg_receivewal (PostgreSQL) ${POSTGRESQL_VERSION} (walkeep ${VERSION})`;
 }

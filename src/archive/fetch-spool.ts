@@ -1,5 +1,6 @@
 import fs from 'node:fs';
 import { dirname, join } from 'node:path';
+import { MODULES } from '../package.js';
 import { fsyncDir } from '../storage/durable.js';
 import { onArchive } from './fetch-access.js';
 import { storedNames } from './fetch-name.js';
@@ -126,7 +127,7 @@ export async function orderAhead(
     if (alive && Date.now() - alive.mtimeMs < ALIVE_FOR) return;
     const { spawn } = await import('node:child_process');
     const { fileURLToPath } = await import('node:url');
-    const program = fileURLToPath(new URL('./fetch-ahead-process.js', import.meta.url));
+    const program = fileURLToPath(new URL('archive/fetch-ahead-process.js', MODULES));
     // Its own session: PostgreSQL signals whole process groups.
     const child = spawn(process.execPath, [program, spool], {
       detached: true,

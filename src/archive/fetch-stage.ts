@@ -1,5 +1,6 @@
 import fs from 'node:fs';
 import { join } from 'node:path';
+import { createGunzip } from 'node:zlib';
 import { CorruptWalError } from '../errors.js';
 import { type FileSystem, nodeFileSystem } from '../storage/file-system.js';
 import { type Compression, MAX_SEGMENT_SIZE } from '../wal/file-name.js';
@@ -10,7 +11,9 @@ import { TargetFile } from './fetch-target.js';
 /** Bytes a read. */
 const READ_SIZE = 1024 * 1024;
 /** Output bytes of one turn of the thread pool, which waits for this thread between two. */
-const GUNZIP_STEP = 4 * 1024 * 1024;
+const GUNZIP_STEP = 1024 * 1024;
+/** Bytes behind which the disk begins to write them, while more are being decompressed. */
+const FLUSH_STEP = 4 * 1024 * 1024;
 /** Bytes, compressed or not, up to which gzip is done quickly. */
 const ONE_STEP = 64 * 1024 * 1024;
 
@@ -98,7 +101,9 @@ export class Staging {
   /** Behind what is there. */
   #append(bytes: Uint8Array): void {
     this.file.write(bytes, this.#filled);
+    const before = this.#filled;
     this.#filled += bytes.length;
+    if (Math.floor(before / FLUSH_STEP) < Math.floor(this.#filled / FLUSH_STEP)) this.file.flush();
     this.#tell();
   }
 
@@ -227,7 +232,6 @@ const AT_ONCE: FileSystem = {
 async function gunzipQuickly({ path, size }: Source, append: Append): Promise<boolean> {
   if (size > ONE_STEP) return false;
   const compressed = onArchive('read file', path, () => fs.readFileSync(path));
-  const { createGunzip } = await import('node:zlib');
   const stream = createGunzip({ chunkSize: GUNZIP_STEP });
   let taken = Promise.resolve();
   try {

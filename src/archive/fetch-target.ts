@@ -95,10 +95,10 @@ export class TargetFile {
     }
   }
 
-  /** Begins to bring it to disk while it is being checked: a head start for `commit`. */
+  /** Begins to bring what is in it to disk while more comes or is checked: a head start for `commit`. */
   flush(): void {
     // A failure must not get lost: the kernel tells of it only once.
-    this.#flush = promisify(fs.fdatasync)(this.#fd as number);
+    this.#flush = this.#flush.then(() => promisify(fs.fdatasync)(this.#fd as number));
     this.#flush.catch(() => {});
   }
 

@@ -158,10 +158,6 @@ type Answer = FetchResult & { unknown?: Error };
 const isSegmentName = (name: string): boolean => /^[0-9A-F]{24}$/.test(name);
 
 async function fetchNow(options: FetchOptions, patience: Patience): Promise<Answer> {
-  // Loaded side by side: reading one module after the other is most of what a fetch waits for.
-  if (options.verify && isSegmentName(options.name)) {
-    import('../archive/fetch-segment.js').catch(() => {});
-  }
   const { fetchFile } = await import('../archive/fetch.js');
   if (!patience.standby && patience.wait === 0) return fetchFile(options);
   const { fetchPatiently } = await import('../archive/fetch-patience.js');

@@ -1,10 +1,10 @@
 import type { ReplicationConnection } from '../connection/connection.js';
 import { ProtocolError, StorageError } from '../errors.js';
+import { VERSION } from '../package.js';
 import type { StreamEnd } from '../protocol/replication.js';
 import { type FileSystem, nodeFileSystem } from '../storage/file-system.js';
 import { Ledger, type LedgerEntry } from '../storage/ledger.js';
 import { identify, type SegmentFile, scanDirectory } from '../storage/wal-directory.js';
-import { VERSION } from '../version.js';
 import { floorToSegment, type SegmentName, segmentOf, segmentStart } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
 import { type TimelineHistory, timelineEnd } from '../wal/timeline.js';
