@@ -175,7 +175,7 @@ function compressor({ method, level }: CompressOptions): Duplex {
     // The larger hash table costs 128 kB and takes a sixth off the time. Level 1 is for speed: a
     // window that stays in the CPU's first cache takes another eighth off, also of the size where
     // records are small; among full-page images it adds a twentieth to the size.
-    const options = { chunkSize: STEP / 2, memLevel: 9, windowBits: level === 1 ? 14 : 15 };
+    const options = { chunkSize: STEP / 4, memLevel: 9, windowBits: level === 1 ? 14 : 15 };
     return zlib.createGzip(level === undefined ? options : { ...options, level });
   }
   const params = level === undefined ? {} : { [ZSTD_LEVEL]: level };
@@ -184,6 +184,11 @@ function compressor({ method, level }: CompressOptions): Duplex {
     params,
   });
 }
+
+/** Of conversions that have ended: new ones for each would be garbage by the hundred megabytes. */
+const spareBuffers: Buffer[] = [];
+
+const takeBuffer = (): Buffer => spareBuffers.pop() ?? Buffer.allocUnsafeSlow(STEP);
 
 /** Compresses the first `length` bytes of one file to the end of another. */
 async function compressThrough(
@@ -197,7 +202,7 @@ async function compressThrough(
   };
   const feed = async (): Promise<void> => {
     // One is compressed while the other is filled.
-    const buffers = [Buffer.allocUnsafeSlow(STEP), Buffer.allocUnsafeSlow(STEP)] as const;
+    const buffers = [takeBuffer(), takeBuffer()] as const;
     let taken = Promise.resolve();
     for (let at = 0, turn = 0; at < length; turn++) {
       const buffer = buffers[turn % 2] as Buffer;
@@ -212,6 +217,7 @@ async function compressThrough(
       taken.catch(() => {});
     }
     await taken;
+    spareBuffers.push(...buffers);
     stream.end();
   };
   try {

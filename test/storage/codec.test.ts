@@ -234,6 +234,21 @@ describe('the LZ4 decoder in WebAssembly', () => {
 });
 
 describe.each(['gzip', 'lz4'] as const)('%s', (method) => {
+  it('several at once, and more behind them, each with its own content', async () => {
+    const bytes = sample(2_000_000);
+    const parts = Array.from({ length: 6 }, (_, i) => bytes.subarray(i * 1000));
+    for (let round = 0; round < 2; round++) {
+      await Promise.all(
+        parts.map(async (part, i) => {
+          const path = join(dir, `${round}-${i}`);
+          await writeFile(path, part);
+          await compressFile(path, `${path}.c`, part.length, { method });
+          expect((await unpack(`${path}.c`, method)).content.equals(part)).toBe(true);
+        }),
+      );
+    }
+  });
+
   it.each([0, 1, 12, 13, 100, 1 << 18, (1 << 18) + 1, 3_000_000])(
     'gives back %i bytes',
     async (size) => {
