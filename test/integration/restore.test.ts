@@ -185,7 +185,9 @@ test('a broken archive never ends recovery early', async () => {
   const name = (back: bigint) =>
     segmentFileName(1, segmentOf(lsn, primary.segmentSize) - back, primary.segmentSize);
   const noModule = copyPackage();
-  rmSync(join(noModule, 'dist', 'archive', 'fetch-segment.js'));
+  rmSync(join(noModule, 'dist', 'fetch.cjs'));
+  const noDependency = copyPackage();
+  rmSync(join(noDependency, 'node_modules'), { recursive: true });
   const other = keep(await PostgresServer.create({ major: NEWEST, fresh: true, archive: true }));
   await writeWal(other, 1_500_000);
   await other.waitArchived(await other.switchWal());
@@ -210,6 +212,7 @@ test('a broken archive never ends recovery early', async () => {
       },
     ],
     ['no module', () => {}, noModule],
+    ['no dependency', () => {}, noDependency],
     ['no program', () => {}, '/nonexistent'],
   ];
   // Nobody is kept out where all run as one user.
