@@ -240,8 +240,10 @@ async function chooseFor(
   await removeCopies(directory, scan, fs);
   const known = (file: SegmentFile) => acknowledgedOn(file, o, connection, server, ledger);
   if (!refused && scan.newest && mayBeWhole(scan.newest, server)) {
+    // Beyond its end nothing was acknowledged, or there were a next file: a slot that stands further
+    // on was made anew or moved by another, and tells nothing of what is here.
     const end = segmentStart(scan.newest.segment + 1n, segmentSize);
-    if ((await known(scan.newest)) >= end) left.push(scan.newest);
+    if ((await known(scan.newest)) === end) left.push(scan.newest);
   }
   const [oldest] = left;
   if (oldest) {

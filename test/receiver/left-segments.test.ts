@@ -198,6 +198,7 @@ it('finishes the newest too, if all of it was acknowledged', async () => {
 
 it.each([
   ['not all of it was acknowledged', wal.subarray(0, MB), END - 1n, undefined],
+  ['the slot is not the one that it was', wal.subarray(0, MB), END + 1n, undefined],
   [
     'it is damaged',
     Buffer.concat([wal.subarray(0, MB - 9000), Buffer.alloc(9000)]),
