@@ -1,4 +1,5 @@
 import { CorruptWalError } from '../errors.js';
+import type { Lsn } from '../wal/lsn.js';
 import type { FetchResult } from './fetch.js';
 import { VanishedError } from './fetch-access.js';
 import { readOwnSegment } from './fetch-own.js';
@@ -19,6 +20,7 @@ export interface PartialRequest extends SegmentRequest {
  * has at least as much: what its walreceiver got, or what was saved from the primary's pg_wal, must
  * not be replaced by less.
  * @param empty gets the paths of those in which nothing was written
+ * @param suspects partials that an earlier look found more than torn, and where
  * @returns undefined if all are empty
  * @throws CorruptWalError, SystemIdentifierError, ArchiveAccessError, TargetError, VanishedError
  */
@@ -26,6 +28,7 @@ export async function servePartial(
   request: PartialRequest,
   partials: readonly Source[],
   empty: Set<string>,
+  suspects: Map<string, Lsn>,
 ): Promise<FetchResult | undefined> {
   const { directory, wanted, target, verify, allowTorn } = request;
   const acknowledged = await acknowledgedOn(directory, wanted.timeline);
@@ -49,7 +52,13 @@ export async function servePartial(
     const keeps = { found: false, reason: 'the server has at least as much of it itself' } as const;
     if (own?.whole) return keeps;
     const damage = verify ? (best.damage ?? (await holeBehind(request, best))) : undefined;
-    if (damage !== undefined && !allowTorn) throw moreThanTorn(best, damage);
+    if (damage !== undefined && !allowTorn) {
+      // A receiver at work: what followed was written after this copy was made. Then the next look
+      // finds more of it; damage stays where it is.
+      if (suspects.get(path) === validEnd) throw moreThanTorn(best, damage);
+      suspects.set(path, validEnd);
+      throw new VanishedError(path);
+    }
     if (own && own.validEnd >= validEnd) return keeps;
     await best.file.commit();
     return { found: true, path, validEnd, ...(damage === undefined ? {} : { damage }) };

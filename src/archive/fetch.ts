@@ -57,9 +57,10 @@ export async function fetchFile(options: FetchOptions): Promise<FetchResult> {
   const wanted = parseFetchName(options.name);
   requireArchive(options.directory);
   const control = options.dataDir === undefined ? undefined : readServerControl(options.dataDir);
+  const suspects = new Map<string, Lsn>();
   for (let lookups = 1; ; lookups++) {
     try {
-      return await lookUp(options, wanted, control);
+      return await lookUp(options, wanted, control, suspects);
     } catch (e) {
       if (!(e instanceof VanishedError)) throw e;
       // The directory may have gone as a whole.
@@ -76,11 +77,12 @@ async function lookUp(
   options: FetchOptions,
   wanted: FetchName,
   control: ServerControl | undefined,
+  suspects: Map<string, Lsn>,
 ): Promise<FetchResult> {
   const empty = new Set<string>();
   const isWal = wanted.kind === 'segment' || wanted.kind === 'partial';
   const found = isWal
-    ? await lookUpWal(options, wanted, control, empty)
+    ? await lookUpWal(options, wanted, control, empty, suspects)
     : await lookUpText(options, wanted, control);
   if (found) return found;
   const { explainAbsence } = await import('./fetch-absent.js');
@@ -94,6 +96,7 @@ async function lookUpWal(
   wanted: FetchName,
   control: ServerControl | undefined,
   empty: Set<string>,
+  suspects: Map<string, Lsn>,
 ): Promise<FetchResult | undefined> {
   const { directory, target, verify = true } = options;
   const isSegment = wanted.kind === 'segment';
@@ -131,7 +134,7 @@ async function lookUpWal(
   const { servePartial } = await import('./fetch-tail.js');
   const { allowTorn = false } = options;
   const request = { directory, wanted, target, systemId, near, verify, allowTorn };
-  return servePartial(request, partials, empty);
+  return servePartial(request, partials, empty, suspects);
 }
 
 /** The cluster that the archive's ledger names. */
