@@ -352,6 +352,32 @@ describe('history files', () => {
 describe('partials', () => {
   const PARTIAL = `${seg(12)}.partial`;
 
+  test('one that a receiver goes on with while it is copied is not damaged', async () => {
+    const archive = archiveOf('switch');
+    const whole = segmentOf('switch', seg(7));
+    const later = [8, 9, 10, 11].map((n) => seg(n)).concat(PARTIAL);
+    const away = (name: string) => join(archive.out, '..', `away-${name}`);
+    rmSync(join(archive.dir, seg(7)));
+    const torn = Buffer.alloc(whole.length);
+    const used = whole.findLastIndex((b) => b !== 0);
+    whole.copy(torn, 0, 0, used / 2);
+    writeFileSync(join(archive.dir, `${seg(7)}.partial`), torn);
+    for (const name of later) renameSync(join(archive.dir, name), away(name));
+    const { readdirSync: list } = fs;
+    vi.spyOn(fs, 'readdirSync').mockImplementation(((dir: string) => {
+      const copied = list(archive.out).some((name) => name.startsWith('.walkeep-fetch'));
+      if (dir === archive.dir && copied && fs.existsSync(away(PARTIAL))) {
+        // Behind the copy, before the look for what follows.
+        writeFileSync(join(archive.dir, `${seg(7)}.partial`), whole);
+        for (const name of later) renameSync(away(name), join(archive.dir, name));
+      }
+      return list(dir);
+    }) as typeof fs.readdirSync);
+    expect(await fetch(archive, seg(7))).toMatchObject({ code: 0 });
+    expect(readFileSync(archive.target).equals(whole)).toBe(true);
+    expect(fs.existsSync(away(PARTIAL))).toBe(false);
+  });
+
   test('are served whole, with the LSN up to which they are good', async () => {
     const archive = archiveOf('switch');
     truncateSync(join(archive.dir, PARTIAL), 3 * PAGE);
