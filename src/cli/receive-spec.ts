@@ -149,7 +149,7 @@ const TABLE: readonly (OptionSpec & { walkeepOnly?: true })[] = [
   {
     long: 'no-direct-io',
     group: SAFETY,
-    help: 'write bulk WAL through the page cache too',
+    help: 'write all WAL through the page cache',
     walkeepOnly: true,
   },
   {

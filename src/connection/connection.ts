@@ -1,3 +1,4 @@
+import { performance } from 'node:perf_hooks';
 import { ConnectionError, InternalError, ProtocolError, type WalkeepError } from '../errors.js';
 import type { BackendMessage, ServerNotice } from '../protocol/backend-message.js';
 import {
@@ -73,9 +74,9 @@ export class ReplicationConnection implements FrameSink {
     this.onNotice = onNotice;
     this.reader = new FrameReader(this);
     wire.start(
-      (chunk) => {
+      (chunk, length) => {
         this.lastReceivedAt = performance.now();
-        this.reader.push(chunk);
+        this.reader.push(chunk, length);
       },
       (error) => this.fail(error, false),
     );

@@ -69,14 +69,14 @@ async function lookUp(host: string): Promise<string[]> {
 }
 
 /**
- * A connected byte stream. With `onRead` reads go into one reused buffer and the chunks are valid
- * only during the call; without it the socket is in ordinary mode, as TLS needs it.
+ * A connected byte stream. With `onRead` reads go into one reused buffer, whose first `length`
+ * bytes are valid only during the call; without it the socket is in ordinary mode, as TLS needs it.
  * Rejects with the plain system error; `signal` ends the attempt.
  */
 export function dial(
   endpoint: Endpoint,
   keepalive: KeepaliveSettings,
-  onRead?: (chunk: Buffer) => void,
+  onRead?: (buffer: Buffer, length: number) => void,
 ): { socket: Socket; connected: Promise<void> } {
   const reader = onRead && readInto(onRead);
   const socket = netConnect({
@@ -108,14 +108,14 @@ export function dial(
  */
 let spareBuffer: Buffer | undefined;
 
-function readInto(onRead: (chunk: Buffer) => void) {
+function readInto(onRead: (buffer: Buffer, length: number) => void) {
   const buffer = spareBuffer ?? Buffer.allocUnsafeSlow(READ_BUFFER_LENGTH);
   spareBuffer = undefined;
   return {
     buffer,
     // pause() within the callback stops reading by itself; true does not resume it.
     callback: (length: number): boolean => {
-      onRead(buffer.subarray(0, length));
+      onRead(buffer, length);
       return true;
     },
   };

@@ -7,6 +7,9 @@ import { dial, type Endpoint, type KeepaliveSettings, systemReason } from './soc
 /** Unsent bytes above which a status reply is dropped: the next one says more. */
 export const MAX_UNSENT = 64 * 1024;
 
+/** Takes `chunk[0, length)`. */
+export type OnData = (chunk: Buffer, length: number) => void;
+
 /**
  * An established byte stream to the server, plain or TLS. Plain ones read into one reused buffer
  * (no allocation a read); TLS ones get node's buffers. Reading begins with `start`.
@@ -21,7 +24,7 @@ export class Wire {
   private readonly socket: Socket;
   /** The plain socket's descriptor while it is open; node has no public name for it. */
   private fd: number | undefined;
-  private onData: (chunk: Buffer) => void = drop;
+  private onData: OnData = drop;
   private onClose: (error: WalkeepError) => void = drop;
 
   private constructor(endpoint: Endpoint, socket: Socket, certificate?: Buffer) {
@@ -47,7 +50,9 @@ export class Wire {
     onSocket: (socket: Socket) => void,
   ): Promise<Wire> {
     let wire: Wire | undefined;
-    const { socket, connected } = dial(endpoint, keepalive, (chunk) => wire?.onData(chunk));
+    const { socket, connected } = dial(endpoint, keepalive, (chunk, length) =>
+      wire?.onData(chunk, length),
+    );
     onSocket(socket);
     await connected;
     wire = new Wire(endpoint, socket);
@@ -57,12 +62,12 @@ export class Wire {
   /** Takes over a TLS socket after its handshake. */
   static overTls(endpoint: Endpoint, socket: TLSSocket, certificate: Buffer): Wire {
     const wire = new Wire(endpoint, socket, certificate);
-    socket.on('data', (chunk: Buffer) => wire.onData(chunk));
+    socket.on('data', (chunk: Buffer) => wire.onData(chunk, chunk.length));
     return wire;
   }
 
   /** Sets who gets the bytes (plain: valid only during the call) and, once, the end of the stream. */
-  start(onData: (chunk: Buffer) => void, onClose: (error: WalkeepError) => void): void {
+  start(onData: OnData, onClose: (error: WalkeepError) => void): void {
     this.onData = onData;
     this.onClose = onClose;
     if (this.socket.destroyed || this.socket.readableEnded) this.lost();

@@ -99,12 +99,12 @@ export class FrameReader {
     this.handler = undefined;
   }
 
-  /** Consumes one socket read completely. Never throws. */
-  push(chunk: Buffer): void {
+  /** Consumes one socket read, `chunk[0, end)`, completely. Never throws. */
+  push(chunk: Buffer, end = chunk.length): void {
     if (this.state === State.dead) return;
     this.readEndHandler = this.handler;
     try {
-      this.consume(chunk);
+      this.consume(chunk, end);
       if (!this.isDead) this.readEndHandler?.onReadEnd();
     } catch (error) {
       this.destroy();
@@ -116,8 +116,7 @@ export class FrameReader {
     return this.state === State.dead;
   }
 
-  private consume(chunk: Buffer): void {
-    const end = chunk.length;
+  private consume(chunk: Buffer, end: number): void {
     let pos = 0;
     while (pos < end) {
       switch (this.state) {

@@ -10,6 +10,8 @@ export type VerifyMode = 'off' | 'warn' | 'strict';
 
 export interface InspectorOptions extends WalOptions {
   mode: 'warn' | 'strict';
+  /** LSN of the first byte fed, if that is before `startLsn`: what is before that is not checked. */
+  feedLsn?: Lsn;
   /** Stands at `startLsn` and knows the record that goes on there; absent: its rest is skipped. */
   anchored?: WalVerifier | undefined;
   /** A fault in `warn` mode. */
@@ -23,28 +25,28 @@ export class WalInspector {
   private readonly o: InspectorOptions;
   private verifier: WalVerifier;
   private toldMagic = false;
-  /** WAL up to here is not looked at: before the start, and in `warn` mode behind a fault. */
-  private resumeAt: bigint | undefined;
+  /** LSN of the first byte fed. */
+  private readonly begin: Lsn;
+  /** Bytes fed. */
+  private fed = 0;
+  /** So many of them are not looked at: before the start, and in `warn` mode behind a fault. */
+  private resumeAt: number;
 
   constructor(options: InspectorOptions) {
     this.o = options;
     this.verifier = options.anchored ?? new WalVerifier(options);
-    this.resumeAt = options.startLsn;
+    this.begin = options.feedLsn ?? options.startLsn;
+    this.resumeAt = Number(options.startLsn - this.begin);
   }
 
   /**
-   * Feeds the next chunks, which begin at `lsn`. Undefined if all is well; in `strict` mode the
-   * error, with V, the LSN up to which nothing is known to be bad.
+   * Feeds the next chunks. Undefined if all is well; in `strict` mode the error, with V, the LSN up
+   * to which nothing is known to be bad.
    */
   feed(
     chunks: readonly Uint8Array[],
-    lsn: Lsn,
   ): { error: WalkeepError; fault: WalFault; verifiedEnd: Lsn } | undefined {
-    let at: bigint = lsn;
-    for (const chunk of chunks) {
-      this.feedChunk(chunk, at);
-      at += BigInt(chunk.length);
-    }
+    for (const chunk of chunks) this.feedChunk(chunk);
     const { fault, unknownMagic, magic } = this.verifier;
     if (unknownMagic && !this.toldMagic) {
       this.toldMagic = true;
@@ -56,19 +58,16 @@ export class WalInspector {
     }
     this.o.onFault(fault);
     const { segmentSize } = this.o;
-    this.resumeAt = segmentStart(segmentOf(at - 1n, segmentSize) + 1n, segmentSize);
-    this.verifier = new WalVerifier({ ...this.o, startLsn: this.resumeAt as Lsn });
+    const last = (this.begin + BigInt(this.fed - 1)) as Lsn;
+    const resume = segmentStart(segmentOf(last, segmentSize) + 1n, segmentSize);
+    this.resumeAt = Number(resume - this.begin);
+    this.verifier = new WalVerifier({ ...this.o, startLsn: resume });
     return undefined;
   }
 
-  private feedChunk(chunk: Uint8Array, lsn: bigint): void {
-    if (this.resumeAt === undefined) {
-      this.verifier.feed(chunk);
-      return;
-    }
-    const skip = Number(this.resumeAt - lsn);
-    if (skip >= chunk.length) return;
-    this.resumeAt = undefined;
-    this.verifier.feed(chunk, Math.max(0, skip));
+  private feedChunk(chunk: Uint8Array): void {
+    const skip = this.resumeAt - this.fed;
+    this.fed += chunk.length;
+    if (skip < chunk.length) this.verifier.feed(chunk, Math.max(0, skip));
   }
 }

@@ -41,8 +41,9 @@ export interface WalReceiverOptions {
   retryDelay?: number;
   compression?: CompressionOption;
   /**
-   * Write WAL that comes in bulk past the page cache (O_DIRECT), where the file system can: much
-   * cheaper, and other programs keep their pages. Default true; never with compression.
+   * Write WAL that comes in bulk, and with `synchronous` that of commits, past the page cache
+   * (O_DIRECT), where the file system can: cheaper, and other programs keep their pages. Default
+   * true; never with compression.
    */
   directIo?: boolean;
   /** Start beyond the ledger's end although WAL in between is missing; the gap is recorded. */

@@ -284,6 +284,7 @@ class SinkRun {
     const page = BigInt(blockSize);
     return new WalInspector({
       mode: 'strict',
+      feedLsn: lsn,
       startLsn: (((lsn + page - 1n) / page) * page) as Lsn,
       segmentSize: server.segmentSize,
       systemId: server.systemId,

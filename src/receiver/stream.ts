@@ -1,3 +1,4 @@
+import { performance } from 'node:perf_hooks';
 import type { ReplicationConnection } from '../connection/connection.js';
 import type { WalStream } from '../connection/wal-stream.js';
 import { StreamPositionError, TimeoutError, type WalkeepError } from '../errors.js';
@@ -235,7 +236,7 @@ export class StreamSession implements CopyBothHandler {
     if (bulk || this.slowWrite || this.queue.isBusy || !target.writeSync) {
       const begin = progress.received - chunks.reduce((sum, c) => sum + c.length, 0);
       this.queue.push(chunks, Number(progress.start & 0xffffn) + begin, bulk);
-    } else {
+    } else if (!this.writeSynced(chunks)) {
       const began = performance.now();
       target.writeSync(chunks);
       const took = performance.now() - began;
@@ -244,13 +245,24 @@ export class StreamSession implements CopyBothHandler {
     }
   }
 
+  /** Both in one, where a sync would follow at once and nobody is to be told of the write before. */
+  private writeSynced(chunks: readonly Uint8Array[]): boolean {
+    const { o, progress } = this;
+    if (!o.synchronous || this.stopping || this.syncing || this.slowSync) return false;
+    if (progress.received < this.serverEnd || this.reportsEarly) return false;
+    if (!o.target.writeSynced?.(chunks)) return false;
+    // Since the read that brought it: nearly the same, and a commit pays for each look at the clock.
+    this.synced(o.connection.lastReceivedAt);
+    return true;
+  }
+
   /** Keeps what must not be stored out of `chunks`: everything behind V, the verified position. */
   private inspect(): WalkeepError | undefined {
     const { inspector, onRefused } = this.o;
     if (!inspector) return undefined;
     const { progress, chunks } = this;
     const begin = progress.received - chunks.reduce((sum, c) => sum + c.length, 0);
-    const bad = inspector.feed(chunks, progress.lsn(begin));
+    const bad = inspector.feed(chunks);
     if (!bad) return undefined;
     const sound = Math.max(begin, Number(bad.verifiedEnd - progress.start));
     const bytes = Buffer.concat(chunks);
@@ -288,9 +300,13 @@ export class StreamSession implements CopyBothHandler {
       return;
     }
     target.syncSync();
+    this.synced(began);
+  }
+
+  private synced(began: number): void {
     this.lastSync = performance.now();
     this.slowSync = this.lastSync - began > SLOW_SYNC_MS;
-    this.sendStatus(false);
+    this.sendStatus(false, this.lastSync);
   }
 
   private async syncInBackground(began: number): Promise<void> {
@@ -328,16 +344,19 @@ export class StreamSession implements CopyBothHandler {
     else if (news && this.o.synchronous) this.sendStatus(false);
   }
 
-  private sendStatus(replyRequested: boolean): void {
+  private sendStatus(replyRequested: boolean, now = performance.now()): void {
     if (!this.stream) return;
     const { progress } = this;
-    progress.reportedWrite = progress.written;
-    progress.reportedFlush = progress.flushed;
-    this.schedule.sent(performance.now());
+    const { written, flushed } = progress;
+    progress.reportedWrite = written;
+    progress.reportedFlush = flushed;
+    this.schedule.sent(now);
+    const write = progress.lsn(written);
+    const flush = flushed === written ? write : progress.lsn(flushed);
     this.stream.sendStatus({
-      write: progress.lsn(progress.written),
-      flush: this.o.reportFlush ? progress.lsn(progress.flushed) : INVALID_LSN,
-      apply: this.o.applyIsFlush ? progress.lsn(progress.flushed) : INVALID_LSN,
+      write,
+      flush: this.o.reportFlush ? flush : INVALID_LSN,
+      apply: this.o.applyIsFlush ? flush : INVALID_LSN,
       replyRequested,
     });
   }

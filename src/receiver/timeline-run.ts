@@ -159,6 +159,7 @@ export class TimelineRun {
     return {
       ...(stage ? { stage } : {}),
       writeSync: (chunks) => writer.writeSync(chunks),
+      writeSynced: (chunks) => writer.writeSynced(chunks),
       write: (chunks) => writer.write(chunks),
       syncSync: () => writer.syncSync(),
       sync: () => writer.sync(),

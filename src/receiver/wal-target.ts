@@ -17,6 +17,11 @@ export interface WalTarget {
    * again once it has returned. Absent: the target may keep what it gets.
    */
   readonly stage?: BulkStage;
+  /**
+   * `writeSync` and `syncSync` in one, where that is cheaper. False: not for these chunks, and
+   * nothing was done.
+   */
+  writeSynced?(chunks: readonly Uint8Array[]): boolean;
   /** Makes all that was written durable before it returns. Absent: only `sync`. */
   syncSync?(): void;
   /** Makes durable what was written when it was called. */

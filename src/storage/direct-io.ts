@@ -26,19 +26,20 @@ interface WebAssemblyApi {
 
 /** Memories that are known to be aligned. */
 const aligned = new WeakSet<ArrayBufferLike>();
-let spare: Uint8Array | undefined;
+/** Released ones, by their size. */
+const spares = new Map<number, Uint8Array>();
 
 /**
  * At least `size` zeroed or formerly used bytes. Node has no aligned allocation; the memory of a
- * WebAssembly instance is mapped by pages. One is kept for the next taker: see socket.ts.
+ * WebAssembly instance is mapped by pages. One of a size is kept for the next taker: see socket.ts.
  * @throws RangeError if there is no memory
  */
 export function takeAlignedMemory(size: number): AlignedMemory {
-  let bytes = spare && spare.length >= size ? spare : undefined;
+  const pages = Math.ceil(size / WASM_PAGE);
+  let bytes = spares.get(pages);
   if (bytes) {
-    spare = undefined;
+    spares.delete(pages);
   } else {
-    const pages = Math.ceil(size / WASM_PAGE);
     const { Memory } = (globalThis as unknown as { WebAssembly: WebAssemblyApi }).WebAssembly;
     bytes = new Uint8Array(new Memory({ initial: pages, maximum: pages }).buffer);
     aligned.add(bytes.buffer);
@@ -47,16 +48,19 @@ export function takeAlignedMemory(size: number): AlignedMemory {
   return {
     bytes: taken,
     release: () => {
-      spare ??= taken;
+      spares.set(pages, taken);
     },
   };
 }
 
-/** A second descriptor of a file for direct I/O; undefined where the file system has none. */
-export function openDirect(path: string, fs: FileSystem): number | undefined {
+/**
+ * Another descriptor of a file for direct I/O, with further `flags`; undefined where the file
+ * system has none.
+ */
+export function openDirect(path: string, fs: FileSystem, flags = 0): number | undefined {
   if (constants.O_DIRECT === undefined) return undefined;
   try {
-    return fs.openSync(path, OPEN_DIRECT, 0);
+    return fs.openSync(path, OPEN_DIRECT | flags, 0);
   } catch (e) {
     if ((e as NodeJS.ErrnoException).code === 'EINVAL') return undefined;
     throw e;

@@ -20,11 +20,17 @@ export interface OpenSegment {
   named?: Promise<void>;
   /** A second descriptor for direct I/O; opened with the first write that can use it. */
   directFd?: number;
+  /** A third one for direct I/O that is durable with the write (O_DSYNC). */
+  syncedFd?: number;
+  /** Made by this writer: behind what was written there are zeros. */
+  fresh: boolean;
 }
 
-/** Closes both descriptors. */
+/** Closes all descriptors. */
 export function closeSegment(segment: OpenSegment, fs: FileSystem): void {
   if (segment.directFd !== undefined) fs.closeSync(segment.directFd);
   delete segment.directFd;
+  if (segment.syncedFd !== undefined) fs.closeSync(segment.syncedFd);
+  delete segment.syncedFd;
   fs.closeSync(segment.fd);
 }

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { RewriteError, StorageError, type WalkeepError } from '../errors.js';
+import { DiskFullError, RewriteError, StorageError, type WalkeepError } from '../errors.js';
 import { segmentFileName, segmentOf } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
 import { firstPiece, openDirect } from './direct-io.js';
@@ -9,6 +9,7 @@ import { closeSegment, type OpenSegment } from './open-segment.js';
 import type { StreamProgress } from './progress.js';
 import type { SegmentFinisher } from './segment-finisher.js';
 import { SpareSegment } from './spare-segment.js';
+import { SyncedTail } from './synced-tail.js';
 
 export interface SegmentWriterOptions {
   directory: string;
@@ -58,6 +59,7 @@ export class SegmentWriter {
   private naming: Promise<void> | undefined;
   private wantZeros = false;
   private direct: boolean;
+  private readonly tail: SyncedTail | undefined;
   private scratch: Buffer | undefined;
   private closed = false;
   /** A sync failed: nothing is synced again, the next success would prove nothing. */
@@ -68,6 +70,7 @@ export class SegmentWriter {
     this.progress = options.progress;
     this.fs = options.fs;
     this.direct = options.directIo ?? true;
+    if (this.direct && options.sync) this.tail = new SyncedTail(this.fs);
     this.compareEnd = Number(options.compareUntil - options.progress.start);
     try {
       this.spare = new SpareSegment(options);
@@ -183,6 +186,35 @@ export class SegmentWriter {
     }
   }
 
+  /**
+   * `writeSync` and `syncSync` in one call to the system, past the page cache. False if it is not
+   * possible for these chunks: then nothing was done. @throws FsyncError (fatal), DiskFullError
+   */
+  writeSynced(chunks: readonly Uint8Array[]): boolean {
+    const segment = this.current;
+    const { written } = this.progress;
+    // Only this end of the file would be synced: all before it must have been.
+    if (!this.tail?.isPossible || !segment?.fresh || segment.synced < written) return false;
+    if (this.dirDirty || this.failure || this.pending > 0 || written < this.compareEnd)
+      return false;
+    let length = 0;
+    for (const chunk of chunks) length += chunk.length;
+    if (length >= segment.end - written) return false;
+    try {
+      if (!this.tail.write(segment, chunks, length, written - segment.begin)) return false;
+    } catch (e) {
+      const error = storageError('write to file', segment.path, e);
+      // What a full disk refused was not written; anything else may be a sync that failed.
+      if (error instanceof DiskFullError) throw error;
+      throw this.fail(segment, e);
+    }
+    segment.synced = written + length;
+    this.prepareNext(segment);
+    this.progress.wrote(segment.synced);
+    this.progress.synced(segment.synced);
+    return true;
+  }
+
   /** Makes everything written durable, inline. @throws FsyncError (fatal), DiskFullError */
   syncSync(): void {
     if (this.failure) throw this.failure;
@@ -194,8 +226,7 @@ export class SegmentWriter {
         if (segment && segment.synced < target) {
           this.fs.fdatasyncSync(segment.fd);
           segment.synced = target;
-          // Syncs inside a segment are what a zero-filled next file makes cheaper.
-          if (this.wantZeros && !this.closed) void this.spare.prepare('zeros');
+          this.prepareNext(segment);
         }
         this.syncDirectory();
       } catch (e) {
@@ -253,9 +284,19 @@ export class SegmentWriter {
       await this.spare.discard();
       await this.naming?.catch(() => undefined);
       this.fs.closeSync(this.dirFd);
+      this.tail?.close();
       spareScratch ??= this.scratch;
       this.scratch = undefined;
     }
+  }
+
+  /**
+   * Syncs inside a segment are what a zero-filled next file makes cheaper. Filling it takes the disk
+   * from commits, so it waits until that file is likely to be needed.
+   */
+  private prepareNext(segment: OpenSegment): void {
+    if (!this.wantZeros || this.closed) return;
+    if (segment.end - segment.synced <= this.o.segmentSize / 2) void this.spare.prepare('zeros');
   }
 
   private fail(segment: OpenSegment | undefined, cause: unknown): WalkeepError {
@@ -354,9 +395,9 @@ export class SegmentWriter {
     } catch (e) {
       throw this.fail(undefined, e);
     }
-    const fd = this.openFile(path, segmentSize, mode);
+    const { fd, fresh } = this.openFile(path, segmentSize, mode);
     const end = begin + segmentSize;
-    this.current = { fd, segment, timeline, name, path, begin, end, synced: begin };
+    this.current = { fd, segment, timeline, name, path, begin, end, synced: begin, fresh };
     if (this.o.sync) {
       // Failures are found by the finisher, which waits for it, and by the next write.
       this.naming = this.syncNames();
@@ -367,15 +408,19 @@ export class SegmentWriter {
     return this.current;
   }
 
-  private openFile(path: string, segmentSize: number, mode: number): number {
+  private openFile(
+    path: string,
+    segmentSize: number,
+    mode: number,
+  ): { fd: number; fresh: boolean } {
     let fd: number | undefined;
     try {
       const size = this.fs.sizeSync(path);
       if (size === undefined) {
         this.dirDirty = true;
         fd = this.spare.takeAs(path);
-        if (fd !== undefined) return fd;
-        return this.createFile(path, segmentSize, mode);
+        fd ??= this.createFile(path, segmentSize, mode);
+        return { fd, fresh: true };
       }
       if (size > segmentSize) {
         throw new StorageError(
@@ -387,7 +432,7 @@ export class SegmentWriter {
       // A full disk left it short: extend, never truncate, it may hold acknowledged WAL.
       if (size < segmentSize) this.fs.ftruncateSync(fd, segmentSize);
       this.dirDirty = true;
-      return fd;
+      return { fd, fresh: false };
     } catch (e) {
       if (fd !== undefined) this.fs.closeSync(fd);
       throw storageError('open write-ahead log file', path, e);

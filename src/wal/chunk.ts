@@ -44,18 +44,17 @@ export const WAL_BUFFERS: readonly Uint8Array[] = Array.from({ length: BUFFERS }
 });
 
 /**
- * Calls `walk` for `source[start, end)` in one or more parts, without allocating copies; `lsn` is
- * that of `source[start]`. In place where the memory is the kernel's, or without kernel where it
+ * Calls `walk` for `source[start, end)` in one or more parts, without allocating copies; the
+ * LSN of `source[start]` is `align` modulo 4. In place where the memory is the kernel's, or without kernel where it
  * is aligned as its LSN is; otherwise by way of a scratch buffer.
  */
 export function readChunk(
   source: Uint8Array,
   start: number,
   end: number,
-  lsn: bigint,
+  align: number,
   walk: Walk,
 ): void {
-  let align = Number(lsn & 3n);
   const offset = source.byteOffset + start;
   if ((offset & 3) === align) {
     if (source.buffer === KERNEL?.bytes.buffer) {
@@ -69,12 +68,13 @@ export function readChunk(
       return;
     }
   }
-  for (let at = start; at < end; ) {
-    const from = SCRATCH_FROM + align;
-    const n = Math.min(end - at, SCRATCH_SIZE - align);
-    SCRATCH_BYTES.set(source.subarray(at, at + n), from);
+  for (let at = start, skew = align; at < end; ) {
+    const from = SCRATCH_FROM + skew;
+    const n = Math.min(end - at, SCRATCH_SIZE - skew);
+    // A view costs more than copying a commit does.
+    SCRATCH_BYTES.set(n === source.length ? source : source.subarray(at, at + n), from);
     walk(SCRATCH_BYTES, SCRATCH_WORDS, from, from + n);
     at += n;
-    align = (align + n) & 3;
+    skew = (skew + n) & 3;
   }
 }

@@ -20,7 +20,7 @@ export class WalVerifier {
    * the first one, and what is fed behind it is only counted.
    */
   feed(chunk: Uint8Array, start = 0, end = chunk.length): WalFault | undefined {
-    readChunk(chunk, start, end, this.#walker.position, this.#walk);
+    readChunk(chunk, start, end, this.#walker.alignment, this.#walk);
     return this.#walker.fault;
   }
 

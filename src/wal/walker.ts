@@ -77,6 +77,7 @@ export class WalWalker {
   #have = 0;
   #crc = CRC_INIT;
   #prev: Address | undefined;
+  readonly #startAlign: number;
   readonly #valid: Address;
   /** Set where a record was lost: its start (undefined: before our start). */
   #lost: { lsn: Lsn | undefined; body: Uint8Array; have: number } | undefined;
@@ -89,6 +90,7 @@ export class WalWalker {
     const { startLsn, prev } = options;
     this.#visitor = visitor;
     this.#start = startLsn;
+    this.#startAlign = Number(startLsn & 3n);
     this.#page = new PageCursor(startLsn, options);
     this.#fresh = this.#page.at === 0;
     this.#valid = splitLsn(startLsn);
@@ -103,6 +105,11 @@ export class WalWalker {
   /** LSN behind the last byte walked over. */
   get position(): Lsn {
     return (this.#start + BigInt(this.#fed)) as Lsn;
+  }
+
+  /** `position` modulo 4. */
+  get alignment(): number {
+    return (this.#startAlign + this.#fed) & 3;
   }
 
   /** End of the last complete good record, padding included; the start while there is none. */

@@ -148,7 +148,7 @@ test('status reply, byte by byte', () => {
   const frame = Buffer.alloc(STATUS_FRAME_LENGTH);
   const view = new DataView(frame.buffer, frame.byteOffset, frame.length);
   const clock = postgresClock(Date.UTC(2000, 0, 1, 0, 0, 1));
-  expect(clock).toBe(1_000_000n);
+  expect(clock).toBe(1_000_000);
   encodeStatus(
     view,
     { write: 0xffffffff_00000001n, flush: 2n, apply: 0n, replyRequested: true },

@@ -116,8 +116,8 @@ export class ModelConnection {
     };
   }
 
-  /** One socket read: as much of the stream as it brings, cut anywhere. */
-  deliver(): void {
+  /** One socket read: as much of the stream as it brings, cut anywhere; or all there is. */
+  deliver(all = false): void {
     const s = this.stream as Stream;
     const limit = this.server.endOf(s.wal.id) ?? s.wal.end;
     this.lastReceivedAt = this.clock.now;
@@ -127,7 +127,7 @@ export class ModelConnection {
       this.guarded(s, () => s.handler.onServerCopyDone());
       return;
     }
-    let room = Math.min(this.random.size(READ.length), limit - s.sent);
+    let room = Math.min(all ? READ.length : this.random.size(READ.length), limit - s.sent);
     let used = 0;
     this.guarded(s, () => {
       while (room > 0 && !this.closed) {

@@ -1,3 +1,4 @@
+import { constants } from 'node:fs';
 import type { FileSystem } from '../../src/storage/file-system.js';
 import type { Mutation } from './world.js';
 
@@ -76,6 +77,12 @@ export const MUTATIONS: Record<string, Mutation> = {
   'acknowledge before the sync': { flush: ({ write }) => write },
   'skip the sync of commits': {
     fs: (fs) => ({ ...fs, fdatasyncSync: () => undefined }),
+  },
+  'write commits directly, but not durably': {
+    fs: (fs) => ({
+      ...fs,
+      openSync: (path, flags, mode) => fs.openSync(path, flags & ~constants.O_DSYNC, mode),
+    }),
   },
   'skip the sync of full segments': {
     fs: (fs) =>

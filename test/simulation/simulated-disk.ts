@@ -77,6 +77,13 @@ export class Inode {
     this.resize(reach);
   }
 
+  /** A write from `offset` to `end` that was durable at once. */
+  syncRange(offset: number, end: number): void {
+    this.persist(offset, end);
+    this.dirty = this.dirty.filter((range) => range.offset < offset || range.end > end);
+    if (end > this.durableSize && this.sizeChanged > 0) this.resize(Math.min(end, this.size));
+  }
+
   /** The sync failed: the pages count as clean from now on, though they are not on the disk. */
   dropDirty(random: Random): void {
     for (const range of this.dirty) if (random.chance(0.3)) this.tear(range, random);

@@ -23,6 +23,8 @@ interface Descriptor {
   append: boolean;
   /** Opened with O_DIRECT. */
   direct: boolean;
+  /** Opened with O_DSYNC: a write is durable once it returns. */
+  synced: boolean;
 }
 
 interface Queued {
@@ -38,8 +40,8 @@ interface Queued {
 export class SimulatedFs implements FileSystem {
   dead = false;
   calls = 0;
-  /** Told of each write past the page cache. */
-  onDirectWrite: () => void = () => {};
+  /** Told of each write past the page cache, and if it is durable at once. */
+  onDirectWrite: (synced: boolean) => void = () => {};
   private readonly disk: SimulatedDisk;
   private readonly random: Random;
   private readonly decide: Decide;
@@ -77,7 +79,12 @@ export class SimulatedFs implements FileSystem {
   readSync = (fd: number, buffer: Uint8Array, length: number, position: number): number =>
     this.now('readSync', this.nameOf(fd), () => this.doRead(fd, buffer, length, position));
   writevSync = (fd: number, buffers: readonly Uint8Array[], position: number): number =>
-    this.now('writevSync', this.nameOf(fd), (short) => this.doWrite(fd, buffers, position, short));
+    this.now(
+      'writevSync',
+      this.nameOf(fd),
+      (short, crash) => this.doWrite(fd, buffers, position, short, crash),
+      fd,
+    );
   ftruncateSync = (fd: number, size: number): void =>
     this.now('ftruncateSync', this.nameOf(fd), () =>
       this.inode(fd).truncate(size, this.disk.tick()),
@@ -122,7 +129,8 @@ export class SimulatedFs implements FileSystem {
     while (this.descriptors.has(fd)) fd += 1;
     const name = basename(path);
     if (flags & constants.O_DIRECTORY) {
-      this.descriptors.set(fd, { name, inode: undefined, append: false, direct: false });
+      const none = { append: false, direct: false, synced: false };
+      this.descriptors.set(fd, { name, inode: undefined, ...none });
       return fd;
     }
     let inode = this.disk.names.get(name);
@@ -135,6 +143,7 @@ export class SimulatedFs implements FileSystem {
       inode,
       append: (flags & constants.O_APPEND) !== 0,
       direct: (flags & constants.O_DIRECT) !== 0,
+      synced: (flags & constants.O_DSYNC) !== 0,
     });
     return fd;
   }
@@ -150,16 +159,20 @@ export class SimulatedFs implements FileSystem {
     buffers: readonly Uint8Array[],
     position: number,
     short: boolean,
+    crash = false,
   ): number {
-    const { append, direct } = this.descriptor(fd);
+    const { append, direct, synced } = this.descriptor(fd);
     const inode = this.inode(fd);
     if (direct) {
       assertAligned(buffers, position);
-      this.onDirectWrite();
+      this.onDirectWrite(synced);
     }
     const all = buffers.length === 1 ? (buffers[0] as Uint8Array) : Buffer.concat(buffers);
     const taken = short ? all.subarray(0, this.random.size(all.length)) : all;
-    inode.write(taken, append ? inode.size : position, this.disk.tick());
+    const at = append ? inode.size : position;
+    inode.write(taken, at, this.disk.tick());
+    // Whoever dies within the call may leave any part of it, who returns from it leaves it durable.
+    if (synced && !crash) inode.syncRange(at, at + taken.length);
     return taken.length;
   }
 
@@ -188,7 +201,12 @@ export class SimulatedFs implements FileSystem {
 
   // --- faults and time ---------------------------------------------------------------------
 
-  private now<T>(op: keyof FileSystem, path: string, act: (short: boolean) => T, fd?: number): T {
+  private now<T>(
+    op: keyof FileSystem,
+    path: string,
+    act: (short: boolean, crash: boolean) => T,
+    fd?: number,
+  ): T {
     if (this.dead) throw new Killed();
     this.calls += 1;
     const fate = this.decide(op, basename(path));
@@ -197,7 +215,7 @@ export class SimulatedFs implements FileSystem {
       throw errno(fate.code);
     }
     if (fate?.kind === 'crash' && fate.when === 'before') this.die();
-    const result = act(fate?.kind === 'short');
+    const result = act(fate?.kind === 'short', fate?.kind === 'crash');
     if (fate?.kind === 'crash') this.die();
     return result;
   }
@@ -231,7 +249,8 @@ export class SimulatedFs implements FileSystem {
 
   /** A failed sync is reported once: what it should have stored counts as clean afterwards. */
   private failSync(op: keyof FileSystem, path: string, fd?: number): void {
-    if (!op.startsWith('f') || !op.includes('sync')) return;
+    const synced = fd !== undefined && this.descriptors.get(fd)?.synced === true;
+    if (!synced && !(op.startsWith('f') && op.includes('sync'))) return;
     const inode =
       fd === undefined ? this.disk.names.get(basename(path)) : this.descriptors.get(fd)?.inode;
     inode?.dropDirty(this.random);

@@ -30,6 +30,8 @@ export interface Tally {
   timelines: number;
   stops: number;
   directWrites: number;
+  /** Of them, those of commits, durable at once. */
+  syncedWrites: number;
 }
 
 const DIRECTORY = '/archive';
@@ -53,6 +55,7 @@ export class World {
     timelines: 0,
     stops: 0,
     directWrites: 0,
+    syncedWrites: 0,
   };
   /** What happened last, for the report of a violation. */
   readonly log: string[] = [];
@@ -121,8 +124,9 @@ export class World {
     this.clock.clear();
     const fs = new SimulatedFs(this.disk, random, (op, name) => this.decide(op, name));
     this.fs = fs;
-    fs.onDirectWrite = () => {
+    fs.onDirectWrite = (synced) => {
       this.tally.directWrites += 1;
+      if (synced) this.tally.syncedWrites += 1;
     };
     const options: WalReceiverOptions = {
       connection: '',
@@ -130,6 +134,7 @@ export class World {
       slot: 'sim',
       synchronous: random.chance(0.7),
       verify: random.chance(0.7) ? 'strict' : 'off',
+      directIo: random.chance(0.8),
     };
     const files = [...this.disk.names.keys()].filter((name) => !name.startsWith('.'));
     this.note(`process with ${files.sort().map(shortName).join(' ')}`);
@@ -181,6 +186,7 @@ export class World {
     const action = random.weighted({
       complete: fs.waiting > 0 ? 60 : 0,
       deliver: connection?.flowing ? 30 : 0,
+      commit: connection?.flowing ? 15 : 0,
       keepalive: connection?.flowing ? 4 : 0,
       grow: this.behind < 2 * SEGMENT ? 8 : 0,
       time: 8,
@@ -191,6 +197,7 @@ export class World {
     });
     if (action === 'complete') fs.completeOne();
     else if (action === 'deliver') connection?.deliver();
+    else if (action === 'commit') this.commit();
     else if (action === 'keepalive') connection?.keepalive();
     else if (action === 'grow') this.server.grow(random.size(SEGMENT));
     else if (action === 'time') this.clock.advance(random.size(15_000));
@@ -198,6 +205,12 @@ export class World {
     else if (action === 'stop') this.stop();
     else if (action === 'promote') this.promote();
     else this.breakOff('the connection breaks');
+  }
+
+  /** A commit on a server whose WAL is here: one read brings it. */
+  private commit(): void {
+    this.server.grow(this.random.size(20_000));
+    this.process.connection?.deliver(true);
   }
 
   private stop(): void {

@@ -32,7 +32,9 @@ export function faultyFileSystem(decide: (call: Call) => Fault | undefined = () 
         }
         if (fault && (op === 'writevSync' || op === 'writev')) {
           const buffers = args[1] as Uint8Array[];
-          return real(args[0], [Buffer.concat(buffers).subarray(0, fault.take)], args[2]);
+          // One buffer stays where it is: direct I/O asks for aligned memory.
+          const all = buffers.length === 1 ? (buffers[0] as Uint8Array) : Buffer.concat(buffers);
+          return real(args[0], [all.subarray(0, fault.take)], args[2]);
         }
         return real(...args);
       };
