@@ -8,6 +8,7 @@ import { storageError } from '../storage/durable.js';
 import { StatusSchedule, type StreamProgress } from '../storage/progress.js';
 import { formatLsn, INVALID_LSN, type Lsn } from '../wal/lsn.js';
 import type { WalInspector } from './inspector.js';
+import { SyncPace } from './sync-pace.js';
 import type { WalTarget } from './wal-target.js';
 import { WriteQueue } from './write-queue.js';
 
@@ -87,6 +88,8 @@ export class StreamSession implements CopyBothHandler {
   private lastSync = 0;
   private replyOwed = false;
 
+  /** Where commits wait for the write only. */
+  private readonly pace: SyncPace | undefined;
   private readonly queue: WriteQueue;
   private slowWrite = false;
 
@@ -110,6 +113,12 @@ export class StreamSession implements CopyBothHandler {
       },
       (e) => this.onFailure(storageError('write WAL in', 'the archive', e)),
     );
+    if (options.writeReport === 'write') {
+      this.pace = new SyncPace(
+        () => this.flush(),
+        () => this.progress.written,
+      );
+    }
     const { endLsn } = options;
     this.endOffset =
       endLsn === undefined ? Number.POSITIVE_INFINITY : Number(endLsn - options.progress.start);
@@ -160,6 +169,7 @@ export class StreamSession implements CopyBothHandler {
       return how === 'server' ? { kind: 'ended', end, lsn } : { kind: 'stopped', reason: how, lsn };
     } finally {
       clearInterval(timer);
+      this.pace?.stop();
       signal.removeEventListener('abort', onAbort);
       this.stopping = true;
       await this.idle().catch(() => undefined);
@@ -280,7 +290,7 @@ export class StreamSession implements CopyBothHandler {
     // More is on its way: one sync for all of it, unless that takes long.
     const behind = this.progress.written < this.serverEnd;
     if (behind && performance.now() - this.lastSync < CATCH_UP_SYNC_MS) return;
-    this.flush();
+    this.flushInTime();
   }
 
   // --- syncing and replying ----------------------------------------------------------------
@@ -290,8 +300,13 @@ export class StreamSession implements CopyBothHandler {
     return writeReport === 'write' || (writeReport === 'slow' && this.slowSync);
   }
 
+  private flushInTime(): void {
+    if (!this.pace) this.flush();
+    else if (!this.syncing) this.pace.request(this.o.connection.lastReceivedAt);
+  }
+
   private flush(): void {
-    if (this.progress.flushed === this.progress.written || this.syncing) return;
+    if (this.progress.flushed === this.progress.written || this.syncing || this.stopping) return;
     const began = performance.now();
     const { target } = this.o;
     // Who was told of the write goes on at once: its next WAL must not wait behind the sync.
@@ -316,7 +331,9 @@ export class StreamSession implements CopyBothHandler {
       this.slowSync = this.lastSync - began > SLOW_SYNC_MS / 2;
       this.syncing = undefined;
       this.sendStatus(false);
-      if (this.o.synchronous && !this.stopping) this.flush();
+      if (!this.o.synchronous || this.stopping) return;
+      this.pace?.ended(this.lastSync);
+      if (this.progress.flushed < this.progress.written) this.flushInTime();
     } catch (e) {
       this.syncing = undefined;
       this.onFailure(storageError('sync', 'the archive', e));

@@ -4,6 +4,7 @@ import type { WalReceiverOptions } from '../../src/receiver/options.js';
 import type { WalReceiver } from '../../src/receiver/receiver.js';
 import { Refusals } from '../../src/receiver/refusals.js';
 import { mayRetry } from '../../src/receiver/retry.js';
+import type { WriteReport } from '../../src/receiver/stream.js';
 import { TimelineRun } from '../../src/receiver/timeline-run.js';
 import type { FileSystem } from '../../src/storage/file-system.js';
 import type { Lsn } from '../../src/wal/lsn.js';
@@ -15,6 +16,7 @@ export interface Surroundings {
   server: ModelServer;
   fs: FileSystem;
   options: WalReceiverOptions;
+  writeReport: WriteReport;
   connect: () => ModelConnection;
   onEvent: (event: string, detail: unknown) => void;
   /** An attempt failed and the next one begins. */
@@ -75,7 +77,7 @@ export class ReceiverProcess {
       walRemoved: false,
       slotInvalid: false,
       refused: this.refusals.current,
-      writeReport: 'slow',
+      writeReport: this.s.writeReport,
       warn: (code) => onEvent('warning', { code }),
       fs,
     });

@@ -1,6 +1,7 @@
 interface Timer {
   run: () => void;
-  every: number;
+  /** Undefined: once. */
+  every?: number;
   at: number;
 }
 
@@ -16,7 +17,8 @@ export class VirtualClock {
       for (const t of this.timers) if (t.at <= until && (!next || t.at < next.at)) next = t;
       if (!next) break;
       this.now = Math.max(this.now, next.at);
-      next.at += next.every;
+      if (next.every === undefined) this.timers.delete(next);
+      else next.at += next.every;
       next.run();
     }
     this.now = Math.max(this.now, until);
@@ -27,22 +29,26 @@ export class VirtualClock {
     this.timers.clear();
   }
 
-  /** Replaces performance.now and the intervals; the function returned puts them back. */
+  /** Replaces performance.now and the timers; the function returned puts them back. */
   install(): () => void {
-    const { setInterval, clearInterval } = globalThis;
+    const { setInterval, clearInterval, setTimeout, clearTimeout } = globalThis;
     const now = Object.getOwnPropertyDescriptor(performance, 'now');
     Object.defineProperty(performance, 'now', { value: () => this.now, configurable: true });
-    globalThis.setInterval = ((run: () => void, every: number) => {
-      const timer = { run, every, at: this.now + every };
+    const add = (timer: Timer) => {
       this.timers.add(timer);
       return timer;
-    }) as unknown as typeof setInterval;
-    globalThis.clearInterval = ((timer: Timer) => {
+    };
+    const remove = (timer: Timer) => {
       this.timers.delete(timer);
-    }) as unknown as typeof clearInterval;
+    };
+    globalThis.setInterval = ((run: () => void, every: number) =>
+      add({ run, every, at: this.now + every })) as unknown as typeof setInterval;
+    globalThis.setTimeout = ((run: () => void, after: number) =>
+      add({ run, at: this.now + after })) as unknown as typeof setTimeout;
+    globalThis.clearInterval = remove as unknown as typeof clearInterval;
+    globalThis.clearTimeout = remove as unknown as typeof clearTimeout;
     return () => {
-      globalThis.setInterval = setInterval;
-      globalThis.clearInterval = clearInterval;
+      Object.assign(globalThis, { setInterval, clearInterval, setTimeout, clearTimeout });
       if (now) Object.defineProperty(performance, 'now', now);
       else Reflect.deleteProperty(performance, 'now');
     };

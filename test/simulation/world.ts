@@ -142,6 +142,7 @@ export class World {
       server: this.server,
       fs: this.mutation.fs?.(fs) ?? fs,
       options,
+      writeReport: random.pick(['slow', 'write'] as const),
       connect: () =>
         new ModelConnection(this.server, random, this.clock, (...status) => {
           if (!fs.dead) this.onStatus(...status);
