@@ -15,8 +15,8 @@ const CAPACITY = 64 * 1024;
  * with the same bytes as before, and then the new ones. What is behind them must be zeros.
  */
 export class SyncedTail {
-  /** False once the file system has refused it: there is no use in trying again. */
-  isPossible = true;
+  /** False once it was refused: there is no use in trying again. */
+  isPossible: boolean = constants.O_DSYNC !== undefined;
   private readonly fs: FileSystem;
   private memory: AlignedMemory | undefined;
   private segment: OpenSegment | undefined;
@@ -78,20 +78,25 @@ export class SyncedTail {
 
   /** Reads the page in which `position` is, up to there. */
   private moveTo(segment: OpenSegment, position: number): boolean {
-    const fd = segment.syncedFd ?? openDirect(segment.path, this.fs, constants.O_DSYNC);
-    if (fd === undefined) {
+    try {
+      segment.syncedFd ??= this.open(segment.path);
+      this.memory ??= takeAlignedMemory(CAPACITY);
+      const length = position % DIRECT_ALIGN;
+      this.length = this.zeros = length;
+      this.begin = position - length;
+      if (length === 0) return true;
+      return this.fs.readSync(segment.fd, this.memory.bytes, length, this.begin) === length;
+    } catch {
+      // No direct I/O, no descriptor, no memory: whatever it is, nothing has been written yet.
       this.isPossible = false;
       return false;
     }
-    segment.syncedFd = fd;
-    this.memory ??= takeAlignedMemory(CAPACITY);
-    this.length = position % DIRECT_ALIGN;
-    this.begin = position - this.length;
-    this.zeros = this.length;
-    const { length } = this;
-    return (
-      length === 0 || this.fs.readSync(segment.fd, this.memory.bytes, length, this.begin) === length
-    );
+  }
+
+  private open(path: string): number {
+    const fd = openDirect(path, this.fs, constants.O_DSYNC);
+    if (fd === undefined) throw new Error('no direct I/O');
+    return fd;
   }
 
   private writeOut(fd: number, bytes: Uint8Array): number {

@@ -168,16 +168,18 @@ describe('commits past the page cache', () => {
     expect(s.fds.size).toBe(0);
   });
 
-  it.each<[string, (call: Call, synced: boolean) => boolean]>([
-    ['opened so', (call) => opensSynced(call)],
-    ['written so', (call, synced) => synced && call.op === 'writevSync'],
-  ])('are written the ordinary way where a file cannot be %s', async (_, fails) => {
+  it.each<[string, string, (call: Call, synced: boolean) => boolean]>([
+    ['opened so', 'EINVAL', (call) => opensSynced(call)],
+    ['opened for want of descriptors', 'EMFILE', (call) => opensSynced(call)],
+    ['written so', 'EINVAL', (call, synced) => synced && call.op === 'writevSync'],
+    ['read', 'EIO', (call) => call.op === 'readSync'],
+  ])('are written the ordinary way where a file cannot be %s', async (_, errno, fails) => {
     let failed = 0;
     const s = await setUp({
       decide: (call, synced) => {
         if (!fails(call, synced)) return undefined;
         failed += 1;
-        return { errno: 'EINVAL' };
+        return { errno };
       },
     });
     for (const end of [100, 5000, 9000]) expect(s.commit(end)).toBe(false);
