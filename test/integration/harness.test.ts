@@ -1,4 +1,6 @@
+import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
+import { type AddressInfo, createConnection, createServer } from 'node:net';
 import { join } from 'node:path';
 import pg from 'pg';
 import { afterEach, describe, expect, test } from 'vitest';
@@ -6,6 +8,7 @@ import { cmpSegments } from '../support/compare.js';
 import { MAJORS, PASSWORD, PostgresServer } from '../support/postgres.js';
 import { isRunning } from '../support/processes.js';
 import { ScriptedServer } from '../support/scripted-server.js';
+import { TcpProxy } from '../support/tcp-proxy.js';
 import { waitFor } from '../support/wait.js';
 import { workload } from '../support/workload.js';
 
@@ -130,4 +133,21 @@ test('the scripted server answers like a walsender and records what it got', asy
   expect(server.connections[0]?.startup.user).toBe('postgres');
   expect(server.errors).toEqual([]);
   await server.close();
+});
+
+test('a proxy closes although the server was gone while its line was silent', async () => {
+  const gone = createServer().listen(0, '127.0.0.1');
+  await once(gone, 'listening');
+  const { port } = gone.address() as AddressInfo;
+  gone.close();
+  await once(gone, 'close');
+  const proxy = await TcpProxy.listen(port);
+  proxy.stall();
+  const client = createConnection(proxy.port, '127.0.0.1').on('error', () => {});
+  await waitFor(() => proxy.accepted === 1);
+  // The proxy's own attempt, made before, has been refused by then.
+  await once(createConnection(port, '127.0.0.1'), 'error').catch(() => undefined);
+  await new Promise((resolve) => setImmediate(resolve));
+  await proxy.close();
+  await waitFor(() => client.destroyed);
 });

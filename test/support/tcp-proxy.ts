@@ -62,8 +62,9 @@ export class TcpProxy {
       from.on('error', () => {});
       from.on('end', () => this.#pass(link, to));
       from.on('close', () => {
-        this.#links.delete(link);
-        if (!this.#stalled) to.destroy();
+        // The other side of a stalled line hears of it later, and is closed with the proxy.
+        if (to.destroyed) this.#links.delete(link);
+        else if (!this.#stalled) to.destroy();
       });
     }
     if (this.#stalled) this.#freeze(link);
@@ -173,6 +174,8 @@ export class TcpProxy {
   resume(): void {
     this.#stalled = false;
     for (const { client, server } of this.#links) {
+      if (client.destroyed) server.destroy();
+      if (server.destroyed) client.destroy();
       client.resume();
       server.resume();
     }
