@@ -73,6 +73,7 @@ export async function runChaos(options: ChaosOptions): Promise<Tally> {
   if (cluster.standby) await cluster.retire(cluster.standby);
   await cluster.keepSegments(origin);
 
+  for (const exit of supervisor.ownExits) say(`a receiver ended by itself: …${exit.said}`);
   say(`${archived} is archived; verify, compare, recover`);
   const { clean, findings } = await verified(world.directory);
   if (!clean && findings.length === 0) findings.push('walkeep verify ended with an error');

@@ -6,7 +6,11 @@ export interface OwnExit {
   code: number | null;
   /** Its last error message. */
   error: string;
+  /** The end of all that it and those before it said. */
+  said: string;
 }
+
+const LAST_SAID = 6000;
 
 /**
  * What systemd does with `Restart=always`: starts the receiver again whenever it ends. Nothing else
@@ -32,7 +36,8 @@ export class Supervisor {
     run.exit.then(async ({ code, signal }) => {
       if (!this.#told) {
         const error = run.stderr.split('\n').findLast((line) => line.includes('error: '));
-        this.ownExits.push({ code, error: error ?? `signal ${signal}` });
+        const said = (this.#earlier + run.stderr).slice(-LAST_SAID);
+        this.ownExits.push({ code, error: error ?? `signal ${signal}`, said });
       }
       this.#told = false;
       await delay(100);
