@@ -104,7 +104,12 @@ export class Archive {
     }
   }
 
-  /** True while WAL of this timeline that failed the check is asked for again. */
+  /** True while WAL that failed the check is asked for again, of whatever timeline. */
+  get asksAgain(): boolean {
+    return this.refused !== undefined;
+  }
+
+  /** True if that is WAL of this timeline. */
   isRefused(timeline: number): boolean {
     return this.refused?.timeline === timeline;
   }

@@ -261,11 +261,10 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
     return state.synchronousCommit === 'remote_write' ? 'write' : 'slow';
   }
 
-  /** Called by a stream that stored WAL up to `written`: the next failure is a new one. */
-  noteProgress(written: Lsn, timeline: number): void {
+  /** Called by a stream that stores WAL for a while: the next failure is a new one. */
+  noteProgress(): void {
     this.walRemoved = false;
     this.slotInvalid = 'no';
-    this.refusals.stored(written, timeline);
     this.backoff.reset();
   }
 

@@ -1,12 +1,16 @@
 import { CorruptWalError, type WalkeepError, WalRemovedError } from '../errors.js';
 import type { Lsn } from '../wal/lsn.js';
+import { type TimelineHistory, timelineEnd } from '../wal/timeline.js';
 
 /** Tries after which a server that keeps sending bad WAL is given up. */
 const MAX_TRIES = 3;
 
 /** Where WAL was refused: asked for again from the segment of `verifiedEnd`. */
 export interface Refusal {
+  /** The one that V lies on. */
   timeline: number;
+  /** The one that was streamed: later if the bad record began before that stream did. */
+  streamed: number;
   /** V: nothing below is known to be bad; bytes from here on may be replaced. */
   verifiedEnd: Lsn;
   /** Behind the bytes that failed: once WAL up to here is stored, it came right. */
@@ -28,12 +32,12 @@ export class Refusals {
   }
 
   /**
-   * WAL is stored up to `written`. Beyond V that says nothing yet: the start of a long record that
-   * turns out bad at its end is stored again with every try.
+   * WAL is stored up to `written` on the timeline of `history`. Beyond V that says nothing yet: the
+   * start of a long record that turns out bad at its end is stored again with every try.
    */
-  stored(written: Lsn, timeline: number): void {
+  stored(written: Lsn, history: TimelineHistory): void {
     const refused = this.current;
-    if (!refused || (timeline === refused.timeline && written < refused.end)) return;
+    if (!refused || written < cameRight(refused, history)) return;
     this.current = undefined;
     this.tries = 0;
   }
@@ -47,7 +51,11 @@ export class Refusals {
   final(error: WalkeepError): WalkeepError {
     const refused = this.current;
     if (!refused || !(error === refused.error || error instanceof WalRemovedError)) return error;
-    return new CorruptWalError(`the server keeps sending damaged WAL: ${refused.error.message}`, {
+    const why =
+      error === refused.error
+        ? 'the server keeps sending damaged WAL'
+        : 'received WAL was damaged, and the server no longer has it';
+    return new CorruptWalError(`${why}: ${refused.error.message}`, {
       lsn: refused.verifiedEnd,
       cause: refused.error,
       detail:
@@ -55,4 +63,12 @@ export class Refusals {
       hint: 'Check the server (pg_waldump there, memory, disk). --verify=warn goes on and stores the WAL as it comes.',
     });
   }
+}
+
+/** Up to where WAL has to be stored for a refusal to be over. */
+function cameRight({ streamed, verifiedEnd, end }: Refusal, history: TimelineHistory): bigint {
+  const fork = timelineEnd(history, streamed);
+  if (fork === undefined || fork >= end) return end;
+  // From the fork on nothing that was refused is part of this history.
+  return fork <= verifiedEnd ? 0n : fork;
 }

@@ -92,8 +92,9 @@ export class TimelineRun {
       fs: this.fs,
       directIo: this.directIo,
       onRefill: (lsn, path) => {
-        // What was stored and not acknowledged may have lost sectors in a power cut.
-        if (lsn >= archive.acknowledged(at.timeline)) return;
+        // What was stored and not acknowledged may have lost sectors in a power cut. A complete
+        // segment in which WAL was refused is received into a new file.
+        if (archive.asksAgain || lsn >= archive.acknowledged(at.timeline)) return;
         this.owner.emit('warning', {
           code: 'WK_REFILL',
           message: `"${path}" had lost acknowledged WAL from ${formatLsn(lsn)}; it was received again`,
@@ -120,7 +121,14 @@ export class TimelineRun {
       throw e;
     } finally {
       stage?.close();
+      this.noteStored();
     }
+  }
+
+  /** Refused WAL that came right must not be asked for once more: it may be gone by then. */
+  private noteStored(): void {
+    const { progress, history, owner } = this;
+    if (history) owner.refusals.stored(progress.lsn(progress.written), history);
   }
 
   /** Past the page cache, unless the files are read again at once to be compressed. */
@@ -217,9 +225,11 @@ export class TimelineRun {
   /** Keeps refused bytes as evidence in a dotfile; the archive itself gets none of them. */
   private keepEvidence(lsn: Lsn, bytes: Buffer, verifiedEnd: Lsn, error: WalkeepError): void {
     const end = (lsn + BigInt(bytes.length)) as Lsn;
+    const { timeline: streamed } = this.at;
     // Before the start it may lie on an ancestor, whose stream leads here again.
-    const timeline = this.history ? timelineAt(this.history, verifiedEnd) : this.at.timeline;
-    this.owner.refusals.note({ timeline, verifiedEnd, end, error });
+    const timeline = this.history ? timelineAt(this.history, verifiedEnd) : streamed;
+    this.noteStored();
+    this.owner.refusals.note({ timeline, streamed, verifiedEnd, end, error });
     const place = formatLsn(lsn).replace('/', '-');
     const path = join(this.o.directory, `.walkeep-refused-${this.at.timeline}-${place}`);
     try {
@@ -335,7 +345,8 @@ export class TimelineRun {
       timeline: at.timeline,
     });
     if (progress.received === 0) return;
-    this.owner.noteProgress(progress.lsn(progress.written), at.timeline);
+    this.noteStored();
+    this.owner.noteProgress();
     const due = performance.now() - this.recordedAt >= LEDGER_INTERVAL;
     const recorded = due ? this.recordFlushed() : this.archive.record();
     recorded.catch((e) => this.session?.onFailure(e));

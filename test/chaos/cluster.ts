@@ -23,6 +23,8 @@ export class Cluster {
   readonly archived = scratchDir('archived', { forServer: true });
   readonly inPgWal = scratchDir('pg-wal', { forServer: true });
   readonly #proxies = new Map<PostgresServer, TcpProxy>();
+  /** Also those whose server was retired and is still to be made anew. */
+  readonly proxies: TcpProxy[] = [];
 
   private constructor(primary: PostgresServer) {
     this.primary = primary;
@@ -41,17 +43,13 @@ export class Cluster {
       },
     });
     const cluster = new Cluster(primary);
-    cluster.#proxies.set(primary, await TcpProxy.listen(primary.port));
+    await cluster.#putProxyBefore(primary);
     return cluster;
   }
 
   /** The proxy in front of the primary. */
   get proxy(): TcpProxy {
     return this.#proxyOf(this.primary);
-  }
-
-  get proxies(): TcpProxy[] {
-    return [...this.#proxies.values()];
   }
 
   #proxyOf(server: PostgresServer): TcpProxy {
@@ -71,9 +69,15 @@ export class Cluster {
       archive: true,
       settings: { synchronous_standby_names: ALONE },
     });
-    proxy?.retarget(standby.port);
-    this.#proxies.set(standby, proxy ?? (await TcpProxy.listen(standby.port)));
+    await this.#putProxyBefore(standby, proxy);
     this.standby = standby;
+  }
+
+  async #putProxyBefore(server: PostgresServer, known?: TcpProxy): Promise<void> {
+    known?.retarget(server.port);
+    const proxy = known ?? (await TcpProxy.listen(server.port));
+    this.#proxies.set(server, proxy);
+    if (!known) this.proxies.push(proxy);
   }
 
   /** From now on a commit is confirmed when walkeep and the standby have it. */

@@ -50,7 +50,7 @@ class Receiver {
     });
     const owner = {
       emit: () => true,
-      noteProgress: (lsn: Lsn, timeline: number) => refusals.stored(lsn, timeline),
+      noteProgress: () => {},
       refusals,
     } as unknown as WalReceiver;
     try {

@@ -7,7 +7,6 @@ import { mayRetry } from '../../src/receiver/retry.js';
 import type { WriteReport } from '../../src/receiver/stream.js';
 import { TimelineRun } from '../../src/receiver/timeline-run.js';
 import type { FileSystem } from '../../src/storage/file-system.js';
-import type { Lsn } from '../../src/wal/lsn.js';
 import type { ModelConnection } from './model-connection.js';
 import type { ModelServer } from './model-server.js';
 
@@ -86,7 +85,7 @@ export class ReceiverProcess {
       for (;;) {
         const owner = {
           emit: onEvent,
-          noteProgress: (lsn: Lsn, of: number) => this.refusals.stored(lsn, of),
+          noteProgress: () => {},
           refusals: this.refusals,
         } as unknown as WalReceiver;
         const at = { lsn, timeline };
