@@ -9,6 +9,7 @@ import { floorToSegment, type SegmentName, segmentOf, segmentStart } from '../wa
 import { formatLsn, type Lsn } from '../wal/lsn.js';
 import { type TimelineHistory, timelineEnd } from '../wal/timeline.js';
 import { checkHistories, ensureHistoryFile, type Fork } from './history-files.js';
+import { isStoredGood } from './known-wal.js';
 import { finishLeft, leftSegments, removeCopies } from './left-segments.js';
 import type { WalReceiverOptions } from './options.js';
 import type { Refusal } from './refusals.js';
@@ -23,7 +24,7 @@ interface OpenOptions {
   walRemoved: boolean;
   /** The server said that the slot is invalid. */
   slotInvalid: boolean;
-  /** WAL that failed the check: start in its segment. */
+  /** WAL that failed the check: start in its segment, unless it is stored good. */
   refused: Refusal | undefined;
   writeReport: WriteReport;
   warn: Warn;
@@ -54,19 +55,20 @@ export class Archive {
     ledger: Ledger,
     start: StartPoint,
     atStart: readonly SegmentFile[],
+    again: Refusal | undefined,
     o: WalReceiverOptions,
     options: OpenOptions,
   ) {
     this.directory = o.directory;
     this.sync = o.sync !== false;
-    this.refused = options.refused;
+    this.refused = again;
     this.writeReport = options.writeReport;
     this.fs = options.fs ?? nodeFileSystem;
     this.server = server;
     this.ledger = ledger;
     this.start = start;
     this.atStart = atStart;
-    this.unrecorded = startEntries(ledger, server, start);
+    this.unrecorded = startEntries(ledger, server, start, again);
   }
 
   /** @throws everything that `chooseStart` throws, TimelineConflictError, StorageError */
@@ -82,9 +84,9 @@ export class Archive {
     const ledger = await Ledger.open(o.directory, { create: true, mode, sync, fs });
     if (!ledger) throw new StorageError('could not create the ledger', { path: o.directory });
     try {
-      const { start, atStart } = await chooseFor(o, connection, server, ledger, options);
+      const { start, atStart, again } = await chooseFor(o, connection, server, ledger, options);
       for (const w of start.warnings) warn('WK_START', w);
-      return new Archive(server, ledger, start, atStart, o, options);
+      return new Archive(server, ledger, start, atStart, again, o, options);
     } catch (e) {
       await ledger.close();
       throw e;
@@ -175,8 +177,8 @@ async function chooseFor(
   server: ServerState,
   ledger: Ledger,
   options: OpenOptions,
-): Promise<{ start: StartPoint; atStart: SegmentFile[] }> {
-  const { walRemoved, refused, warn, fs = nodeFileSystem } = options;
+): Promise<{ start: StartPoint; atStart: SegmentFile[]; again: Refusal | undefined }> {
+  const { walRemoved, warn, fs = nodeFileSystem } = options;
   const { segmentSize } = server;
   const { directory } = o;
   const scan = await scanForStart(directory, server, ledger, fs);
@@ -203,7 +205,6 @@ async function chooseFor(
     acceptGap: o.acceptGap ?? false,
     refuseGaps: o.refuseGaps ?? true,
     walRemoved,
-    ...(refused ? { again: { lsn: refused.verifiedEnd, timeline: refused.timeline } } : {}),
     ...(identity ? { localSystemId: identity.systemId } : {}),
     ...(ledger.state.systemId === undefined
       ? {}
@@ -239,12 +240,22 @@ async function chooseFor(
       warn('WK_SLOT', `replication slot "${o.slot}" kept no WAL; it was dropped and created again`);
     }
   }
+  const filesAt = (lsn: Lsn) =>
+    scan.segments.filter((s) => s.segment === segmentOf(lsn, segmentSize));
   // Identity first: histories of another cluster would be called a conflict.
-  const start = chooseStart(inputs);
+  let start = chooseStart(inputs);
+  let again = options.refused;
+  if (again) {
+    const at = { ...server, startLsn: start.lsn };
+    // Also an ancestor's: its child's may hold the damage that the ancestor's does not.
+    const partials = filesAt(start.lsn).filter((f) => f.partial);
+    if (await isStoredGood(again.verifiedEnd, directory, at, partials, fs)) again = undefined;
+    else start = chooseStart({ ...inputs, again: { ...again, lsn: again.verifiedEnd } });
+  }
   await checkHistories(directory, server, [...timelines], fs);
   await removeCopies(directory, scan, fs);
   const known = (file: SegmentFile) => acknowledgedOn(file, o, connection, server, ledger);
-  if (!refused && scan.newest && mayBeWhole(scan.newest, server)) {
+  if (!again && scan.newest && mayBeWhole(scan.newest, server)) {
     // Beyond its end nothing was acknowledged, or there were a next file: a slot that stands further
     // on was made anew or moved by another, and tells nothing of what is here.
     const end = segmentStart(scan.newest.segment + 1n, segmentSize);
@@ -255,8 +266,7 @@ async function chooseFor(
     const first = await finishLeft(directory, server, left, scan, ledger, await known(oldest), fs);
     if (first !== oldest) return chooseFor(o, connection, server, ledger, options);
   }
-  const segment = segmentOf(start.lsn, segmentSize);
-  return { start, atStart: scan.segments.filter((s) => s.segment === segment) };
+  return { start, atStart: filesAt(start.lsn), again };
 }
 
 /**
@@ -317,7 +327,12 @@ function reaches(segments: readonly SegmentFile[], newest: SegmentFile, from: bi
   return true;
 }
 
-function startEntries(ledger: Ledger, server: ServerState, start: StartPoint): LedgerEntry[] {
+function startEntries(
+  ledger: Ledger,
+  server: ServerState,
+  start: StartPoint,
+  refused: Refusal | undefined,
+): LedgerEntry[] {
   const { state } = ledger;
   const { systemId, segmentSize } = server;
   const { lsn, timeline, gap } = start;
@@ -326,7 +341,9 @@ function startEntries(ledger: Ledger, server: ServerState, start: StartPoint): L
     entries.push({ type: 'open', systemId, segmentSize, version: VERSION });
   }
   if (gap) entries.push({ type: 'gap', ...gap, timeline });
-  if (state.timeline !== timeline || gap || state.end === undefined) {
+  // What is known of a later timeline stays known while WAL of its ancestor comes once more.
+  const again = refused && state.timeline !== undefined && timeline < state.timeline;
+  if (!again && (state.timeline !== timeline || gap || state.end === undefined)) {
     const why = gap ? 'accepted gap' : start.reason === 'local' ? 'switch' : start.reason;
     entries.push({ type: 'timeline', timeline, start: lsn, why });
   }

@@ -1,15 +1,22 @@
 import { join } from 'node:path';
 import { decompressFile } from '../storage/codec.js';
 import { type FileSystem, nodeFileSystem } from '../storage/file-system.js';
+import type { SegmentFile } from '../storage/wal-directory.js';
 import { segmentFileName, segmentOf } from '../wal/file-name.js';
 import type { Lsn } from '../wal/lsn.js';
 import { WalVerifier } from '../wal/verifier.js';
+import { anchoredVerifier, continuedBytes, readStored } from './anchor.js';
 
 /** What the plain `.partial` of a segment holds. */
 export interface StoredWal {
   /** End of the last good record; the segment's start if there is none. */
   end: Lsn;
-  /** True if what lies between `end` and the given position is an unfinished record. */
+  /** As `end`, but the segment's start too if what begins there is the rest of an unknown record. */
+  sound: Lsn;
+  /**
+   * True if what lies between `end` and the given position is an unfinished record that is known
+   * from its beginning: when its end comes it is seen whether it is good.
+   */
   torn: boolean;
 }
 
@@ -20,6 +27,8 @@ export interface StoredWal {
  * it was acknowledged unchecked, and may have been damaged on its way.
  *
  * @param acknowledged position for which `torn` is asked
+ * @param anchor gives a verifier that knows the record that goes on at `lsn`; without it the rest of
+ *   that record counts as good
  */
 export async function storedWal(
   directory: string,
@@ -28,18 +37,20 @@ export async function storedWal(
   timeline: number,
   segmentSize: number,
   fs: FileSystem = nodeFileSystem,
+  anchor?: () => Promise<WalVerifier | undefined>,
 ): Promise<StoredWal> {
   const name = segmentFileName(timeline, segmentOf(lsn, segmentSize), segmentSize);
   const path = join(directory, `${name}.partial`);
-  if (fs.sizeSync(path) === undefined) return { end: lsn, torn: false };
-  const verifier = new WalVerifier({ startLsn: lsn, segmentSize, timeline });
+  if (fs.sizeSync(path) === undefined) return { end: lsn, sound: lsn, torn: false };
+  const anchored = await anchor?.();
+  const verifier = anchored ?? new WalVerifier({ startLsn: lsn, segmentSize, timeline });
   const stop = new AbortController();
   let torn = false;
   const feed = (chunk: Uint8Array): void => {
     const rest = Number(acknowledged - verifier.position);
     const cut = Math.min(Math.max(rest, 0), chunk.length);
     verifier.feed(chunk, 0, cut);
-    if (rest >= 0 && rest <= chunk.length) torn = !verifier.fault;
+    if (rest >= 0 && rest <= chunk.length) torn = !verifier.fault && !verifier.isSkipping;
     if (verifier.feed(chunk, cut)) stop.abort();
   };
   await decompressFile(path, 'none', feed, { limit: segmentSize, signal: stop.signal, fs }).catch(
@@ -51,5 +62,31 @@ export async function storedWal(
     },
   );
   const end = verifier.validEnd > lsn ? verifier.validEnd : lsn;
-  return { end, torn: torn && end < acknowledged };
+  const known =
+    anchored !== undefined || (await continuedBytes({ path, compression: 'none' }, fs)) === 0;
+  return { end, sound: known ? end : lsn, torn: torn && end < acknowledged };
+}
+
+/**
+ * True if the record behind `lsn` is stored good: in one of the partials given, or before
+ * `startLsn`, where they begin. Then it needs not be asked for again, whatever came since: it could
+ * come damaged, and take the place of the good one.
+ */
+export async function isStoredGood(
+  lsn: Lsn,
+  directory: string,
+  options: Parameters<typeof anchoredVerifier>[1],
+  partials: readonly SegmentFile[],
+  fs: FileSystem,
+): Promise<boolean> {
+  const { startLsn, segmentSize } = options;
+  for (const { name, compression } of partials) {
+    const anchored = await anchoredVerifier(directory, options, fs);
+    if (!anchored && lsn < startLsn) return false;
+    const verifier = anchored ?? new WalVerifier(options);
+    const feed = (chunk: Uint8Array): void => void verifier.feed(chunk);
+    await readStored({ path: join(directory, name), compression }, segmentSize, feed, fs);
+    if (verifier.validEnd > lsn) return true;
+  }
+  return false;
 }

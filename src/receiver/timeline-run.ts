@@ -77,7 +77,7 @@ export class TimelineRun {
     this.history = await archive.history(this.connection, at.timeline);
     await this.readSeed();
     if (this.verifyMode !== 'off') {
-      this.anchored = await anchoredVerifier(o.directory, this.walOptions, this.fs);
+      this.anchored = await this.anchor();
     }
     const finisher = this.makeFinisher();
     const writer = new SegmentWriter({
@@ -86,7 +86,7 @@ export class TimelineRun {
       timeline: at.timeline,
       mode,
       sync: this.sync,
-      compareUntil: await this.compareUntil(),
+      ...(await this.protectedWal()),
       progress: this.progress,
       finisher,
       fs: this.fs,
@@ -137,12 +137,15 @@ export class TimelineRun {
   }
 
   /** Up to where bytes that come again must be the same as the stored ones. */
-  private async compareUntil(): Promise<bigint> {
+  private async protectedWal(): Promise<{ compareUntil: bigint; soundUntil: bigint }> {
     const { archive, at } = this;
     const acknowledged = archive.acknowledged(at.timeline);
-    // Refused WAL may be replaced from its first bad record on.
-    if (archive.isRefused(at.timeline)) return acknowledged;
     const { segmentSize } = archive.server;
+    const refused = archive.isRefused(at.timeline);
+    // What is acknowledged is in the complete file, a partial beside it is from an earlier try.
+    if (refused && archive.atStart.some((f) => !f.partial && f.timeline === at.timeline)) {
+      return { compareUntil: at.lsn, soundUntil: at.lsn };
+    }
     const { directory } = this.o;
     const stored = await storedWal(
       directory,
@@ -151,11 +154,24 @@ export class TimelineRun {
       at.timeline,
       segmentSize,
       this.fs,
+      this.anchored && (() => this.anchor()),
     );
-    if (stored.end > acknowledged) return stored.end;
-    // Whether what comes again is right is seen at the end of that record, if it is looked at whole.
-    const judged = this.verifyMode === 'strict' && (stored.end > at.lsn || this.anchored);
-    return stored.torn && judged ? stored.end : acknowledged;
+    // Refused WAL may be replaced from its first bad record on. Whether what comes again in place of
+    // an unfinished record is right is seen at its end.
+    const replaced = !refused && stored.torn && this.verifyMode === 'strict';
+    const compareUntil = stored.end > acknowledged || replaced ? stored.end : acknowledged;
+    return { compareUntil, soundUntil: stored.sound };
+  }
+
+  private anchor(): Promise<WalVerifier | undefined> {
+    const { o, walOptions, fs } = this;
+    return anchoredVerifier(o.directory, walOptions, fs, (file, why) =>
+      this.owner.emit('warning', {
+        code: 'WK_STORED_DAMAGE',
+        message: `"${file}" is not as it should be: ${why}; the record that goes on at ${formatLsn(this.at.lsn)} is not checked to its end`,
+        hint: 'Run walkeep verify on the directory.',
+      }),
+    );
   }
 
   /** The writer as the stream's target; its clean end gives an incomplete segment its name. */

@@ -5,6 +5,7 @@ import { formatLsn, type Lsn } from '../wal/lsn.js';
 import { firstPiece, openDirect } from './direct-io.js';
 import { fsyncError, storageError } from './durable.js';
 import { CREATE_NEW, type FileSystem, OPEN_DIRECTORY, OPEN_SEGMENT } from './file-system.js';
+import { lostSectorsOnly } from './lost-sectors.js';
 import { closeSegment, type OpenSegment } from './open-segment.js';
 import type { StreamProgress } from './progress.js';
 import type { SegmentFinisher } from './segment-finisher.js';
@@ -22,6 +23,8 @@ export interface SegmentWriterOptions {
   sync: boolean;
   /** Bytes below this LSN were acknowledged before: what comes again is compared. */
   compareUntil: bigint;
+  /** Of these, bytes below this LSN are known to be good as they are stored. */
+  soundUntil?: bigint;
   progress: StreamProgress;
   finisher: SegmentFinisher;
   fs: FileSystem;
@@ -482,8 +485,8 @@ export class SegmentWriter {
     let i = 0;
     while (stored[i] === news[i]) i += 1;
     const lsn = this.progress.lsn(segment.begin + at + i);
-    // Zeros where WAL was: the disk lost what it had confirmed. Filling in loses nothing more.
-    if (stored.subarray(i).every((b, k) => b === 0 || b === news[i + k])) {
+    // The disk lost what it had confirmed. Filling in loses nothing more.
+    if (lsn >= (this.o.soundUntil ?? 0n) && lostSectorsOnly(stored, news, at)) {
       this.o.onRefill?.(lsn, segment.path);
       return;
     }

@@ -78,6 +78,7 @@ export class SyncedTail {
 
   /** Reads the page in which `position` is, up to there. */
   private moveTo(segment: OpenSegment, position: number): boolean {
+    this.segment = undefined;
     try {
       segment.syncedFd ??= this.open(segment.path);
       this.memory ??= takeAlignedMemory(CAPACITY);

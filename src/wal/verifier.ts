@@ -45,6 +45,11 @@ export class WalVerifier {
     return this.#walker.validEnd;
   }
 
+  /** True while the rest of a record is passed over that began before the start. */
+  get isSkipping(): boolean {
+    return this.#walker.isSkipping;
+  }
+
   get fault(): WalFault | undefined {
     return this.#walker.fault;
   }

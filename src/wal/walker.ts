@@ -117,6 +117,11 @@ export class WalWalker {
     return joinLsn(this.#valid.hi, this.#valid.lo);
   }
 
+  /** True while the rest of a record is passed over that began before the start. */
+  get isSkipping(): boolean {
+    return this.#mode === SKIP;
+  }
+
   /** True if the last byte was the end of a record, its padding, or the page header behind it. */
   get atBoundary(): boolean {
     if (this.fault || this.#lost || this.#fed === 0) return false;

@@ -194,6 +194,42 @@ test('WAL that came right is not asked for again when the connection is lost at 
   expect(starts).toEqual([wal.start, wal.start + BigInt(BEGIN), newest]);
 });
 
+test('WAL that is stored good is not replaced by what comes damaged in its place', async () => {
+  const starts: Lsn[] = [];
+  // The segment of the damage to nearly its end, and up to within the damaged record.
+  const most = BEGIN + wal.segmentSize - 8;
+  const sent = [
+    wal.bytes.subarray(0, most),
+    damaged.bytes.subarray(0, most),
+    damaged.bytes.subarray(0, BAD + 1),
+  ];
+  const server = keep(
+    await ScriptedServer.listen(async (c, index) => {
+      const { lsn } = await c.startStream({
+        systemId: String(wal.systemId),
+        segmentSizeMb: wal.segmentSize / 1024 / 1024,
+        flushLsn: index === 0 ? wal.start : wal.end,
+      });
+      starts.push(lsn);
+      const bytes = (sent[index] as Buffer).subarray(Number(lsn - wal.start));
+      c.send(backend.xlogData(lsn, bytes));
+      const end = lsn + BigInt(bytes.length);
+      await waitFor(() => c.ended || c.statusReplies.some((s) => s.flush >= end));
+      c.close();
+    }),
+  );
+  const directory = archiveDirectory();
+  const receiver = keep(
+    receive(directory, server.conninfo({ sslmode: 'disable' }), ['--synchronous']),
+  );
+  expect(await receiver.exit).toEqual({ code: 1, signal: null });
+  expect(receiver.stderr).toMatch(/the server sent other bytes at .* than those/);
+  const begin = wal.start + BigInt(BEGIN);
+  expect(starts).toEqual([wal.start, begin, begin]);
+  const good = wal.bytes.subarray(BEGIN, most);
+  expect(stored(directory, SEGMENT).subarray(0, good.length).equals(good)).toBe(true);
+});
+
 test('--verify=warn stores and acknowledges it, and the ledger says so', async () => {
   const { server, directory, run } = await listen(() => damaged.bytes);
   const receiver = run('--verify=warn');

@@ -24,6 +24,9 @@ const READ = Buffer.alloc(512 * 1024);
 /** Told of each status reply before the server takes it. */
 export type OnStatus = (wal: TimelineWal, start: number, sent: number, s: StandbyStatus) => void;
 
+/** Asked of a byte that is to be damaged in a stream that began at `start`; false spares it. */
+export type OnDamage = (wal: TimelineWal, at: number, start: number) => boolean;
+
 interface Stream {
   wal: TimelineWal;
   handler: CopyBothHandler;
@@ -41,6 +44,8 @@ export class ModelConnection {
   readonly serverVersion = 180000;
   closed = false;
   lastReceivedAt = 0;
+  /** Set: a bit of the WAL that is delivered next is flipped. */
+  damage: OnDamage | undefined;
   private stream: Stream | undefined;
   private readonly server: ModelServer;
   private readonly random: Random;
@@ -138,6 +143,7 @@ export class ModelConnection {
         const n = Math.min(room, s.message, SEGMENT - (s.sent % SEGMENT));
         const from = s.sent % SEGMENT;
         s.wal.segment(Math.floor(s.sent / SEGMENT)).copy(READ, used, from, from + n);
+        this.spoil(s, used, n);
         s.handler.onWalBytes(READ.subarray(used, used + n));
         s.sent += n;
         s.message -= n;
@@ -149,6 +155,15 @@ export class ModelConnection {
     });
     // Whoever kept a view of it has other bytes now.
     READ.fill(0xee, 0, used);
+  }
+
+  /** Flips a bit among the `n` bytes at `begin` of the read buffer. */
+  private spoil(s: Stream, begin: number, n: number): void {
+    if (!this.damage) return;
+    const k = this.random.below(n);
+    if (!this.damage(s.wal, s.sent + k, s.start)) return;
+    this.damage = undefined;
+    READ[begin + k] = (READ[begin + k] as number) ^ (1 << this.random.below(8));
   }
 
   keepalive(): void {

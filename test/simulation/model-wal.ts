@@ -17,6 +17,18 @@ const BODIES = Array.from({ length: 48 }, (_, i) => {
   return { bytes, crc: crc32c.buf(bytes) };
 });
 
+const LONGEST_PAGE_HEADER = 40;
+/** xl_tot_len: what is behind a wrong one is only seen to be bad later. */
+const LENGTH_FIELD = 4;
+const MOST_PADDING = 7;
+
+/** A record of the timeline that wrote it. */
+export interface WalRecord {
+  wal: TimelineWal;
+  begin: number;
+  end: number;
+}
+
 /**
  * The WAL of one timeline as its server has it, with real page and record headers and CRCs. A child
  * begins as a copy of its parent up to the fork. LSNs are plain numbers here.
@@ -46,6 +58,17 @@ export class TimelineWal {
     const first = Math.floor(this.fork / SEGMENT);
     const copied = this.fork % SEGMENT;
     if (copied > 0) parent.segment(first).copy(this.segment(first), 0, 0, copied);
+  }
+
+  /** The record whose body the byte at `at` is in; undefined for headers, lengths and padding. */
+  recordAt(at: number): WalRecord | undefined {
+    if (this.parent && at < this.fork) return this.parent.recordAt(at);
+    const found = this.ends.find((e) => e.at > at);
+    if (!found || at % PAGE < LONGEST_PAGE_HEADER) return undefined;
+    const { last: begin, at: end } = found;
+    return at >= begin + LENGTH_FIELD && at < end - MOST_PADDING
+      ? { wal: this, begin, end }
+      : undefined;
   }
 
   /** The bytes of a segment on this timeline's history; zeros beyond `end`. */

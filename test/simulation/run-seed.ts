@@ -7,7 +7,7 @@ export async function runSeed(seed: number, crashes: number, mutation?: Mutation
     await world.run(crashes);
   } catch (e) {
     const error = e as Error;
-    error.message += `\nrepeat with WALKEEP_SIM_SEED=${seed} WALKEEP_SIM_CRASHES=${crashes}\n${world.log.slice(-40).join('\n')}`;
+    error.message += `\nrepeat with WALKEEP_SIM_SEED=${seed} WALKEEP_SIM_CRASHES=${crashes}\n${world.log.slice(process.env.WALKEEP_SIM_SEED ? 0 : -40).join('\n')}`;
     throw error;
   }
   return world.tally;

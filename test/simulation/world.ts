@@ -1,9 +1,17 @@
 import { DiskFullError, WalkeepError } from '../../src/errors.js';
+import type { VerifyMode } from '../../src/receiver/inspector.js';
 import type { WalReceiverOptions } from '../../src/receiver/options.js';
 import type { FileSystem } from '../../src/storage/file-system.js';
 import { formatLsn } from '../../src/wal/lsn.js';
 import { resetArena } from './arena.js';
-import { checkContinuous, checkDisk, type Promised, Violation } from './checks.js';
+import {
+  checkContinuous,
+  checkDisk,
+  type Damage,
+  openDamages,
+  type Promised,
+  Violation,
+} from './checks.js';
 import { faultFor, shortName } from './faults.js';
 import { ModelConnection, type OnStatus } from './model-connection.js';
 import { ModelServer } from './model-server.js';
@@ -19,6 +27,8 @@ export interface Mutation {
   fs?: (fs: FileSystem) => FileSystem;
   /** The flush position that is reported instead; `kept` outlives connections. */
   flush?: (status: { write: bigint; flush: bigint }, kept: { flush: bigint }) => bigint;
+  /** Instead of what is chosen. */
+  verify?: VerifyMode;
 }
 
 /** What happened in one run. */
@@ -27,6 +37,8 @@ export interface Tally {
   powerCuts: number;
   faults: number;
   disconnects: number;
+  /** Bits flipped on their way. */
+  damages: number;
   timelines: number;
   stops: number;
   directWrites: number;
@@ -40,6 +52,8 @@ const START_STEPS = 30;
 const ROUND_STEPS = 600;
 /** Steps within which all WAL must be there once nothing disturbs any more. */
 const SETTLE_STEPS = 20_000;
+/** And so many starts, should they end by themselves. */
+const SETTLE_STARTS = 8;
 /** Share of syncs that fail in a process that has faults. */
 const SYNC_FAULTS = 0.02;
 
@@ -52,6 +66,7 @@ export class World {
     powerCuts: 0,
     faults: 0,
     disconnects: 0,
+    damages: 0,
     timelines: 0,
     stops: 0,
     directWrites: 0,
@@ -64,6 +79,10 @@ export class World {
   private readonly disk = new SimulatedDisk();
   private readonly server: ModelServer;
   private readonly promised: Promised = new Map();
+  /** Bytes that were damaged on their way and may be stored so. */
+  private readonly damages = new Set<Damage>();
+  /** In some runs the network damages WAL. All is checked there, and the server keeps its WAL. */
+  private readonly damaging: boolean;
   private readonly mutation: Mutation;
   private fs!: SimulatedFs;
   private process!: ReceiverProcess;
@@ -85,6 +104,7 @@ export class World {
     this.random = new Random(seed);
     this.mutation = mutation;
     this.server = new ModelServer(this.random);
+    this.damaging = this.random.chance(0.4);
   }
 
   /** Runs through `crashes` crash points and a calm end. @throws Violation */
@@ -95,7 +115,7 @@ export class World {
         this.begin();
         await this.round();
         this.crash();
-        checkDisk(this.disk, this.server, this.promised);
+        checkDisk(this.disk, this.server, this.promised, this.damages);
       }
       await this.settle();
     } finally {
@@ -119,7 +139,8 @@ export class World {
 
   private startProcess(): void {
     const { random } = this;
-    this.disturbed = 0;
+    // What was stored damaged shows when its end comes.
+    this.disturbed = openDamages(this.damages, this.server, this.promised).size;
     this.failures = 0;
     this.clock.clear();
     const fs = new SimulatedFs(this.disk, random, (op, name) => this.decide(op, name));
@@ -133,7 +154,7 @@ export class World {
       directory: DIRECTORY,
       slot: 'sim',
       synchronous: random.chance(0.7),
-      verify: random.chance(0.7) ? 'strict' : 'off',
+      verify: this.mutation.verify ?? (this.damaging || random.chance(0.7) ? 'strict' : 'off'),
       directIo: random.chance(0.8),
     };
     const files = [...this.disk.names.keys()].filter((name) => !name.startsWith('.'));
@@ -188,10 +209,11 @@ export class World {
       complete: fs.waiting > 0 ? 60 : 0,
       deliver: connection?.flowing ? 30 : 0,
       commit: connection?.flowing ? 15 : 0,
-      keepalive: connection?.flowing ? 4 : 0,
+      keepalive: connection?.flowing ? 12 : 0,
       grow: this.behind < 2 * SEGMENT ? 8 : 0,
       time: 8,
-      checkpoint: 3,
+      checkpoint: this.damaging ? 0 : 3,
+      damage: this.damaging && !this.calm && connection?.flowing ? 12 : 0,
       breakOff: this.calm ? 0 : 0.4,
       promote: this.calm ? 0 : 0.25,
       stop: this.calm ? 0 : 0.1,
@@ -203,6 +225,7 @@ export class World {
     else if (action === 'grow') this.server.grow(random.size(SEGMENT));
     else if (action === 'time') this.clock.advance(random.size(15_000));
     else if (action === 'checkpoint') this.server.checkpoint();
+    else if (action === 'damage') this.damage();
     else if (action === 'stop') this.stop();
     else if (action === 'promote') this.promote();
     else this.breakOff('the connection breaks');
@@ -212,6 +235,25 @@ export class World {
   private commit(): void {
     this.server.grow(this.random.size(20_000));
     this.process.connection?.deliver(true);
+  }
+
+  /** Flips a bit of what is sent next; whatever it is part of must not be called good. */
+  private damage(): void {
+    const { connection } = this.process;
+    if (!connection) return;
+    connection.damage = (wal, at, start) => {
+      const record = wal.recordAt(at);
+      // Nobody can tell of a record whose beginning never came.
+      const first = Math.min(start, ...[...this.promised.values()].map((p) => p.from));
+      if (!record || record.begin < first) return false;
+      this.note(
+        `damage at ${formatLsn(BigInt(at))}, in the record up to ${formatLsn(BigInt(record.end))} of ${record.wal.id}`,
+      );
+      this.tally.damages += 1;
+      this.disturbed += 1;
+      this.damages.add({ at, record });
+      return true;
+    };
   }
 
   private stop(): void {
@@ -263,21 +305,24 @@ export class World {
     this.begin();
     const target = this.server.current.end + SEGMENT;
     while (this.server.current.end < target) this.server.grow(SEGMENT / 4);
+    let starts = 0;
     for (let step = 0; !this.settled; step++) {
-      if (step === SETTLE_STEPS) throw new Violation('does not come to rest');
+      if (step === SETTLE_STEPS || starts > SETTLE_STARTS) {
+        throw new Violation('does not come to rest');
+      }
       if (this.fs.waiting > 0) this.fs.completeOne();
       else if (this.process.connection?.flowing) this.process.connection.deliver();
       if (this.fs.waiting === 0) this.clock.advance(300);
       await turn();
       if (this.violation) throw this.violation;
-      if (this.process.ended) this.restarted();
+      if (this.process.ended && this.restarted()) starts += 1;
       const { connection } = this.process;
       if (step % 50 === 49 && connection?.flowing) connection.keepalive();
     }
-    checkDisk(this.disk, this.server, this.promised);
+    checkDisk(this.disk, this.server, this.promised, this.damages);
     checkContinuous(this.disk, this.server, this.promised);
     this.disk.cutPower(this.random);
-    checkDisk(this.disk, this.server, this.promised);
+    checkDisk(this.disk, this.server, this.promised, this.damages);
     checkContinuous(this.disk, this.server, this.promised);
   }
 
@@ -325,6 +370,8 @@ export class World {
     this.server.restartLsn = flushed;
     if (flushed <= start) return;
     const before = this.promised.get(wal.id) ?? { from: start, flushed: 0 };
+    // An ancestor's older WAL that comes once more up to the fork: between them nothing was promised.
+    if (flushed < before.from) return;
     const from = Math.min(before.from, start);
     this.promised.set(wal.id, { from, flushed: Math.max(before.flushed, flushed) });
     if (flushed <= before.flushed) return;

@@ -44,6 +44,7 @@ function setUp(
   options: {
     decide?: Parameters<typeof faultyFileSystem>[0];
     compareUntil?: Lsn;
+    soundUntil?: Lsn;
     sync?: boolean;
     directIo?: boolean;
     convert?: SegmentFinisherOptions['convert'];
@@ -68,6 +69,7 @@ function setUp(
     timeline: 1,
     mode: 0o600,
     compareUntil: options.compareUntil ?? 0n,
+    soundUntil: options.soundUntil ?? 0n,
     directIo: options.directIo ?? true,
     finisher,
     onRefill: (lsn) => refills.push(lsn),
@@ -340,6 +342,28 @@ describe('SegmentWriter', () => {
     const s = setUp({ compareUntil: (START + 8192n) as Lsn });
     s.feed(WAL.subarray(0, 10_000));
     expect(s.refills).toEqual([(START + 4096n) as Lsn]);
+    await s.writer.close();
+  });
+
+  it('does not take a zero that comes as another byte for a loss of the disk', async () => {
+    const path = join(dir, `${NAMES[0]}.partial`);
+    writeFileSync(path, WAL.subarray(0, 8192));
+    const zero = WAL.subarray(4096, 4596).indexOf(0) + 4096;
+    const other = Buffer.from(WAL.subarray(0, 8192));
+    other[zero] = 0x10;
+    const s = setUp({ compareUntil: (START + 8192n) as Lsn });
+    expect(() => s.feed(other)).toThrow(RewriteError);
+    expect(readFileSync(path).subarray(0, 8192).equals(WAL.subarray(0, 8192))).toBe(true);
+    expect(s.refills).toEqual([]);
+    await s.writer.close();
+  });
+
+  it('fills nothing in where what is stored is known to be good', async () => {
+    const path = join(dir, `${NAMES[0]}.partial`);
+    writeFileSync(path, WAL.subarray(0, 4096));
+    const soundUntil = (START + 8192n) as Lsn;
+    const s = setUp({ compareUntil: soundUntil, soundUntil });
+    expect(() => s.feed(WAL.subarray(0, 10_000))).toThrow(RewriteError);
     await s.writer.close();
   });
 
