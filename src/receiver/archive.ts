@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import type { ReplicationConnection } from '../connection/connection.js';
 import { ProtocolError, StorageError } from '../errors.js';
 import { VERSION } from '../package.js';
@@ -8,6 +9,8 @@ import { identify, type SegmentFile, scanDirectory } from '../storage/wal-direct
 import { floorToSegment, type SegmentName, segmentOf, segmentStart } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
 import { type TimelineHistory, timelineEnd } from '../wal/timeline.js';
+import { WalVerifier } from '../wal/verifier.js';
+import { readStored } from './anchor.js';
 import { checkHistories, ensureHistoryFile, type Fork } from './history-files.js';
 import { isStoredGood } from './known-wal.js';
 import { finishLeft, leftSegments, removeCopies } from './left-segments.js';
@@ -186,7 +189,8 @@ async function chooseFor(
   const identity = await identify(directory, scan, fs);
   const stored =
     ledger.state.systemId === undefined ? identity?.segmentSize : ledger.state.segmentSize;
-  if (stored !== undefined && stored !== segmentSize && identity?.systemId === server.systemId) {
+  const systemId = ledger.state.systemId ?? identity?.systemId;
+  if (stored !== undefined && stored !== segmentSize && systemId === server.systemId) {
     throw new StorageError(
       `the directory holds segments of ${stored} bytes, the server makes them of ${segmentSize}`,
       { path: directory, expected: `${stored}`, actual: `${segmentSize}` },
@@ -222,6 +226,7 @@ async function chooseFor(
       empty: newest.partial && newest.compression === 'none' && newest.size === 0,
       file: newest.name,
     };
+    if (!ledgerEnd && !newest.partial) await warnOfEnd(newest, directory, server, options);
     if (ledgerEnd) {
       inputs.localReachesLedger = reaches(
         scan.segments,
@@ -267,6 +272,30 @@ async function chooseFor(
     if (first !== oldest) return chooseFor(o, connection, server, ledger, options);
   }
   return { start, atStart: filesAt(start.lsn), again };
+}
+
+/**
+ * A file of full size counts as a complete segment, as it does for pg_receivewal. One that was copied
+ * from a running server need not be: said, since what is missing in it is not received any more.
+ */
+async function warnOfEnd(
+  file: SegmentFile,
+  directory: string,
+  { segmentSize, systemId }: ServerState,
+  { warn, fs = nodeFileSystem }: OpenOptions,
+): Promise<void> {
+  const { name, compression, timeline, segment } = file;
+  const startLsn = segmentStart(segment, segmentSize);
+  const verifier = new WalVerifier({ startLsn, segmentSize, timeline, systemId });
+  const feed = (chunk: Uint8Array): void => void verifier.feed(chunk);
+  await readStored({ path: join(directory, name), compression }, segmentSize, feed, fs);
+  const end = segmentStart(segment + 1n, segmentSize);
+  if (!verifier.fault || verifier.validEnd >= end) return;
+  const from = formatLsn(verifier.validEnd);
+  warn(
+    'WK_SCAN',
+    `"${name}" has the size of a complete segment, but its WAL ends at ${from}: what follows up to ${formatLsn(end)} is not received; move the file away to have it received again`,
+  );
 }
 
 /**

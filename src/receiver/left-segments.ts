@@ -1,8 +1,9 @@
 import { join } from 'node:path';
 import { decompressFile } from '../storage/codec.js';
 import { durableRename, storageError, storeAnew } from '../storage/durable.js';
-import { type FileSystem, OPEN_READ } from '../storage/file-system.js';
+import type { FileSystem } from '../storage/file-system.js';
 import type { Ledger } from '../storage/ledger.js';
+import { sameContent } from '../storage/same-content.js';
 import { SPARE_NAME } from '../storage/spare-segment.js';
 import type { DirectoryScan, SegmentFile } from '../storage/wal-directory.js';
 import { segmentFileName, segmentOf, segmentStart } from '../wal/file-name.js';
@@ -92,7 +93,10 @@ export async function removeCopies(
       (s) => isCompressed(s) && s.segment === file.segment && s.timeline === file.timeline,
     );
     const path = join(directory, file.name);
-    if (!whole || !(await isCopy(path, whole, directory, segmentSize, fs))) continue;
+    if (!whole) continue;
+    const { name, compression } = whole;
+    const other = { path: join(directory, name), compression };
+    if (!(await sameContent(path, other, segmentSize, fs))) continue;
     await fs.unlink(path).catch((e) => {
       throw storageError('remove file', path, e);
     });
@@ -100,32 +104,6 @@ export async function removeCopies(
 }
 
 const isCompressed = (s: SegmentFile) => !s.partial && s.compression !== 'none';
-
-/** True if a plain file holds, byte for byte, what a compressed one does. */
-async function isCopy(
-  path: string,
-  whole: SegmentFile,
-  directory: string,
-  size: number,
-  fs: FileSystem,
-): Promise<boolean> {
-  if (fs.sizeSync(path) !== size) return false;
-  const fd = fs.openSync(path, OPEN_READ, 0);
-  try {
-    let at = 0;
-    let same = true;
-    const compare = (chunk: Uint8Array): void => {
-      const stored = Buffer.alloc(chunk.length);
-      same &&= fs.readSync(fd, stored, stored.length, at) === stored.length && stored.equals(chunk);
-      at += chunk.length;
-    };
-    const name = join(directory, whole.name);
-    const { end } = await decompressFile(name, whole.compression, compare, { limit: size + 1, fs });
-    return same && at === size && end === 'complete';
-  } finally {
-    fs.closeSync(fd);
-  }
-}
 
 /**
  * A verifier that was fed consecutive files. `anchored`: a record ended in the first of them, or

@@ -130,6 +130,8 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
   /** WAL that the server no longer has is gone over, once, where that was accepted. */
   private goesOver(error: WalkeepError): boolean {
     if (!(error instanceof WalRemovedError) || this.walRemoved) return false;
+    // What came damaged is stored up to somewhere: that gap would begin before the stored end.
+    if (this.refusals.current) return false;
     // pg_receivewal knows of no ledger and would have started at the server's position.
     const unknown = this.o.refuseGaps === false && this.startReason === 'ledger';
     return this.o.acceptGap === true || unknown;

@@ -1,4 +1,9 @@
-import { CorruptWalError, type WalkeepError, WalRemovedError } from '../errors.js';
+import {
+  CorruptWalError,
+  type RewriteError,
+  type WalkeepError,
+  WalRemovedError,
+} from '../errors.js';
 import type { Lsn } from '../wal/lsn.js';
 import { type TimelineHistory, timelineEnd } from '../wal/timeline.js';
 
@@ -25,10 +30,16 @@ export interface Refusal {
 export class Refusals {
   current: Refusal | undefined;
   private tries = 0;
+  private rewrite: { error: RewriteError; tries: number } | undefined;
 
   note(refusal: Refusal): void {
     this.current = refusal;
     this.tries += 1;
+  }
+
+  /** Other bytes than the stored ones came; on their way they may have been the same. */
+  noteRewrite(error: RewriteError): void {
+    this.rewrite = { error, tries: (this.rewrite?.tries ?? 0) + 1 };
   }
 
   /**
@@ -36,6 +47,7 @@ export class Refusals {
    * start of a long record that turns out bad at its end is stored again with every try.
    */
   stored(written: Lsn, history: TimelineHistory): void {
+    if (written > (this.rewrite?.error.lsn ?? written)) this.rewrite = undefined;
     const refused = this.current;
     if (!refused || written < cameRight(refused, history)) return;
     this.current = undefined;
@@ -44,6 +56,7 @@ export class Refusals {
 
   /** True if the refused WAL should be asked for once more. */
   mayAskAgain(error: WalkeepError): boolean {
+    if (error === this.rewrite?.error) return this.rewrite.tries <= MAX_TRIES;
     return error === this.current?.error && this.tries <= MAX_TRIES;
   }
 
@@ -59,7 +72,7 @@ export class Refusals {
       lsn: refused.verifiedEnd,
       cause: refused.error,
       detail:
-        'Receiving stopped; nothing behind the last good record was acknowledged, so commits that wait for this receiver wait from now on. The refused bytes are kept in .walkeep-refused-* files.',
+        'Receiving stopped; no record behind the last good one was acknowledged to its end, so commits that wait for this receiver wait from now on. The refused bytes are kept in .walkeep-refused-* files.',
       hint: 'Check the server (pg_waldump there, memory, disk). --verify=warn goes on and stores the WAL as it comes.',
     });
   }

@@ -75,11 +75,11 @@ export function chooseStart(i: StartInputs): StartPoint {
   const end = i.ledger?.end;
   if (i.again) {
     start = at(i.again.lsn, i.again.timeline, 'local');
-  } else if (i.local) {
+  } else if (i.local && !isOutgrown(i.local, i)) {
     start = at(i.local.lsn, i.local.timeline, i.ledger ? 'local' : 'adopted');
-  } else if (i.slot?.restartLsn !== undefined) {
+  } else if (i.slot?.restartLsn !== undefined && !i.local) {
     start = at(i.slot.restartLsn, i.slot.restartTimeline ?? server.timeline, 'slot');
-  } else if (end && !i.slot?.readable) {
+  } else if (end && (i.local || !i.slot?.readable)) {
     // Nothing is lost as long as the server still has what follows the ledger's end.
     start = at(end.lsn, end.timeline, 'ledger');
   } else {
@@ -89,6 +89,20 @@ export function chooseStart(i: StartInputs): StartPoint {
   start = ontoServerHistory(start, i, warnings);
   warnOfOrphanedTail(start, i);
   return i.walRemoved ? beyondRemoved(start, i) : checkGap(start, i);
+}
+
+/**
+ * True if the newest file is an ancestor's, left at a failover, and the archive has gone on behind it
+ * on a later timeline, from where other tools have moved the segments: the server may not have them.
+ */
+function isOutgrown(
+  local: NonNullable<StartInputs['local']>,
+  { ledger, server, segmentSize }: StartInputs,
+): boolean {
+  const end = ledger?.end;
+  if (!end || local.empty || local.timeline >= end.timeline) return false;
+  if (!isInHistory(server.history, end.timeline)) return false;
+  return local.lsn < floorToSegment(end.lsn, segmentSize);
 }
 
 /** Goes over WAL that is lost for good, which was accepted, to where the server has it again. */

@@ -2,13 +2,13 @@ import { writeFileSync } from 'node:fs';
 import { unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ReplicationConnection } from '../connection/connection.js';
-import { FsyncError, type WalkeepError } from '../errors.js';
+import { FsyncError, RewriteError, type WalkeepError } from '../errors.js';
 import { BulkStage } from '../storage/bulk-stage.js';
 import { type CompressOptions, compressFile, durablyCompressSegment } from '../storage/codec.js';
 import { storageError } from '../storage/durable.js';
 import type { FileSystem } from '../storage/file-system.js';
 import type { OpenSegment } from '../storage/open-segment.js';
-import { type Seed, seedPartial } from '../storage/partial-seed.js';
+import { type Seed, seedFromComplete, seedPartial } from '../storage/partial-seed.js';
 import { StreamProgress } from '../storage/progress.js';
 import { SegmentFinisher } from '../storage/segment-finisher.js';
 import { SegmentWriter } from '../storage/segment-writer.js';
@@ -16,7 +16,7 @@ import type { WalFault } from '../wal/fault.js';
 import { compressionSuffix, segmentFileName, segmentOf } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
 import { type TimelineHistory, timelineAt } from '../wal/timeline.js';
-import type { WalVerifier } from '../wal/verifier.js';
+import { WalVerifier } from '../wal/verifier.js';
 import type { WalOptions } from '../wal/walker.js';
 import { anchoredVerifier } from './anchor.js';
 import type { Archive } from './archive.js';
@@ -75,10 +75,8 @@ export class TimelineRun {
     const mode = archive.server.fileMode;
     // The server may have been on an ancestor yet when it was asked for its own.
     this.history = await archive.history(this.connection, at.timeline);
+    if (this.verifyMode !== 'off') this.anchored = await this.anchor();
     await this.readSeed();
-    if (this.verifyMode !== 'off') {
-      this.anchored = await this.anchor();
-    }
     const finisher = this.makeFinisher();
     const writer = new SegmentWriter({
       directory: o.directory,
@@ -113,6 +111,7 @@ export class TimelineRun {
       this.session = this.makeSession(target);
       return await this.session.run(signal, () => onPhase('stream'));
     } catch (e) {
+      if (e instanceof RewriteError) this.owner.refusals.noteRewrite(e);
       // Whatever ended the stream: keep and sync what was written. A failed sync outweighs it.
       await writer.close().catch((closing) => {
         if (closing instanceof FsyncError) throw closing;
@@ -142,10 +141,6 @@ export class TimelineRun {
     const acknowledged = archive.acknowledged(at.timeline);
     const { segmentSize } = archive.server;
     const refused = archive.isRefused(at.timeline);
-    // What is acknowledged is in the complete file, a partial beside it is from an earlier try.
-    if (refused && archive.atStart.some((f) => !f.partial && f.timeline === at.timeline)) {
-      return { compareUntil: at.lsn, soundUntil: at.lsn };
-    }
     const { directory } = this.o;
     const stored = await storedWal(
       directory,
@@ -309,8 +304,16 @@ export class TimelineRun {
     const { segmentSize, fileMode } = archive.server;
     const name = segmentFileName(at.timeline, segmentOf(at.lsn, segmentSize), segmentSize);
     const measure = this.compressOptions !== undefined;
-    const options = { segmentSize, mode: fileMode, sync: this.sync, measure, fs: this.fs };
-    this.seed = await seedPartial(o.directory, name, archive.atStart, options);
+    const options = { segmentSize, mode: fileMode, sync: this.sync, fs: this.fs };
+    const verifier = async () => (await this.anchor()) ?? new WalVerifier(this.walOptions);
+    const complete = archive.atStart.find((f) => !f.partial && f.timeline === at.timeline);
+    if (archive.asksAgain && complete) {
+      // What was acknowledged is there; a partial beside it is from an earlier try.
+      await seedFromComplete(o.directory, name, complete, await verifier(), options);
+    } else {
+      const both = { ...options, measure, verifier };
+      this.seed = await seedPartial(o.directory, name, archive.atStart, both);
+    }
   }
 
   private get compressOptions(): CompressOptions | undefined {

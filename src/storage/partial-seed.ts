@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { StorageError } from '../errors.js';
 import { compressionSuffix } from '../wal/file-name.js';
+import type { WalVerifier } from '../wal/verifier.js';
 import { decompressFile } from './codec.js';
 import { createAnew, durableRename, fsyncError, storageError, writeFully } from './durable.js';
 import type { FileSystem } from './file-system.js';
@@ -29,13 +30,15 @@ interface PlaceOptions {
  *
  * @param files all files of that segment number, of any timeline
  * @param options.measure find `length` also where there is only a plain partial (else 0)
+ * @param options.verifier one that stands at the segment's start. Where two partials differ, the one
+ *   whose records are good there is right, and the other one's WAL came damaged
  * @throws StorageError if two partials contradict each other
  */
 export async function seedPartial(
   directory: string,
   base: string,
   files: readonly SegmentFile[],
-  options: PlaceOptions & { measure: boolean },
+  options: PlaceOptions & { measure: boolean; verifier?: MakeVerifier },
 ): Promise<Seed> {
   const target = join(directory, `${base}.partial`);
   const compressed = files.filter(
@@ -49,21 +52,66 @@ export async function seedPartial(
   let best = await readPlain(target, options.fs);
   let improved = false;
   for (const file of compressed) {
-    const content = await readCompressed(join(directory, file.name), file, options.segmentSize);
+    const content = await readCompressed(join(directory, file.name), file, options);
     const shared = Math.min(content.length, best.length);
-    if (content.compare(best, 0, shared, 0, shared) !== 0) {
+    const differ = content.compare(best, 0, shared, 0, shared) !== 0;
+    const right = differ ? await theRightOne(content, best, options.verifier) : undefined;
+    if (differ && !right) {
       throw new StorageError(`"${file.name}" and "${base}.partial" hold different WAL`, {
         path: target,
         hint: 'Move the one that is wrong out of the directory.',
       });
     }
-    if (content.length > best.length) {
+    if (right === best) continue;
+    if (right === content || content.length > best.length) {
       best = content;
       improved = true;
     }
   }
   if (improved) await place(target, `${base}.seed`, directory, best, options);
   return { length: best.length, superseded };
+}
+
+/**
+ * Puts the good records of a complete segment into its `.partial`, in place of any that is there:
+ * what came after them was refused and is received again, what they are must not change.
+ *
+ * @param verifier stands at the segment's start
+ */
+export async function seedFromComplete(
+  directory: string,
+  base: string,
+  file: SegmentFile,
+  verifier: WalVerifier,
+  options: PlaceOptions,
+): Promise<void> {
+  const path = join(directory, file.name);
+  const begin = verifier.position;
+  const content = await readCompressed(path, file, options);
+  verifier.feed(content);
+  const good = content.subarray(0, Math.max(0, Number(verifier.validEnd - begin)));
+  await place(join(directory, `${base}.partial`), `${base}.seed`, directory, good, options);
+}
+
+type MakeVerifier = () => Promise<WalVerifier>;
+
+/** Of two contents that differ; undefined if both or none are good where they do. */
+async function theRightOne(
+  a: Buffer,
+  b: Buffer,
+  makeVerifier: MakeVerifier | undefined,
+): Promise<Buffer | undefined> {
+  if (!makeVerifier) return undefined;
+  const goodLength = async (content: Buffer): Promise<number> => {
+    const verifier = await makeVerifier();
+    const begin = verifier.position;
+    verifier.feed(content);
+    return Number(verifier.validEnd - begin);
+  };
+  const at = a.findIndex((byte, i) => byte !== b[i]);
+  const [goodA, goodB] = [await goodLength(a), await goodLength(b)];
+  if (goodA > at === goodB > at) return undefined;
+  return goodA > at ? a : b;
 }
 
 /** The content of a padded partial up to its last byte that is not zero. */
@@ -83,10 +131,15 @@ async function readPlain(path: string, fs: FileSystem): Promise<Buffer> {
 }
 
 /** Not padded: zeros at its end are WAL that was received. */
-async function readCompressed(path: string, file: SegmentFile, limit: number): Promise<Buffer> {
+async function readCompressed(
+  path: string,
+  file: SegmentFile,
+  { segmentSize, fs }: PlaceOptions,
+): Promise<Buffer> {
   const chunks: Uint8Array[] = [];
   await decompressFile(path, file.compression, (chunk) => void chunks.push(Buffer.from(chunk)), {
-    limit,
+    limit: segmentSize,
+    fs,
   });
   return Buffer.concat(chunks);
 }

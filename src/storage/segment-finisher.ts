@@ -1,11 +1,12 @@
 import { join } from 'node:path';
 import type { WalkeepError } from '../errors.js';
-import { segmentStart } from '../wal/file-name.js';
+import { compressionSuffix, segmentStart } from '../wal/file-name.js';
 import type { Lsn } from '../wal/lsn.js';
 import { fsyncDir, fsyncError, storageError } from './durable.js';
-import { type FileSystem, OPEN_READ } from './file-system.js';
+import type { FileSystem } from './file-system.js';
 import { closeSegment, type OpenSegment } from './open-segment.js';
 import type { StreamProgress } from './progress.js';
+import { sameContent } from './same-content.js';
 
 /** A segment that is complete, durable and under its final name. */
 export interface FinishedSegment {
@@ -60,8 +61,8 @@ interface Staged {
 
 /** Segments compressed at the same time: while one waits for the event loop, another uses its core. */
 const CONVERT_AT_ONCE = 3;
-/** Bytes compared at a time. */
-const COMPARE_CHUNK = 1024 * 1024;
+/** In which a segment may be here already. */
+const COMPRESSIONS = ['none', 'gzip', 'lz4', 'zstd'] as const;
 
 /**
  * Brings full segments to their final names in the background, in order: fsync, ledger, rename,
@@ -173,6 +174,7 @@ export class SegmentFinisher {
     const last = (batch.at(-1) as Pending).segment;
     this.assertSound();
     await o.record(this.endOf(last), last.timeline);
+    for (const { segment } of batch) await this.setAside(segment);
     this.assertSound();
     const paths = batch.map(({ segment, staged }) =>
       this.rename(staged?.temporary ?? segment.path, staged?.name ?? segment.name),
@@ -193,14 +195,34 @@ export class SegmentFinisher {
     return segmentStart(segment.segment + 1n, this.o.segmentSize);
   }
 
+  /**
+   * Files of this segment, in whatever form, that are not the same (the scan did not accept it, or
+   * its WAL was refused later) are kept as evidence; what `walkeep push` brought is the same.
+   */
+  private async setAside({ name, path }: OpenSegment): Promise<void> {
+    const { directory, segmentSize, fs } = this.o;
+    for (const compression of COMPRESSIONS) {
+      const file = `${name}${compressionSuffix(compression)}`;
+      const other = { path: join(directory, file), compression };
+      if (fs.sizeSync(other.path) === undefined) continue;
+      // What cannot be read is not the same.
+      const same = await sameContent(path, other, segmentSize, fs).catch(() => false);
+      if (!same) this.hide(file);
+    }
+  }
+
+  private hide(file: string): void {
+    const path = join(this.o.directory, file);
+    try {
+      this.o.fs.renameSync(path, join(this.o.directory, `.${file}.replaced`));
+    } catch (e) {
+      throw storageError('rename file', path, e);
+    }
+  }
+
   private rename(from: string, name: string): string {
     const path = join(this.o.directory, name);
     try {
-      // A file of that name that is not the same (the scan did not accept it, or its WAL was
-      // refused later) is kept as evidence; what `walkeep push` brought is the same.
-      if (this.o.fs.sizeSync(path) !== undefined && !this.same(path, from)) {
-        this.o.fs.renameSync(path, join(this.o.directory, `.${name}.replaced`));
-      }
       this.o.fs.renameSync(from, path);
     } catch (e) {
       throw storageError('rename file', from, e);
@@ -208,32 +230,18 @@ export class SegmentFinisher {
     return path;
   }
 
-  private same(a: string, b: string): boolean {
-    const { fs } = this.o;
-    const size = fs.sizeSync(a);
-    if (size === undefined || size !== fs.sizeSync(b)) return false;
-    const fds = [fs.openSync(a, OPEN_READ, 0), fs.openSync(b, OPEN_READ, 0)] as const;
-    try {
-      const buffers = [Buffer.alloc(COMPARE_CHUNK), Buffer.alloc(COMPARE_CHUNK)] as const;
-      for (let at = 0; at < size; at += COMPARE_CHUNK) {
-        const length = Math.min(COMPARE_CHUNK, size - at);
-        const read = buffers.map((buffer, i) => fs.readSync(fds[i] as number, buffer, length, at));
-        if (read[0] !== length || read[1] !== length) return false;
-        if (buffers[0].compare(buffers[1], 0, length, 0, length) !== 0) return false;
-      }
-      return true;
-    } finally {
-      for (const fd of fds) fs.closeSync(fd);
-    }
-  }
-
   private removeSuperseded(segment: OpenSegment): void {
-    const names = [...(this.o.superseded?.(segment) ?? [])];
-    if (this.o.convert) names.push(`${segment.name}.partial`);
-    for (const name of names) {
-      const path = join(this.o.directory, name);
+    const { directory, fs } = this.o;
+    const superseded = this.o.superseded?.(segment) ?? [];
+    for (const compression of COMPRESSIONS) {
+      const file = `${segment.name}${compressionSuffix(compression)}.partial`;
+      const path = join(directory, file);
       try {
-        if (this.o.fs.sizeSync(path) !== undefined) this.o.fs.unlinkSync(path);
+        if (fs.sizeSync(path) === undefined) continue;
+        const covered = compression === 'none' || superseded.includes(file);
+        // What was not looked at when the segment was begun may hold something else.
+        if (covered) fs.unlinkSync(path);
+        else this.hide(file);
       } catch (e) {
         throw storageError('remove file', path, e);
       }

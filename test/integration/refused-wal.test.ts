@@ -122,7 +122,7 @@ test('damaged WAL is never acknowledged, asked for again, then given up with exi
   expect(receiver.stderr).toMatch(
     /error: the server keeps sending damaged WAL: .* at [0-9A-F]+\/[0-9A-F]+\n/,
   );
-  expect(receiver.stderr).toMatch(/detail: Receiving stopped; nothing behind the last good record/);
+  expect(receiver.stderr).toMatch(/detail: Receiving stopped; no record behind the last good one/);
   expect(receiver.stderr).toMatch(/hint: Check the server .* --verify=warn/);
   expect(receiver.stderr).not.toMatch(/^\s+at /m);
 
@@ -211,7 +211,7 @@ test('WAL that is stored good is not replaced by what comes damaged in its place
         flushLsn: index === 0 ? wal.start : wal.end,
       });
       starts.push(lsn);
-      const bytes = (sent[index] as Buffer).subarray(Number(lsn - wal.start));
+      const bytes = (sent[Math.min(index, 2)] as Buffer).subarray(Number(lsn - wal.start));
       c.send(backend.xlogData(lsn, bytes));
       const end = lsn + BigInt(bytes.length);
       await waitFor(() => c.ended || c.statusReplies.some((s) => s.flush >= end));
@@ -225,7 +225,7 @@ test('WAL that is stored good is not replaced by what comes damaged in its place
   expect(await receiver.exit).toEqual({ code: 1, signal: null });
   expect(receiver.stderr).toMatch(/the server sent other bytes at .* than those/);
   const begin = wal.start + BigInt(BEGIN);
-  expect(starts).toEqual([wal.start, begin, begin]);
+  expect(starts).toEqual([wal.start, ...Array(5).fill(begin)]);
   const good = wal.bytes.subarray(BEGIN, most);
   expect(stored(directory, SEGMENT).subarray(0, good.length).equals(good)).toBe(true);
 });

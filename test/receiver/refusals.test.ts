@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { CorruptWalError, WalRemovedError } from '../../src/errors.js';
+import { CorruptWalError, RewriteError, WalRemovedError } from '../../src/errors.js';
 import { Refusals } from '../../src/receiver/refusals.js';
 import type { Lsn } from '../../src/wal/lsn.js';
 import { rootHistory, type TimelineHistory } from '../../src/wal/timeline.js';
@@ -62,6 +62,23 @@ test.each([
   refusals.note(refused);
   refusals.stored(written as Lsn, history);
   expect(refusals.current).toBe(refused);
+});
+
+test('other bytes than the stored ones are asked for three times again, then they stay', () => {
+  const refusals = new Refusals();
+  const rewrite = () => new RewriteError('other bytes', { lsn: END });
+  for (const again of [true, true, true, false]) {
+    const error = rewrite();
+    refusals.noteRewrite(error);
+    expect(refusals.mayAskAgain(error)).toBe(again);
+    expect(refusals.final(error)).toBe(error);
+    refusals.stored(END, rootHistory(1));
+  }
+  refusals.stored((END + 1n) as Lsn, rootHistory(1));
+  const error = rewrite();
+  refusals.noteRewrite(error);
+  expect(refusals.mayAskAgain(error)).toBe(true);
+  expect(refusals.mayAskAgain(rewrite())).toBe(false);
 });
 
 test('other errors are not asked about, and stay what they are', () => {

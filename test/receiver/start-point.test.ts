@@ -61,6 +61,17 @@ describe('chooseStart: order of sources', () => {
       '0/1000000 tli 1 local',
     );
   });
+  it('goes on at the ledger when only an ancestor left something that ends before', () => {
+    const server = server2('0/1080000', '0/1500000');
+    const slot = { name: 's', readable: true, restartLsn: lsn('0/1400028'), restartTimeline: 2 };
+    const i = inputs({ server, slot, ledger: ledger('0/1300000', 2), local: local('0/1000000') });
+    expect(at(i)).toBe('0/1300000 tli 2 ledger');
+    // What is there of the later timeline, or nowhere but in its first segment, decides.
+    expect(at({ ...i, local: local('0/1200000', 2) })).toBe('0/1200000 tli 2 local');
+    expect(at({ ...i, ledger: ledger('0/1000000', 2) })).toBe('0/1000000 tli 1 local');
+    // The wish to start there.
+    expect(at({ ...i, local: local('0/1000000', 1, true) })).toBe('0/1000000 tli 1 local');
+  });
   it('goes on at the ledger with a slot of which a server before 15 cannot tell', () => {
     const slot = { name: 's', readable: false };
     expect(at(inputs({ ledger: ledger('0/10FF000'), slot }))).toBe('0/1000000 tli 1 ledger');
