@@ -6,6 +6,7 @@ import { readRegular } from '../storage/regular-file.js';
 import { identify, scanDirectory } from '../storage/wal-directory.js';
 import { faultToError } from '../wal/fault.js';
 import { historyFileName, type SegmentName, segmentStart } from '../wal/file-name.js';
+import { formatLsn } from '../wal/lsn.js';
 import { parseTimelineHistory, type TimelineHistory } from '../wal/timeline.js';
 import { WalVerifier } from '../wal/verifier.js';
 import type { PushSource } from './push-place.js';
@@ -19,6 +20,8 @@ export interface KnownWal {
 
 /** Enough for the header of the first page, whatever the block size. */
 const FIRST_PAGE = 8192;
+
+const CHUNK = 1024 * 1024;
 
 /**
  * Proves by its first page that a file is the segment it is called: address, size, a timeline that
@@ -60,6 +63,35 @@ export async function checkSource(
   const header = parseLongHeader(page.subarray(0, LONG_HEADER_SIZE));
   if (!header) throw new StorageError(`"${path}" does not begin as a WAL segment`, { path });
   return { systemId: header.systemId, history };
+}
+
+/**
+ * Proves by all its records that a segment is whole and good. A receiver that finds it under its
+ * final name goes on behind it. @throws CorruptWalError, StorageError
+ */
+export async function checkWhole(
+  { handle, path, size }: PushSource,
+  segment: SegmentName,
+  known: KnownWal,
+): Promise<void> {
+  const startLsn = segmentStart(segment.segment, size);
+  const { timeline } = segment;
+  const verifier = new WalVerifier({ startLsn, segmentSize: size, timeline, ...known });
+  const chunk = Buffer.alloc(Math.min(CHUNK, size));
+  for (let at = 0; at < size && !verifier.fault; ) {
+    const { bytesRead } = await handle.read(chunk, 0, Math.min(chunk.length, size - at), at);
+    if (bytesRead === 0) throw new StorageError(`"${path}" became shorter`, { path });
+    verifier.feed(chunk, 0, bytesRead);
+    at += bytesRead;
+  }
+  const { fault } = verifier;
+  if (!fault) return;
+  const end = verifier.end();
+  const message =
+    end.kind === 'zeros'
+      ? `"${path}" is not complete: its WAL ends at ${formatLsn(end.lsn)}`
+      : `"${path}": ${fault.message}`;
+  throw faultToError({ ...fault, message });
 }
 
 /** The cluster of an archive: its ledger's, else that of its newest file; undefined if it has none. */

@@ -17,7 +17,7 @@ import { parseTimelineHistory } from '../wal/timeline.js';
 import { COMPRESSIONS, completeFile, firstDifference, inspectWal } from './push-compare.js';
 import { pushPartial } from './push-partial.js';
 import { confirmDurable, exists, type PushSource, place, stageCopy } from './push-place.js';
-import { checkSource } from './push-source.js';
+import { checkSource, checkWhole } from './push-source.js';
 
 /** What became of a pushed file. */
 export interface PushResult {
@@ -31,6 +31,11 @@ export interface PushResult {
   name: string;
 }
 
+export interface PushOptions {
+  /** Refuse a segment that is not whole, or whose records are damaged. Default true. */
+  verify?: boolean;
+}
+
 /** `NAME.OFFSET.backup` (BackupHistoryFileName). */
 const BACKUP_HISTORY = /^[0-9A-F]{24}\.[0-9A-F]{8}\.backup$/;
 
@@ -41,7 +46,11 @@ const BACKUP_HISTORY = /^[0-9A-F]{24}\.[0-9A-F]{8}\.backup$/;
  * @throws RewriteError if a file of that name has other content
  * @throws UsageError, ParseError, CorruptWalError, SystemIdentifierError, StorageError: not stored
  */
-export async function pushFile(directory: string, path: string): Promise<PushResult> {
+export async function pushFile(
+  directory: string,
+  path: string,
+  { verify = true }: PushOptions = {},
+): Promise<PushResult> {
   const name = basename(path);
   const isHistory = parseHistoryFileName(name) !== undefined;
   if (!isHistory && !BACKUP_HISTORY.test(name)) {
@@ -57,7 +66,7 @@ export async function pushFile(directory: string, path: string): Promise<PushRes
   const source = await openSource(path, name);
   try {
     if (isHistory) await checkHistory(source);
-    else if (!BACKUP_HISTORY.test(name)) return await pushSegment(source, directory);
+    else if (!BACKUP_HISTORY.test(name)) return await pushSegment(source, directory, verify);
     return await pushAsItIs(source, directory);
   } finally {
     await source.handle.close();
@@ -109,7 +118,11 @@ async function pushAsItIs(source: PushSource, directory: string): Promise<PushRe
   }
 }
 
-async function pushSegment(source: PushSource, directory: string): Promise<PushResult> {
+async function pushSegment(
+  source: PushSource,
+  directory: string,
+  verify: boolean,
+): Promise<PushResult> {
   const { path, name, size } = source;
   const parsed = isValidSegmentSize(size) ? parseSegmentFileName(name, size) : undefined;
   if (!parsed) {
@@ -130,6 +143,7 @@ async function pushSegment(source: PushSource, directory: string): Promise<PushR
       return { outcome: 'present', name: found.name };
     }
     await comparePartials(source, parsed, directory);
+    if (verify) await checkWhole(source, parsed, known);
     const staged = await stageCopy(source, directory);
     if (await place(staged, directory, name)) return { outcome: 'stored', name };
   }

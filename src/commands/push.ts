@@ -11,6 +11,11 @@ const OPTIONS: readonly OptionSpec[] = [
     group: GROUP,
     help: 'the archive, instead of the first argument',
   },
+  {
+    long: 'no-verify',
+    group: GROUP,
+    help: 'store a segment whatever its records are like',
+  },
   { long: 'verbose', short: 'v', group: GROUP, help: 'tell what became of the file' },
   VERSION_OPTION,
   HELP_OPTION,
@@ -35,7 +40,9 @@ export const command: Command = {
       throw misuse(`too many command-line arguments (first is "${extra}")`);
     }
     const { pushFile } = await import('../archive/push.js');
-    const { outcome, name } = await pushFile(directory, path);
+    const { outcome, name } = await pushFile(directory, path, {
+      verify: values['no-verify'] !== true,
+    });
     if (outcome === 'aside') {
       output.warning(
         `"${path}" does not agree with what is in the archive and was kept as "${name}"`,

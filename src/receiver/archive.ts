@@ -226,7 +226,20 @@ async function chooseFor(
       empty: newest.partial && newest.compression === 'none' && newest.size === 0,
       file: newest.name,
     };
-    if (!ledgerEnd && !newest.partial) await warnOfEnd(newest, directory, server, options);
+    const unknown = !newest.partial && (ledgerEnd?.lsn ?? 0n) < inputs.local.lsn;
+    const early = unknown ? await endsEarly(newest, directory, server, fs) : undefined;
+    if (early !== undefined) {
+      const ends = `"${newest.name}" has the size of a complete segment, but its WAL ends at ${formatLsn(early)}`;
+      if (ledgerEnd) {
+        inputs.local.lsn = segmentStart(newest.segment, segmentSize);
+        warn('WK_SCAN', `${ends}: it is received again`);
+      } else {
+        // To pg_receivewal it is complete.
+        const next = formatLsn(segmentStart(newest.segment + 1n, segmentSize));
+        const rest = `what follows up to ${next} is not received`;
+        warn('WK_SCAN', `${ends}: ${rest}; move the file away to have it received again`);
+      }
+    }
     if (ledgerEnd) {
       inputs.localReachesLedger = reaches(
         scan.segments,
@@ -275,27 +288,21 @@ async function chooseFor(
 }
 
 /**
- * A file of full size counts as a complete segment, as it does for pg_receivewal. One that was copied
- * from a running server need not be: said, since what is missing in it is not received any more.
+ * Where the WAL of a complete file that the ledger does not know ends, if that is before the file
+ * does: it was copied from a running server, for example.
  */
-async function warnOfEnd(
-  file: SegmentFile,
+async function endsEarly(
+  { name, compression, timeline, segment }: SegmentFile,
   directory: string,
   { segmentSize, systemId }: ServerState,
-  { warn, fs = nodeFileSystem }: OpenOptions,
-): Promise<void> {
-  const { name, compression, timeline, segment } = file;
+  fs: FileSystem,
+): Promise<Lsn | undefined> {
   const startLsn = segmentStart(segment, segmentSize);
   const verifier = new WalVerifier({ startLsn, segmentSize, timeline, systemId });
   const feed = (chunk: Uint8Array): void => void verifier.feed(chunk);
   await readStored({ path: join(directory, name), compression }, segmentSize, feed, fs);
-  const end = segmentStart(segment + 1n, segmentSize);
-  if (!verifier.fault || verifier.validEnd >= end) return;
-  const from = formatLsn(verifier.validEnd);
-  warn(
-    'WK_SCAN',
-    `"${name}" has the size of a complete segment, but its WAL ends at ${from}: what follows up to ${formatLsn(end)} is not received; move the file away to have it received again`,
-  );
+  const whole = !verifier.fault || verifier.validEnd >= segmentStart(segment + 1n, segmentSize);
+  return whole ? undefined : verifier.validEnd;
 }
 
 /**

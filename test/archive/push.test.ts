@@ -15,6 +15,7 @@ import { afterEach, expect, test } from 'vitest';
 import { pushFile } from '../../src/archive/push.js';
 import { compressFile } from '../../src/storage/codec.js';
 import { acquireDirectoryLock, type DirectoryLock } from '../../src/storage/lock.js';
+import { formatLsn } from '../../src/wal/lsn.js';
 import { scratchDir } from '../support/scratch.js';
 import { edit, SEGMENT, sampleArchive, writeLedger } from './archives.js';
 
@@ -181,11 +182,42 @@ test('after a promotion the first page may be of the parent, as the history says
   writeFileSync(path, history('0/5180000'));
   await expect(pushFile(directory, path)).rejects.toMatchObject({ code: 'WK_REWRITE' });
   rmSync(join(directory, '00000002.history'));
+  // The page with the fork is the parent's yet, those behind it are not.
+  edit(join(source, name), (content) => {
+    for (let at = 0x80000; at < SEGMENT; at += 8192) content.writeUInt32LE(2, at + 4);
+  });
   expect((await pushFile(directory, join(source, name))).outcome).toBe('stored');
   writeFileSync(join(source, '00000003.history'), '');
   await expect(pushFile(directory, join(source, '00000003.history'))).rejects.toThrow(
     'no timeline',
   );
+});
+
+test('a segment that is not whole, or damaged, is refused before anything is stored', async () => {
+  const directory = scratchDir('archive');
+  const source = scratchDir();
+  const content = readFileSync(pushed(first));
+  const place = (change: (bytes: Buffer) => void): string => {
+    const bytes = Buffer.from(content);
+    change(bytes);
+    const path = join(source, first);
+    writeFileSync(path, bytes);
+    return path;
+  };
+  const unfinished = join(source, last.replace('.partial', ''));
+  copyFileSync(pushed(last), unfinished);
+  await expect(pushFile(directory, unfinished)).rejects.toThrow(
+    `is not complete: its WAL ends at ${formatLsn(wal.end)}`,
+  );
+  const recycled = place((bytes) => readFileSync(pushed(second)).copy(bytes, 327_680, 327_680));
+  await expect(pushFile(directory, recycled)).rejects.toThrow(/at 0\/5050000/);
+  const damaged = place((bytes) => bytes.writeUInt8(bytes.readUInt8(900_000) ^ 1, 900_000));
+  await expect(pushFile(directory, damaged)).rejects.toMatchObject({ code: 'WK_CORRUPT_WAL' });
+  expect(seen(directory)).toEqual([]);
+  // The good one takes its place all the same.
+  expect((await pushFile(directory, pushed(first))).outcome).toBe('stored');
+  const unread = await pushFile(scratchDir('archive'), damaged, { verify: false });
+  expect(unread.outcome).toBe('stored');
 });
 
 test('a backup history file is stored as it is', async () => {
@@ -219,7 +251,7 @@ test('a complete segment that contradicts the WAL of a partial file is refused',
   expect(existsSync(join(directory, first))).toBe(false);
   // Bytes behind the last good record prove nothing.
   edit(join(directory, `${first}.partial`), (content) => void content.fill(7, 400_000));
-  expect((await pushFile(directory, other)).outcome).toBe('stored');
+  expect((await pushFile(directory, pushed(first))).outcome).toBe('stored');
 });
 
 test('a partial file: the longer one is kept', async () => {

@@ -57,6 +57,21 @@ test('a whole one is taken without a word', async () => {
   expect(receiver.stderr).not.toMatch(/has the size of/);
 });
 
+test('one that the ledger does not know is received again', async () => {
+  const s = await listen(() => 1);
+  const before = s.run();
+  await (await s.server.connection(0)).waitStatus((r) => r.flush === end);
+  await before.stop();
+  const bytes = Buffer.alloc(SEGMENT);
+  wal.bytes.copy(bytes, 0, SEGMENT, SEGMENT + 100_000);
+  writeFileSync(join(s.directory, name(51)), bytes);
+  const after = s.run();
+  await (await s.server.connection(1)).waitStatus((r) => r.flush === end);
+  await after.stop();
+  expect(s.starts[1]).toBe(wal.start + BigInt(SEGMENT));
+  expect(after.stderr).toMatch(/51" has the size of .*: it is received again/);
+});
+
 test('another segment size is refused though the directory was emptied', async () => {
   const s = await listen((index) => (index === 0 ? 1 : 4));
   const before = s.run();
