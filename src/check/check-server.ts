@@ -43,8 +43,8 @@ function checkLimits({ settings }: ServerFacts, sql: SqlFacts | undefined): Chec
     return warn(`${text}: none is free`, `Raise ${name} and restart the server.`);
   };
   return [
-    // One of them serves this check.
-    limit('max_wal_senders', sql && Math.max(0, sql.walSenders.length - 1)),
+    // The one that served this check may still be ending.
+    limit('max_wal_senders', sql?.walSenders.filter((w) => w.state !== 'startup').length),
     limit('max_replication_slots', sql?.slots.length),
   ];
 }

@@ -243,7 +243,8 @@ async function within<T>(
     if (timeout > 0) {
       timer = setTimeout(
         () => reject(new TimeoutError(`${failurePrefix}timeout expired`)),
-        timeout,
+        // Node.js takes a longer delay for none at all.
+        Math.min(timeout, 2 ** 31 - 1),
       );
     }
     onAbort = () => reject(signal?.reason);

@@ -44,7 +44,7 @@ const PG15 = 150000;
 /** An identifier in double quotes. @throws UsageError if it cannot be one. */
 export function quoteIdentifier(name: string): string {
   if (name === '' || name.includes('\0')) {
-    throw new UsageError(`invalid identifier ${JSON.stringify(name)}`);
+    throw new UsageError(`invalid name of a replication slot: ${JSON.stringify(name)}`);
   }
   return `"${name.replaceAll('"', '""')}"`;
 }

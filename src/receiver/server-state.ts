@@ -90,7 +90,7 @@ export async function readSlot(
   if (!slot && readable) {
     throw new ServerError(`replication slot "${name}" does not exist`, {
       sqlstate: '42704',
-      hint: 'Create it with --create-slot, or let --ensure-slot do so.',
+      hint: 'Create it with --create-slot.',
     });
   }
   return {

@@ -16,6 +16,7 @@ import { rootHistory, type TimelineHistory, timelineAt } from '../wal/timeline.j
 import { checkFork, readServerHistory } from './history-files.js';
 import { type VerifyMode, WalInspector } from './inspector.js';
 import { RECEIVE_TIMEOUT } from './options.js';
+import { LONGEST_TIMER } from './retry.js';
 import { readServerState, readSlot, type ServerState } from './server-state.js';
 import { type StreamOutcome, StreamSession } from './stream.js';
 import type { WalTarget } from './wal-target.js';
@@ -49,6 +50,8 @@ export interface WalSink {
   close?(): void | Promise<void>;
 }
 
+const SINK_TIMEOUT = 60_000;
+
 /** What `streamWal` is told. Times are milliseconds. */
 export interface StreamWalOptions {
   /** A conninfo string or URI as libpq takes it, or settings from `resolveSettings`. */
@@ -76,6 +79,11 @@ export interface StreamWalOptions {
   /** Silence after which the server is asked for a sign of life; given up at twice that. 0: never. Default 30000. */
   receiveTimeout?: number;
   /**
+   * Time for one call of the sink's `write` or `flush`; one that has not returned by then ends the
+   * stream, so that the server can shut down. 0: never. Default 60000.
+   */
+  sinkTimeout?: number;
+  /**
    * `strict` (default): WAL that fails a check (page headers, record CRCs) ends the stream before
    * the sink gets it. `off`: nothing is checked. Where the start is within a page, the check
    * begins with the next one.
@@ -87,12 +95,10 @@ export interface StreamWalOptions {
  * Streams WAL into a sink of your own over one connection, from timeline to timeline. Lost
  * connections are yours to retry: errors with `retryable` pass, begin again where the sink ends.
  *
- * A sink that takes nothing for 60 seconds ends the stream, so that the server can shut down.
- *
  * @returns the end of what was received, all of it flushed: at `endLsn`, when the signal aborts,
  *   or where `sink.timeline` said so
  * @throws SinkError, ConnectionError (also when the server shuts down), CorruptWalError, and what
- *   `connect` throws
+ *   `connect` throws; the signal's reason if it aborts before a stream came about
  * @example
  * const chunks: Buffer[] = [];
  * const sink = { write: (chunk: Buffer) => void chunks.push(chunk), flush: () => save(chunks) };
@@ -164,6 +170,23 @@ async function asSinkError<T>(what: string, run: () => T | Promise<T>): Promise<
     if (cause instanceof SinkError) throw cause;
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new SinkError(`the sink failed to ${what}: ${reason}`, { cause });
+  }
+}
+
+/** @param timeout milliseconds, 0 for none */
+async function intime(run: () => void | Promise<void>, timeout: number): Promise<void> {
+  const running = run();
+  if (!running || timeout === 0) return running;
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    const expired = () =>
+      reject(new SinkError(`the sink took nothing for ${timeout / 1000} seconds`));
+    timer = setTimeout(expired, Math.min(timeout, LONGEST_TIMER));
+  });
+  try {
+    await Promise.race([running, late]);
+  } finally {
+    clearTimeout(timer);
   }
 }
 
@@ -255,6 +278,7 @@ class SinkRun {
     const inspector = await this.makeInspector(at, server);
     const progress = new StreamProgress(at.lsn);
     const target = makeTarget(this.sink, progress, {
+      timeout: o.sinkTimeout ?? SINK_TIMEOUT,
       flushInterval: synchronous ? Number.POSITIVE_INFINITY : statusInterval,
       onClosed: () => {
         this.closedAt = progress.lsn(progress.flushed);
@@ -306,12 +330,18 @@ class SinkRun {
 function makeTarget(
   sink: WalSink,
   progress: StreamProgress,
-  { flushInterval, onClosed }: { flushInterval: number; onClosed: () => void },
+  {
+    timeout,
+    flushInterval,
+    onClosed,
+  }: { timeout: number; flushInterval: number; onClosed: () => void },
 ): WalTarget {
+  const call = (what: string, run: () => void | Promise<void>) =>
+    asSinkError(what, () => intime(run, timeout));
   let flushedAt = performance.now();
   const flush = async () => {
     const covered = progress.written;
-    await asSinkError('flush', () => sink.flush());
+    await call('flush', () => sink.flush());
     flushedAt = performance.now();
     progress.synced(covered);
   };
@@ -326,7 +356,7 @@ function makeTarget(
       for (const chunk of chunks) {
         const begin = progress.written;
         // The stream gives an asynchronous target copies of its own.
-        await asSinkError('write', () => sink.write(chunk as Buffer, progress.lsn(begin)));
+        await call('write', () => sink.write(chunk as Buffer, progress.lsn(begin)));
         progress.wrote(begin + chunk.length);
       }
       if (performance.now() - flushedAt >= flushInterval) await sync();

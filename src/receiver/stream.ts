@@ -77,6 +77,8 @@ export class StreamSession implements CopyBothHandler {
   private stream: WalStream | undefined;
   private settle: ((outcome: 'endpos' | 'signal' | 'server' | WalkeepError) => void) | undefined;
   private stopping = false;
+  /** Why what was received last is not stored, though the stream was to end without an error. */
+  private lost: WalkeepError | undefined;
   /** Views into the read buffer; valid until the read's callback returns. */
   private chunks: Buffer[] = [];
   /** Stream offset of the end of WAL that the server has, as of its last message. */
@@ -111,7 +113,7 @@ export class StreamSession implements CopyBothHandler {
         this.afterWrite();
         this.regulate();
       },
-      (e) => this.onFailure(storageError('write WAL in', 'the archive', e)),
+      (e) => this.onLost(storageError('write WAL in', 'the archive', e)),
     );
     if (options.writeReport === 'write') {
       this.pace = new SyncPace(
@@ -162,6 +164,7 @@ export class StreamSession implements CopyBothHandler {
       if (signal.aborted) onAbort();
       const how = await result;
       await this.idle();
+      if (this.lost) throw this.lost;
       await this.o.target.close();
       this.sendStatus(false);
       const lsn = this.progress.lsn(this.progress.received);
@@ -226,6 +229,11 @@ export class StreamSession implements CopyBothHandler {
   onFailure(error: WalkeepError): void {
     this.settle?.(error);
     this.o.connection.destroy();
+  }
+
+  private onLost(error: WalkeepError): void {
+    this.lost ??= error;
+    this.onFailure(error);
   }
 
   // --- writing -----------------------------------------------------------------------------
@@ -336,7 +344,7 @@ export class StreamSession implements CopyBothHandler {
       if (this.progress.flushed < this.progress.written) this.flushInTime();
     } catch (e) {
       this.syncing = undefined;
-      this.onFailure(storageError('sync', 'the archive', e));
+      this.onLost(storageError('sync', 'the archive', e));
     }
   }
 

@@ -51,6 +51,8 @@ export class TimelineRun {
   private session: StreamSession | undefined;
   private recordedAt = performance.now();
   private recorded = 0;
+  /** The file that a warning told of last. */
+  private refilled = '';
 
   constructor(
     o: WalReceiverOptions,
@@ -89,16 +91,7 @@ export class TimelineRun {
       finisher,
       fs: this.fs,
       directIo: this.directIo,
-      onRefill: (lsn, path) => {
-        // What was stored and not acknowledged may have lost sectors in a power cut. A complete
-        // segment in which WAL was refused is received into a new file.
-        if (archive.asksAgain || lsn >= archive.acknowledged(at.timeline)) return;
-        this.owner.emit('warning', {
-          code: 'WK_REFILL',
-          message: `"${path}" had lost acknowledged WAL from ${formatLsn(lsn)}; it was received again`,
-          hint: 'The disk confirmed syncs that it did not do; check its write cache.',
-        });
-      },
+      onRefill: (lsn, path, fresh) => this.tellRefill(lsn, path, fresh),
     });
     const stage = this.directIo ? makeStage(archive.server.segmentSize) : undefined;
     try {
@@ -128,6 +121,24 @@ export class TimelineRun {
   private noteStored(): void {
     const { progress, history, owner } = this;
     if (history) owner.refusals.stored(progress.lsn(progress.written), history);
+  }
+
+  private tellRefill(lsn: Lsn, path: string, fresh: boolean): void {
+    const { archive, at } = this;
+    // What was stored and not acknowledged may have lost sectors in a power cut. A complete segment
+    // in which WAL was refused is received into a new file.
+    if (archive.asksAgain || lsn >= archive.acknowledged(at.timeline)) return;
+    if (this.refilled === path) return;
+    this.refilled = path;
+    this.owner.emit('warning', {
+      code: 'WK_REFILL',
+      message: fresh
+        ? `"${path}" was gone with acknowledged WAL from ${formatLsn(lsn)} on; it is received again`
+        : `"${path}" had lost acknowledged WAL from ${formatLsn(lsn)} on; it is received again`,
+      hint: fresh
+        ? 'Find out who removes files that are being received.'
+        : 'The disk confirmed syncs that it did not do; check its write cache.',
+    });
   }
 
   /** Past the page cache, unless the files are read again at once to be compressed. */

@@ -30,8 +30,8 @@ export interface SegmentWriterOptions {
   fs: FileSystem;
   /** False: everything goes through the page cache. */
   directIo?: boolean;
-  /** Told when acknowledged bytes had vanished (all zero) and were filled in again. */
-  onRefill?: (lsn: Lsn, path: string) => void;
+  /** Told when acknowledged bytes had vanished (all zero), or their whole file, and come again. */
+  onRefill?: (lsn: Lsn, path: string, fresh: boolean) => void;
 }
 
 /** More chunks than this are copied into one buffer: cheaper than that many iovecs. */
@@ -487,7 +487,7 @@ export class SegmentWriter {
     const lsn = this.progress.lsn(segment.begin + at + i);
     // The disk lost what it had confirmed. Filling in loses nothing more.
     if (lsn >= (this.o.soundUntil ?? 0n) && lostSectorsOnly(stored, news, at)) {
-      this.o.onRefill?.(lsn, segment.path);
+      this.o.onRefill?.(lsn, segment.path, segment.fresh);
       return;
     }
     throw new RewriteError(

@@ -72,6 +72,20 @@ test('one that the ledger does not know is received again', async () => {
   expect(after.stderr).toMatch(/51" has the size of .*: it is received again/);
 });
 
+test('a partial file that was removed is told of, once', async () => {
+  const s = await listen(() => 1);
+  const before = s.run();
+  await (await s.server.connection(0)).waitStatus((r) => r.flush === end);
+  await before.stop();
+  unlinkSync(join(s.directory, `${name(51)}.partial`));
+  const after = s.run();
+  await (await s.server.connection(1)).waitStatus((r) => r.flush === end);
+  await after.stop();
+  expect(after.stderr.match(/warning: .*/g)?.filter((w) => w.includes('acknowledged'))).toEqual([
+    expect.stringMatching(/51.partial" was gone with acknowledged WAL from 0\/5100000 on; it is/),
+  ]);
+});
+
 test('another segment size is refused though the directory was emptied', async () => {
   const s = await listen((index) => (index === 0 ? 1 : 4));
   const before = s.run();

@@ -83,6 +83,6 @@ describe('the name of a slot', () => {
   );
 
   it.each(['', 'a\0b'])('%j is refused', (name) => {
-    expect(() => dropSlotCommand(name)).toThrow('invalid identifier');
+    expect(() => dropSlotCommand(name)).toThrow('invalid name of a replication slot');
   });
 });

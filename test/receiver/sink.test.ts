@@ -126,6 +126,40 @@ test('acknowledges only what a resolved flush covers', async () => {
   expect(server.errors).toEqual([]);
 });
 
+test.each([
+  ['write', false],
+  ['flush', false],
+  ['write', true],
+  ['flush', true],
+] as const)(
+  'a %s that never returns ends the stream; stopped before: %s',
+  async (method, stops) => {
+    const sink = new TestSink();
+    sink.hold(method);
+    const { result, stop } = await start(
+      sink,
+      sends(backend.xlogData(START, Buffer.alloc(1000, 1))),
+      { sinkTimeout: 200 },
+    );
+    await waitFor(() => sink.count(method) === 1);
+    if (stops) stop.abort();
+    await expect(result).rejects.toThrow(SinkError);
+    await expect(result).rejects.toThrow('the sink took nothing for 0.2 seconds');
+    expect(sink.count('close')).toBe(1);
+  },
+);
+
+test('what fails while the stream is being stopped is told', async () => {
+  const sink = new TestSink();
+  sink.hold('write');
+  const { result, stop } = await start(sink, sends(backend.xlogData(START, Buffer.alloc(1000, 1))));
+  await waitFor(() => sink.count('write') === 1);
+  stop.abort();
+  sink.fail.write = new Error('bucket is gone');
+  sink.release('write');
+  await expect(result).rejects.toThrow('the sink failed to write: bucket is gone');
+});
+
 test('a stop flushes, and a last reply says so', async () => {
   const sink = new TestSink();
   const { connection, stop, result, server } = await start(
