@@ -8,22 +8,21 @@ import { type CompressOptions, compressFile, durablyCompressSegment } from '../s
 import { storageError } from '../storage/durable.js';
 import type { FileSystem } from '../storage/file-system.js';
 import type { OpenSegment } from '../storage/open-segment.js';
-import { type Seed, seedFromComplete, seedPartial } from '../storage/partial-seed.js';
+import type { Seed } from '../storage/partial-seed.js';
 import { StreamProgress } from '../storage/progress.js';
 import { SegmentFinisher } from '../storage/segment-finisher.js';
 import { SegmentWriter } from '../storage/segment-writer.js';
 import type { WalFault } from '../wal/fault.js';
-import { compressionSuffix, segmentFileName, segmentOf } from '../wal/file-name.js';
+import { compressionSuffix } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
 import { type TimelineHistory, timelineAt } from '../wal/timeline.js';
-import { WalVerifier } from '../wal/verifier.js';
+import type { WalVerifier } from '../wal/verifier.js';
 import type { WalOptions } from '../wal/walker.js';
-import { anchoredVerifier } from './anchor.js';
 import type { Archive } from './archive.js';
 import { type VerifyMode, WalInspector } from './inspector.js';
-import { storedWal } from './known-wal.js';
 import { RECEIVE_TIMEOUT, type WalReceiverOptions } from './options.js';
 import type { WalReceiver } from './receiver.js';
+import { storedStart } from './stored-start.js';
 import { type StreamOutcome, StreamSession } from './stream.js';
 import type { WalTarget } from './wal-target.js';
 import type { Phase } from './watchdog.js';
@@ -46,8 +45,6 @@ export class TimelineRun {
   private readonly fs: FileSystem;
   private history: TimelineHistory | undefined;
   private seed: Seed = { length: 0, superseded: [] };
-  /** Knows the record that goes on at the start. */
-  private anchored: WalVerifier | undefined;
   private session: StreamSession | undefined;
   private recordedAt = performance.now();
   private recorded = 0;
@@ -77,8 +74,14 @@ export class TimelineRun {
     const mode = archive.server.fileMode;
     // The server may have been on an ancestor yet when it was asked for its own.
     this.history = await archive.history(this.connection, at.timeline);
-    if (this.verifyMode !== 'off') this.anchored = await this.anchor();
-    await this.readSeed();
+    const { seed, anchored, compareUntil, soundUntil } = await storedStart({
+      ...{ directory: o.directory, archive, sync: this.sync, fs: this.fs },
+      wal: this.walOptions,
+      verify: this.verifyMode,
+      measure: this.compressOptions !== undefined,
+      warn: (warning) => this.owner.emit('warning', warning),
+    });
+    this.seed = seed;
     const finisher = this.makeFinisher();
     const writer = new SegmentWriter({
       directory: o.directory,
@@ -86,7 +89,7 @@ export class TimelineRun {
       timeline: at.timeline,
       mode,
       sync: this.sync,
-      ...(await this.protectedWal()),
+      ...{ compareUntil, soundUntil },
       progress: this.progress,
       finisher,
       fs: this.fs,
@@ -101,15 +104,16 @@ export class TimelineRun {
         if (archive.server.segmentSize <= SPARE_WAIT) await spare;
       }
       const target = this.makeTarget(writer, stage, () => onPhase('ending'));
-      this.session = this.makeSession(target);
+      this.session = this.makeSession(target, this.makeInspector(anchored));
       return await this.session.run(signal, () => onPhase('stream'));
     } catch (e) {
       if (e instanceof RewriteError) this.owner.refusals.noteRewrite(e);
       // Whatever ended the stream: keep and sync what was written. A failed sync outweighs it.
-      await writer.close().catch((closing) => {
-        if (closing instanceof FsyncError) throw closing;
-      });
-      await this.recordFlushed();
+      const outweighed = (later: unknown): void => {
+        if (later instanceof FsyncError) throw later;
+      };
+      await writer.close().catch(outweighed);
+      await this.recordFlushed().catch(outweighed);
       throw e;
     } finally {
       stage?.close();
@@ -146,40 +150,6 @@ export class TimelineRun {
     return this.o.directIo !== false && this.compressOptions === undefined;
   }
 
-  /** Up to where bytes that come again must be the same as the stored ones. */
-  private async protectedWal(): Promise<{ compareUntil: bigint; soundUntil: bigint }> {
-    const { archive, at } = this;
-    const acknowledged = archive.acknowledged(at.timeline);
-    const { segmentSize } = archive.server;
-    const refused = archive.isRefused(at.timeline);
-    const { directory } = this.o;
-    const stored = await storedWal(
-      directory,
-      at.lsn,
-      acknowledged,
-      at.timeline,
-      segmentSize,
-      this.fs,
-      this.anchored && (() => this.anchor()),
-    );
-    // Refused WAL may be replaced from its first bad record on. Whether what comes again in place of
-    // an unfinished record is right is seen at its end.
-    const replaced = !refused && stored.torn && this.verifyMode === 'strict';
-    const compareUntil = stored.end > acknowledged || replaced ? stored.end : acknowledged;
-    return { compareUntil, soundUntil: stored.sound };
-  }
-
-  private anchor(): Promise<WalVerifier | undefined> {
-    const { o, walOptions, fs } = this;
-    return anchoredVerifier(o.directory, walOptions, fs, (file, why) =>
-      this.owner.emit('warning', {
-        code: 'WK_STORED_DAMAGE',
-        message: `"${file}" is not as it should be: ${why}; the record that goes on at ${formatLsn(this.at.lsn)} is not checked to its end`,
-        hint: 'Run walkeep verify on the directory.',
-      }),
-    );
-  }
-
   /** The writer as the stream's target; its clean end gives an incomplete segment its name. */
   private makeTarget(
     writer: SegmentWriter,
@@ -207,7 +177,7 @@ export class TimelineRun {
     return this.o.verify ?? 'strict';
   }
 
-  private get walOptions(): WalOptions & { segmentSize: number } {
+  private get walOptions(): WalOptions & { segmentSize: number; timeline: number } {
     const { at, archive, history } = this;
     return {
       startLsn: at.lsn,
@@ -218,13 +188,13 @@ export class TimelineRun {
     };
   }
 
-  private makeInspector(): WalInspector | undefined {
+  private makeInspector(anchored: WalVerifier | undefined): WalInspector | undefined {
     const mode = this.verifyMode;
     if (mode === 'off') return undefined;
     return new WalInspector({
       ...this.walOptions,
       mode,
-      anchored: this.anchored,
+      anchored,
       onFault: (fault) => this.noteDamage(fault),
       onUnknownMagic: (magic) =>
         this.owner.emit('warning', {
@@ -263,9 +233,8 @@ export class TimelineRun {
     }
   }
 
-  private makeSession(target: WalTarget): StreamSession {
+  private makeSession(target: WalTarget, inspector: WalInspector | undefined): StreamSession {
     const { o, at } = this;
-    const inspector = this.makeInspector();
     const synchronous = o.synchronous ?? false;
     return new StreamSession({
       connection: this.connection,
@@ -308,23 +277,6 @@ export class TimelineRun {
       onProgress: () => this.session?.regulate(),
       onFailure: (error) => this.session?.onFailure(error),
     });
-  }
-
-  private async readSeed(): Promise<void> {
-    const { o, at, archive } = this;
-    const { segmentSize, fileMode } = archive.server;
-    const name = segmentFileName(at.timeline, segmentOf(at.lsn, segmentSize), segmentSize);
-    const measure = this.compressOptions !== undefined;
-    const options = { segmentSize, mode: fileMode, sync: this.sync, fs: this.fs };
-    const verifier = async () => (await this.anchor()) ?? new WalVerifier(this.walOptions);
-    const complete = archive.atStart.find((f) => !f.partial && f.timeline === at.timeline);
-    if (archive.asksAgain && complete) {
-      // What was acknowledged is there; a partial beside it is from an earlier try.
-      await seedFromComplete(o.directory, name, complete, await verifier(), options);
-    } else {
-      const both = { ...options, measure, verifier };
-      this.seed = await seedPartial(o.directory, name, archive.atStart, both);
-    }
   }
 
   private get compressOptions(): CompressOptions | undefined {
