@@ -31,7 +31,8 @@ interface PlaceOptions {
  * @param files all files of that segment number, of any timeline
  * @param options.measure find `length` also where there is only a plain partial (else 0)
  * @param options.verifier one that stands at the segment's start. Where two partials differ, the one
- *   whose records are good there is right, and the other one's WAL came damaged
+ *   whose records are good there is right, and the other one's WAL came damaged; within a record that
+ *   is unfinished in both the plain one, received last, is gone on with
  * @throws StorageError if two partials contradict each other
  */
 export async function seedPartial(
@@ -95,10 +96,10 @@ export async function seedFromComplete(
 
 type MakeVerifier = () => Promise<WalVerifier>;
 
-/** Of two contents that differ; undefined if both or none are good where they do. */
+/** Of two contents that differ; undefined if both are good where they do. */
 async function theRightOne(
-  a: Buffer,
-  b: Buffer,
+  compressed: Buffer,
+  plain: Buffer,
   makeVerifier: MakeVerifier | undefined,
 ): Promise<Buffer | undefined> {
   if (!makeVerifier) return undefined;
@@ -108,10 +109,9 @@ async function theRightOne(
     verifier.feed(content);
     return Number(verifier.validEnd - begin);
   };
-  const at = a.findIndex((byte, i) => byte !== b[i]);
-  const [goodA, goodB] = [await goodLength(a), await goodLength(b)];
-  if (goodA > at === goodB > at) return undefined;
-  return goodA > at ? a : b;
+  const at = compressed.findIndex((byte, i) => byte !== plain[i]);
+  if ((await goodLength(compressed)) <= at) return plain;
+  return (await goodLength(plain)) <= at ? compressed : undefined;
 }
 
 /** The content of a padded partial up to its last byte that is not zero. */

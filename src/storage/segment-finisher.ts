@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import type { WalkeepError } from '../errors.js';
+import { NotSupportedError, type WalkeepError } from '../errors.js';
 import { compressionSuffix, segmentStart } from '../wal/file-name.js';
 import type { Lsn } from '../wal/lsn.js';
 import { fsyncDir, fsyncError, storageError } from './durable.js';
@@ -205,8 +205,10 @@ export class SegmentFinisher {
       const file = `${name}${compressionSuffix(compression)}`;
       const other = { path: join(directory, file), compression };
       if (fs.sizeSync(other.path) === undefined) continue;
-      // What cannot be read is not the same.
-      const same = await sameContent(path, other, segmentSize, fs).catch(() => false);
+      // What cannot be read is not the same; of a compression unknown here nothing can be told.
+      const same = await sameContent(path, other, segmentSize, fs).catch(
+        (e) => e instanceof NotSupportedError,
+      );
       if (!same) this.hide(file);
     }
   }

@@ -1,0 +1,84 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
+import { beforeEach, expect, it } from 'vitest';
+import { nodeFileSystem } from '../../src/storage/file-system.js';
+import { seedFromComplete, seedPartial } from '../../src/storage/partial-seed.js';
+import { scanDirectory } from '../../src/storage/wal-directory.js';
+import { WalVerifier } from '../../src/wal/verifier.js';
+import { scratchDir } from '../support/scratch.js';
+import { makeWal } from '../wal/synthetic.js';
+
+const SEGMENT = 1 << 20;
+const NAME = '000000010000000000000050';
+const wal = makeWal(Array.from({ length: 300 }, (_, n) => ({ body: Buffer.alloc(3001, n + 1) })));
+const other = makeWal(Array.from({ length: 300 }, (_, n) => ({ body: Buffer.alloc(3001, n + 2) })));
+/** Within the hundredth record, and its end. */
+const WITHIN = Number((wal.lsns[100] as bigint) - wal.start) + 1000;
+const BEHIND = Number((wal.lsns[101] as bigint) - wal.start);
+
+const options = { segmentSize: SEGMENT, mode: 0o600, sync: false, fs: nodeFileSystem };
+const verifier = () =>
+  Promise.resolve(
+    new WalVerifier({ startLsn: wal.start, segmentSize: SEGMENT, timeline: 1, systemId: 77n }),
+  );
+
+let dir: string;
+beforeEach(() => {
+  dir = scratchDir('seed');
+});
+
+/** The WAL up to a place, with a bit flipped within the hundredth record. */
+function spoilt(to: number): Buffer {
+  const bytes = Buffer.from(wal.bytes.subarray(0, to));
+  bytes[WITHIN - 10] = bytes[WITHIN - 10]! ^ 1;
+  return bytes;
+}
+
+const put = (compressed: Buffer, plain: Buffer) => {
+  writeFileSync(join(dir, `${NAME}.gz.partial`), gzipSync(compressed));
+  writeFileSync(join(dir, `${NAME}.partial`), Buffer.concat([plain], SEGMENT));
+};
+const seed = async () => {
+  const { segments } = await scanDirectory(dir, SEGMENT);
+  return seedPartial(dir, NAME, segments, { ...options, measure: true, verifier });
+};
+const partial = () => readFileSync(join(dir, `${NAME}.partial`));
+const holds = (bytes: Buffer) => partial().equals(Buffer.concat([bytes], SEGMENT));
+
+it.each([
+  ['the plain one where its record is good', spoilt(WITHIN), wal.bytes.subarray(0, BEHIND + 50)],
+  [
+    'the plain one within a record that is finished in none',
+    spoilt(WITHIN),
+    wal.bytes.subarray(0, WITHIN),
+  ],
+])('of two partials that differ goes on with %s', async (_which, compressed, plain) => {
+  put(compressed, plain);
+  expect((await seed()).superseded).toEqual([`${NAME}.gz.partial`]);
+  expect(holds(plain)).toBe(true);
+});
+
+it('goes on with the compressed one where only its record is good', async () => {
+  const good = wal.bytes.subarray(0, BEHIND + 50);
+  put(good, spoilt(WITHIN));
+  await seed();
+  expect(holds(good)).toBe(true);
+});
+
+it('refuses two that are good and differ', async () => {
+  put(wal.bytes.subarray(0, BEHIND), other.bytes.subarray(0, BEHIND));
+  await expect(seed()).rejects.toThrow('hold different WAL');
+  expect(holds(other.bytes.subarray(0, BEHIND))).toBe(true);
+});
+
+it('takes the good records of a complete segment, and no more', async () => {
+  const whole = Buffer.concat([spoilt(wal.bytes.length)], SEGMENT);
+  writeFileSync(join(dir, NAME), whole);
+  put(Buffer.from('anything'), Buffer.alloc(100, 7));
+  const { segments } = await scanDirectory(dir, SEGMENT);
+  const complete = segments.find((s) => !s.partial)!;
+  await seedFromComplete(dir, NAME, complete, await verifier(), options);
+  expect(holds(wal.bytes.subarray(0, Number((wal.lsns[100] as bigint) - wal.start)))).toBe(true);
+  expect(readFileSync(join(dir, NAME)).equals(whole)).toBe(true);
+});
