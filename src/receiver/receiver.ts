@@ -7,6 +7,7 @@ import {
   AuthenticationError,
   ConnectionError,
   DiskFullError,
+  InternalError,
   UsageError,
   WalkeepError,
   WalRemovedError,
@@ -87,7 +88,7 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
         if (signal.aborted && e === signal.reason) return undefined;
         if (!(e instanceof DiskFullError) || this.o.reconnect === false) throw e;
         const retryIn = this.backoff.next(e);
-        this.emit('disconnect', { error: e, retryIn });
+        this.tell('disconnect', { error: e, retryIn });
         await abortableDelay(retryIn, signal);
         if (signal.aborted) return undefined;
       }
@@ -116,7 +117,7 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
       const retryIn =
         goesOver || anew ? 0 : this.retries(error) ? this.backoff.next(error) : undefined;
       const told = retryIn === undefined ? this.refusals.final(error) : error;
-      this.emit('disconnect', { error: told, retryIn });
+      this.tell('disconnect', { error: told, retryIn });
       if (retryIn === undefined) throw told;
       connection?.destroy();
       await abortableDelay(retryIn, signal);
@@ -181,7 +182,7 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
   ): Promise<void> {
     const server = await readServerState(connection);
     this.connectedOnce = true;
-    this.emit('connect', {
+    this.tell('connect', {
       host: connection.target.host,
       port: connection.target.port,
       serverVersion: connection.serverVersion,
@@ -200,10 +201,10 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
     try {
       let { lsn, timeline } = archive.start;
       this.startReason = archive.start.reason;
-      this.emit('start', { lsn, timeline });
+      this.tell('start', { lsn, timeline });
       for (;;) {
         if (this.o.endLsn !== undefined && lsn > this.o.endLsn) {
-          this.emit('stop', { lsn, timeline, reason: 'endpos' });
+          this.tell('stop', { lsn, timeline, reason: 'endpos' });
           return;
         }
         const run = new TimelineRun(this.o, connection, archive, { lsn, timeline }, this);
@@ -214,7 +215,7 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
         });
         this.lastLsn = outcome.lsn;
         if (outcome.kind === 'stopped') {
-          this.emit('stop', { lsn: outcome.lsn, timeline, reason: outcome.reason });
+          this.tell('stop', { lsn: outcome.lsn, timeline, reason: outcome.reason });
           return;
         }
         if (outcome.end.kind === 'shutdown') {
@@ -226,7 +227,7 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
         watchdog.enter('command');
         const next = await archive.follow(connection, timeline, outcome.lsn, outcome.end);
         ({ lsn, timeline } = next);
-        this.emit('timeline', { timeline, lsn: outcome.lsn });
+        this.tell('timeline', { timeline, lsn: outcome.lsn });
         this.backoff.reset();
       }
     } finally {
@@ -257,7 +258,7 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
     for (const { code, message, hint } of state.warnings) {
       if (this.toldSync.has(message)) continue;
       this.toldSync.add(message);
-      this.emit('warning', { code, message, ...(hint === undefined ? {} : { hint }) });
+      this.tell('warning', { code, message, ...(hint === undefined ? {} : { hint }) });
     }
     if (writeReport === 'sync') return 'sync';
     return state.synchronousCommit === 'remote_write' ? 'write' : 'slow';
@@ -270,8 +271,20 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
     this.backoff.reset();
   }
 
+  /** Emits; what a listener throws is its own defect, not the disk's or the server's. */
+  tell<K extends keyof ReceiverEvents>(event: K, ...args: ReceiverEvents[K]): void {
+    const emit = this.emit as (event: K, ...args: ReceiverEvents[K]) => boolean;
+    try {
+      emit.call(this, event, ...args);
+    } catch (cause) {
+      if (cause instanceof WalkeepError) throw cause;
+      const reason = cause instanceof Error ? cause.message : String(cause);
+      throw new InternalError(`a listener of "${event}" failed: ${reason}`, { cause });
+    }
+  }
+
   private warn(code: string, message: string): void {
-    this.emit('warning', { code, message });
+    this.tell('warning', { code, message });
   }
 }
 

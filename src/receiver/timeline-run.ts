@@ -79,7 +79,7 @@ export class TimelineRun {
       wal: this.walOptions,
       verify: this.verifyMode,
       measure: this.compressOptions !== undefined,
-      warn: (warning) => this.owner.emit('warning', warning),
+      warn: (warning) => this.owner.tell('warning', warning),
     });
     this.seed = seed;
     const finisher = this.makeFinisher();
@@ -134,7 +134,7 @@ export class TimelineRun {
     if (archive.asksAgain || lsn >= archive.acknowledged(at.timeline)) return;
     if (this.refilled === path) return;
     this.refilled = path;
-    this.owner.emit('warning', {
+    this.owner.tell('warning', {
       code: 'WK_REFILL',
       message: fresh
         ? `"${path}" was gone with acknowledged WAL from ${formatLsn(lsn)} on; it is received again`
@@ -197,7 +197,7 @@ export class TimelineRun {
       anchored,
       onFault: (fault) => this.noteDamage(fault),
       onUnknownMagic: (magic) =>
-        this.owner.emit('warning', {
+        this.owner.tell('warning', {
           code: 'WK_UNKNOWN_MAGIC',
           message: `WAL pages have the unknown magic 0x${magic.toString(16).toUpperCase()}: a server newer than this program, or a fork; flags are not judged`,
         }),
@@ -208,7 +208,7 @@ export class TimelineRun {
   private noteDamage(fault: WalFault): void {
     const { timeline } = this.at;
     const message = `received WAL is damaged: ${fault.message} at ${formatLsn(fault.lsn)} (timeline ${timeline}); stored as it is`;
-    this.owner.emit('warning', { code: 'WK_CORRUPT_WAL', message });
+    this.owner.tell('warning', { code: 'WK_CORRUPT_WAL', message });
     this.archive
       .record({ type: 'damage', lsn: fault.lsn, timeline, why: fault.message })
       .catch((e) => this.session?.onFailure(e));
@@ -229,7 +229,7 @@ export class TimelineRun {
     } catch (e) {
       // Without the evidence the refusal stands all the same.
       const message = `could not keep refused WAL in "${path}": ${(e as Error).message}`;
-      this.owner.emit('warning', { code: 'WK_EVIDENCE', message });
+      this.owner.tell('warning', { code: 'WK_EVIDENCE', message });
     }
   }
 
@@ -268,7 +268,7 @@ export class TimelineRun {
       ...(options ? { convert: (s: OpenSegment) => this.compress(s, options) } : {}),
       superseded: (s) => (s.begin === 0 ? this.seed.superseded : []),
       onFinished: ({ end, timeline, path }) =>
-        this.owner.emit('segment', {
+        this.owner.tell('segment', {
           lsn: end,
           timeline,
           path,
@@ -303,7 +303,7 @@ export class TimelineRun {
     if (!open) return;
     const options = this.compressOptions;
     const file = `${open.name}${compressionSuffix(options?.method ?? 'none')}.partial`;
-    this.owner.emit('partial', { file });
+    this.owner.tell('partial', { file });
     if (!options) return;
     const { directory } = this.o;
     const seeded = open.begin === 0 ? this.seed : undefined;
@@ -319,7 +319,7 @@ export class TimelineRun {
 
   private onProgress(serverEnd: Lsn): void {
     const { progress, at } = this;
-    this.owner.emit('progress', {
+    this.owner.tell('progress', {
       received: progress.lsn(progress.received),
       written: progress.lsn(progress.written),
       flushed: progress.lsn(progress.flushed),

@@ -49,7 +49,7 @@ class Receiver {
       warn: () => {},
     });
     const owner = {
-      emit: () => true,
+      tell: () => {},
       noteProgress: () => {},
       refusals,
     } as unknown as WalReceiver;

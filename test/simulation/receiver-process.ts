@@ -84,7 +84,7 @@ export class ReceiverProcess {
       let { lsn, timeline } = archive.start;
       for (;;) {
         const owner = {
-          emit: onEvent,
+          tell: onEvent,
           noteProgress: () => {},
           refusals: this.refusals,
         } as unknown as WalReceiver;
