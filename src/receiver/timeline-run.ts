@@ -107,7 +107,8 @@ export class TimelineRun {
       this.session = this.makeSession(target, this.makeInspector(anchored));
       return await this.session.run(signal, () => onPhase('stream'));
     } catch (e) {
-      if (e instanceof RewriteError) this.owner.refusals.noteRewrite(e);
+      const checked = this.verifyMode === 'strict';
+      if (checked && e instanceof RewriteError) this.owner.refusals.noteRewrite(e);
       // Whatever ended the stream: keep and sync what was written. A failed sync outweighs it.
       const outweighed = (later: unknown): void => {
         if (later instanceof FsyncError) throw later;
