@@ -5,6 +5,7 @@ import { runCli } from '../support/cli.js';
 import { firstDifference } from '../support/compare.js';
 import { copyPackage } from '../support/package-copy.js';
 import type { PostgresServer } from '../support/postgres.js';
+import { content } from '../support/receiving.js';
 import { serverUser } from '../support/scratch.js';
 import { waitFor } from '../support/wait.js';
 import type { Cluster } from './cluster.js';
@@ -31,6 +32,8 @@ export interface ArchiveComparison {
   equal: number;
   /** Those that a killed server had finished and not archived: compared with its pg_wal. */
   equalInPgWal: number;
+  /** Those that are compressed, in either. */
+  compressed: number;
   histories: number;
   /** Files put aside since a record that began in them turned out damaged: evidence, not archive. */
   replaced: number;
@@ -43,27 +46,31 @@ export function comparedWithServers(directory: string, cluster: Cluster): Archiv
   const result: ArchiveComparison = {
     equal: 0,
     equalInPgWal: 0,
+    compressed: 0,
     histories: 0,
     replaced: 0,
     problems: [],
   };
   for (const name of readdirSync(directory).sort()) {
-    const evidence = /^\.([0-9A-F]{24})\.replaced$/.exec(name)?.[1];
+    const evidence = /^\.([0-9A-F]{24}(?:\.gz)?)\.replaced$/.exec(name)?.[1];
     if (evidence !== undefined) {
       result.replaced += 1;
-      const [damaged, now] = [name, evidence].map((file) => readFileSync(join(directory, file)));
-      if (damaged?.equals(now as Buffer)) result.problems.push(`${name}: replaced by the same`);
+      const now = join(directory, evidence);
+      const same = existsSync(now) && readFileSync(now).equals(readFileSync(join(directory, name)));
+      if (same) result.problems.push(`${name}: replaced by the same`);
     }
-    const segment = /^[0-9A-F]{24}$/.test(name);
+    const segment = /^([0-9A-F]{24})(\.gz)?$/.exec(name);
     if (!segment && !/^[0-9A-F]{8}\.history$/.test(name)) continue;
-    const from = [cluster.archived, cluster.inPgWal].find((dir) => existsSync(join(dir, name)));
+    const base = segment?.[1] ?? name;
+    const from = [cluster.archived, cluster.inPgWal].find((dir) => existsSync(join(dir, base)));
     if (from === undefined) {
       result.problems.push(`${name}: no server has it`);
       continue;
     }
-    const at = firstDifference(readFileSync(join(directory, name)), readFileSync(join(from, name)));
+    const at = firstDifference(content(join(directory, name)), readFileSync(join(from, base)));
     if (at >= 0) result.problems.push(`${name}: differs at ${at} from ${from}`);
     else if (!segment) result.histories += 1;
+    else if (segment[2]) result.compressed += 1;
     else if (from === cluster.archived) result.equal += 1;
     else result.equalInPgWal += 1;
   }

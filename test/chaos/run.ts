@@ -9,6 +9,8 @@ export interface ChaosOptions {
   seed: number;
   events: number;
   major: Major;
+  /** Some starts of the receiver compress, others do not. */
+  compress: boolean;
   say: (text: string) => void;
 }
 
@@ -26,6 +28,7 @@ export interface Tally {
   timelines: number;
   segments: number;
   segmentsOnlyInPgWal: number;
+  compressed: number;
   histories: number;
   replaced: number;
   /** Files that differ from the servers'; none may. */
@@ -58,7 +61,7 @@ export async function runChaos(options: ChaosOptions): Promise<Tally> {
   const { seed, major, say } = options;
   const began = performance.now();
   const random = new Random(seed);
-  await using world = await World.create(major, random, say);
+  await using world = await World.create(options, random, say);
   const byKind = await disturb(world, options.events, say);
   const archived = await quiet(world);
   // The end: everything at once, in the middle of commits.
@@ -92,6 +95,7 @@ export async function runChaos(options: ChaosOptions): Promise<Tally> {
     timelines: recovery.timeline - 1,
     segments: compared.equal,
     segmentsOnlyInPgWal: compared.equalInPgWal,
+    compressed: compared.compressed,
     histories: compared.histories,
     replaced: compared.replaced,
     differing: compared.problems,

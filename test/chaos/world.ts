@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import type { Client } from 'pg';
-import type { Random } from '../simulation/random.js';
+import { Random } from '../simulation/random.js';
 import { CommitClients } from '../support/commit-clients.js';
 import type { Major, PostgresServer } from '../support/postgres.js';
 import { receive } from '../support/receiving.js';
@@ -46,8 +46,15 @@ export class World implements AsyncDisposable {
     });
   }
 
-  /** @param say gets what a person should know */
-  static async create(major: Major, random: Random, say: (text: string) => void): Promise<World> {
+  /**
+   * @param compress some starts of the receiver compress, others do not
+   * @param say gets what a person should know
+   */
+  static async create(
+    { major, seed, compress }: { major: Major; seed: number; compress: boolean },
+    random: Random,
+    say: (text: string) => void,
+  ): Promise<World> {
     const { disk, why } = SmallDisk.create(8);
     if (why) say(`no disk can be made full: ${why}`);
     const cluster = await Cluster.create(major);
@@ -56,7 +63,12 @@ export class World implements AsyncDisposable {
     // Both proxies are known to the receiver from the start.
     const conninfo = () => cluster.conninfo;
     await cluster.addStandby();
-    const supervisor = new Supervisor(() => receive(disk.directory, conninfo(), ARGUMENTS));
+    // Not the schedule's: that follows its seed however often the receiver starts.
+    const forms = new Random(seed + 1);
+    const form = () => (compress && forms.chance(0.5) ? ['-Z', 'gzip:1'] : []);
+    const supervisor = new Supervisor(() =>
+      receive(disk.directory, conninfo(), [...ARGUMENTS, ...form()]),
+    );
     await supervisor.hears(/starting log streaming/, 0);
     const backup = await primary.baseBackup();
     await cluster.waitForBoth();

@@ -6,13 +6,15 @@ import { MAJORS, type Major } from '../support/postgres.js';
 /**
  * `WALKEEP_CHAOS_EVENTS=200` for a full run, `WALKEEP_CHAOS_RUNS` for hours of them, each with the
  * next seed; `WALKEEP_CHAOS_SEED` repeats a schedule, `WALKEEP_CHAOS_MAJOR` chooses the server,
- * `WALKEEP_CHAOS_LOG` names a file that tells how it goes.
+ * `WALKEEP_CHAOS_LOG` names a file that tells how it goes. With `WALKEEP_CHAOS_COMPRESS` set, half
+ * of the receiver's starts compress.
  */
 const EVENTS = Number(process.env.WALKEEP_CHAOS_EVENTS ?? 12);
 const RUNS = Number(process.env.WALKEEP_CHAOS_RUNS ?? 1);
 const SEED = Number(process.env.WALKEEP_CHAOS_SEED ?? Math.floor(Math.random() * 1e9));
 const MAJOR = Number(process.env.WALKEEP_CHAOS_MAJOR ?? MAJORS.at(-1)) as Major;
 const LOG = process.env.WALKEEP_CHAOS_LOG;
+const compress = process.env.WALKEEP_CHAOS_COMPRESS !== undefined;
 
 const say = (text: string) => {
   if (LOG) appendFileSync(LOG, `${new Date().toISOString()} ${text}\n`);
@@ -25,10 +27,12 @@ test.skipIf(MAJORS.length === 0)(
       const seed = SEED + run;
       const again = `WALKEEP_CHAOS_SEED=${seed} WALKEEP_CHAOS_EVENTS=${EVENTS} WALKEEP_CHAOS_MAJOR=${MAJOR}`;
       say(again);
-      const tally = await runChaos({ seed, events: EVENTS, major: MAJOR, say }).catch((error) => {
-        say(`FAILED ${error.message}`);
-        throw new Error(`${again}: ${error.message}`, { cause: error });
-      });
+      const tally = await runChaos({ seed, events: EVENTS, major: MAJOR, compress, say }).catch(
+        (error) => {
+          say(`FAILED ${error.message}`);
+          throw new Error(`${again}: ${error.message}`, { cause: error });
+        },
+      );
       const text = JSON.stringify(tally);
       say(text);
       console.log(text);
