@@ -8,6 +8,8 @@ import {
   ConnectionError,
   DiskFullError,
   InternalError,
+  SystemIdentifierError,
+  TimelineConflictError,
   UsageError,
   WalkeepError,
   WalRemovedError,
@@ -47,6 +49,8 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
   private walRemoved = false;
   /** A slot that the server refused as invalid is created anew, once before WAL comes again. */
   private slotInvalid: 'no' | 'replace' | 'replaced' = 'no';
+  /** A server that contradicts what is stored was asked once more, with no WAL since. */
+  private doubted = false;
   /** WAL that failed the check and is asked for again. */
   readonly refusals = new Refusals();
   /** Warnings about synchronous standbys, each said once. */
@@ -149,7 +153,17 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
   private retries(error: WalkeepError): boolean {
     if (this.o.reconnect === false) return false;
     if (!this.connectedOnce && this.o.retryFirstConnection === false) return false;
-    return this.refusals.mayAskAgain(error) || mayRetry(error, this.streamed);
+    const passes = this.refusals.mayAskAgain(error) || mayRetry(error, this.streamed);
+    return passes || this.asksOnceMore(error);
+  }
+
+  /** What a server says of itself carries no checksum: on its way it may have been damaged. */
+  private asksOnceMore(error: WalkeepError): boolean {
+    const doubtful =
+      error instanceof TimelineConflictError || error instanceof SystemIdentifierError;
+    if (!doubtful || !this.streamed || this.doubted) return false;
+    this.doubted = true;
+    return true;
   }
 
   private async connect(signal: AbortSignal): Promise<ReplicationConnection> {
@@ -268,6 +282,7 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
   noteProgress(): void {
     this.walRemoved = false;
     this.slotInvalid = 'no';
+    this.doubted = false;
     this.backoff.reset();
   }
 
