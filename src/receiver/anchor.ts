@@ -47,7 +47,7 @@ export async function anchoredVerifier(
       onUnsound(basename(stored.path), refused ?? verifier.fault?.message ?? 'it ends too early');
       return undefined;
     }
-    if (verifier.validEnd > first || (await continuedBytes(file, fs)) === 0) return verifier;
+    if (!verifier.isSkipping) return verifier;
   }
   return undefined;
 }

@@ -11,6 +11,7 @@ import type { Lsn } from '../../src/wal/lsn.js';
 import { faultyFileSystem } from '../support/faulty-fs.js';
 import { scratchDir } from '../support/scratch.js';
 import { loadFixture } from '../wal/fixtures.js';
+import { makeWal } from '../wal/synthetic.js';
 
 /** A record from the first segment to the third, and two more behind it. */
 const wal = loadFixture('record-across-segments');
@@ -57,6 +58,18 @@ it.each(['', '.gz'])(
     expect(said).toEqual([]);
   },
 );
+
+it('knows a record behind the rest of one whose beginning is not there', async () => {
+  const size = 1.2 * segmentSize;
+  const two = makeWal([{ body: Buffer.alloc(size, 1) }, { body: Buffer.alloc(size, 2) }]);
+  const part = (n: number) => two.bytes.subarray(n * segmentSize, (n + 1) * segmentSize);
+  writeFileSync(join(dir, '000000010000000000000051'), part(1));
+  const at = { startLsn: (two.start + BigInt(2 * segmentSize)) as Lsn, segmentSize, timeline: 1 };
+  const verifier = await anchoredVerifier(dir, at, nodeFileSystem);
+  const damaged = Buffer.from(part(2));
+  damaged[1000] = damaged[1000]! ^ 1;
+  expect(verifier?.feed(damaged)).toMatchObject({ kind: 'record-crc' });
+});
 
 it('says nothing of segments that are not there', async () => {
   put(1);
