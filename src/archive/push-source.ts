@@ -1,3 +1,4 @@
+import { readdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { StorageError, SystemIdentifierError } from '../errors.js';
 import { readLedger } from '../storage/ledger.js';
@@ -5,9 +6,15 @@ import { LONG_HEADER_SIZE, parseLongHeader } from '../storage/long-header.js';
 import { readRegular } from '../storage/regular-file.js';
 import { identify, scanDirectory } from '../storage/wal-directory.js';
 import { faultToError } from '../wal/fault.js';
-import { historyFileName, type SegmentName, segmentStart } from '../wal/file-name.js';
-import { formatLsn } from '../wal/lsn.js';
-import { parseTimelineHistory, type TimelineHistory } from '../wal/timeline.js';
+import {
+  historyFileName,
+  parseHistoryFileName,
+  type SegmentName,
+  segmentStart,
+} from '../wal/file-name.js';
+import type { Lsn } from '../wal/lsn.js';
+import { LONG_PAGE_HEADER } from '../wal/page.js';
+import { parseTimelineHistory, type TimelineHistory, timelineEnd } from '../wal/timeline.js';
 import { WalVerifier } from '../wal/verifier.js';
 import type { PushSource } from './push-place.js';
 
@@ -51,7 +58,8 @@ export async function checkSource(
     history,
     systemId: expected?.systemId,
   });
-  const fault = verifier.feed(page);
+  // Its header alone: the WAL of a partial file may end within the page.
+  const fault = verifier.feed(page, 0, LONG_PAGE_HEADER);
   if (fault?.kind === 'system-identifier') {
     throw new SystemIdentifierError(`"${path}" is of another cluster than the archive`, {
       path,
@@ -66,32 +74,49 @@ export async function checkSource(
 }
 
 /**
- * Proves by all its records that a segment is whole and good. A receiver that finds it under its
- * final name goes on behind it. @throws CorruptWalError, StorageError
+ * Looks at all records of a complete segment. `whole`: a receiver that finds it under its final name
+ * may go on behind it. `cut`: good WAL that stops, as in the segment in which a timeline ended; with
+ * archive_mode = always a standby archives that under its full name.
+ * @throws CorruptWalError if it is damaged, StorageError
  */
-export async function checkWhole(
+export async function inspectSource(
   { handle, path, size }: PushSource,
   segment: SegmentName,
+  directory: string,
   known: KnownWal,
-): Promise<void> {
+): Promise<'whole' | 'cut'> {
   const startLsn = segmentStart(segment.segment, size);
   const { timeline } = segment;
   const verifier = new WalVerifier({ startLsn, segmentSize: size, timeline, ...known });
   const chunk = Buffer.alloc(Math.min(CHUNK, size));
-  for (let at = 0; at < size && !verifier.fault; ) {
+  for (let at = 0; at < size; ) {
     const { bytesRead } = await handle.read(chunk, 0, Math.min(chunk.length, size - at), at);
     if (bytesRead === 0) throw new StorageError(`"${path}" became shorter`, { path });
     verifier.feed(chunk, 0, bytesRead);
     at += bytesRead;
   }
-  const { fault } = verifier;
-  if (!fault) return;
-  const end = verifier.end();
-  const message =
-    end.kind === 'zeros'
-      ? `"${path}" is not complete: its WAL ends at ${formatLsn(end.lsn)}`
-      : `"${path}": ${fault.message}`;
-  throw faultToError({ ...fault, message });
+  const { fault, validEnd } = verifier;
+  if (!fault) return 'whole';
+  if (verifier.end().kind === 'zeros') return 'cut';
+  // Behind the end of a timeline lies what the file held before.
+  const ends = await timelineEnds(timeline, [directory, dirname(path)]);
+  if (ends.some((end) => end > startLsn && end <= validEnd)) return 'cut';
+  throw faultToError({ ...fault, message: `"${path}": ${fault.message}` });
+}
+
+/** Where a timeline ended, by the history files of its descendants. */
+async function timelineEnds(timeline: number, directories: readonly string[]): Promise<Lsn[]> {
+  const ends: Lsn[] = [];
+  for (const directory of directories) {
+    for (const name of await readdir(directory)) {
+      const child = parseHistoryFileName(name) ?? 0;
+      if (child <= timeline) continue;
+      const history = await findHistory(child, [directory]).catch(() => undefined);
+      const end = history && timelineEnd(history, timeline);
+      if (end !== undefined) ends.push(end);
+    }
+  }
+  return ends;
 }
 
 /** The cluster of an archive: its ledger's, else that of its newest file; undefined if it has none. */

@@ -17,7 +17,7 @@ import { parseTimelineHistory } from '../wal/timeline.js';
 import { COMPRESSIONS, completeFile, firstDifference, inspectWal } from './push-compare.js';
 import { pushPartial } from './push-partial.js';
 import { confirmDurable, exists, type PushSource, place, stageCopy } from './push-place.js';
-import { checkSource, checkWhole } from './push-source.js';
+import { checkSource, inspectSource } from './push-source.js';
 
 /** What became of a pushed file. */
 export interface PushResult {
@@ -32,7 +32,10 @@ export interface PushResult {
 }
 
 export interface PushOptions {
-  /** Refuse a segment that is not whole, or whose records are damaged. Default true. */
+  /**
+   * Refuse a segment whose records are damaged, and store one whose WAL stops as partial. Default
+   * true.
+   */
   verify?: boolean;
 }
 
@@ -143,7 +146,10 @@ async function pushSegment(
       return { outcome: 'present', name: found.name };
     }
     await comparePartials(source, parsed, directory);
-    if (verify) await checkWhole(source, parsed, known);
+    if (verify && (await inspectSource(source, parsed, directory, known)) === 'cut') {
+      const partial = { ...source, name: `${name}.partial` };
+      return pushPartial(partial, { ...parsed, partial: true }, directory, known);
+    }
     const staged = await stageCopy(source, directory);
     if (await place(staged, directory, name)) return { outcome: 'stored', name };
   }

@@ -193,7 +193,7 @@ test('after a promotion the first page may be of the parent, as the history says
   );
 });
 
-test('a segment that is not whole, or damaged, is refused before anything is stored', async () => {
+test('a damaged segment is refused before anything is stored', async () => {
   const directory = scratchDir('archive');
   const source = scratchDir();
   const content = readFileSync(pushed(first));
@@ -204,11 +204,8 @@ test('a segment that is not whole, or damaged, is refused before anything is sto
     writeFileSync(path, bytes);
     return path;
   };
-  const unfinished = join(source, last.replace('.partial', ''));
-  copyFileSync(pushed(last), unfinished);
-  await expect(pushFile(directory, unfinished)).rejects.toThrow(
-    `is not complete: its WAL ends at ${formatLsn(wal.end)}`,
-  );
+  const zeroed = place((bytes) => bytes.fill(0, 327_680, 335_872));
+  await expect(pushFile(directory, zeroed)).rejects.toMatchObject({ code: 'WK_CORRUPT_WAL' });
   const recycled = place((bytes) => readFileSync(pushed(second)).copy(bytes, 327_680, 327_680));
   await expect(pushFile(directory, recycled)).rejects.toThrow(/at 0\/5050000/);
   const damaged = place((bytes) => bytes.writeUInt8(bytes.readUInt8(900_000) ^ 1, 900_000));
@@ -218,6 +215,35 @@ test('a segment that is not whole, or damaged, is refused before anything is sto
   expect((await pushFile(directory, pushed(first))).outcome).toBe('stored');
   const unread = await pushFile(scratchDir('archive'), damaged, { verify: false });
   expect(unread.outcome).toBe('stored');
+});
+
+test('a complete segment whose WAL stops is a partial one', async () => {
+  const directory = scratchDir('archive');
+  const source = scratchDir();
+  const name = last.replace('.partial', '');
+  const unfinished = join(source, name);
+  copyFileSync(pushed(last), unfinished);
+  expect(await pushFile(directory, unfinished)).toEqual({ outcome: 'stored', name: last });
+  expect(await pushFile(directory, unfinished)).toEqual({ outcome: 'present', name: last });
+  // What a recycled file held before lies behind the end of the timeline, which a history tells.
+  edit(unfinished, (content) => void content.fill(9, used));
+  await expect(pushFile(scratchDir('archive'), unfinished)).rejects.toMatchObject({
+    code: 'WK_CORRUPT_WAL',
+  });
+  writeFileSync(join(source, '00000002.history'), `1\t${formatLsn(wal.end)}\tno reason\n`);
+  const other = scratchDir('archive');
+  expect(await pushFile(other, unfinished)).toEqual({ outcome: 'stored', name: last });
+  expect(seen(other)).toEqual([last]);
+});
+
+test('a partial file with less than a page of WAL is taken', async () => {
+  const directory = scratchDir('archive');
+  const name = `${first}.partial`;
+  const path = join(scratchDir(), name);
+  const content = Buffer.alloc(SEGMENT);
+  readFileSync(pushed(first)).copy(content, 0, 0, 3000);
+  writeFileSync(path, content);
+  expect(await pushFile(directory, path)).toEqual({ outcome: 'stored', name });
 });
 
 test('a backup history file is stored as it is', async () => {

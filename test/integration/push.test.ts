@@ -5,7 +5,7 @@ import { verifyArchive } from '../../src/archive/verify.js';
 import { randomNumbers } from '../archive/archives.js';
 import { disposer } from '../support/cleanup.js';
 import { runCli } from '../support/cli.js';
-import { cutOff, pair } from '../support/failover.js';
+import { caughtUp, cutOff, pair } from '../support/failover.js';
 import { MAJORS, PostgresServer } from '../support/postgres.js';
 import {
   archiveDirectory,
@@ -22,8 +22,8 @@ import { workload } from '../support/workload.js';
 const keep = disposer();
 const NEWEST = MAJORS.at(-1)!;
 
-const archiving = (directory: string) => ({
-  archive_mode: 'on',
+const archiving = (directory: string, mode = 'on') => ({
+  archive_mode: mode,
   archive_command: `${walkeepForServer()} push "${directory}" %p`,
 });
 
@@ -192,5 +192,51 @@ test.each([
   expect((await cli.exit).code).toBe(1);
   expect(cli.stderr).toBe(
     `walkeep: error: ${message}\nwalkeep: hint: Try "walkeep push --help" for more information.\n`,
+  );
+});
+
+/** Waits until a server has archived a file, and had no failure on the way. */
+async function archivedWithout(server: PostgresServer, pattern: RegExp, directory: string) {
+  await waitFor(() => readdirSync(directory).some((name) => pattern.test(name)), {
+    what: `${pattern} in the archive`,
+    timeoutMs: 40_000,
+  });
+  const [row] = await server.sql('SELECT failed_count::int AS failed FROM pg_stat_archiver');
+  expect(row?.failed).toBe(0);
+}
+
+test('a promotion in the first page of a segment does not stop the new primary archiving', async () => {
+  const directory = scratchDir('archive', { forServer: true });
+  const settings = archiving(directory);
+  const primary = keep(await PostgresServer.create({ major: NEWEST, settings }));
+  const standby = keep(await primary.createStandby());
+  await primary.switchWal();
+  await primary.sql("SELECT pg_logical_emit_message(true, 'a', 'small')");
+  await cutOff(primary, standby);
+  await standby.promote();
+  await standby.sql("SELECT pg_logical_emit_message(true, 'a', 'small')");
+  await standby.switchWal();
+  await archivedWithout(standby, /^00000002[0-9A-F]{16}$/, directory);
+  expect(readdirSync(directory).filter((name) => name.endsWith('.partial'))).toHaveLength(1);
+});
+
+test('a cascaded standby that archives always takes the cut end of a timeline', async () => {
+  const directory = scratchDir('archive', { forServer: true });
+  const primary = keep(await PostgresServer.create({ major: NEWEST }));
+  const next = keep(await primary.createStandby());
+  const last = keep(await next.createStandby({ settings: archiving(directory, 'always') }));
+  await primary.switchWal();
+  await primary.sql("SELECT pg_logical_emit_message(true, 'a', repeat('y', 20000))");
+  await caughtUp(primary, next);
+  await caughtUp(next, last);
+  await cutOff(primary, next);
+  await next.promote();
+  for (let i = 0; i < 2; i++) {
+    await next.sql("SELECT pg_logical_emit_message(true, 'a', repeat('y', 20000))");
+    await next.switchWal();
+  }
+  await archivedWithout(last, /^00000002[0-9A-F]{16}$/, directory);
+  expect(readdirSync(directory).filter((name) => /^00000001.*\.partial$/.test(name))).toHaveLength(
+    1,
   );
 });
