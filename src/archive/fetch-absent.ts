@@ -8,7 +8,7 @@ import {
   segmentStart,
 } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
-import type { TimelineHistory } from '../wal/timeline.js';
+import { type TimelineHistory, timelineAt } from '../wal/timeline.js';
 import { historyOf } from './catalog-lineage.js';
 import { VanishedError } from './fetch-access.js';
 import type { ServerControl } from './fetch-cluster.js';
@@ -93,12 +93,12 @@ async function explainSegment(request: AbsentRequest, stock: Stock): Promise<str
   if (fork !== undefined && segment < segmentOf(fork, segmentSize)) {
     return `timeline ${timeline} begins at ${formatLsn(fork)}`;
   }
-  const missing = whyMissing(stock, timeline, segment, fork);
+  const missing = whyMissing(stock, request, segment, fork);
   if (missing === undefined) return 'it is behind the last one in the archive';
   const systemId = request.control?.systemId ?? stock.ledger?.systemId;
-  const has = (number: bigint) =>
+  const has = (number: bigint, owner = timeline) =>
     readOwnSegment(directory, target, {
-      timeline,
+      timeline: owner,
       history,
       segment: number,
       segmentSize,
@@ -110,7 +110,9 @@ async function explainSegment(request: AbsentRequest, stock: Stock): Promise<str
     const from = `the archive begins at ${formatLsn(segmentStart(first, segmentSize))}`;
     // Where recovery begins, PostgreSQL itself stops if it cannot read; later it takes that for
     // the end.
-    if (standby || !(await has(segment - 1n))) return from;
+    const before = segmentStart(segment, segmentSize) - 1n;
+    const owner = history ? timelineAt(history, before) : timeline;
+    if (standby || !(await has(segment - 1n, owner))) return from;
     throw new MissingWalError(`${from}, behind the missing ${name}`, false, HOLE_HINT);
   }
   const { evidence, coming } = missing;
@@ -128,11 +130,11 @@ function firstSegment({ segments }: Stock): bigint | undefined {
 /** What says that a segment should be there; undefined if nothing does. */
 function whyMissing(
   stock: Stock,
-  timeline: number,
+  { directory, wanted: { timeline }, empty }: AbsentRequest,
   segment: bigint,
   fork: Lsn | undefined,
 ): { evidence: string; coming: boolean } | undefined {
-  const { ledger, segmentSize, segments } = stock;
+  const { ledger, segmentSize, names } = stock;
   const behind = goesOnBehind(stock, timeline, segment);
   if (behind !== undefined) return { evidence: behind, coming: false };
   const start = segmentStart(segment, segmentSize);
@@ -143,8 +145,13 @@ function whyMissing(
   }
   if (fork !== undefined && segment === segmentOf(fork, segmentSize)) {
     const evidence = `timeline ${timeline} begins in it, at ${formatLsn(fork)}`;
-    // A receiver stores the history a moment before the first bytes.
-    return { evidence, coming: !segments.has(timeline) };
+    // A receiver stores the history, and an empty file, a moment before the first bytes.
+    const begun = names.some(
+      (name) =>
+        parseSegmentFileName(name, segmentSize)?.timeline === timeline &&
+        !empty.has(join(directory, name)),
+    );
+    return { evidence, coming: !begun };
   }
   return undefined;
 }

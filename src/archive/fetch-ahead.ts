@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { parseLongHeader } from '../storage/long-header.js';
 import { parseSegmentFileName, segmentFileName } from '../wal/file-name.js';
 import { readServerControl } from './fetch-cluster.js';
+import { ledgerOf } from './fetch-ledger.js';
 import { parseFetchName } from './fetch-name.js';
 import { checkComplete } from './fetch-segment.js';
 import { readHead } from './fetch-source.js';
@@ -114,6 +115,7 @@ async function readOne(
     order.dataDir === undefined ? undefined : readServerControl(order.dataDir)?.systemId;
   try {
     const window = await windowBehind(order);
+    const cluster = systemId ?? (await ledgerOf(directory))?.systemId;
     const names = window.map((name) => ({ name, file: spoolName(directory, name, systemId) }));
     const kept = new Set(names.map(({ file }) => file));
     for (const entry of fs.readdirSync(spool)) {
@@ -130,7 +132,8 @@ async function readOne(
       if (!source) return false;
       const staging = new Staging(source, target, false);
       try {
-        await checkComplete({ directory, wanted, target, systemId, near }, source.path, staging);
+        const request = { directory, wanted, target, systemId: cluster, near };
+        await checkComplete(request, source.path, staging);
         await staging.file.commit();
       } finally {
         await staging.done.catch(() => {});

@@ -26,10 +26,15 @@ export interface PartialCopy {
   damage: string | undefined;
 }
 
-/** Last LSN that the archive's receiver acknowledged on `timeline`, as far as its ledger tells. */
+/**
+ * Up to where the archive's receiver has stored the WAL of a timeline for good, as far as its ledger
+ * tells: acknowledged it, or completed its segments.
+ */
 export async function acknowledgedOn(dir: string, timeline: number): Promise<Lsn | undefined> {
   const ledger = await ledgerOf(dir);
-  return ledger?.timeline === timeline ? ledger.flushedLsn : undefined;
+  if (ledger?.timeline !== timeline) return undefined;
+  const { flushedLsn, completeLsn } = ledger;
+  return (completeLsn ?? 0n) > (flushedLsn ?? 0n) ? completeLsn : flushedLsn;
 }
 
 /**

@@ -1,0 +1,73 @@
+import { copyFileSync, existsSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { fetchFile } from '../../src/archive/fetch.js';
+import { ALIVE_FILE, SPOOL_DIRECTORY } from '../../src/archive/fetch-spool.js';
+import type { Lsn } from '../../src/wal/lsn.js';
+import { disposer } from '../support/cleanup.js';
+import { runCli } from '../support/cli.js';
+import { scratchDir } from '../support/scratch.js';
+import { waitFor } from '../support/wait.js';
+import { makeWal } from '../wal/synthetic.js';
+import { sampleArchive, writeLedger as writeLedgerOf } from './archives.js';
+import { archiveOf, SEGMENT, SYSTEM_ID } from './wal-archive.js';
+
+const keep = disposer();
+// The fixture: timeline 2 leaves timeline 1 within segment 8.
+const name = (n: number, timeline = 1) => `0000000${timeline}000000000000000${n}`;
+
+test('a hole behind which a later timeline goes on is not taken for the end', async () => {
+  const { dir, out, target } = archiveOf('promoted');
+  // The server has what lies before the hole itself.
+  for (const n of [6, 7]) renameSync(join(dir, name(n)), join(out, name(n)));
+  copyFileSync(join(dir, '00000002.history'), join(out, '00000002.history'));
+  const next = makeWal([{ body: Buffer.alloc(100, 1) }], {
+    ...{ start: 0x900000n, timeline: 2, systemId: SYSTEM_ID },
+  });
+  rmSync(join(dir, `${name(8, 2)}.partial`));
+  writeFileSync(join(dir, `${name(9, 2)}.partial`), Buffer.concat([next.bytes], SEGMENT));
+  await expect(fetchFile({ directory: dir, name: name(8, 2), target })).rejects.toThrow(
+    'behind the missing',
+  );
+});
+
+test.each(['history only', 'an empty file'])(
+  'a timeline of which there is %s is only just beginning',
+  async (what) => {
+    const { dir, target } = archiveOf('promoted');
+    const partial = join(dir, `${name(8, 2)}.partial`);
+    rmSync(partial);
+    if (what !== 'history only') writeFileSync(partial, Buffer.alloc(SEGMENT));
+    const request = { directory: dir, name: name(8, 2), target, standby: true };
+    await expect(fetchFile(request)).rejects.toMatchObject({ retryable: true });
+  },
+);
+
+test('a partial file of a segment that the ledger knows as complete is not served for it', async () => {
+  const a = sampleArchive(3);
+  await writeLedgerOf(
+    a.directory,
+    { type: 'timeline', timeline: 1, start: a.start as Lsn, why: 'first start' },
+    { type: 'complete', lsn: (a.start + 3n * 0x100000n) as Lsn, timeline: 1 },
+  );
+  const target = join(scratchDir(), 'RECOVERYXLOG');
+  const request = { directory: a.directory, name: (a.names[2] as string).slice(0, 24), target };
+  await expect(fetchFile(request)).rejects.toMatchObject({ code: 'WK_CORRUPT_WAL' });
+});
+
+test('what is read ahead is of the archive’s cluster, though the server’s is not known', async () => {
+  const a = sampleArchive(3);
+  await writeLedgerOf(a.directory);
+  const foreign = sampleArchive(3, { systemId: 99n });
+  const [before, wanted] = a.names as [string, string];
+  copyFileSync(join(foreign.directory, wanted), join(a.directory, wanted));
+  const cwd = scratchDir();
+  const fetch = async (segment: string) => {
+    const args = ['fetch', '--prefetch=2', a.directory, segment, join(cwd, 'RECOVERYXLOG')];
+    return (await keep(runCli(args, { cwd })).exit).code;
+  };
+  expect(await fetch(before)).toBe(0);
+  await waitFor(() => existsSync(join(cwd, SPOOL_DIRECTORY, ALIVE_FILE)));
+  // The reader has had its time at the latest of them.
+  for (let i = 0; i < 5; i++) expect(await fetch(wanted)).toBe(202);
+});
