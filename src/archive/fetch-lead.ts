@@ -32,7 +32,7 @@ export interface SegmentIdentity {
  * PostgreSQL keeps what it restored last, before a compressed file of the archive.
  */
 export interface LeadPlaces {
-  archive: string;
+  archive: string | undefined;
   near: readonly string[];
 }
 
@@ -66,6 +66,7 @@ export async function leadInto(
     }
     if (!verifier.fault && verifier.position === start) return verifier;
     if (chain.near) return leadInto(id, continues, { ...places, near: [] });
+    if (places.near.length > 0) return leadInto(id, continues, { ...places, archive: undefined });
   }
   return create(start);
 }
@@ -109,7 +110,7 @@ async function previous(
   const last = segmentStart(segment + 1n, segmentSize) - 1n;
   const timeline = history ? timelineAt(history, last) : id.timeline;
   const name = segmentFileName(timeline, segment, segmentSize);
-  const stored = findSources(archive, name, false);
+  const stored = archive === undefined ? [] : findSources(archive, name, false);
   const plain = (source: Source) => source.compression === 'none' && source.size === segmentSize;
   const candidates = [
     ...stored.filter(plain).map((source) => ({ source, near: false })),

@@ -68,21 +68,25 @@ export async function checkComplete(
   // What was checked may not be what is there.
   if (staging.restarted) {
     subject = identifyStaged(request, path, file);
-    fault = await faultIn(subject, file, places);
+    ({ fault } = await faultIn(subject, file, places));
   }
-  // A file outside the archive accuses nobody.
-  if (fault) fault = await faultIn(subject, file, { archive: request.directory, near: [] });
-  if (fault) throw damaged(path, fault);
+  if (!fault) return;
+  // A file outside the archive accuses nobody that the archive itself acquits. Without that the
+  // server, which reads on from that file, would take the fault for the end of WAL.
+  const own = await faultIn(subject, file, { archive: request.directory, near: [] });
+  if (own.fault || !own.led) throw damaged(path, own.fault ?? fault);
 }
 
 async function faultIn(
   { id, continues }: Subject,
   file: TargetFile,
   places: LeadPlaces,
-): Promise<WalFault | undefined> {
+): Promise<{ fault: WalFault | undefined; led: boolean }> {
   const verifier = await leadInto(id, continues, places);
+  // It has seen pages: those of the segment before.
+  const led = verifier.magic !== undefined;
   readStaged(file, id.segmentSize, (bytes) => verifier.feed(bytes));
-  return verifier.fault;
+  return { fault: verifier.fault, led };
 }
 
 function damaged(path: string, fault: WalFault): Error {

@@ -71,3 +71,27 @@ test('what is read ahead is of the archive’s cluster, though the server’s is
   // The reader has had its time at the latest of them.
   for (let i = 0; i < 5; i++) expect(await fetch(wanted)).toBe(202);
 });
+
+test.each([
+  ['the archive begins with it', () => undefined],
+  [
+    'the one before is damaged there',
+    (five: Buffer) => five.fill(7, SEGMENT - 6000, SEGMENT - 5000),
+  ],
+])('the rest of a record is judged by what the server has, if %s', async (_where, change) => {
+  const records = Array.from({ length: 800 }, (_, i) => ({ body: Buffer.alloc(3000, i) }));
+  const { bytes } = makeWal(records, { start: 0x500000n });
+  const [directory, server] = [scratchDir('archive'), scratchDir()];
+  const part = (i: number) => Buffer.from(bytes.subarray(i * SEGMENT, (i + 1) * SEGMENT));
+  const five = part(0);
+  if (change(five)) writeFileSync(join(directory, name(5)), five);
+  writeFileSync(join(server, name(5)), part(0));
+  const six = join(directory, name(6));
+  writeFileSync(six, part(1));
+  const request = { directory, name: name(6), target: join(server, 'RECOVERYXLOG') };
+  expect(await fetchFile(request)).toMatchObject({ found: true });
+  const bad = part(1);
+  bad[100] = bad[100]! ^ 1;
+  writeFileSync(six, bad);
+  await expect(fetchFile(request)).rejects.toMatchObject({ code: 'WK_CORRUPT_WAL' });
+});
