@@ -14,7 +14,7 @@ const OPTIONS: readonly OptionSpec[] = [
   {
     long: 'no-verify',
     group: GROUP,
-    help: 'store a segment whatever its records are like',
+    help: 'store a segment as it comes, whatever its records are like',
   },
   { long: 'verbose', short: 'v', group: GROUP, help: 'tell what became of the file' },
   VERSION_OPTION,
