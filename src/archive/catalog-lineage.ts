@@ -1,7 +1,7 @@
 import type { GapEntry, LedgerState } from '../storage/ledger.js';
 import { segmentOf, segmentStart } from '../wal/file-name.js';
 import type { Lsn } from '../wal/lsn.js';
-import { isInHistory, rootHistory, type TimelineHistory } from '../wal/timeline.js';
+import { isInHistory, rootHistory, type TimelineHistory, timelineEnd } from '../wal/timeline.js';
 import type { CatalogTimeline } from './catalog.js';
 
 /** Segments of one timeline that should be there and are not. */
@@ -88,6 +88,40 @@ export function lineageGaps(
     if (accepted) gap.accepted = accepted;
   }
   return gaps;
+}
+
+/**
+ * Up to where the WAL of a timeline must be in files of its own: the furthest that a history here
+ * says it went, less what the first segment of the next timeline repeats.
+ */
+export function neededUpTo(
+  timeline: number,
+  timelines: readonly CatalogTimeline[],
+  segmentSize: number,
+): Lsn | undefined {
+  let needed: Lsn | undefined;
+  for (const { history } of timelines) {
+    const end = history && timelineEnd(history, timeline);
+    if (end === undefined) continue;
+    const repeated = isRepeated(timeline, end, timelines, segmentSize);
+    const own = repeated ? segmentStart(segmentOf(end, segmentSize), segmentSize) : end;
+    if (needed === undefined || own > needed) needed = own;
+  }
+  return needed;
+}
+
+/** True if a later timeline has the segment in which this one ends, and so all of it up to there. */
+function isRepeated(
+  timeline: number,
+  end: Lsn,
+  timelines: readonly CatalogTimeline[],
+  segmentSize: number,
+): boolean {
+  const last = segmentOf(end, segmentSize);
+  return timelines.some(({ history, segments }) => {
+    const branch = history && timelineEnd(history, timeline);
+    return branch !== undefined && branch >= end && segments.some((s) => s.segment === last);
+  });
 }
 
 /**

@@ -1,8 +1,9 @@
-import { segmentOf } from '../wal/file-name.js';
+import { segmentOf, segmentStart } from '../wal/file-name.js';
 import type { Lsn } from '../wal/lsn.js';
 import { MAX_RECORD_LENGTH } from '../wal/record.js';
 import type { TimelineHistory } from '../wal/timeline.js';
 import type { Catalog, CatalogSegment, CatalogTimeline } from './catalog.js';
+import { neededUpTo } from './catalog-lineage.js';
 
 /** One segment to check. */
 export interface JobSegment {
@@ -14,6 +15,8 @@ export interface JobSegment {
    * accepted, or a hole, since WAL goes on behind it.
    */
   partial: 'tail' | 'accepted' | 'inside';
+  /** A later timeline begins here, in the middle of the segment: a hole only if it ends before. */
+  fork?: Lsn;
 }
 
 /** Which part of an archive is asked for. */
@@ -103,15 +106,25 @@ function segmentBefore(
 }
 
 function jobSegment(catalog: Catalog, t: CatalogTimeline, s: CatalogSegment): JobSegment {
-  const last = t.segments.at(-1) === s;
-  const accepted = catalog.ledger?.gaps.some(
-    (gap) => segmentOf(gap.from, catalog.segmentSize) === s.segment,
-  );
-  return {
-    segment: s.segment,
-    files: s.files.map((f) => f.name),
-    partial: last ? 'tail' : accepted ? 'accepted' : 'inside',
-  };
+  const { segment } = s;
+  const files = s.files.map((f) => f.name);
+  const fork =
+    t.segments.at(-1) === s && s.files[0]!.partial ? forkBehind(catalog, t, s) : undefined;
+  if (t.segments.at(-1) === s && fork === undefined) return { segment, files, partial: 'tail' };
+  if (isAccepted(catalog, segment)) return { segment, files, partial: 'accepted' };
+  const here = fork !== undefined && segmentOf(fork, catalog.segmentSize) === segment;
+  return { segment, files, partial: 'inside', ...(here ? { fork } : {}) };
+}
+
+/** Up to where a timeline's WAL is needed, if that is behind the begin of its last segment. */
+function forkBehind(catalog: Catalog, t: CatalogTimeline, s: CatalogSegment): Lsn | undefined {
+  const needed = neededUpTo(t.timeline, catalog.timelines, catalog.segmentSize);
+  const start = segmentStart(s.segment, catalog.segmentSize);
+  return needed !== undefined && needed > start ? needed : undefined;
+}
+
+function isAccepted({ ledger, segmentSize }: Catalog, segment: bigint): boolean {
+  return ledger?.gaps.some((gap) => segmentOf(gap.from, segmentSize) === segment) ?? false;
 }
 
 /**

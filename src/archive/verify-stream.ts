@@ -177,7 +177,12 @@ class StreamCheck {
     if (!whole) this.#verifier = undefined;
     if (current.role !== 'own' && !whole) this.finished = true;
     if (usable !== false && read.end === 'damaged') this.#checkRead(current, read);
-    if (segment.partial !== 'inside') return;
+    const { fork } = segment;
+    if (segment.partial !== 'inside' || (fork !== undefined && check.validEnd >= fork)) return;
+    const goesOn =
+      fork === undefined
+        ? 'goes on in the next one'
+        : `up to ${formatLsn(fork)} a timeline needs it`;
     this.#found(
       current,
       whole
@@ -193,7 +198,7 @@ class StreamCheck {
             code: 'partial-inside',
             file: current.name,
             lsn: check.validEnd,
-            message: `WAL of this segment ends at ${formatLsn(check.validEnd)}, but goes on in the next one`,
+            message: `WAL of this segment ends at ${formatLsn(check.validEnd)}, but ${goesOn}`,
             hint: 'Recovery ends here: put the complete segment in its place.',
           },
     );

@@ -351,7 +351,7 @@ describe('timelines', () => {
     writeFileSync(history, 'nonsense\n');
     expect((await check(directory))[0]).toBe('error history-damaged 00000002.history');
     writeFileSync(history, text);
-    writeFileSync(join(directory, '00000003.history'), `1\t0/1000\twrong\n2\t0/A00000\tx\n`);
+    writeFileSync(join(directory, '00000003.history'), `1\t0/1000\twrong\n2\t0/830000\tx\n`);
     expect(await check(directory)).toEqual(['error history-conflict 00000003.history']);
   });
 
@@ -369,6 +369,36 @@ describe('timelines', () => {
     const directory = fixtureArchive('promoted');
     rmSync(join(directory, '000000010000000000000007'));
     expect(await check(directory)).toEqual(['error gap 000000010000000000000007']);
+  });
+
+  test('need what is between the end of a partial and the fork', async () => {
+    const directory = fixtureArchive('promoted');
+    const seven = join(directory, '000000010000000000000007');
+    edit(seven, (b) => b.fill(0, 20_000));
+    renameSync(seven, `${seven}.partial`);
+    const hole = 'error partial-inside 000000010000000000000007.partial';
+    expect(await check(directory)).toContain(hole);
+    expect(await check(directory, { jobBytes: 1 })).toContain(hole);
+    const gap = { from: 0x701000n as Lsn, to: 0x800000n as Lsn, timeline: 2, why: 'known' };
+    await writeLedger(directory, { type: 'gap', ...gap });
+    expect(await check(directory)).not.toContain(hole);
+  });
+
+  test('need the WAL of the segment in which they branch, of the parent or their own', async () => {
+    const directory = fixtureArchive('promoted');
+    const child = join(directory, '000000020000000000000008.partial');
+    const parent = join(directory, '000000010000000000000008.partial');
+    const content = readFileSync(child);
+    const short = Buffer.from(content).fill(0, 0x10000);
+    writeFileSync(parent, short);
+    // The child's file has the WAL before the fork as well.
+    expect(await check(directory)).toEqual(['info torn-tail 000000010000000000000008.partial']);
+    rmSync(child);
+    expect(await check(directory)).toContain(
+      'error partial-inside 000000010000000000000008.partial',
+    );
+    writeFileSync(parent, content.fill(0, 0x2f0f8));
+    expect(await check(directory)).toEqual([]);
   });
 
   test('a record that a promotion cut is checked with the new timeline', async () => {
