@@ -2,7 +2,7 @@ import type { GapEntry, LedgerState } from '../storage/ledger.js';
 import { segmentOf, segmentStart } from '../wal/file-name.js';
 import type { Lsn } from '../wal/lsn.js';
 import { isInHistory, rootHistory, type TimelineHistory, timelineEnd } from '../wal/timeline.js';
-import type { CatalogTimeline } from './catalog.js';
+import type { CatalogSegment, CatalogTimeline } from './catalog.js';
 
 /** Segments of one timeline that should be there and are not. */
 export interface SegmentGap {
@@ -43,8 +43,8 @@ export function historyOf(
 
 /**
  * What is missing on the way to each timeline's newest segment: of an ancestor the segments before
- * the one in which it ends, then those of the timeline itself. What lies before the first segment
- * that is there is no gap: archives begin somewhere.
+ * the one in which it ends, then those of the timeline itself; if that has none yet, the WAL up to
+ * its begin. What lies before the first segment that is there is no gap: archives begin somewhere.
  */
 export function lineageGaps(
   timelines: readonly CatalogTimeline[],
@@ -54,19 +54,20 @@ export function lineageGaps(
   const byNumber = new Map(timelines.map((t) => [t.timeline, t]));
   const found = new Map<string, SegmentGap>();
   for (const leaf of timelines) {
-    if (leaf.segments.length === 0) continue;
     const ancestors = leaf.history?.ancestors ?? [];
     /** The next segment that is needed; undefined before the first that is there. */
     let next: bigint | undefined;
     for (const { timeline, end } of [...ancestors, { timeline: leaf.timeline, end: undefined }]) {
       const stop = end === undefined ? undefined : segmentOf(end, segmentSize);
-      const missing = (from: bigint, to: bigint) => {
-        const gap = {
-          timeline,
-          from: segmentStart(from, segmentSize),
-          to: segmentStart(to, segmentSize),
-        };
-        found.set(`${timeline} ${from} ${to}`, gap);
+      const begin =
+        stop === undefined && next !== undefined
+          ? missingBegin(leaf, timelines, segmentSize)
+          : undefined;
+      if (begin) found.set(`${timeline} begin`, begin);
+      const missing = (first: bigint, behind: bigint) => {
+        const from = segmentStart(first, segmentSize);
+        const to = segmentStart(behind, segmentSize);
+        found.set(`${timeline} ${from} ${to}`, { timeline, from, to });
       };
       for (const { segment } of byNumber.get(timeline)?.segments ?? []) {
         if (stop !== undefined && segment >= stop) break;
@@ -88,6 +89,31 @@ export function lineageGaps(
     if (accepted) gap.accepted = accepted;
   }
   return gaps;
+}
+
+/**
+ * The WAL from the start of the segment in which a timeline begins up to there, if nothing of the
+ * timeline was received yet and neither its parent has that segment nor another timeline.
+ */
+function missingBegin(
+  leaf: CatalogTimeline,
+  timelines: readonly CatalogTimeline[],
+  segmentSize: number,
+): SegmentGap | undefined {
+  const parent = leaf.history?.ancestors.at(-1);
+  if (!parent || leaf.segments.some(hasWal)) return undefined;
+  const { timeline, end: to } = parent;
+  const segment = segmentOf(to, segmentSize);
+  const from = segmentStart(segment, segmentSize);
+  const own = timelines.find((t) => t.timeline === timeline)?.segments;
+  if (from === to || own?.some((s) => s.segment === segment)) return undefined;
+  if (isRepeated(timeline, to, timelines, segmentSize)) return undefined;
+  return { timeline: leaf.timeline, from, to };
+}
+
+/** False for what a receiver has created and not written into. */
+function hasWal({ stored }: CatalogSegment): boolean {
+  return stored?.contentLength !== 0;
 }
 
 /**
@@ -120,7 +146,9 @@ function isRepeated(
   const last = segmentOf(end, segmentSize);
   return timelines.some(({ history, segments }) => {
     const branch = history && timelineEnd(history, timeline);
-    return branch !== undefined && branch >= end && segments.some((s) => s.segment === last);
+    return (
+      branch !== undefined && branch >= end && segments.some((s) => s.segment === last && hasWal(s))
+    );
   });
 }
 

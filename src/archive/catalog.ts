@@ -16,7 +16,9 @@ import type { Lsn } from '../wal/lsn.js';
 import { DEFAULT_BLOCK_SIZE } from '../wal/page.js';
 import { parseTimelineHistory, type TimelineHistory } from '../wal/timeline.js';
 import { historyOf, lineageGaps, type SegmentGap } from './catalog-lineage.js';
+import { measurePartials } from './catalog-measure.js';
 import { sampleIdentity } from './identity.js';
+import type { StoredWal } from './push-compare.js';
 
 /** All files of one segment of one timeline. */
 export interface CatalogSegment {
@@ -24,6 +26,8 @@ export interface CatalogSegment {
   segment: bigint;
   /** The best to read first: complete before partial, then the cheapest to decompress. */
   files: SegmentFile[];
+  /** What the best of its files holds; only of partials for which that was measured. */
+  stored?: StoredWal;
 }
 
 /** Segments of one timeline without one missing in between. */
@@ -126,10 +130,12 @@ export async function readCatalog(directory: string): Promise<Catalog> {
       const history = historyOf(timeline, known, ledger);
       return { timeline, history, segments: own, ranges: rangesOf(own, segmentSize) };
     });
+  const { systemId } = sample;
+  await measurePartials({ directory, timelines, segmentSize, systemId });
   return {
     directory,
     segmentSize,
-    systemId: sample.systemId,
+    systemId,
     blockSize: sample.blockSize ?? DEFAULT_BLOCK_SIZE,
     magic: sample.magic,
     ledger,

@@ -106,8 +106,9 @@ function gapFindings(catalog: Catalog, scope: Scope): Finding[] {
   const { segmentSize } = catalog;
   return catalog.gaps.flatMap(({ timeline, from, to, accepted }): Finding[] => {
     if (accepted || !inScope(scope, timeline, to)) return [];
-    const count = segmentOf(to, segmentSize) - segmentOf(from, segmentSize);
-    const last = segmentFileName(timeline, segmentOf(to, segmentSize) - 1n, segmentSize);
+    const end = segmentOf(to - 1n, segmentSize);
+    const count = end + 1n - segmentOf(from, segmentSize);
+    const last = segmentFileName(timeline, end, segmentSize);
     const what = count === 1n ? 'one segment is' : `${count} segments, up to ${last}, are`;
     return [
       {

@@ -401,6 +401,40 @@ describe('timelines', () => {
     expect(await check(directory)).toEqual([]);
   });
 
+  test('that have nothing yet need what their parent had', async () => {
+    const directory = fixtureArchive('promoted');
+    const child = join(directory, '000000020000000000000008.partial');
+    const parent = join(directory, '000000010000000000000008.partial');
+    const content = readFileSync(child);
+    for (const partial of [undefined, '', Buffer.alloc(SEGMENT)]) {
+      rmSync(child, { force: true });
+      if (partial !== undefined) writeFileSync(child, partial);
+      const { findings } = await verifyArchive(directory, { jobs: 1 });
+      expect(findings).toMatchObject([
+        { severity: 'error', code: 'gap', file: '000000020000000000000008', lsn: 0x800000n },
+      ]);
+      expect(findings[0]!.message).toBe('one segment is missing: WAL from 0/800000 to 0/82F0F8');
+      // Its receiver has only begun with it.
+      writeFileSync(parent, Buffer.from(content).fill(0, 0x2f0f8));
+      expect(await check(directory)).toEqual([]);
+      writeFileSync(parent, Buffer.from(content).fill(0, 0x10000));
+      const found = await check(directory);
+      expect(found).toContain('error partial-inside 000000010000000000000008.partial');
+      rmSync(parent);
+    }
+    rmSync(child);
+    // A later timeline that branched off in the same segment has it all.
+    writeFileSync(join(directory, '00000003.history'), '1\t0/82F0F8\t\n2\t0/830000\t\n');
+    writeFileSync(join(directory, '000000030000000000000008'), content);
+    expect((await check(directory)).filter((f) => f.includes(' gap '))).toEqual([]);
+    // An archive that begins with the new timeline.
+    const fresh = scratchDir('archive');
+    copyFileSync(join(directory, '00000002.history'), join(fresh, '00000002.history'));
+    expect(await check(fresh)).toEqual([]);
+    writeFileSync(join(fresh, '000000020000000000000008.partial'), Buffer.alloc(SEGMENT));
+    expect(await check(fresh)).toEqual([]);
+  });
+
   test('a record that a promotion cut is checked with the new timeline', async () => {
     const directory = fixtureArchive('promoted');
     // The last bytes of the old timeline's last complete segment: its XLOG_SWITCH tail.
