@@ -187,6 +187,52 @@ describe('damage', () => {
   });
 });
 
+describe('a complete file at the end of an archive', () => {
+  const commits = Array.from({ length: 40 }, () => ({ body: new Uint8Array(50_000) }));
+  const wal = makeWal(commits, { start: 0x70_0000n });
+  const size = 1 << 20;
+  const whole = wal.bytes.subarray(0, size);
+  const name = segmentFileName(1, 7n, size);
+
+  async function damages(files: Record<string, Uint8Array>): Promise<string[]> {
+    const at = scratchDir('archive');
+    for (const [file, bytes] of Object.entries(files)) writeFileSync(join(at, file), bytes);
+    const found = await events(at);
+    return found.flatMap((e) => (e.kind === 'damage' ? [e.message] : []));
+  }
+
+  test('is not the end of the WAL where it is cut short', async () => {
+    expect(await damages({ [name]: whole })).toEqual([]);
+    const missing = ['WAL is missing: 0/77A120 to 0/800000'];
+    expect(await damages({ [name]: whole.subarray(0, 500_000) })).toEqual(missing);
+    expect(await damages({ [`${name}.partial`]: whole.subarray(0, 500_000) })).toEqual([]);
+    const zeros = Buffer.from(whole).fill(0, 500_000);
+    expect(await damages({ [name]: zeros })).toEqual([expect.stringContaining('zeros')]);
+    // What a partial has instead is not all either.
+    const both = { [name]: whole.subarray(0, 400_000), [`${name}.partial`]: zeros };
+    expect(await damages(both)).toEqual([expect.stringContaining('zeros')]);
+  });
+
+  test('is not, compressed and cut short', async () => {
+    const zipped = gzipSync(whole, { level: 0 });
+    const cut = zipped.subarray(0, zipped.length >> 1);
+    expect(await damages({ [`${name}.gz`]: cut })).toEqual([
+      expect.stringMatching(/^WAL is missing: 0\/7\w+ to 0\/800000$/),
+    ]);
+    expect(await damages({ [`${name}.gz.partial`]: cut })).toEqual([]);
+    const garbled = Buffer.from(gzipSync(wal.bytes)).fill(0x11, 300, 400);
+    expect((await damages({ [`${name}.gz`]: garbled })).length).toBe(1);
+  });
+
+  test('makes "not found" a doubt', async () => {
+    const at = scratchDir('archive');
+    writeFileSync(join(at, name), whole.subarray(0, 500_000));
+    expect((await run('walkeep', 'find', '--xid', '424242', at)).code).toBe(2);
+    writeFileSync(join(at, name), whole);
+    expect((await run('walkeep', 'find', '--xid', '424242', at)).code).toBe(1);
+  });
+});
+
 describe('what is wanted', () => {
   test('LSNs, xids, names, drops, limits', async () => {
     const commits = all.filter(isCommit);
