@@ -1,7 +1,8 @@
+import type { GapEntry } from '../storage/ledger.js';
 import { segmentOf, segmentStart } from '../wal/file-name.js';
 import type { Lsn } from '../wal/lsn.js';
 import { MAX_RECORD_LENGTH } from '../wal/record.js';
-import type { TimelineHistory } from '../wal/timeline.js';
+import { type TimelineHistory, timelineEnd } from '../wal/timeline.js';
 import type { Catalog, CatalogSegment, CatalogTimeline } from './catalog.js';
 import { neededUpTo } from './catalog-lineage.js';
 
@@ -111,7 +112,7 @@ function jobSegment(catalog: Catalog, t: CatalogTimeline, s: CatalogSegment): Jo
   const fork =
     t.segments.at(-1) === s && s.files[0]!.partial ? forkBehind(catalog, t, s) : undefined;
   if (t.segments.at(-1) === s && fork === undefined) return { segment, files, partial: 'tail' };
-  if (isAccepted(catalog, segment)) return { segment, files, partial: 'accepted' };
+  if (isAccepted(catalog, t.timeline, segment)) return { segment, files, partial: 'accepted' };
   const here = fork !== undefined && segmentOf(fork, catalog.segmentSize) === segment;
   return { segment, files, partial: 'inside', ...(here ? { fork } : {}) };
 }
@@ -123,8 +124,20 @@ function forkBehind(catalog: Catalog, t: CatalogTimeline, s: CatalogSegment): Ls
   return needed !== undefined && needed > start ? needed : undefined;
 }
 
-function isAccepted({ ledger, segmentSize }: Catalog, segment: bigint): boolean {
-  return ledger?.gaps.some((gap) => segmentOf(gap.from, segmentSize) === segment) ?? false;
+function isAccepted(catalog: Catalog, timeline: number, segment: bigint): boolean {
+  const gaps = catalog.ledger?.gaps ?? [];
+  return gaps.some(
+    (gap) =>
+      segmentOf(gap.from, catalog.segmentSize) === segment && beginsOn(catalog, gap, timeline),
+  );
+}
+
+/** True if a gap, which was accepted for the timeline behind it, can begin on this one. */
+function beginsOn({ timelines }: Catalog, gap: GapEntry, timeline: number): boolean {
+  if (gap.timeline <= timeline) return gap.timeline === timeline;
+  const history = timelines.find((t) => t.timeline === gap.timeline)?.history;
+  const end = history && timelineEnd(history, timeline);
+  return history === undefined || (end !== undefined && gap.from < end);
 }
 
 /**

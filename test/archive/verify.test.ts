@@ -14,7 +14,8 @@ import { canDecompress, compressFile } from '../../src/storage/codec.js';
 import { LEDGER_FILE } from '../../src/storage/ledger.js';
 import type { Lsn } from '../../src/wal/lsn.js';
 import { scratchDir } from '../support/scratch.js';
-import { FIXTURES } from '../wal/fixtures.js';
+import { FIXTURES, loadFixture } from '../wal/fixtures.js';
+import { makeWal } from '../wal/synthetic.js';
 import {
   check,
   edit,
@@ -310,6 +311,32 @@ describe('the ledger', () => {
     await writeLedger(directory, { type: 'gap', from, to: segmentStart(3), timeline: 1, why: '' });
     const found = await check(directory);
     expect(found.filter((f) => !f.startsWith('info'))).toEqual([]);
+  });
+
+  test('accepts a gap on its own way only', async () => {
+    const directory = fixtureArchive('promoted');
+    const child = '000000020000000000000008.partial';
+    const content = readFileSync(join(directory, child));
+    const { bytes } = makeWal([{ body: Buffer.alloc(100) }], {
+      ...{ start: 0x900000n, timeline: 2, systemId: loadFixture('promoted').systemId },
+      magic: content.readUInt16LE(0),
+    });
+    const nine = Buffer.alloc(SEGMENT);
+    bytes.copy(nine);
+    writeFileSync(join(directory, '000000020000000000000009.partial'), nine);
+    const holes = async (timeline: number, from: bigint) => {
+      const gap = { from: from as Lsn, to: 0x900000n as Lsn, timeline, why: 'known' };
+      rmSync(join(directory, LEDGER_FILE), { force: true });
+      await writeLedger(directory, { type: 'gap', ...gap });
+      return (await check(directory)).filter((f) => f.includes('partial-inside'));
+    };
+    expect(await holes(2, 0x810000n)).toEqual([]);
+    expect(await holes(1, 0x810000n)).toEqual([`error partial-inside ${child}`]);
+    // The other way round: one of the child is none of the parent that went on.
+    const parent = '000000010000000000000008.partial';
+    writeFileSync(join(directory, parent), content.fill(0, 0x2f0f8));
+    writeFileSync(join(directory, '000000010000000000000009.partial'), '');
+    expect(await holes(2, 0x830000n)).toEqual([`error partial-inside ${parent}`]);
   });
 
   test('knows what is missing at the end', async () => {
