@@ -123,12 +123,18 @@ export async function chooseFor(
     // Also an ancestor's: its child's may hold the damage that the ancestor's does not.
     const partials = filesAt(start.lsn).filter((f) => f.partial);
     if (await isStoredGood(again.verifiedEnd, directory, at, partials, fs)) again = undefined;
-    else start = chooseStart({ ...inputs, again: { ...again, lsn: again.verifiedEnd } });
+    else {
+      const back = chooseStart({ ...inputs, again: { ...again, lsn: again.verifiedEnd } });
+      // A segment before it that lacks its name comes first: the record that it ends with may go on.
+      const further = back.lsn < start.lsn || back.timeline < start.timeline;
+      if (further) start = back;
+    }
   }
   await checkHistories(directory, server, [...timelines], fs);
   await removeCopies(directory, scan, fs);
   const known = (file: SegmentFile) => acknowledgedOn(file, o, connection, server, ledger);
-  if (!again && scan.newest && mayBeWhole(scan.newest, server)) {
+  const inRow = left.length === 0 || left.at(-1)?.segment === (scan.newest?.segment ?? 0n) - 1n;
+  if (!again && inRow && scan.newest && mayBeWhole(scan.newest, server)) {
     // Beyond its end nothing was acknowledged, or there were a next file: a slot that stands further
     // on was made anew or moved by another, and tells nothing of what is here.
     const end = segmentStart(scan.newest.segment + 1n, segmentSize);

@@ -11,23 +11,32 @@ import { XLP_FIRST_IS_CONTRECORD } from '../wal/page.js';
 import { WalVerifier } from '../wal/verifier.js';
 import type { ServerState } from './server-state.js';
 
+/** Segments that may get their names at once, and more: renames need not survive in their order. */
+const MOST_NAMED = 16;
+
 /**
- * The partials right before the newest file that have no complete counterpart, oldest first. A
- * receiver that was killed leaves them: segments are finished, and above all compressed, in the
- * background, while the next one is being written and acknowledged.
+ * The oldest partials in a row, before the newest file, that have no complete counterpart; oldest
+ * first. A receiver that was killed leaves them: segments are finished, and above all compressed, in
+ * the background, while the next one is being written and acknowledged.
  */
 export function leftSegments(scan: DirectoryScan, ledger: Ledger): SegmentFile[] {
   const { newest, segments, segmentSize } = scan;
   // An empty partial is the wish to start exactly there.
   if (!newest || newest.size === 0) return [];
   const begun = ledger.state.lineage.at(-1)?.start ?? 0n;
-  const left: SegmentFile[] = [];
+  let left: SegmentFile[] = [];
+  let named = 0;
   for (let n = newest.segment - 1n; n >= segmentOf(begun, segmentSize); n -= 1n) {
     const files = segments.filter((s) => s.segment === n);
+    if (files.some((s) => !s.partial && s.timeline >= newest.timeline)) {
+      named += 1;
+      if (named > MOST_NAMED) break;
+      continue;
+    }
     const file = files.find((s) => s.partial && s.timeline === newest.timeline);
     // One of an ancestor is none: behind the fork it has other bytes.
-    if (!file || files.some((s) => !s.partial && s.timeline >= newest.timeline)) break;
-    left.unshift(file);
+    if (!file) break;
+    left = left[0]?.segment === n + 1n ? [file, ...left] : [file];
   }
   return left;
 }
@@ -54,8 +63,13 @@ export async function finishLeft(
   const { segmentSize, fileMode } = server;
   const verify = (...files: SegmentFile[]) => verifyFiles(directory, server, files, fs);
   const before = scan.segments.find((s) => !s.partial && s.segment === first.segment - 1n);
-  const next = left.includes(scan.newest) ? [] : [scan.newest];
-  const { anchored, verifier } = await verify(...(before ? [before] : []), ...left, ...next);
+  const behind = (left.at(-1) as SegmentFile).segment + 1n;
+  const next = scan.segments.filter((s) => s.segment === behind && s.timeline === first.timeline);
+  const { anchored, verifier } = await verify(
+    ...(before ? [before] : []),
+    ...left,
+    ...next.slice(0, 1),
+  );
   const validEnd = anchored ? verifier.validEnd : 0n;
   // Of a record that goes on in the next file the rest may be missing there: not looked at.
   const known = left.filter((f) => segmentStart(f.segment + 1n, segmentSize) <= acknowledged);
