@@ -12,8 +12,10 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import type { ReplicationConnection } from '../../src/connection/connection.js';
+import { CorruptWalError } from '../../src/errors.js';
 import { Archive } from '../../src/receiver/archive.js';
 import { finishLeft, leftSegments, removeCopies } from '../../src/receiver/left-segments.js';
+import type { Refusal } from '../../src/receiver/refusals.js';
 import type { ServerState } from '../../src/receiver/server-state.js';
 import { nodeFileSystem } from '../../src/storage/file-system.js';
 import { Ledger } from '../../src/storage/ledger.js';
@@ -164,7 +166,7 @@ it('removes a plain partial whose compressed segment is complete, if it holds th
 });
 
 /** The start that is chosen when the server's slot stands at `restartLsn`. */
-async function startAfter(restartLsn: bigint, forkedAt?: bigint) {
+async function startAfter(restartLsn: bigint, forkedAt?: bigint, refused?: Refusal) {
   const connection = {
     serverVersion: 180000,
     readReplicationSlot: async () => ({ restartLsn, restartTimeline: 1 }),
@@ -180,13 +182,17 @@ async function startAfter(restartLsn: bigint, forkedAt?: bigint) {
       : rootHistory(1),
     historyFile: undefined,
   };
-  const { archive, warnings } = await openArchive(connection, server);
+  const { archive, warnings } = await openArchive(connection, server, refused);
   expect(warnings).toEqual([]);
   await archive.close();
   return archive.start;
 }
 
-async function openArchive(connection: ReplicationConnection, server: ServerState) {
+async function openArchive(
+  connection: ReplicationConnection,
+  server: ServerState,
+  refused?: Refusal,
+) {
   const warnings: string[] = [];
   const archive = await Archive.open(
     { connection: '', directory: dir, slot: 'wk' },
@@ -195,7 +201,7 @@ async function openArchive(connection: ReplicationConnection, server: ServerStat
     {
       walRemoved: false,
       slotInvalid: false,
-      refused: undefined,
+      refused,
       writeReport: 'write',
       warn: (_, message) => warnings.push(message),
     },
@@ -224,4 +230,17 @@ it.each([
   store(`${FIRST}.partial`, bytes);
   expect((await startAfter(restartLsn, forkedAt)).lsn).toBe(END - BigInt(MB));
   expect(readdirSync(dir)).toContain(`${FIRST}.partial`);
+});
+
+it('begins with a segment that lacks its name, though WAL was refused behind it', async () => {
+  store(`${FIRST}.partial`, wal.subarray(0, MB));
+  // The rest of the record that goes on came damaged.
+  const rest = Buffer.from(wal.subarray(MB));
+  rest[1000] = rest[1000]! ^ 1;
+  store(`${SECOND}.partial`, rest);
+  const verifiedEnd = (END + 50_000n) as Lsn;
+  const error = new CorruptWalError('WAL record has a wrong checksum', { lsn: verifiedEnd });
+  const refused = { timeline: 1, streamed: 1, verifiedEnd, end: (END + 90_000n) as Lsn, error };
+  const { lsn } = await startAfter(END - 1000n, undefined, refused);
+  expect(lsn).toBe(BigInt(5 * MB));
 });
