@@ -1,39 +1,62 @@
 import { join } from 'node:path';
-import { segmentOf } from '../wal/file-name.js';
+import type { SegmentFile } from '../storage/wal-directory.js';
+import { segmentOf, segmentStart } from '../wal/file-name.js';
 import type { Catalog, CatalogSegment, CatalogTimeline } from './catalog.js';
 import { inspectWal, type StoredWal } from './push-compare.js';
 
 type Archive = Pick<Catalog, 'directory' | 'timelines' | 'segmentSize' | 'systemId'>;
 
 /**
- * Reads the partials of which names do not tell enough: those in which a timeline begins, since a
- * receiver creates them before there is WAL for them.
+ * Reads the partials of which names do not tell enough: several of one segment, and those in which
+ * a timeline begins, since a receiver creates them before there is WAL for them.
  */
 export async function measurePartials(archive: Archive): Promise<void> {
   for (const t of archive.timelines) {
-    const fork = t.history?.ancestors.at(-1)?.end;
-    if (fork === undefined) continue;
-    const first = segmentOf(fork, archive.segmentSize);
-    const segment = t.segments.find((s) => s.segment === first);
-    if (segment) await measure(archive, t, segment);
+    for (const s of t.segments) if (s.files.length > 1) await measure(archive, t, s);
+  }
+  for (const t of archive.timelines) await measureBegin(archive, t);
+}
+
+async function measureBegin(archive: Archive, t: CatalogTimeline): Promise<void> {
+  const { timelines, segmentSize } = archive;
+  const fork = t.history?.ancestors.at(-1)?.end;
+  if (fork === undefined) return;
+  const number = segmentOf(fork, segmentSize);
+  const first = t.segments.find((s) => s.segment === number);
+  if (!first) return;
+  await measure(archive, t, first);
+  const toFork = Number(fork - segmentStart(number, segmentSize));
+  if (!first.stored || first.stored.validLength >= toFork) return;
+  // An ancestor may have more of it.
+  for (const { timeline, end } of t.history!.ancestors) {
+    if (segmentOf(end, segmentSize) !== number) continue;
+    const parent = timelines.find((p) => p.timeline === timeline);
+    const segment = parent?.segments.find((s) => s.segment === number);
+    if (segment) await measure(archive, parent!, segment);
   }
 }
 
+/** Measures a segment of which only partials are here, and puts the one that holds most first. */
 async function measure(archive: Archive, t: CatalogTimeline, s: CatalogSegment): Promise<void> {
-  if (!s.files[0]!.partial) return;
+  if (!s.files[0]!.partial || s.stored) return;
   const { directory, segmentSize, systemId } = archive;
   const known = systemId === undefined ? undefined : { systemId, history: t.history };
+  const found: [SegmentFile, StoredWal | undefined][] = [];
   for (const file of s.files) {
     const path = join(directory, file.name);
-    // One that cannot be read, or was renamed meanwhile: whoever needs it will say so.
     const wal = await inspectWal(path, file.compression, file, segmentSize, known).catch(
+      // It cannot be read, or was renamed meanwhile: whoever needs it will say so.
       () => undefined,
     );
-    if (wal && (!s.stored || isMore(wal, s.stored))) s.stored = wal;
+    found.push([file, wal]);
   }
+  found.sort(([, a], [, b]) => mostFirst(a, b));
+  s.files = found.map(([file]) => file);
+  const best = found[0]![1];
+  if (best) s.stored = best;
 }
 
-function isMore(a: StoredWal, b: StoredWal): boolean {
-  if (a.validLength !== b.validLength) return a.validLength > b.validLength;
-  return a.contentLength > b.contentLength;
+function mostFirst(a: StoredWal | undefined, b: StoredWal | undefined): number {
+  if (!a || !b) return a ? -1 : b ? 1 : 0;
+  return b.validLength - a.validLength || b.contentLength - a.contentLength;
 }

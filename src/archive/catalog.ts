@@ -24,7 +24,10 @@ import type { StoredWal } from './push-compare.js';
 export interface CatalogSegment {
   /** Segment number: LSN divided by the segment size. */
   segment: bigint;
-  /** The best to read first: complete before partial, then the cheapest to decompress. */
+  /**
+   * The best to read first: complete before partial, of partials that which holds most good WAL,
+   * then the cheapest to decompress.
+   */
   files: SegmentFile[];
   /** What the best of its files holds; only of partials for which that was measured. */
   stored?: StoredWal;

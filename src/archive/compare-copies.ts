@@ -28,6 +28,15 @@ export async function compareCopies(
     new Pieces(segmentBytes(original.path, original.compression, segmentSize), original.partial),
     new Pieces(segmentBytes(join(directory, name), other.compression, segmentSize), other.partial),
   );
+  if (difference === 'more') {
+    return {
+      severity: 'warning',
+      code: 'duplicate',
+      file: name,
+      message: `the same WAL as in ${original.name}, and more behind it`,
+      hint: 'A receiver went on with it: check again, the one that holds more is read then.',
+    };
+  }
   if (difference === undefined) {
     return {
       severity: 'info',
@@ -48,8 +57,11 @@ export async function compareCopies(
   };
 }
 
-/** Offset of the first byte that differs; undefined if one holds what the other does, or less. */
-async function firstDifference(a: Pieces, b: Pieces): Promise<number | undefined> {
+/**
+ * Offset of the first byte that differs; undefined if `b` holds what `a` does, or less; `more` if
+ * it goes on where `a` ends.
+ */
+async function firstDifference(a: Pieces, b: Pieces): Promise<number | 'more' | undefined> {
   try {
     for (let offset = 0; ; ) {
       const x = await a.peek();
@@ -63,7 +75,8 @@ async function firstDifference(a: Pieces, b: Pieces): Promise<number | undefined
       b.skip(same);
       offset += same;
       if (same > 0 && same === n) continue;
-      return (await a.isOver()) || (await b.isOver()) ? undefined : offset;
+      if (await b.isOver()) return undefined;
+      return (await a.isOver()) ? 'more' : offset;
     }
   } finally {
     await a.close();

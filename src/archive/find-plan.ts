@@ -79,12 +79,13 @@ export function planTimeline(catalog: Catalog, timeline?: number): Plan {
 
 function plannedSegments(catalog: Catalog, history: TimelineHistory): PlannedSegment[] {
   const { directory, segmentSize } = catalog;
-  const found = new Map<bigint, PlannedSegment>();
+  /** `held`: up to where the first file has good WAL. */
+  const found = new Map<bigint, PlannedSegment & { held: bigint }>();
   let begin = 0n;
   for (const number of [...history.ancestors.map((a) => a.timeline), history.timeline]) {
     const timelineEnds = timelineEnd(history, number);
     const entry = catalog.timelines.find((t) => t.timeline === number);
-    for (const { segment, files } of entry?.segments ?? []) {
+    for (const { segment, files, stored } of entry?.segments ?? []) {
       const start = segmentStart(segment, segmentSize);
       const segmentEnd = segmentStart(segment + 1n, segmentSize);
       const end =
@@ -93,8 +94,14 @@ function plannedSegments(catalog: Catalog, history: TimelineHistory): PlannedSeg
       const own = files.map(({ name, compression, partial }) => {
         return { path: join(directory, name), name, compression, partial, end };
       });
-      // The child's copy of the segment in which its parent ends has the parent's part as well.
-      found.set(segment, { start, files: [...own, ...(found.get(segment)?.files ?? [])] });
+      const measured = stored && start + BigInt(stored.validLength);
+      const held = measured !== undefined && measured < end ? measured : end;
+      // The child's copy of the segment in which its parent ends has the parent's part as well,
+      // unless it was only begun.
+      const parent = found.get(segment);
+      if (!parent) found.set(segment, { start, files: own, held });
+      else if (parent.held > held) parent.files.push(...own);
+      else found.set(segment, { start, files: [...own, ...parent.files], held });
     }
     begin = timelineEnds ?? begin;
   }

@@ -111,6 +111,36 @@ describe('the way through an archive', () => {
   });
 });
 
+describe('of several partials of a segment the one that holds most is read first', () => {
+  test('on one timeline', async () => {
+    const [name] = [segmentFileName(1, segmentOf(mixed.start, mixed.segmentSize), 1 << 20)];
+    const two = await archive(mixed, '', (_, bytes) => bytes.fill(0, 30_000));
+    expect((await events(two)).length).toBeLessThan(all.length);
+    writeFileSync(join(two, `${name}.gz.partial`), gzipSync(mixed.bytes));
+    expect(await events(two)).toEqual(all);
+  });
+
+  test("and where a timeline begins, the parent's", async () => {
+    const both = await archive(promoted);
+    const child = join(both, '000000020000000000000008.partial');
+    const content = readFileSync(child);
+    const fork = parseLsn(promoted.info.switchPoint as string);
+    const whole = await events(both);
+    const before = xids(whole.filter((e) => e.lsn < fork));
+    writeFileSync(
+      join(both, '000000010000000000000008.partial'),
+      Buffer.from(content).fill(0, Number(fork % (1n << 20n))),
+    );
+    expect(xids(await events(both))).toEqual(xids(whole));
+    for (const begun of [0, 30_000]) {
+      writeFileSync(child, Buffer.from(content).fill(0, begun));
+      const found = await events(both);
+      expect(xids(found)).toEqual(before);
+      expect(found.filter((e) => e.kind === 'damage')).toEqual([]);
+    }
+  });
+});
+
 describe('damage', () => {
   test('a flipped byte costs one page or record; the rest is found', async () => {
     for (const at of [123_456, 300_000, 500_017]) {

@@ -7,11 +7,14 @@ import fs, {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
 import { afterEach, describe, expect, test, vi } from 'vitest';
+import { compareCopies } from '../../src/archive/compare-copies.js';
 import { verifyArchive } from '../../src/archive/verify.js';
 import { StorageError, UsageError } from '../../src/errors.js';
 import { canDecompress, compressFile } from '../../src/storage/codec.js';
 import { LEDGER_FILE } from '../../src/storage/ledger.js';
+import { parseSegmentFileName, segmentStart } from '../../src/wal/file-name.js';
 import type { Lsn } from '../../src/wal/lsn.js';
 import { scratchDir } from '../support/scratch.js';
 import { FIXTURES, loadFixture } from '../wal/fixtures.js';
@@ -288,6 +291,47 @@ describe('copies of a segment', () => {
       ['info', 'duplicate', others[1], 0],
       ['error', 'duplicate-differs', others[2], 4000],
     ]);
+  });
+});
+
+describe('two partials of a segment', () => {
+  /** The plain one was left behind; the compressed one has all there is. */
+  async function archive() {
+    const { directory, names, end } = sampleArchive(3);
+    const used = Number(end % BigInt(SEGMENT));
+    const short = names[2]!;
+    const long = short.replace('.partial', '.gz.partial');
+    const content = readFileSync(join(directory, short)).subarray(0, used);
+    writeFileSync(join(directory, long), gzipSync(content));
+    edit(join(directory, short), (b) => b.fill(0, 200_000));
+    await writeLedger(directory, { type: 'flushed', lsn: end as Lsn, timeline: 1 });
+    return { directory, short, long, content };
+  }
+
+  test('the one that holds more is checked, the other is the duplicate', async () => {
+    const { directory, short, long, content } = await archive();
+    const { findings } = await verifyArchive(directory, { jobs: 1 });
+    expect(findings).toMatchObject([
+      { severity: 'info', code: 'duplicate', file: short, message: `the same WAL as in ${long}` },
+    ]);
+    const bad = Buffer.from(content).fill(7, 300_000, 300_100);
+    writeFileSync(join(directory, long), gzipSync(bad));
+    expect(await check(directory)).toContain(`error flushed-damaged ${long}`);
+    // Damaged before the end of the other one, it is the worse one.
+    writeFileSync(join(directory, long), gzipSync(bad.fill(7, 100_000, 100_100)));
+    const found = await check(directory);
+    expect(found).toContain(`error flushed-damaged ${short}`);
+    expect(found).toContain(`error duplicate-differs ${long}`);
+  });
+
+  test('one that grew since is not called superfluous', async () => {
+    const { directory, short, long } = await archive();
+    const original = { ...parseSegmentFileName(short, SEGMENT)!, name: short };
+    const path = join(directory, short);
+    const start = segmentStart(original.segment, SEGMENT);
+    const finding = await compareCopies(directory, { ...original, path, start }, long, SEGMENT);
+    expect(finding).toMatchObject({ severity: 'warning', code: 'duplicate', file: long });
+    expect(finding!.message).toContain('and more');
   });
 });
 
