@@ -1,5 +1,6 @@
 import { basename } from 'node:path';
 import { CorruptWalError } from '../errors.js';
+import { storedUpTo } from '../storage/ledger-entry.js';
 import { segmentStart } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
 import { LONG_PAGE_HEADER, parsePageHeader, SHORT_PAGE_HEADER } from '../wal/page.js';
@@ -32,9 +33,7 @@ export interface PartialCopy {
  */
 export async function acknowledgedOn(dir: string, timeline: number): Promise<Lsn | undefined> {
   const ledger = await ledgerOf(dir);
-  if (ledger?.timeline !== timeline) return undefined;
-  const { flushedLsn, completeLsn } = ledger;
-  return (completeLsn ?? 0n) > (flushedLsn ?? 0n) ? completeLsn : flushedLsn;
+  return ledger?.timeline === timeline ? storedUpTo(ledger) : undefined;
 }
 
 /**

@@ -1,4 +1,5 @@
 import type { GapEntry } from '../storage/ledger.js';
+import { storedUpTo } from '../storage/ledger-entry.js';
 import { segmentOf, segmentStart } from '../wal/file-name.js';
 import type { Lsn } from '../wal/lsn.js';
 import { MAX_RECORD_LENGTH } from '../wal/record.js';
@@ -63,7 +64,7 @@ export function planJobs(
   const jobs: VerifyJob[] = [];
   for (const t of catalog.timelines) {
     if (options.timeline !== undefined && options.timeline !== t.timeline) continue;
-    const flushed = ledger?.timeline === t.timeline ? ledger.flushedLsn : undefined;
+    const flushed = ledger?.timeline === t.timeline ? storedUpTo(ledger) : undefined;
     const { timeline, history } = t;
     const quick = options.quick ?? false;
     const common = { ...cluster, timeline, history, quick, flushed };

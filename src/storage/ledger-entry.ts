@@ -198,6 +198,11 @@ function follow(state: LedgerState, timeline: number): void {
   delete state.end;
 }
 
+/** Up to where WAL of the newest timeline is stored for good: acknowledged, or in complete segments. */
+export function storedUpTo({ flushedLsn, completeLsn }: LedgerState): Lsn | undefined {
+  return completeLsn === undefined ? flushedLsn : higher(flushedLsn, completeLsn);
+}
+
 function higher(a: Lsn | undefined, b: Lsn): Lsn {
   return a === undefined || b > a ? b : a;
 }

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { fetchFile } from '../../src/archive/fetch.js';
 import { ALIVE_FILE, SPOOL_DIRECTORY } from '../../src/archive/fetch-spool.js';
+import { verifyArchive } from '../../src/archive/verify.js';
 import type { Lsn } from '../../src/wal/lsn.js';
 import { disposer } from '../support/cleanup.js';
 import { runCli } from '../support/cli.js';
@@ -94,4 +95,15 @@ test.each([
   bad[100] = bad[100]! ^ 1;
   writeFileSync(six, bad);
   await expect(fetchFile(request)).rejects.toMatchObject({ code: 'WK_CORRUPT_WAL' });
+});
+
+test('verify sees a partial file of a segment that the ledger knows as complete', async () => {
+  const a = sampleArchive(3);
+  await writeLedgerOf(
+    a.directory,
+    { type: 'timeline', timeline: 1, start: a.start as Lsn, why: 'first start' },
+    { type: 'complete', lsn: (a.start + 3n * 0x100000n) as Lsn, timeline: 1 },
+  );
+  const { summary } = await verifyArchive(a.directory, { jobs: 1 });
+  expect(summary.errors).toBeGreaterThan(0);
 });
