@@ -11,19 +11,22 @@ import { XLP_FIRST_IS_CONTRECORD } from '../wal/page.js';
 import { WalVerifier } from '../wal/verifier.js';
 import type { ServerState } from './server-state.js';
 
-/** Segments that may get their names at once, and more: renames need not survive in their order. */
+/** Segments that get their names at once, at most, and some more. */
 const MOST_NAMED = 16;
 
 /**
  * The oldest partials in a row, before the newest file, that have no complete counterpart; oldest
  * first. A receiver that was killed leaves them: segments are finished, and above all compressed, in
- * the background, while the next one is being written and acknowledged.
+ * the background, while the next one is being written and acknowledged. Behind one that has its name
+ * only those count that the ledger has as complete: renames need not survive in their order.
  */
 export function leftSegments(scan: DirectoryScan, ledger: Ledger): SegmentFile[] {
   const { newest, segments, segmentSize } = scan;
   // An empty partial is the wish to start exactly there.
   if (!newest || newest.size === 0) return [];
   const begun = ledger.state.lineage.at(-1)?.start ?? 0n;
+  const { timeline, completeLsn = 0n } = ledger.state;
+  const complete = timeline === newest.timeline ? completeLsn : 0n;
   let left: SegmentFile[] = [];
   let named = 0;
   for (let n = newest.segment - 1n; n >= segmentOf(begun, segmentSize); n -= 1n) {
@@ -35,7 +38,7 @@ export function leftSegments(scan: DirectoryScan, ledger: Ledger): SegmentFile[]
     }
     const file = files.find((s) => s.partial && s.timeline === newest.timeline);
     // One of an ancestor is none: behind the fork it has other bytes.
-    if (!file) break;
+    if (!file || (named > 0 && complete < segmentStart(n + 1n, segmentSize))) break;
     left = left[0]?.segment === n + 1n ? [file, ...left] : [file];
   }
   return left;
