@@ -1,6 +1,7 @@
 import { readdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { StorageError, SystemIdentifierError } from '../errors.js';
+import { storageError } from '../storage/durable.js';
 import { readLedger } from '../storage/ledger.js';
 import { LONG_HEADER_SIZE, parseLongHeader } from '../storage/long-header.js';
 import { readRegular } from '../storage/regular-file.js';
@@ -108,7 +109,10 @@ export async function inspectSource(
 async function timelineEnds(timeline: number, directories: readonly string[]): Promise<Lsn[]> {
   const ends: Lsn[] = [];
   for (const directory of directories) {
-    for (const name of await readdir(directory)) {
+    const names = await readdir(directory).catch((e) => {
+      throw storageError('open directory', directory, e);
+    });
+    for (const name of names) {
       const child = parseHistoryFileName(name) ?? 0;
       if (child <= timeline) continue;
       const history = await findHistory(child, [directory]).catch(() => undefined);

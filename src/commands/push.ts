@@ -26,8 +26,9 @@ export const command: Command = {
   usage: 'push [OPTION]... DIR FILE',
   description:
     'Stores a WAL file in an archive directory, for archive_command: walkeep push DIR %p. ' +
-    'Succeeds if the archive already has the same; never replaces what differs. Works beside a ' +
-    'receiver on the same directory.',
+    'Succeeds if the archive already has the same; never replaces what differs. A damaged segment ' +
+    'is refused, one whose WAL stops is kept as partial. Works beside a receiver on the same ' +
+    'directory.',
   light: true,
   options: () => OPTIONS,
   async run(values, operands, { output, tryHelp }) {

@@ -26,6 +26,9 @@ export interface ConnectOptions {
   onNotice?: (notice: ServerNotice) => void;
 }
 
+/** Milliseconds; Node.js takes a longer delay for none at all. */
+export const LONGEST_TIMER = 2 ** 31 - 1;
+
 /** SQLSTATE of a server that is starting up or shutting down: the next host may be better. */
 const CANNOT_CONNECT_NOW = '57P03';
 
@@ -243,8 +246,7 @@ async function within<T>(
     if (timeout > 0) {
       timer = setTimeout(
         () => reject(new TimeoutError(`${failurePrefix}timeout expired`)),
-        // Node.js takes a longer delay for none at all.
-        Math.min(timeout, 2 ** 31 - 1),
+        Math.min(timeout, LONGEST_TIMER),
       );
     }
     onAbort = () => reject(signal?.reason);

@@ -47,7 +47,8 @@ export class Refusals {
    * start of a long record that turns out bad at its end is stored again with every try.
    */
   stored(written: Lsn, history: TimelineHistory): void {
-    if (written > (this.rewrite?.error.lsn ?? written)) this.rewrite = undefined;
+    const rewritten = this.rewrite?.error.lsn;
+    if (rewritten !== undefined && written > rewritten) this.rewrite = undefined;
     const refused = this.current;
     if (!refused || written < cameRight(refused, history)) return;
     this.current = undefined;

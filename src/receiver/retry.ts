@@ -34,9 +34,6 @@ export function mayRetry(error: WalkeepError, streamed: boolean): boolean {
   return error.retryable;
 }
 
-/** Milliseconds; Node.js takes a longer delay for none at all. */
-export const LONGEST_TIMER = 2 ** 31 - 1;
-
 /** Delays between connections: exponential with jitter, so that receivers do not come in step. */
 export class Backoff {
   private failures = 0;

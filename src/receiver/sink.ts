@@ -1,4 +1,4 @@
-import { connect } from '../connection/connect.js';
+import { connect, LONGEST_TIMER } from '../connection/connect.js';
 import type { ReplicationConnection } from '../connection/connection.js';
 import { resolveSettings } from '../connection/resolve.js';
 import type { ConnectionSettings } from '../connection/settings.js';
@@ -16,7 +16,6 @@ import { rootHistory, type TimelineHistory, timelineAt } from '../wal/timeline.j
 import { checkFork, readServerHistory } from './history-files.js';
 import { type VerifyMode, WalInspector } from './inspector.js';
 import { RECEIVE_TIMEOUT } from './options.js';
-import { LONGEST_TIMER } from './retry.js';
 import { readServerState, readSlot, type ServerState } from './server-state.js';
 import { type StreamOutcome, StreamSession } from './stream.js';
 import type { WalTarget } from './wal-target.js';
@@ -46,7 +45,10 @@ export interface WalSink {
    */
   // biome-ignore lint/suspicious/noConfusingVoidType: returning nothing is following
   timeline?(next: { timeline: number; lsn: Lsn }): boolean | void | Promise<boolean | void>;
-  /** Called once, however the stream ended; at a clean end all is flushed. */
+  /**
+   * Called once, however the stream ended; at a clean end all is flushed. A call that took too long
+   * (`sinkTimeout`) may still be under way.
+   */
   close?(): void | Promise<void>;
 }
 

@@ -66,8 +66,7 @@ async function placeSeed(o: Options, anchor: Anchor): Promise<Seed> {
     return seedPartial(directory, name, archive.atStart, { ...options, measure, verifier });
   }
   // What was acknowledged is there; a partial beside it is from an earlier try.
-  await seedFromComplete(directory, name, complete, await verifier(), options);
-  return { length: 0, superseded: [] };
+  return seedFromComplete(directory, name, complete, await verifier(), options);
 }
 
 async function protectedWal(

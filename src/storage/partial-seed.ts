@@ -78,6 +78,7 @@ export async function seedPartial(
  * what came after them was refused and is received again, what they are must not change.
  *
  * @param verifier stands at the segment's start
+ * @throws StorageError
  */
 export async function seedFromComplete(
   directory: string,
@@ -85,13 +86,14 @@ export async function seedFromComplete(
   file: SegmentFile,
   verifier: WalVerifier,
   options: PlaceOptions,
-): Promise<void> {
+): Promise<Seed> {
   const path = join(directory, file.name);
   const begin = verifier.position;
   const content = await readCompressed(path, file, options);
   verifier.feed(content);
   const good = content.subarray(0, Math.max(0, Number(verifier.validEnd - begin)));
   await place(join(directory, `${base}.partial`), `${base}.seed`, directory, good, options);
+  return { length: good.length, superseded: [] };
 }
 
 type MakeVerifier = () => Promise<WalVerifier>;

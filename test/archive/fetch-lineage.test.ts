@@ -44,13 +44,19 @@ test.each(['history only', 'an empty file'])(
   },
 );
 
-test('a partial file of a segment that the ledger knows as complete is not served for it', async () => {
+/** Three segments, the last of them partial, all complete by the ledger. */
+async function allComplete() {
   const a = sampleArchive(3);
   await writeLedgerOf(
     a.directory,
     { type: 'timeline', timeline: 1, start: a.start as Lsn, why: 'first start' },
     { type: 'complete', lsn: (a.start + 3n * 0x100000n) as Lsn, timeline: 1 },
   );
+  return a;
+}
+
+test('a partial file of a segment that the ledger knows as complete is not served for it', async () => {
+  const a = await allComplete();
   const target = join(scratchDir(), 'RECOVERYXLOG');
   const request = { directory: a.directory, name: (a.names[2] as string).slice(0, 24), target };
   await expect(fetchFile(request)).rejects.toMatchObject({ code: 'WK_CORRUPT_WAL' });
@@ -98,12 +104,7 @@ test.each([
 });
 
 test('verify sees a partial file of a segment that the ledger knows as complete', async () => {
-  const a = sampleArchive(3);
-  await writeLedgerOf(
-    a.directory,
-    { type: 'timeline', timeline: 1, start: a.start as Lsn, why: 'first start' },
-    { type: 'complete', lsn: (a.start + 3n * 0x100000n) as Lsn, timeline: 1 },
-  );
+  const a = await allComplete();
   const { summary } = await verifyArchive(a.directory, { jobs: 1 });
   expect(summary.errors).toBeGreaterThan(0);
 });
