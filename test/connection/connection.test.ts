@@ -77,6 +77,22 @@ describe('startup', () => {
     }
   });
 
+  test('a timeout longer than any timer of Node.js is a long one', async () => {
+    const server = await scripted(async (c) => {
+      await c.accept();
+      await c.nextOf('X').catch(() => {});
+    });
+    const warnings: string[] = [];
+    const onWarning = ({ name }: Error) => void warnings.push(name);
+    process.on('warning', onWarning);
+    const connection = await open(server.port, { connectTimeout: 1e12 });
+    await connection.close();
+    // Node.js tells them in the next turn.
+    await new Promise((resolve) => setImmediate(resolve));
+    process.off('warning', onWarning);
+    expect(warnings).toEqual([]);
+  });
+
   test('an abort signal ends a silent attempt', async () => {
     const controller = new AbortController();
     const port = await rawServer(() => controller.abort());

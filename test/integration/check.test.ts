@@ -19,6 +19,8 @@ interface Checked {
   /** Messages of what is not ok. */
   bad: string[];
   summary: Record<string, unknown>;
+  /** By check, what it says. */
+  said: Record<string, string>;
 }
 
 /** Runs `walkeep check --json` to its end. */
@@ -40,8 +42,9 @@ async function check(directory: string, conninfo: string, ...args: string[]): Pr
   const bad = lines
     .filter((line) => line.status !== 'ok')
     .map((line) => `${line.status} ${line.check}: ${line.message}`);
+  const said = Object.fromEntries(lines.map(({ check, message }) => [check, message]));
   for (const line of lines) if (line.status !== 'ok') expect(line.hint ?? '').not.toBe('');
-  return { code, status, bad, summary };
+  return { code, status, said, bad, summary };
 }
 
 /** A server and a receiver with a slot that has caught up. */
@@ -67,6 +70,7 @@ test.each(MAJORS)('all is well with major %i', async (major) => {
   expect(result.code).toBe(0);
   expect(result.summary).toMatchObject({ status: 'ok', exitCode: 0 });
   expect(result.summary.behindBytes).toBeLessThan(100_000);
+  expect(result.said.max_wal_senders).toMatch(/^1 of \d+ in use$/);
   expect(Object.keys(result.status)).toEqual([
     ...['connection', 'replication right', 'SQL', 'server version', 'wal_level'],
     ...['max_wal_senders', 'max_replication_slots', 'slot', 'slot active', 'slot WAL'],
