@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import type { SegmentFile } from '../storage/wal-directory.js';
 import { segmentOf, segmentStart } from '../wal/file-name.js';
 import type { Catalog, CatalogSegment, CatalogTimeline } from './catalog.js';
-import { inspectWal, type StoredWal } from './push-compare.js';
+import { inspectWal, type StoredWal } from './inspect-wal.js';
 
 type Archive = Pick<Catalog, 'directory' | 'timelines' | 'segmentSize' | 'systemId'>;
 

@@ -18,7 +18,7 @@ import { parseTimelineHistory, type TimelineHistory } from '../wal/timeline.js';
 import { historyOf, lineageGaps, type SegmentGap } from './catalog-lineage.js';
 import { measurePartials } from './catalog-measure.js';
 import { sampleIdentity } from './identity.js';
-import type { StoredWal } from './push-compare.js';
+import type { StoredWal } from './inspect-wal.js';
 
 /** All files of one segment of one timeline. */
 export interface CatalogSegment {

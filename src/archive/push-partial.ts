@@ -5,8 +5,9 @@ import { compressFile } from '../storage/codec.js';
 import { fsyncDir, storageError } from '../storage/durable.js';
 import { acquireDirectoryLock } from '../storage/lock.js';
 import { compressionSuffix, type SegmentName } from '../wal/file-name.js';
+import { inspectWal, type KnownWal } from './inspect-wal.js';
 import type { PushResult } from './push.js';
-import { COMPRESSIONS, completeFile, firstDifference, inspectWal } from './push-compare.js';
+import { COMPRESSIONS, completeFile, firstDifference } from './push-compare.js';
 import {
   confirmDurable,
   exists,
@@ -15,7 +16,6 @@ import {
   stageCopy,
   stagingPath,
 } from './push-place.js';
-import type { KnownWal } from './push-source.js';
 
 /** How what is stored of a segment compares with the pushed partial file. */
 type Comparison =

@@ -17,14 +17,8 @@ import type { Lsn } from '../wal/lsn.js';
 import { LONG_PAGE_HEADER } from '../wal/page.js';
 import { parseTimelineHistory, type TimelineHistory, timelineEnd } from '../wal/timeline.js';
 import { WalVerifier } from '../wal/verifier.js';
+import type { KnownWal } from './inspect-wal.js';
 import type { PushSource } from './push-place.js';
-
-/** What is known of the WAL in a segment that is pushed. */
-export interface KnownWal {
-  systemId: bigint;
-  /** The ancestors of its timeline; undefined where no history file tells. */
-  history: TimelineHistory | undefined;
-}
 
 /** Enough for the header of the first page, whatever the block size. */
 const FIRST_PAGE = 8192;

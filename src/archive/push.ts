@@ -14,7 +14,8 @@ import {
 } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
 import { parseTimelineHistory } from '../wal/timeline.js';
-import { COMPRESSIONS, completeFile, firstDifference, inspectWal } from './push-compare.js';
+import { inspectWal } from './inspect-wal.js';
+import { COMPRESSIONS, completeFile, firstDifference } from './push-compare.js';
 import { pushPartial } from './push-partial.js';
 import { confirmDurable, exists, type PushSource, place, stageCopy } from './push-place.js';
 import { checkSource, inspectSource } from './push-source.js';

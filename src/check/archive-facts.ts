@@ -1,7 +1,7 @@
 import { access, constants, lstat, stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Catalog, type CatalogTimeline, readCatalog } from '../archive/catalog.js';
-import { inspectWal } from '../archive/push-compare.js';
+import { inspectWal } from '../archive/inspect-wal.js';
 import { storageError } from '../storage/durable.js';
 import { readLockHolder } from '../storage/lock.js';
 import type { SegmentFile } from '../storage/wal-directory.js';
