@@ -40,6 +40,8 @@ export class Cluster {
         checkpoint_timeout: '60s',
         // Patience is walkeep's; a client that a server has lost must not keep it from ending.
         tcp_user_timeout: '5s',
+        // The fill behind a switch record is written in many pieces, between which it can be cut.
+        wal_buffers: '64kB',
       },
     });
     const cluster = new Cluster(primary);
@@ -115,6 +117,41 @@ export class Cluster {
     await this.waitForBoth();
   }
 
+  /**
+   * Two primaries are lost one after the other, within one segment: the ancestors' last segments
+   * are cut where they ended, and the newest timeline repeats both.
+   */
+  async doubleFailover(): Promise<void> {
+    const standby = await this.redundant();
+    const old = this.primary;
+    const [proxy, other] = [this.#proxyOf(old), this.#proxyOf(standby)];
+    // Made before the first loss: a backup ends its segment.
+    const spare = await old.createStandby({
+      archive: true,
+      applicationName: 'spare',
+      settings: { synchronous_standby_names: ALONE },
+    });
+    await caughtUp(old, spare);
+    await caughtUp(old, standby);
+    await old.kill9();
+    // Who has less can follow, not the other way round.
+    const received = await Promise.all([standby, spare].map(receivedUpTo));
+    const [first, second] =
+      (received[0] as bigint) >= (received[1] as bigint) ? [standby, spare] : [spare, standby];
+    await this.#promote(first);
+    await second.configure({
+      primary_conninfo: first.conninfo({ host: first.socketDir, application_name: 'second' }),
+    });
+    await caughtUp(first, second);
+    await first.kill9();
+    await this.#promote(second);
+    await this.retire(old);
+    await this.retire(first);
+    await this.#putProxyBefore(second, proxy);
+    await this.addStandby(other);
+    await this.waitForBoth();
+  }
+
   /** Roles are changed in good order; the old primary follows the new one as it is. */
   async switchover(): Promise<'as it was' | 'made anew'> {
     const standby = await this.redundant();
@@ -122,9 +159,9 @@ export class Cluster {
     await old.stop('fast', 60_000);
     const end = await shutdownCheckpoint(old.dataDir);
     await waitFor(() => standby.running);
-    const [row] = await standby.sql('SELECT pg_last_wal_receive_lsn()::text AS lsn');
+    const received = await receivedUpTo(standby);
     await this.#promote(standby);
-    if (parseLsn(row?.lsn) <= end) {
+    if (received <= end) {
       // It was disconnected just then: the old primary is ahead of the fork.
       const proxy = this.#proxyOf(old);
       await this.retire(old);
@@ -183,6 +220,12 @@ export class Cluster {
     await this.standby?.destroy();
     await this.primary.destroy();
   }
+}
+
+/** Up to where a standby has stored WAL. */
+async function receivedUpTo(standby: PostgresServer): Promise<bigint> {
+  const [row] = await standby.sql('SELECT pg_last_wal_receive_lsn()::text AS lsn');
+  return parseLsn(row?.lsn);
 }
 
 /** Where the last checkpoint of a server that was shut down begins (catalog/pg_control.h). */

@@ -102,6 +102,33 @@ const SERVER_EVENTS = {
       await standby.start();
     },
   },
+  'server killed as it switches': {
+    weight: 'alone',
+    async run(world) {
+      const { random } = world;
+      await world.recycleSegments();
+      for (let i = 1 + random.below(3); i > 0; i--) {
+        const client = await world.primary.client();
+        const switched = client.query('SELECT pg_switch_wal()').catch(() => undefined);
+        await delay(random.below(4));
+        await world.primary.kill9();
+        await switched;
+        await world.primary.start();
+        await world.settle(1);
+      }
+    },
+  },
+  'two failovers while the receiver is away': {
+    weight: 'alone',
+    async run(world) {
+      await world.supervisor.hold(world.random.pick(['SIGKILL', 'SIGTERM']));
+      try {
+        await world.cluster.doubleFailover();
+      } finally {
+        world.supervisor.release();
+      }
+    },
+  },
   failover: { weight: 'heavy', run: (world) => world.cluster.failover() },
   switchover: {
     weight: 'heavy',

@@ -31,6 +31,7 @@ export interface Tally {
   compressed: number;
   histories: number;
   replaced: number;
+  differentFill: number;
   /** Files that differ from the servers'; none may. */
   differing: string[];
   findings: string[];
@@ -98,6 +99,7 @@ export async function runChaos(options: ChaosOptions): Promise<Tally> {
     compressed: compared.compressed,
     histories: compared.histories,
     replaced: compared.replaced,
+    differentFill: compared.differentFill,
     differing: compared.problems,
     findings,
     receiverRestarts: supervisor.restarts,

@@ -14,6 +14,9 @@ import { Supervisor } from './supervisor.js';
 /** As a user would run it: a slot, synchronous, checked; only the silence allowed is short. */
 const ARGUMENTS = ['-S', 's', '--ensure-slot', '--synchronous', '--receive-timeout', '2'];
 
+/** The `-Z` of starts that compress. */
+const FORMS = ['gzip:1', 'gzip:9', 'lz4'] as const;
+
 /** Everything that events act upon. */
 export class World implements AsyncDisposable {
   readonly random: Random;
@@ -65,7 +68,7 @@ export class World implements AsyncDisposable {
     await cluster.addStandby();
     // Not the schedule's: that follows its seed however often the receiver starts.
     const forms = new Random(seed + 1);
-    const form = () => (compress && forms.chance(0.5) ? ['-Z', 'gzip:1'] : []);
+    const form = () => (compress && forms.chance(0.6) ? ['-Z', forms.pick(FORMS)] : []);
     const supervisor = new Supervisor(() =>
       receive(disk.directory, conninfo(), [...ARGUMENTS, ...form()]),
     );
@@ -114,6 +117,21 @@ export class World implements AsyncDisposable {
         [size, times],
       );
     });
+  }
+
+  /** Has the segments that come next made of old ones: other WAL stands where nothing is written. */
+  async recycleSegments(): Promise<void> {
+    const { primary } = this;
+    const keep = primary.setting('wal_keep_size');
+    await this.cluster.redundant();
+    await this.writeWal(6_000_000);
+    await primary.waitArchived(await primary.switchWal(), 60_000);
+    await this.settle(5);
+    await primary.configure({ wal_keep_size: '4MB' });
+    await primary.sql('CHECKPOINT');
+    await this.settle(5);
+    await primary.sql('CHECKPOINT');
+    await primary.configure({ wal_keep_size: keep });
   }
 
   /** The walsender that serves walkeep; undefined while there is none. */
