@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { FrameReader } from '../src/protocol/frame-reader.js';
 import { nodeFileSystem } from '../src/storage/file-system.js';
-import { StreamProgress } from '../src/storage/progress.js';
+import { TargetPositions } from '../src/storage/progress.js';
 import { SegmentFinisher } from '../src/storage/segment-finisher.js';
 import { SegmentWriter } from '../src/storage/segment-writer.js';
 import { crc32c } from '../src/wal/crc32c.js';
@@ -78,12 +78,12 @@ if (file) {
 }
 
 const directory = mkdtempSync(join(scratchRoot(), 'writer-'));
-const progress = new StreamProgress(parseLsn('0/1000000'));
+const positions = new TargetPositions(parseLsn('0/1000000'));
 const finisher = new SegmentFinisher({
   directory,
   segmentSize: 1024 * MB,
   sync: false,
-  progress,
+  positions,
   fs: nodeFileSystem,
   record: async () => undefined,
   onFinished: () => undefined,
@@ -97,7 +97,7 @@ const writer = new SegmentWriter({
   mode: 0o600,
   sync: false,
   compareUntil: 0n as Lsn,
-  progress,
+  positions,
   finisher,
   fs: nodeFileSystem,
 });
@@ -106,7 +106,7 @@ const chunk = Buffer.alloc(128 * 1024, 1);
 let left = 512 * MB;
 const began = performance.now();
 while (left > 0) {
-  progress.received += 2 * chunk.length;
+  positions.accepted += 2 * chunk.length;
   writer.writeSync([chunk, chunk]);
   left -= 2 * chunk.length;
 }

@@ -11,10 +11,10 @@ import type { TimelineHistory } from '../wal/timeline.js';
 import { type ChosenStart, chooseFor, type OpenOptions } from './choose-start.js';
 import { ensureHistoryFile, type Fork } from './history-files.js';
 import type { WalReceiverOptions } from './options.js';
+import type { WriteReport } from './paced-target.js';
 import type { Refusal } from './refusals.js';
 import type { ServerState } from './server-state.js';
 import type { StartPoint } from './start-point.js';
-import type { WriteReport } from './stream.js';
 
 /**
  * The receiving directory as one connection finds it: scanned, proved to be the server's, with its

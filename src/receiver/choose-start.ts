@@ -13,10 +13,10 @@ import { checkHistories } from './history-files.js';
 import { isStoredGood } from './known-wal.js';
 import { finishLeft, leftSegments, removeCopies } from './left-segments.js';
 import type { WalReceiverOptions } from './options.js';
+import type { WriteReport } from './paced-target.js';
 import type { Refusal } from './refusals.js';
 import { readSlot, type ServerState } from './server-state.js';
 import { chooseStart, type StartInputs, type StartPoint } from './start-point.js';
-import type { WriteReport } from './stream.js';
 
 type Warn = (code: string, message: string) => void;
 

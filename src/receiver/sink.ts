@@ -9,16 +9,17 @@ import {
   SystemIdentifierError,
   WalkeepError,
 } from '../errors.js';
-import { StreamProgress } from '../storage/progress.js';
+import { TargetPositions } from '../storage/progress.js';
 import { floorToSegment } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
 import { rootHistory, type TimelineHistory, timelineAt } from '../wal/timeline.js';
 import { checkFork, readServerHistory } from './history-files.js';
 import { type VerifyMode, WalInspector } from './inspector.js';
 import { RECEIVE_TIMEOUT } from './options.js';
+import { PacedTarget } from './paced-target.js';
 import { readServerState, readSlot, type ServerState } from './server-state.js';
 import { type StreamOutcome, StreamSession } from './stream.js';
-import type { WalTarget } from './wal-target.js';
+import type { WalDestination } from './wal-destination.js';
 import { patient, Watchdog } from './watchdog.js';
 
 /**
@@ -278,22 +279,22 @@ class SinkRun {
     const { slot, endLsn, synchronous = true, statusInterval = 10_000 } = o;
     watchdog.enter('command');
     const inspector = await this.makeInspector(at, server);
-    const progress = new StreamProgress(at.lsn);
-    const target = makeTarget(this.sink, progress, {
+    const positions = new TargetPositions(at.lsn);
+    const destination = makeDestination(this.sink, positions, {
       timeout: o.sinkTimeout ?? SINK_TIMEOUT,
       flushInterval: synchronous ? Number.POSITIVE_INFINITY : statusInterval,
       onClosed: () => {
-        this.closedAt = progress.lsn(progress.flushed);
+        this.closedAt = positions.lsn(positions.flushed);
         watchdog.enter('ending');
       },
     });
+    const target = new PacedTarget({ destination, positions, synchronous, writeReport: 'slow' });
     const session = new StreamSession({
-      ...{ connection, timeline: at.timeline, progress, target, synchronous, statusInterval },
+      ...{ connection, timeline: at.timeline, target, synchronous, statusInterval },
       ...(inspector ? { inspector } : {}),
       ...(slot === undefined ? {} : { slot }),
       ...(endLsn === undefined ? {} : { endLsn }),
       reportFlush: true,
-      writeReport: 'slow',
       applyIsFlush: false,
       receiveTimeout: o.receiveTimeout ?? RECEIVE_TIMEOUT,
       onProgress: () => {},
@@ -328,24 +329,24 @@ class SinkRun {
   }
 }
 
-/** The sink as the target of one stream, which keeps count of its positions. */
-function makeTarget(
+/** The sink as the destination of one stream, which keeps count of its positions. */
+function makeDestination(
   sink: WalSink,
-  progress: StreamProgress,
+  positions: TargetPositions,
   {
     timeout,
     flushInterval,
     onClosed,
   }: { timeout: number; flushInterval: number; onClosed: () => void },
-): WalTarget {
+): WalDestination {
   const call = (what: string, run: () => void | Promise<void>) =>
     asSinkError(what, () => intime(run, timeout));
   let flushedAt = performance.now();
   const flush = async () => {
-    const covered = progress.written;
+    const covered = positions.written;
     await call('flush', () => sink.flush());
     flushedAt = performance.now();
-    progress.synced(covered);
+    positions.synced(covered);
   };
   // One behind the other; behind a failed one there is none.
   let flushing = Promise.resolve();
@@ -356,17 +357,17 @@ function makeTarget(
   return {
     write: async (chunks) => {
       for (const chunk of chunks) {
-        const begin = progress.written;
+        const begin = positions.written;
         // The stream gives an asynchronous target copies of its own.
-        await call('write', () => sink.write(chunk as Buffer, progress.lsn(begin)));
-        progress.wrote(begin + chunk.length);
+        await call('write', () => sink.write(chunk as Buffer, positions.lsn(begin)));
+        positions.wrote(begin + chunk.length);
       }
       if (performance.now() - flushedAt >= flushInterval) await sync();
     },
     sync,
     pending: 0,
     close: async () => {
-      if (progress.flushed < progress.written) await sync();
+      if (positions.flushed < positions.written) await sync();
       onClosed();
     },
   };

@@ -5,44 +5,34 @@ import { StreamPositionError, TimeoutError, type WalkeepError } from '../errors.
 import type { CopyBothHandler } from '../protocol/frame-reader.js';
 import type { StreamEnd } from '../protocol/replication.js';
 import { storageError } from '../storage/durable.js';
-import { StatusSchedule, type StreamProgress } from '../storage/progress.js';
 import { formatLsn, INVALID_LSN, type Lsn } from '../wal/lsn.js';
 import type { WalInspector } from './inspector.js';
-import { SyncPace } from './sync-pace.js';
-import type { WalTarget } from './wal-target.js';
-import { WriteQueue } from './write-queue.js';
-
-/**
- * When the write position is told: `sync` with the sync that covers it, as pg_receivewal does;
- * `slow` before a sync that is known to be slow; `write` always at once (remote_write commits do
- * not wait for the sync, all others pay for a second reply).
- */
-export type WriteReport = 'sync' | 'slow' | 'write';
+import { StatusSchedule } from './status-schedule.js';
+import type { TargetListener, WalTarget } from './wal-target.js';
 
 export interface StreamOptions {
   connection: ReplicationConnection;
   slot?: string;
   timeline: number;
   endLsn?: Lsn;
-  progress: StreamProgress;
+  /** Its positions tell where the stream starts. */
   target: WalTarget;
   /** Checks WAL before it is written; absent: nothing is checked. */
   inspector?: WalInspector;
   /** Gets what the inspector refused, from the given LSN on, before the stream fails. */
   onRefused?: (lsn: Lsn, bytes: Buffer, verifiedEnd: Lsn, error: WalkeepError) => void;
-  /** Sync whenever new WAL is written and report it at once. */
+  /** The target syncs whenever new WAL is written: that is told at once. */
   synchronous: boolean;
   /** Report flush positions: with a slot, or synchronous. Otherwise flush is 0, "unknown". */
   reportFlush: boolean;
-  writeReport: WriteReport;
   /** Report apply = flush, so that remote_apply commits are confirmed though nothing is replayed. */
   applyIsFlush: boolean;
   /** Milliseconds; 0: replies only when asked. */
   statusInterval: number;
   /** Milliseconds of silence before the server is asked; it is given up at twice that. 0: never. */
   receiveTimeout: number;
-  /** Called at most four times a second when positions moved. */
-  onProgress: (serverEnd: Lsn) => void;
+  /** Called at most four times a second when more was received. */
+  onProgress: (received: Lsn, serverEnd: Lsn) => void;
 }
 
 /** How a stream ended without an error; `lsn` is the last position received. */
@@ -50,14 +40,6 @@ export type StreamOutcome =
   | { kind: 'ended'; end: StreamEnd; lsn: Lsn }
   | { kind: 'stopped'; reason: 'endpos' | 'signal'; lsn: Lsn };
 
-/** A sync above this goes to the thread pool next time; one below half of it comes back inline. */
-const SLOW_SYNC_MS = 10;
-/** A write above this means that the disk stalls: writes go to the thread pool. */
-const SLOW_WRITE_MS = 100;
-/** Full segments waiting to be finished before the socket is paused, and resumed. */
-const MAX_PENDING = 8;
-/** While WAL keeps coming a sync covers at least this many milliseconds of it. */
-const CATCH_UP_SYNC_MS = 50;
 /** The status interval while paused, also with `-s 0`: any reply resets wal_sender_timeout. */
 const PAUSED_STATUS_MS = 10_000;
 /** A paused stream that gets nothing to disk for so long is given up: it hangs a shutdown. */
@@ -65,14 +47,14 @@ const STALL_LIMIT_MS = 60_000;
 const TICK_MS = 250;
 
 /**
- * One COPY BOTH stream on one timeline: takes XLogData, writes it, syncs, replies.
+ * One COPY BOTH stream on one timeline: takes XLogData, has it checked, hands it to the target, and
+ * tells the server what the target has.
  *
- * All that one socket read brought is written at once and synced at once (group commit); the next
- * sync starts as soon as more was written.
+ * Invariant: received ≥ what the target accepted; nothing is told that the target does not have.
  */
-export class StreamSession implements CopyBothHandler {
+export class StreamSession implements CopyBothHandler, TargetListener {
   private readonly o: StreamOptions;
-  private readonly progress: StreamProgress;
+  private readonly target: WalTarget;
   private readonly schedule: StatusSchedule;
   private stream: WalStream | undefined;
   private settle: ((outcome: 'endpos' | 'signal' | 'server' | WalkeepError) => void) | undefined;
@@ -81,19 +63,16 @@ export class StreamSession implements CopyBothHandler {
   private lost: WalkeepError | undefined;
   /** Views into the read buffer; valid until the read's callback returns. */
   private chunks: Buffer[] = [];
+  /** Bytes taken from the socket, less what was refused. */
+  private received = 0;
   /** Stream offset of the end of WAL that the server has, as of its last message. */
   private serverEnd = 0;
   private readonly endOffset: number;
 
-  private syncing: Promise<void> | undefined;
-  private slowSync = false;
-  private lastSync = 0;
+  /** What the last status reply said; -1 before the first. */
+  private reportedWrite = -1;
+  private reportedFlush = -1;
   private replyOwed = false;
-
-  /** Where commits wait for the write only. */
-  private readonly pace: SyncPace | undefined;
-  private readonly queue: WriteQueue;
-  private slowWrite = false;
 
   private pausedSince: number | undefined;
   private movedAt = 0;
@@ -104,26 +83,12 @@ export class StreamSession implements CopyBothHandler {
 
   constructor(options: StreamOptions) {
     this.o = options;
-    this.progress = options.progress;
+    this.target = options.target;
     this.schedule = new StatusSchedule(options.statusInterval);
-    this.queue = new WriteQueue(
-      options.target,
-      (took) => {
-        this.slowWrite = took > SLOW_WRITE_MS / 2;
-        this.afterWrite();
-        this.regulate();
-      },
-      (e) => this.onLost(storageError('write WAL in', 'the archive', e)),
-    );
-    if (options.writeReport === 'write') {
-      this.pace = new SyncPace(
-        () => this.flush(),
-        () => this.progress.written,
-      );
-    }
     const { endLsn } = options;
-    this.endOffset =
-      endLsn === undefined ? Number.POSITIVE_INFINITY : Number(endLsn - options.progress.start);
+    const { start } = this.target.positions;
+    this.endOffset = endLsn === undefined ? Number.POSITIVE_INFINITY : Number(endLsn - start);
+    this.target.start(this);
   }
 
   /**
@@ -134,10 +99,12 @@ export class StreamSession implements CopyBothHandler {
    */
   async run(signal: AbortSignal, onStarted: () => void): Promise<StreamOutcome> {
     const { connection, slot, timeline } = this.o;
+    const { target } = this;
+    const { start } = target.positions;
     const result = new Promise<'endpos' | 'signal' | 'server'>((resolve, reject) => {
       this.settle = (how) => {
         this.settle = undefined;
-        this.stopping = true;
+        this.stop();
         if (typeof how === 'string') resolve(how);
         else reject(how);
       };
@@ -148,12 +115,12 @@ export class StreamSession implements CopyBothHandler {
     let timer: NodeJS.Timeout | undefined;
     try {
       const started = await connection.startReplication(
-        { ...(slot === undefined ? {} : { slot }), startLsn: this.progress.start, timeline },
+        { ...(slot === undefined ? {} : { slot }), startLsn: start, timeline },
         this,
       );
       if ('kind' in started) {
-        await this.o.target.close();
-        return { kind: 'ended', end: started, lsn: this.progress.start };
+        await target.close();
+        return { kind: 'ended', end: started, lsn: start };
       }
       this.stream = started;
       onStarted();
@@ -163,53 +130,61 @@ export class StreamSession implements CopyBothHandler {
       this.catchUpReplies();
       if (signal.aborted) onAbort();
       const how = await result;
-      await this.idle();
+      await target.idle();
       if (this.lost) throw this.lost;
-      await this.o.target.close();
+      await target.close();
       this.sendStatus(false);
-      const lsn = this.progress.lsn(this.progress.received);
+      const lsn = this.lsn(this.received);
       const end = await started.finish();
       return how === 'server' ? { kind: 'ended', end, lsn } : { kind: 'stopped', reason: how, lsn };
     } finally {
       clearInterval(timer);
-      this.pace?.stop();
       signal.removeEventListener('abort', onAbort);
-      this.stopping = true;
-      await this.idle().catch(() => undefined);
+      this.stop();
+      await target.idle().catch(() => undefined);
     }
+  }
+
+  private stop(): void {
+    this.stopping = true;
+    this.target.stop();
+  }
+
+  private lsn(offset: number): Lsn {
+    return this.target.positions.lsn(offset);
   }
 
   // --- CopyBothHandler ---------------------------------------------------------------------
 
   onWalHeader(walStart: bigint, walEnd: bigint): void {
     if (this.stopping) return;
-    const { progress } = this;
-    if (Number(walStart - progress.start) !== progress.received) {
-      const expected = progress.lsn(progress.received);
+    const { start } = this.target.positions;
+    if (Number(walStart - start) !== this.received) {
+      const expected = this.lsn(this.received);
       const kind = walStart > expected ? 'a gap' : 'a step back';
       throw new StreamPositionError(
         `${kind} in the stream: got WAL at ${formatLsn(walStart)}, expected ${formatLsn(expected)}`,
         { lsn: expected, expected: formatLsn(expected), actual: formatLsn(walStart) },
       );
     }
-    this.serverEnd = Math.max(this.serverEnd, Number(walEnd - progress.start));
+    this.serverEnd = Math.max(this.serverEnd, Number(walEnd - start));
   }
 
   onWalBytes(chunk: Buffer): void {
     if (this.stopping) return;
     this.chunks.push(chunk);
-    this.progress.received += chunk.length;
+    this.received += chunk.length;
   }
 
   onWalMessageEnd(): void {
-    if (this.progress.received > this.endOffset && !this.stopping) {
+    if (this.received > this.endOffset && !this.stopping) {
       this.take();
       this.settle?.('endpos');
     }
   }
 
   onKeepalive(walEnd: bigint, _sendTime: bigint, replyRequested: boolean): void {
-    this.serverEnd = Math.max(this.serverEnd, Number(walEnd - this.progress.start));
+    this.serverEnd = Math.max(this.serverEnd, Number(walEnd - this.target.positions.start));
     if (replyRequested) this.replyOwed = true;
   }
 
@@ -231,139 +206,70 @@ export class StreamSession implements CopyBothHandler {
     this.o.connection.destroy();
   }
 
-  private onLost(error: WalkeepError): void {
+  // --- TargetListener ----------------------------------------------------------------------
+
+  onNews(what: 'written' | 'flushed', now: number): void {
+    if (what === 'flushed' || this.reportedWrite < this.target.positions.written) {
+      this.sendStatus(false, now);
+    }
+  }
+
+  onRoom(): void {
+    this.regulate();
+  }
+
+  onLost(error: WalkeepError): void {
     this.lost ??= error;
     this.onFailure(error);
   }
 
-  // --- writing -----------------------------------------------------------------------------
+  // --- WAL ---------------------------------------------------------------------------------
 
   private take(): void {
     const refused = this.inspect();
     const { chunks } = this;
     this.chunks = [];
-    if (chunks.length > 0) this.pass(chunks);
+    if (chunks.length > 0) {
+      this.target.accept(chunks, this.serverEnd, this.o.connection.lastReceivedAt);
+    }
     if (refused) throw refused;
     this.regulate();
-  }
-
-  private pass(chunks: readonly Buffer[]): void {
-    const { target, progress } = this.o;
-    const bulk =
-      target.stage !== undefined && this.serverEnd - progress.received > target.stage.worthwhile;
-    if (bulk || this.slowWrite || this.queue.isBusy || !target.writeSync) {
-      const begin = progress.received - chunks.reduce((sum, c) => sum + c.length, 0);
-      this.queue.push(chunks, Number(progress.start & 0xffffn) + begin, bulk);
-    } else if (!this.writeSynced(chunks)) {
-      const began = performance.now();
-      target.writeSync(chunks);
-      const took = performance.now() - began;
-      if (took > SLOW_WRITE_MS) this.slowWrite = true;
-      this.afterWrite();
-    }
-  }
-
-  /** Both in one, where a sync would follow at once and nobody is to be told of the write before. */
-  private writeSynced(chunks: readonly Uint8Array[]): boolean {
-    const { o, progress } = this;
-    if (!o.synchronous || this.stopping || this.syncing || this.slowSync) return false;
-    if (progress.received < this.serverEnd || this.reportsEarly) return false;
-    if (!o.target.writeSynced?.(chunks)) return false;
-    // Since the read that brought it: nearly the same, and a commit pays for each look at the clock.
-    this.synced(o.connection.lastReceivedAt);
-    return true;
   }
 
   /** Keeps what must not be stored out of `chunks`: everything behind V, the verified position. */
   private inspect(): WalkeepError | undefined {
     const { inspector, onRefused } = this.o;
     if (!inspector) return undefined;
-    const { progress, chunks } = this;
-    const begin = progress.received - chunks.reduce((sum, c) => sum + c.length, 0);
+    const { chunks } = this;
+    const begin = this.received - chunks.reduce((sum, c) => sum + c.length, 0);
     const bad = inspector.feed(chunks);
     if (!bad) return undefined;
-    const sound = Math.max(begin, Number(bad.verifiedEnd - progress.start));
+    const sound = Math.max(begin, Number(bad.verifiedEnd - this.target.positions.start));
     const bytes = Buffer.concat(chunks);
-    onRefused?.(progress.lsn(sound), bytes.subarray(sound - begin), bad.verifiedEnd, bad.error);
+    onRefused?.(this.lsn(sound), bytes.subarray(sound - begin), bad.verifiedEnd, bad.error);
     this.chunks = sound > begin ? [bytes.subarray(0, sound - begin)] : [];
-    progress.received = sound;
+    this.received = sound;
     return bad.error;
   }
 
-  private afterWrite(): void {
-    if (!this.o.synchronous || this.stopping) return;
-    if (this.reportsEarly && this.progress.reportedWrite < this.progress.written) {
-      this.sendStatus(false);
-    }
-    // More is on its way: one sync for all of it, unless that takes long.
-    const behind = this.progress.written < this.serverEnd;
-    if (behind && performance.now() - this.lastSync < CATCH_UP_SYNC_MS) return;
-    this.flushInTime();
-  }
-
-  // --- syncing and replying ----------------------------------------------------------------
-
-  private get reportsEarly(): boolean {
-    const { writeReport } = this.o;
-    return writeReport === 'write' || (writeReport === 'slow' && this.slowSync);
-  }
-
-  private flushInTime(): void {
-    if (!this.pace) this.flush();
-    else if (!this.syncing) this.pace.request(this.o.connection.lastReceivedAt);
-  }
-
-  private flush(): void {
-    if (this.progress.flushed === this.progress.written || this.syncing || this.stopping) return;
-    const began = performance.now();
-    const { target } = this.o;
-    // Who was told of the write goes on at once: its next WAL must not wait behind the sync.
-    if (this.slowSync || this.queue.isBusy || this.reportsEarly || !target.syncSync) {
-      this.syncing = this.syncInBackground(began);
-      return;
-    }
-    target.syncSync();
-    this.synced(began);
-  }
-
-  private synced(began: number): void {
-    this.lastSync = performance.now();
-    this.slowSync = this.lastSync - began > SLOW_SYNC_MS;
-    this.sendStatus(false, this.lastSync);
-  }
-
-  private async syncInBackground(began: number): Promise<void> {
-    try {
-      await this.o.target.sync();
-      this.lastSync = performance.now();
-      this.slowSync = this.lastSync - began > SLOW_SYNC_MS / 2;
-      this.syncing = undefined;
-      this.sendStatus(false);
-      if (!this.o.synchronous || this.stopping) return;
-      this.pace?.ended(this.lastSync);
-      if (this.progress.flushed < this.progress.written) this.flushInTime();
-    } catch (e) {
-      this.syncing = undefined;
-      this.onLost(storageError('sync', 'the archive', e));
-    }
-  }
+  // --- replying ----------------------------------------------------------------------------
 
   /** The server asked for a reply: at its shutdown it waits for flush = sent. */
   private answer(): void {
     if (!this.stream) return;
     this.replyOwed = false;
     if (this.stopping) return;
-    const behind = this.o.reportFlush && this.progress.flushed < this.progress.written;
-    if (behind) {
-      this.flush();
-      if (!this.syncing) return;
-    }
+    const { written, flushed } = this.target.positions;
+    const behind = this.o.reportFlush && flushed < written;
+    // What was synced at once was told at once.
+    if (behind && this.target.flush()) return;
     this.sendStatus(false);
   }
 
   /** WAL and questions may come in one read with the server's consent, before a reply can go. */
   private catchUpReplies(): void {
-    const { written, flushed, reportedWrite, reportedFlush } = this.progress;
+    const { written, flushed } = this.target.positions;
+    const { reportedWrite, reportedFlush } = this;
     const news = written > Math.max(0, reportedWrite) || flushed > Math.max(0, reportedFlush);
     if (this.replyOwed) this.answer();
     else if (news && this.o.synchronous) this.sendStatus(false);
@@ -371,13 +277,12 @@ export class StreamSession implements CopyBothHandler {
 
   private sendStatus(replyRequested: boolean, now = performance.now()): void {
     if (!this.stream) return;
-    const { progress } = this;
-    const { written, flushed } = progress;
-    progress.reportedWrite = written;
-    progress.reportedFlush = flushed;
+    const { written, flushed } = this.target.positions;
+    this.reportedWrite = written;
+    this.reportedFlush = flushed;
     this.schedule.sent(now);
-    const write = progress.lsn(written);
-    const flush = flushed === written ? write : progress.lsn(flushed);
+    const write = this.lsn(written);
+    const flush = flushed === written ? write : this.lsn(flushed);
     this.stream.sendStatus({
       write,
       flush: this.o.reportFlush ? flush : INVALID_LSN,
@@ -388,43 +293,43 @@ export class StreamSession implements CopyBothHandler {
 
   // --- time and back-pressure --------------------------------------------------------------
 
-  /** Called when the target's pending work moved. */
-  regulate(): void {
+  private regulate(): void {
     if (!this.stream) return;
-    const { pending } = this.o.target;
-    if (this.pausedSince === undefined) {
-      if (!this.queue.isFull && pending <= MAX_PENDING) return;
-      this.pausedSince = performance.now();
-      this.stream.pause();
-    } else if (this.queue.hasRoom && pending <= MAX_PENDING / 2) {
+    const { hasRoom } = this.target;
+    if (hasRoom === (this.pausedSince === undefined)) return;
+    if (hasRoom) {
       this.pausedSince = undefined;
       this.activeSince = performance.now();
       this.stream.resume();
+    } else {
+      this.pausedSince = performance.now();
+      this.stream.pause();
     }
   }
 
   private tick(): void {
     if (this.stopping) return;
     const now = performance.now();
-    const moved = this.progress.written + this.progress.flushed;
+    const { written, flushed } = this.target.positions;
+    const moved = written + flushed;
     if (moved !== this.movedTo) {
       this.movedTo = moved;
       this.movedAt = now;
     }
     try {
-      this.queue.releaseOld(now);
       if (this.pausedSince !== undefined) this.tickPaused(now);
       else this.tickActive(now);
     } catch (e) {
       this.onFailure(storageError('write WAL in', 'the archive', e));
     }
-    if (this.seenByOwner !== this.progress.received) {
-      this.seenByOwner = this.progress.received;
-      this.o.onProgress(this.progress.lsn(this.serverEnd));
+    if (this.seenByOwner !== this.received) {
+      this.seenByOwner = this.received;
+      this.o.onProgress(this.lsn(this.received), this.lsn(this.serverEnd));
     }
   }
 
   private tickPaused(now: number): void {
+    this.target.tick(now, false);
     if (this.schedule.due(now) || this.schedule.sinceLast(now) > PAUSED_STATUS_MS) {
       this.sendStatus(false);
     }
@@ -439,7 +344,7 @@ export class StreamSession implements CopyBothHandler {
 
   private tickActive(now: number): void {
     if (this.schedule.due(now)) this.sendStatus(false);
-    if (this.o.synchronous) this.flush();
+    this.target.tick(now, true);
     const { receiveTimeout, connection } = this.o;
     if (receiveTimeout === 0) return;
     const heard = Math.max(connection.lastReceivedAt, this.activeSince);
@@ -453,14 +358,6 @@ export class StreamSession implements CopyBothHandler {
     } else if (now - heard > receiveTimeout && this.askedAt !== heard) {
       this.askedAt = heard;
       this.sendStatus(true);
-    }
-  }
-
-  /** Resolves when no write or sync is under way. */
-  private async idle(): Promise<void> {
-    while (this.queue.isBusy || this.syncing) {
-      await this.queue.idle();
-      await this.syncing;
     }
   }
 }

@@ -9,7 +9,7 @@ import { storageError } from '../storage/durable.js';
 import type { FileSystem } from '../storage/file-system.js';
 import type { OpenSegment } from '../storage/open-segment.js';
 import type { Seed } from '../storage/partial-seed.js';
-import { StreamProgress } from '../storage/progress.js';
+import { TargetPositions } from '../storage/progress.js';
 import { SegmentFinisher } from '../storage/segment-finisher.js';
 import { SegmentWriter } from '../storage/segment-writer.js';
 import type { WalFault } from '../wal/fault.js';
@@ -21,9 +21,11 @@ import type { WalOptions } from '../wal/walker.js';
 import type { Archive } from './archive.js';
 import { type VerifyMode, WalInspector } from './inspector.js';
 import { RECEIVE_TIMEOUT, type WalReceiverOptions } from './options.js';
+import { PacedTarget } from './paced-target.js';
 import type { WalReceiver } from './receiver.js';
 import { storedStart } from './stored-start.js';
 import { type StreamOutcome, StreamSession } from './stream.js';
+import type { WalDestination } from './wal-destination.js';
 import type { WalTarget } from './wal-target.js';
 import type { Phase } from './watchdog.js';
 
@@ -40,7 +42,7 @@ export class TimelineRun {
   private readonly archive: Archive;
   private readonly at: { lsn: Lsn; timeline: number };
   private readonly owner: WalReceiver;
-  private readonly progress: StreamProgress;
+  private readonly positions: TargetPositions;
   private readonly sync: boolean;
   private readonly fs: FileSystem;
   private history: TimelineHistory | undefined;
@@ -63,7 +65,7 @@ export class TimelineRun {
     this.archive = archive;
     this.at = at;
     this.owner = owner;
-    this.progress = new StreamProgress(at.lsn);
+    this.positions = new TargetPositions(at.lsn);
     this.sync = o.sync !== false;
     this.fs = archive.fs;
   }
@@ -90,7 +92,7 @@ export class TimelineRun {
       mode,
       sync: this.sync,
       ...{ compareUntil, soundUntil },
-      progress: this.progress,
+      positions: this.positions,
       finisher,
       fs: this.fs,
       directIo: this.directIo,
@@ -124,8 +126,8 @@ export class TimelineRun {
 
   /** Refused WAL that came right must not be asked for once more: it may be gone by then. */
   private noteStored(): void {
-    const { progress, history, owner } = this;
-    if (history) owner.refusals.stored(progress.lsn(progress.written), history);
+    const { positions, history, owner } = this;
+    if (history) owner.refusals.stored(positions.lsn(positions.written), history);
   }
 
   private tellRefill(lsn: Lsn, path: string, fresh: boolean): void {
@@ -157,7 +159,7 @@ export class TimelineRun {
     stage: BulkStage | undefined,
     onClosed: () => void,
   ): WalTarget {
-    return {
+    const destination: WalDestination = {
       ...(stage ? { stage } : {}),
       writeSync: (chunks) => writer.writeSync(chunks),
       writeSynced: (chunks) => writer.writeSynced(chunks),
@@ -172,6 +174,12 @@ export class TimelineRun {
         onClosed();
       },
     };
+    return new PacedTarget({
+      destination,
+      positions: this.positions,
+      synchronous: this.o.synchronous ?? false,
+      writeReport: this.archive.writeReport,
+    });
   }
 
   private get verifyMode(): VerifyMode {
@@ -240,17 +248,15 @@ export class TimelineRun {
     return new StreamSession({
       connection: this.connection,
       timeline: at.timeline,
-      progress: this.progress,
       target,
       ...(inspector ? { inspector } : {}),
       onRefused: (...refused) => this.keepEvidence(...refused),
       synchronous,
-      writeReport: this.archive.writeReport,
       applyIsFlush: o.apply === 'flush',
       reportFlush: synchronous || o.slot !== undefined,
       statusInterval: o.statusInterval ?? 10_000,
       receiveTimeout: o.receiveTimeout ?? RECEIVE_TIMEOUT,
-      onProgress: (serverEnd) => this.onProgress(serverEnd),
+      onProgress: (received, serverEnd) => this.onProgress(received, serverEnd),
       ...(o.slot === undefined ? {} : { slot: o.slot }),
       ...(o.endLsn === undefined ? {} : { endLsn: o.endLsn }),
     });
@@ -263,7 +269,7 @@ export class TimelineRun {
       directory: o.directory,
       segmentSize: archive.server.segmentSize,
       sync: this.sync,
-      progress: this.progress,
+      positions: this.positions,
       fs: this.fs,
       record: (lsn, timeline) => archive.record({ type: 'complete', lsn, timeline }),
       ...(options ? { convert: (s: OpenSegment) => this.compress(s, options) } : {}),
@@ -275,7 +281,7 @@ export class TimelineRun {
           path,
           size: archive.server.segmentSize,
         }),
-      onProgress: () => this.session?.regulate(),
+      onProgress: () => this.session?.onRoom(),
       onFailure: (error) => this.session?.onFailure(error),
     });
   }
@@ -308,7 +314,7 @@ export class TimelineRun {
     if (!options) return;
     const { directory } = this.o;
     const seeded = open.begin === 0 ? this.seed : undefined;
-    const length = Math.max(this.progress.written - open.begin, seeded?.length ?? 0);
+    const length = Math.max(this.positions.written - open.begin, seeded?.length ?? 0);
     await durablyCompressSegment(open.path, join(directory, file), length, options);
     const others = seeded?.superseded.filter((name) => name !== file) ?? [];
     for (const name of [`${open.name}.partial`, ...others]) {
@@ -318,16 +324,16 @@ export class TimelineRun {
     }
   }
 
-  private onProgress(serverEnd: Lsn): void {
-    const { progress, at } = this;
+  private onProgress(received: Lsn, serverEnd: Lsn): void {
+    const { positions, at } = this;
     this.owner.tell('progress', {
-      received: progress.lsn(progress.received),
-      written: progress.lsn(progress.written),
-      flushed: progress.lsn(progress.flushed),
+      received,
+      written: positions.lsn(positions.written),
+      flushed: positions.lsn(positions.flushed),
       serverEnd,
       timeline: at.timeline,
     });
-    if (progress.received === 0) return;
+    if (received === at.lsn) return;
     this.noteStored();
     this.owner.noteProgress();
     const due = performance.now() - this.recordedAt >= LEDGER_INTERVAL;
@@ -337,11 +343,11 @@ export class TimelineRun {
 
   /** Notes in the ledger what was made durable, so that it is compared if it comes again. */
   private async recordFlushed(): Promise<void> {
-    const { flushed } = this.progress;
+    const { flushed } = this.positions;
     this.recordedAt = performance.now();
     if (!this.sync || flushed <= this.recorded) return;
     this.recorded = flushed;
-    const lsn = this.progress.lsn(flushed);
+    const lsn = this.positions.lsn(flushed);
     await this.archive.record({ type: 'flushed', lsn, timeline: this.at.timeline });
   }
 }

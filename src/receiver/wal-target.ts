@@ -1,33 +1,41 @@
-import type { BulkStage } from '../storage/bulk-stage.js';
+import type { WalkeepError } from '../errors.js';
+import type { TargetPositions } from '../storage/progress.js';
 
 /**
- * Where a stream puts WAL. Chunks arrive in order and without a gap; positions are kept by the
- * stream's StreamProgress, which the target moves: `wrote` when bytes are taken, `synced` only
- * for what is durable.
+ * Where a stream puts WAL, as the stream sees it: chunks go in, positions come out. When they are
+ * written and synced, and what is done meanwhile, is the target's own business.
  */
 export interface WalTarget {
+  readonly positions: TargetPositions;
+  /** False while too much is waiting: the socket should be paused. Falls late and rises late. */
+  readonly hasRoom: boolean;
+  /** Called before anything else; the listener is told from then on. */
+  start(listener: TargetListener): void;
   /**
-   * Takes the chunks before it returns; they are views of a buffer that is used again. Absent:
-   * the target only writes asynchronously and gets copies.
+   * Takes the next WAL, without a gap. The chunks are views of a buffer that is used again.
+   * @param serverEnd stream offset of the end of WAL that the server has
+   * @param now milliseconds; when the WAL was received, or later
+   * @throws WalkeepError nothing more can be taken
    */
-  writeSync?(chunks: readonly Uint8Array[]): void;
-  write(chunks: readonly Uint8Array[]): Promise<void>;
-  /**
-   * Where WAL is collected while it comes in bulk; `write` then gets its blocks, which are used
-   * again once it has returned. Absent: the target may keep what it gets.
-   */
-  readonly stage?: BulkStage;
-  /**
-   * `writeSync` and `syncSync` in one, where that is cheaper. False: not for these chunks, and
-   * nothing was done.
-   */
-  writeSynced?(chunks: readonly Uint8Array[]): boolean;
-  /** Makes all that was written durable before it returns. Absent: only `sync`. */
-  syncSync?(): void;
-  /** Makes durable what was written when it was called. */
-  sync(): Promise<void>;
-  /** Work that piles up behind the writes; the stream is paused while it is above 8. */
-  readonly pending: number;
+  accept(chunks: readonly Uint8Array[], serverEnd: number, now: number): void;
+  /** Begins to make durable what was written. True if that was done, and told, when it returns. */
+  flush(): boolean;
+  /** Called a few times a second. @param active false while the stream is paused */
+  tick(now: number, active: boolean): void;
+  /** Begins no sync any more of its own accord: the stream ends. */
+  stop(): void;
+  /** Resolves when no write or sync is under way. */
+  idle(): Promise<void>;
   /** Syncs and ends. Called once, at a clean end of the stream. */
   close(): Promise<void>;
+}
+
+/** What a target tells its stream. */
+export interface TargetListener {
+  /** Positions moved that the server should hear of at once. @param now milliseconds */
+  onNews(what: 'written' | 'flushed', now: number): void;
+  /** `hasRoom` may have changed. */
+  onRoom(): void;
+  /** What was accepted is not stored, and nothing more will be. */
+  onLost(error: WalkeepError): void;
 }

@@ -5,7 +5,7 @@ import type { Lsn } from '../wal/lsn.js';
 import { fsyncDir, fsyncError, storageError } from './durable.js';
 import type { FileSystem } from './file-system.js';
 import { closeSegment, type OpenSegment } from './open-segment.js';
-import type { StreamProgress } from './progress.js';
+import type { TargetPositions } from './progress.js';
 import { sameContent } from './same-content.js';
 
 /** A segment that is complete, durable and under its final name. */
@@ -21,7 +21,7 @@ export interface SegmentFinisherOptions {
   directory: string;
   segmentSize: number;
   sync: boolean;
-  progress: StreamProgress;
+  positions: TargetPositions;
   fs: FileSystem;
   /**
    * Notes durably that the archive is complete up to `end`. Called before the final name
@@ -180,7 +180,7 @@ export class SegmentFinisher {
       this.rename(staged?.temporary ?? segment.path, staged?.name ?? segment.name),
     );
     if (o.sync) await fsyncDir(o.directory, o.fs);
-    o.progress.synced(last.end);
+    o.positions.synced(last.end);
     this.queue = this.queue.slice(batch.length);
     batch.forEach(({ segment }, i) => {
       this.removeSuperseded(segment);

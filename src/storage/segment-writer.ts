@@ -7,7 +7,7 @@ import { fsyncError, storageError } from './durable.js';
 import { CREATE_NEW, type FileSystem, OPEN_DIRECTORY, OPEN_SEGMENT } from './file-system.js';
 import { lostSectorsOnly } from './lost-sectors.js';
 import { closeSegment, type OpenSegment } from './open-segment.js';
-import type { StreamProgress } from './progress.js';
+import type { TargetPositions } from './progress.js';
 import type { SegmentFinisher } from './segment-finisher.js';
 import { SpareSegment } from './spare-segment.js';
 import { SyncedTail } from './synced-tail.js';
@@ -25,7 +25,7 @@ export interface SegmentWriterOptions {
   compareUntil: bigint;
   /** Of these, bytes below this LSN are known to be good as they are stored. */
   soundUntil?: bigint;
-  progress: StreamProgress;
+  positions: TargetPositions;
   finisher: SegmentFinisher;
   fs: FileSystem;
   /** False: everything goes through the page cache. */
@@ -48,7 +48,7 @@ const NEW_NAME = '.walkeep-new';
  */
 export class SegmentWriter {
   private readonly o: SegmentWriterOptions;
-  private readonly progress: StreamProgress;
+  private readonly positions: TargetPositions;
   private readonly fs: FileSystem;
   /** Stream offset of `compareUntil`; negative where nothing is compared. */
   private readonly compareEnd: number;
@@ -70,11 +70,11 @@ export class SegmentWriter {
 
   constructor(options: SegmentWriterOptions) {
     this.o = options;
-    this.progress = options.progress;
+    this.positions = options.positions;
     this.fs = options.fs;
     this.direct = options.directIo ?? true;
     if (this.direct && options.sync) this.tail = new SyncedTail(this.fs);
-    this.compareEnd = Number(options.compareUntil - options.progress.start);
+    this.compareEnd = Number(options.compareUntil - options.positions.start);
     try {
       this.spare = new SpareSegment(options);
       this.dirFd = this.fs.openSync(options.directory, OPEN_DIRECTORY, 0);
@@ -128,7 +128,7 @@ export class SegmentWriter {
   private writeWithin(chunks: readonly Uint8Array[]): boolean {
     const segment = this.current;
     if (!segment || chunks.length > MAX_IOVECS) return false;
-    const { written } = this.progress;
+    const { written } = this.positions;
     let length = 0;
     for (const chunk of chunks) length += chunk.length;
     if (length >= segment.end - written || written < this.compareEnd) return false;
@@ -142,7 +142,7 @@ export class SegmentWriter {
       this.writeSync(this.took(segment, chunks, n));
       return true;
     }
-    this.progress.wrote(written + n);
+    this.positions.wrote(written + n);
     return true;
   }
 
@@ -195,7 +195,7 @@ export class SegmentWriter {
    */
   writeSynced(chunks: readonly Uint8Array[]): boolean {
     const segment = this.current;
-    const { written } = this.progress;
+    const { written } = this.positions;
     // Only this end of the file would be synced: all before it must have been.
     if (!this.tail?.isPossible || !segment?.fresh || segment.synced < written) return false;
     if (this.dirDirty || this.failure || this.pending > 0 || written < this.compareEnd)
@@ -213,15 +213,15 @@ export class SegmentWriter {
     }
     segment.synced = written + length;
     this.prepareNext(segment);
-    this.progress.wrote(segment.synced);
-    this.progress.synced(segment.synced);
+    this.positions.wrote(segment.synced);
+    this.positions.synced(segment.synced);
     return true;
   }
 
   /** Makes everything written durable, inline. @throws FsyncError (fatal), DiskFullError */
   syncSync(): void {
     if (this.failure) throw this.failure;
-    const target = this.progress.written;
+    const target = this.positions.written;
     if (this.o.sync) {
       this.o.finisher.syncPendingSync();
       const segment = this.current;
@@ -236,13 +236,13 @@ export class SegmentWriter {
         throw this.fail(segment, e);
       }
     }
-    this.progress.synced(target);
+    this.positions.synced(target);
   }
 
   /** As `syncSync`, off the event loop; covers what was written when it was called. */
   async sync(): Promise<void> {
     if (this.failure) throw this.failure;
-    const target = this.progress.written;
+    const target = this.positions.written;
     if (this.o.sync) {
       const segment = this.current;
       try {
@@ -263,7 +263,7 @@ export class SegmentWriter {
         throw this.fail(undefined, e);
       }
     }
-    this.progress.synced(target);
+    this.positions.synced(target);
   }
 
   /**
@@ -333,7 +333,7 @@ export class SegmentWriter {
       // A file of which a sync failed must not become full, and so get its final name.
       if (this.failure) throw this.failure;
       const segment = this.current ?? this.open();
-      let room = segment.end - this.progress.written;
+      let room = segment.end - this.positions.written;
       let batch: Uint8Array[] = [];
       while (index < chunks.length && room > 0) {
         const chunk = chunks[index] as Uint8Array;
@@ -347,7 +347,7 @@ export class SegmentWriter {
         }
       }
       if (batch.length > MAX_IOVECS) batch = [this.joined(batch)];
-      const position = this.progress.written - segment.begin;
+      const position = this.positions.written - segment.begin;
       this.compare(segment, batch, position);
       yield { segment, batch, position };
     }
@@ -368,8 +368,8 @@ export class SegmentWriter {
   /** Notes `n` bytes written; hands a full segment to the finisher; returns what is left. */
   private took(segment: OpenSegment, batch: readonly Uint8Array[], n: number): Uint8Array[] {
     if (n === 0) throw new StorageError(`could not write to file "${segment.path}": wrote nothing`);
-    this.progress.wrote(this.progress.written + n);
-    if (this.progress.written === segment.end) {
+    this.positions.wrote(this.positions.written + n);
+    if (this.positions.written === segment.end) {
       if (this.failure) throw this.failure;
       this.current = undefined;
       this.o.finisher.push(segment);
@@ -387,8 +387,8 @@ export class SegmentWriter {
 
   private open(): OpenSegment {
     const { directory, segmentSize, timeline, mode } = this.o;
-    const begin = this.progress.written;
-    const segment = segmentOf(this.progress.lsn(begin), segmentSize);
+    const begin = this.positions.written;
+    const segment = segmentOf(this.positions.lsn(begin), segmentSize);
     const name = segmentFileName(timeline, segment, segmentSize);
     const path = join(directory, `${name}.partial`);
     try {
@@ -484,7 +484,7 @@ export class SegmentWriter {
   private refuse(segment: OpenSegment, stored: Buffer, news: Uint8Array, at: number): void {
     let i = 0;
     while (stored[i] === news[i]) i += 1;
-    const lsn = this.progress.lsn(segment.begin + at + i);
+    const lsn = this.positions.lsn(segment.begin + at + i);
     // The disk lost what it had confirmed. Filling in loses nothing more.
     if (lsn >= (this.o.soundUntil ?? 0n) && lostSectorsOnly(stored, news, at)) {
       this.o.onRefill?.(lsn, segment.path, segment.fresh);

@@ -1,9 +1,10 @@
 import { expect, test } from 'vitest';
 import { connect } from '../../src/connection/connect.js';
 import { resolveSettings } from '../../src/connection/resolve.js';
-import { StreamSession, type WriteReport } from '../../src/receiver/stream.js';
-import type { WalTarget } from '../../src/receiver/wal-target.js';
-import { StreamProgress } from '../../src/storage/progress.js';
+import { PacedTarget, type WriteReport } from '../../src/receiver/paced-target.js';
+import { StreamSession } from '../../src/receiver/stream.js';
+import type { WalDestination } from '../../src/receiver/wal-destination.js';
+import { TargetPositions } from '../../src/storage/progress.js';
 import type { Lsn } from '../../src/wal/lsn.js';
 import { disposer } from '../support/cleanup.js';
 import { archiveDirectory, PROGRAMS, receive, unverified } from '../support/receiving.js';
@@ -188,15 +189,15 @@ const SYNC_MS = 200;
 const block = new Int32Array(new SharedArrayBuffer(4));
 
 /** A disk whose writes are quick and whose syncs take 200 ms, with a call that does both or not. */
-class SlowDisk implements WalTarget {
+class SlowDisk implements WalDestination {
   readonly pending = 0;
   inline = 0;
   background = 0;
-  readonly progress: StreamProgress;
+  readonly positions: TargetPositions;
   readonly writeSynced?: (chunks: readonly Uint8Array[]) => boolean;
 
-  constructor(progress: StreamProgress, both: boolean) {
-    this.progress = progress;
+  constructor(positions: TargetPositions, both: boolean) {
+    this.positions = positions;
     if (!both) return;
     this.writeSynced = (chunks) => {
       this.writeSync(chunks);
@@ -207,7 +208,7 @@ class SlowDisk implements WalTarget {
 
   writeSync(chunks: readonly Uint8Array[]): void {
     const length = chunks.reduce((sum, chunk) => sum + chunk.length, 0);
-    this.progress.wrote(this.progress.written + length);
+    this.positions.wrote(this.positions.written + length);
   }
 
   async write(chunks: readonly Uint8Array[]): Promise<void> {
@@ -216,16 +217,16 @@ class SlowDisk implements WalTarget {
 
   syncSync(): void {
     this.inline += 1;
-    const covered = this.progress.written;
+    const covered = this.positions.written;
     Atomics.wait(block, 0, 0, SYNC_MS);
-    this.progress.synced(covered);
+    this.positions.synced(covered);
   }
 
   async sync(): Promise<void> {
     this.background += 1;
-    const covered = this.progress.written;
+    const covered = this.positions.written;
     await delay(SYNC_MS);
-    this.progress.synced(covered);
+    this.positions.synced(covered);
   }
 
   async close(): Promise<void> {
@@ -272,10 +273,11 @@ test.each<[WriteReport, boolean]>([
     const connection = await connect(
       await resolveSettings({ conninfo, fallbackApplicationName: 'test' }),
     );
-    const progress = new StreamProgress(START as Lsn);
-    const target = new SlowDisk(progress, both);
+    const positions = new TargetPositions(START as Lsn);
+    const destination = new SlowDisk(positions, both);
+    const target = new PacedTarget({ destination, positions, synchronous: true, writeReport });
     const session = new StreamSession({
-      ...{ connection, timeline: 1, progress, target, writeReport },
+      ...{ connection, timeline: 1, target },
       ...{ synchronous: true, reportFlush: true, applyIsFlush: false },
       ...{ statusInterval: 10_000, receiveTimeout: 30_000 },
       onProgress: () => {},
@@ -287,8 +289,8 @@ test.each<[WriteReport, boolean]>([
     waits.sort((a, b) => a - b);
     expect(waits.at(-2)).toBeLessThan(SYNC_MS * 0.75);
     // Who is told of the write is not told with the sync.
-    expect(target.inline).toBeLessThanOrEqual(writeReport === 'write' ? 0 : 1);
-    expect(target.background).toBeGreaterThan(0);
+    expect(destination.inline).toBeLessThanOrEqual(writeReport === 'write' ? 0 : 1);
+    expect(destination.background).toBeGreaterThan(0);
     // Positions told are honest: flush never beyond what a finished sync covers.
     const [c] = server.connections;
     for (const s of c?.statusReplies ?? []) expect(s.flush).toBeLessThanOrEqual(s.write);

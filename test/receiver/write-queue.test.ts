@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { WalTarget } from '../../src/receiver/wal-target.js';
+import type { WalDestination } from '../../src/receiver/wal-destination.js';
 import { WriteQueue } from '../../src/receiver/write-queue.js';
 import { BulkStage } from '../../src/storage/bulk-stage.js';
 
@@ -7,12 +7,12 @@ const SEGMENT = 1024 * 1024;
 const BLOCK = SEGMENT / 8;
 const MB = 1024 * 1024;
 
-/** A target whose writes end when the test says so. */
+/** A destination whose writes end when the test says so. */
 function setUp(staged = true) {
   const written: string[] = [];
   const waiting: { end: () => void; fail: (e: Error) => void }[] = [];
   const stage = staged ? new BulkStage(SEGMENT) : undefined;
-  const target: WalTarget = {
+  const destination: WalDestination = {
     write: (chunks) =>
       new Promise((resolve, reject) => {
         const text = Buffer.concat(chunks).toString('latin1');
@@ -32,7 +32,7 @@ function setUp(staged = true) {
   let writes = 0;
   const failures: unknown[] = [];
   const queue = new WriteQueue(
-    target,
+    destination,
     () => {
       writes += 1;
     },

@@ -1,10 +1,10 @@
 import { ConnectionError, type WalkeepError } from '../../src/errors.js';
 import { Archive } from '../../src/receiver/archive.js';
 import type { WalReceiverOptions } from '../../src/receiver/options.js';
+import type { WriteReport } from '../../src/receiver/paced-target.js';
 import type { WalReceiver } from '../../src/receiver/receiver.js';
 import { Refusals } from '../../src/receiver/refusals.js';
 import { mayRetry } from '../../src/receiver/retry.js';
-import type { WriteReport } from '../../src/receiver/stream.js';
 import { TimelineRun } from '../../src/receiver/timeline-run.js';
 import type { FileSystem } from '../../src/storage/file-system.js';
 import type { ModelConnection } from './model-connection.js';

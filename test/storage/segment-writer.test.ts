@@ -13,7 +13,7 @@ import { basename, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { DiskFullError, FsyncError, RewriteError, type WalkeepError } from '../../src/errors.js';
 import { BulkStage, type StagedBlock } from '../../src/storage/bulk-stage.js';
-import { StreamProgress } from '../../src/storage/progress.js';
+import { TargetPositions } from '../../src/storage/progress.js';
 import {
   SegmentFinisher,
   type SegmentFinisherOptions,
@@ -51,11 +51,11 @@ function setUp(
   } = {},
 ) {
   const { fs, log } = faultyFileSystem(options.decide);
-  const progress = new StreamProgress(START);
+  const positions = new TargetPositions(START);
   const finished: string[] = [];
   const failures: WalkeepError[] = [];
   const refills: Lsn[] = [];
-  const common = { directory: dir, segmentSize: MB, sync: options.sync ?? true, progress, fs };
+  const common = { directory: dir, segmentSize: MB, sync: options.sync ?? true, positions, fs };
   const finisher = new SegmentFinisher({
     ...common,
     record: async (lsn) => void log.push(`record ${lsn}`),
@@ -81,10 +81,10 @@ function setUp(
       parts.push(bytes.subarray(at, cut));
       at = cut;
     }
-    progress.received += bytes.length;
+    positions.accepted += bytes.length;
     writer.writeSync(parts);
   };
-  return { writer, finisher, progress, log, finished, failures, refills, feed };
+  return { writer, finisher, positions, log, finished, failures, refills, feed };
 }
 
 function stored(): Buffer {
@@ -107,7 +107,7 @@ describe('SegmentWriter', () => {
       s.feed(WAL, ...cuts);
       await s.writer.close();
       expect(stored().equals(expected)).toBe(true);
-      expect(s.progress.flushed).toBe(WAL.length);
+      expect(s.positions.flushed).toBe(WAL.length);
       rmSync(dir, { recursive: true });
       dir = mkdtempSync(join(tmpdir(), 'walkeep-writer-'));
     }
@@ -127,7 +127,7 @@ describe('SegmentWriter', () => {
 
   it('writes the same through the thread pool', async () => {
     const s = setUp();
-    s.progress.received = WAL.length;
+    s.positions.accepted = WAL.length;
     await s.writer.write([WAL.subarray(0, 5000), WAL.subarray(5000)]);
     await s.writer.close();
     expect(stored().equals(expected)).toBe(true);
@@ -136,7 +136,7 @@ describe('SegmentWriter', () => {
   describe('with blocks of a stage', () => {
     /** Writes all of it in blocks, as the stream does in bulk. */
     async function writeBlocks(s: ReturnType<typeof setUp>, stage = new BulkStage(MB)) {
-      s.progress.received = WAL.length;
+      s.positions.accepted = WAL.length;
       const blocks: StagedBlock[] = [];
       // The first few bytes came otherwise: nothing is aligned by itself.
       await s.writer.write([WAL.subarray(0, 100)]);
@@ -159,7 +159,7 @@ describe('SegmentWriter', () => {
       });
       await writeBlocks(s);
       expect(stored().equals(expected)).toBe(true);
-      expect(s.progress.flushed).toBe(WAL.length);
+      expect(s.positions.flushed).toBe(WAL.length);
     });
 
     it.each([
@@ -217,21 +217,21 @@ describe('SegmentWriter', () => {
     const places = order.map((o) => s.log.indexOf(o));
     expect(places.every((p) => p >= 0)).toBe(true);
     expect([...places].sort((a, b) => a - b)).toEqual(places);
-    expect(s.progress.flushed).toBe(MB);
+    expect(s.positions.flushed).toBe(MB);
     await s.writer.close();
   });
 
   it('does not count as flushed what no sync covers', async () => {
     const s = setUp();
     s.feed(WAL.subarray(0, 1000));
-    expect(s.progress.flushed).toBe(0);
+    expect(s.positions.flushed).toBe(0);
     s.writer.syncSync();
-    expect(s.progress.flushed).toBe(1000);
+    expect(s.positions.flushed).toBe(1000);
     // The new name is as good as lost until its directory is synced.
     const named = s.log.findIndex((l) => l.startsWith('renameSync'));
     expect(s.log.lastIndexOf('fsyncSync')).toBeGreaterThan(named);
     s.feed(WAL.subarray(1000, 2000));
-    expect(s.progress.flushed).toBe(1000);
+    expect(s.positions.flushed).toBe(1000);
     await s.writer.close();
   });
 
@@ -250,7 +250,7 @@ describe('SegmentWriter', () => {
     s.feed(WAL.subarray(0, MB + 100));
     s.writer.syncSync();
     expect(s.log.filter((l) => l === 'fdatasyncSync')).toHaveLength(2);
-    expect(s.progress.flushed).toBe(MB + 100);
+    expect(s.positions.flushed).toBe(MB + 100);
     await s.writer.close();
   });
 
@@ -263,7 +263,7 @@ describe('SegmentWriter', () => {
     expect(() => s.writer.syncSync()).toThrow(FsyncError);
     await expect(s.writer.close()).rejects.toThrow(FsyncError);
     expect(s.log.filter((l) => l === 'fdatasyncSync')).toHaveLength(1);
-    expect(s.progress.flushed).toBe(0);
+    expect(s.positions.flushed).toBe(0);
   });
 
   it('stops finishing after a failed sync and keeps the partial name', async () => {
@@ -301,7 +301,7 @@ describe('SegmentWriter', () => {
       decide: ({ op }) => (op === 'writevSync' ? { errno: 'ENOSPC' } : undefined),
     });
     expect(() => s.feed(WAL.subarray(0, 1000))).toThrow(DiskFullError);
-    expect(s.progress.written).toBe(0);
+    expect(s.positions.written).toBe(0);
   });
 
   it('extends a short partial without truncating it', async () => {
@@ -386,7 +386,7 @@ describe('SegmentWriter', () => {
     await expect(s.writer.prepareSpare()).resolves.toBeUndefined();
     s.feed(WAL.subarray(0, 1000));
     s.writer.syncSync();
-    expect(s.progress.flushed).toBe(1000);
+    expect(s.positions.flushed).toBe(1000);
     await s.writer.close();
   });
 
@@ -413,7 +413,7 @@ describe('SegmentWriter and SegmentFinisher together', () => {
     s.feed(WAL.subarray(MB, MB + 1000));
     expect(() => s.writer.syncSync()).toThrow(FsyncError);
     await expect(s.writer.close()).rejects.toThrow(FsyncError);
-    expect(s.progress.flushed).toBe(0);
+    expect(s.positions.flushed).toBe(0);
   });
 
   it('syncs in the background over the end of a segment', async () => {
@@ -422,9 +422,9 @@ describe('SegmentWriter and SegmentFinisher together', () => {
     const syncing = s.writer.sync();
     s.feed(WAL.subarray(1000, 2 * MB + 1000));
     await syncing;
-    expect(s.progress.flushed).toBeGreaterThanOrEqual(1000);
+    expect(s.positions.flushed).toBeGreaterThanOrEqual(1000);
     await s.writer.sync();
-    expect(s.progress.flushed).toBe(2 * MB + 1000);
+    expect(s.positions.flushed).toBe(2 * MB + 1000);
     await s.writer.close();
     expect(s.failures).toEqual([]);
   });
@@ -445,7 +445,7 @@ describe('SegmentWriter and SegmentFinisher together', () => {
     await expect(syncing).rejects.toThrow(FsyncError);
     await expect(s.finisher.drain()).rejects.toThrow(FsyncError);
     expect(walFiles()).toEqual([`${NAMES[0]}.partial`]);
-    expect(s.progress.flushed).toBe(0);
+    expect(s.positions.flushed).toBe(0);
     await expect(s.writer.close()).rejects.toThrow(FsyncError);
   });
 
@@ -496,7 +496,7 @@ describe('SegmentFinisher with a conversion', () => {
     for (const name of names.slice(2).reverse()) c.ends.get(name)?.done();
     await s.writer.close();
     expect(walFiles()).toEqual(names.map((name) => `${name}.x`));
-    expect(s.progress.flushed).toBe(5 * MB);
+    expect(s.positions.flushed).toBe(5 * MB);
   });
 
   it('waits for those under way when one fails, and finishes nothing behind it', async () => {

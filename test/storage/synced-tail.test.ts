@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { DiskFullError, FsyncError } from '../../src/errors.js';
-import { StreamProgress } from '../../src/storage/progress.js';
+import { TargetPositions } from '../../src/storage/progress.js';
 import { SegmentFinisher } from '../../src/storage/segment-finisher.js';
 import { SegmentWriter } from '../../src/storage/segment-writer.js';
 import { parseLsn } from '../../src/wal/lsn.js';
@@ -66,8 +66,8 @@ async function setUp({ decide, compareUntil = 0n, sync = true, directIo = true }
     fds.delete(fd);
     closeSync(fd);
   };
-  const progress = new StreamProgress(START);
-  const common = { directory: dir, segmentSize: MB, sync, progress, fs };
+  const positions = new TargetPositions(START);
+  const common = { directory: dir, segmentSize: MB, sync, positions, fs };
   const finisher = new SegmentFinisher({
     ...common,
     record: async () => undefined,
@@ -80,8 +80,8 @@ async function setUp({ decide, compareUntil = 0n, sync = true, directIo = true }
   });
   /** Writes up to `end` of WAL, durably if that is asked for; true if it took one call. */
   const commit = (end: number, cuts = 0): boolean => {
-    const begin = progress.written;
-    progress.received = end;
+    const begin = positions.written;
+    positions.accepted = end;
     const chunks: Buffer[] = [];
     for (let i = 0; i <= cuts; i++) {
       const at = (n: number) => begin + Math.floor(((end - begin) * n) / (cuts + 1));
@@ -89,15 +89,15 @@ async function setUp({ decide, compareUntil = 0n, sync = true, directIo = true }
     }
     const inOne = writer.writeSynced(chunks);
     if (!inOne) {
-      expect(progress.written).toBe(begin);
+      expect(positions.written).toBe(begin);
       writer.writeSync(chunks);
       writer.syncSync();
     }
-    expect(progress.flushed).toBe(end);
+    expect(positions.flushed).toBe(end);
     return inOne;
   };
   commit(1);
-  return { writer, finisher, progress, calls, commit, fds };
+  return { writer, finisher, positions, calls, commit, fds };
 }
 
 /** The segment as readers see it: WAL up to `end`, and zeros. */
@@ -116,7 +116,7 @@ describe('commits past the page cache', () => {
     let commits = 0;
     for (const step of [1, 4093, 1, 1, 4095, 4096, 4097, 8192, 3, 40_000, 61_440, 100, 12_288]) {
       for (const cuts of [0, 3]) {
-        end = s.progress.written + step;
+        end = s.positions.written + step;
         expect(s.commit(end, cuts)).toBe(possible);
         commits += 1;
         expectStored(end);
@@ -134,11 +134,11 @@ describe('commits past the page cache', () => {
 
   it('and others that are written otherwise, in any order', async () => {
     const s = await setUp();
-    for (let i = 0; s.progress.written < MB - 20_000; i++) {
-      const end = s.progress.written + 1 + ((i * 7919) % 9000);
+    for (let i = 0; s.positions.written < MB - 20_000; i++) {
+      const end = s.positions.written + 1 + ((i * 7919) % 9000);
       if (i % 3 === 0) {
-        const chunk = WAL.subarray(s.progress.written, end);
-        s.progress.received = end;
+        const chunk = WAL.subarray(s.positions.written, end);
+        s.positions.accepted = end;
         s.writer.writeSync([chunk]);
         // Nothing but a sync covers it: the next commit must not go alone.
         expect(s.writer.writeSynced([Buffer.alloc(1)])).toBe(false);
@@ -215,7 +215,7 @@ describe('commits past the page cache', () => {
     fails = false;
     expect(() => s.writer.syncSync()).toThrow(FsyncError);
     expect(s.writer.writeSynced([Buffer.alloc(1)])).toBe(false);
-    expect(s.progress.flushed).toBe(3000);
+    expect(s.positions.flushed).toBe(3000);
     await expect(s.writer.close()).rejects.toThrow(FsyncError);
     expect(s.fds.size).toBe(0);
   });
@@ -228,7 +228,7 @@ describe('commits past the page cache', () => {
     s.commit(3000);
     full = true;
     expect(() => s.commit(4000)).toThrow(DiskFullError);
-    expect(s.progress.flushed).toBe(3000);
+    expect(s.positions.flushed).toBe(3000);
     full = false;
     await s.writer.close();
     expectStored(3000);
@@ -260,10 +260,10 @@ describe('the ordinary way is gone', () => {
 
   it('while a name is not durable', async () => {
     const s = await setUp();
-    s.progress.received = MB;
+    s.positions.accepted = MB;
     s.writer.writeSync([WAL.subarray(1, MB)]);
     await s.finisher.drain();
-    s.progress.received = MB + 10;
+    s.positions.accepted = MB + 10;
     s.writer.writeSync([WAL.subarray(MB, MB + 10)]);
     // The new file has its name, and nothing has synced the directory since.
     expect(s.writer.writeSynced([WAL.subarray(MB + 10, MB + 20)])).toBe(false);
