@@ -5,6 +5,7 @@ import type { WalVerifier } from '../wal/verifier.js';
 import { decompressFile } from './codec.js';
 import { createAnew, durableRename, fsyncError, storageError, writeFully } from './durable.js';
 import type { FileSystem } from './file-system.js';
+import { WalComparison } from './same-wal.js';
 import type { SegmentFile } from './wal-directory.js';
 
 /** What a segment begins with when its WAL is received again. */
@@ -54,10 +55,10 @@ export async function seedPartial(
   let improved = false;
   for (const file of compressed) {
     const content = await readCompressed(join(directory, file.name), file, options);
-    const shared = Math.min(content.length, best.length);
-    const differ = content.compare(best, 0, shared, 0, shared) !== 0;
-    const right = differ ? await theRightOne(content, best, options.verifier) : undefined;
-    if (differ && !right) {
+    const at = await firstDifference(content, best, options.verifier);
+    const right =
+      at === undefined ? undefined : await theRightOne(content, best, at, options.verifier);
+    if (at !== undefined && !right) {
       throw new StorageError(`"${file.name}" and "${base}.partial" hold different WAL`, {
         path: target,
         hint: 'Move the one that is wrong out of the directory.',
@@ -98,10 +99,24 @@ export async function seedFromComplete(
 
 type MakeVerifier = () => Promise<WalVerifier>;
 
-/** Of two contents that differ; undefined if both are good where they do. */
+/** Index of the first byte in which two contents are other WAL, as far as both reach. */
+async function firstDifference(
+  a: Buffer,
+  b: Buffer,
+  makeVerifier: MakeVerifier | undefined,
+): Promise<number | undefined> {
+  const shared = Math.min(a.length, b.length);
+  if (a.compare(b, 0, shared, 0, shared) === 0) return undefined;
+  const verifier = await makeVerifier?.();
+  if (verifier) return new WalComparison(verifier).feed(a, b);
+  return a.findIndex((byte, i) => byte !== b[i]);
+}
+
+/** Of two contents that differ at `at`; undefined if both are good there. */
 async function theRightOne(
   compressed: Buffer,
   plain: Buffer,
+  at: number,
   makeVerifier: MakeVerifier | undefined,
 ): Promise<Buffer | undefined> {
   if (!makeVerifier) return undefined;
@@ -111,7 +126,6 @@ async function theRightOne(
     verifier.feed(content);
     return Number(verifier.validEnd - begin);
   };
-  const at = compressed.findIndex((byte, i) => byte !== plain[i]);
   if ((await goodLength(compressed)) <= at) return plain;
   return (await goodLength(plain)) <= at ? compressed : undefined;
 }
