@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { WalComparison } from '../storage/same-wal.js';
 import { parseSegmentFileName, type SegmentName } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
 import type { Finding } from './findings.js';
@@ -27,6 +28,7 @@ export async function compareCopies(
   const difference = await firstDifference(
     new Pieces(segmentBytes(original.path, original.compression, segmentSize), original.partial),
     new Pieces(segmentBytes(join(directory, name), other.compression, segmentSize), other.partial),
+    new WalComparison({ startLsn: original.start, segmentSize }),
   );
   if (difference === 'more') {
     return {
@@ -58,19 +60,21 @@ export async function compareCopies(
 }
 
 /**
- * Offset of the first byte that differs; undefined if `b` holds what `a` does, or less; `more` if
+ * Offset of the first byte that is other WAL; undefined if `b` holds what `a` does, or less; `more` if
  * it goes on where `a` ends.
  */
-async function firstDifference(a: Pieces, b: Pieces): Promise<number | 'more' | undefined> {
+async function firstDifference(
+  a: Pieces,
+  b: Pieces,
+  comparison: WalComparison,
+): Promise<number | 'more' | undefined> {
   try {
     for (let offset = 0; ; ) {
       const x = await a.peek();
       const y = await b.peek();
       if (!x && !y) return undefined;
-      let same = 0;
       const n = Math.min(x?.length ?? 0, y?.length ?? 0);
-      if (x && y && Buffer.compare(x.subarray(0, n), y.subarray(0, n)) === 0) same = n;
-      else while (same < n && x![same] === y![same]) same++;
+      const same = x && y ? (comparison.feed(x, y) ?? n) : 0;
       a.skip(same);
       b.skip(same);
       offset += same;

@@ -1,6 +1,13 @@
 import { join } from 'node:path';
 import { decompressFile } from '../storage/codec.js';
-import { type Compression, compressionSuffix } from '../wal/file-name.js';
+import { firstDifference as firstOtherByte, WalComparison } from '../storage/same-wal.js';
+import {
+  type Compression,
+  compressionSuffix,
+  isValidSegmentSize,
+  parseSegmentFileName,
+  segmentStart,
+} from '../wal/file-name.js';
 import { exists, type PushSource } from './push-place.js';
 
 /** Whatever an archive may hold a segment as. */
@@ -21,7 +28,7 @@ export async function completeFile(
 
 /**
  * Offset of the first byte at which a stored file has something else than the source, or ends;
- * undefined if it has the same. @throws StorageError
+ * undefined if it has the same, which for a segment is the same WAL. @throws StorageError
  */
 export async function firstDifference(
   source: PushSource,
@@ -29,6 +36,7 @@ export async function firstDifference(
   compression: Compression,
 ): Promise<number | undefined> {
   const mine = Buffer.allocUnsafe(CHUNK);
+  const differ = differenceIn(source);
   let at = 0;
   let different: number | undefined;
   const result = await decompressFile(
@@ -38,7 +46,7 @@ export async function firstDifference(
       for (let from = 0; from < chunk.length && different === undefined; ) {
         const piece = chunk.subarray(from, from + CHUNK);
         const { bytesRead } = await source.handle.read(mine, 0, piece.length, at);
-        const same = commonLength(piece, mine.subarray(0, bytesRead));
+        const same = differ(piece, mine.subarray(0, bytesRead)) ?? bytesRead;
         if (same < piece.length) different = at + same;
         at += same;
         from += piece.length;
@@ -50,10 +58,19 @@ export async function firstDifference(
   return at === source.size && result.end === 'complete' ? undefined : at;
 }
 
-function commonLength(a: Uint8Array, b: Uint8Array): number {
-  const length = Math.min(a.length, b.length);
-  if (Buffer.compare(a.subarray(0, length), b.subarray(0, length)) === 0) return length;
-  let i = 0;
-  while (a[i] === b[i]) i += 1;
-  return i;
+type Differ = (a: Uint8Array, b: Uint8Array) => number | undefined;
+
+/** What tells the first difference in the next bytes of two copies of this file. */
+function differenceIn({ name, size }: PushSource): Differ {
+  const segment = isValidSegmentSize(size) ? parseSegmentFileName(name, size) : undefined;
+  if (segment) {
+    const startLsn = segmentStart(segment.segment, size);
+    const comparison = new WalComparison({ startLsn, segmentSize: size });
+    return (a, b) => comparison.feed(a, b);
+  }
+  return (a, b) => {
+    const length = Math.min(a.length, b.length);
+    const at = firstOtherByte(a, b, 0, length);
+    return at < length ? at : undefined;
+  };
 }

@@ -2,6 +2,7 @@ import type { WalkeepError } from '../errors.js';
 import { faultToError, type WalFault } from '../wal/fault.js';
 import { segmentOf, segmentStart } from '../wal/file-name.js';
 import type { Lsn } from '../wal/lsn.js';
+import { DEFAULT_BLOCK_SIZE } from '../wal/page.js';
 import { WalVerifier } from '../wal/verifier.js';
 import type { WalOptions } from '../wal/walker.js';
 
@@ -31,11 +32,14 @@ export class WalInspector {
   private fed = 0;
   /** So many of them are not looked at: before the start, and in `warn` mode behind a fault. */
   private resumeAt: number;
+  /** Where the verifier began. */
+  private startedAt: Lsn;
 
   constructor(options: InspectorOptions) {
     this.o = options;
     this.verifier = options.anchored ?? new WalVerifier(options);
     this.begin = options.feedLsn ?? options.startLsn;
+    this.startedAt = options.startLsn;
     this.resumeAt = Number(options.startLsn - this.begin);
   }
 
@@ -59,15 +63,32 @@ export class WalInspector {
     this.o.onFault(fault);
     const { segmentSize } = this.o;
     const last = (this.begin + BigInt(this.fed - 1)) as Lsn;
-    const resume = segmentStart(segmentOf(last, segmentSize) + 1n, segmentSize);
-    this.resumeAt = Number(resume - this.begin);
-    this.verifier = new WalVerifier({ ...this.o, startLsn: resume });
+    this.resume(segmentStart(segmentOf(last, segmentSize) + 1n, segmentSize));
     return undefined;
   }
 
+  private resume(startLsn: Lsn): void {
+    this.startedAt = startLsn;
+    this.resumeAt = Number(startLsn - this.begin);
+    this.verifier = new WalVerifier({ ...this.o, startLsn });
+  }
+
   private feedChunk(chunk: Uint8Array): void {
-    const skip = this.resumeAt - this.fed;
+    const before = this.fed;
     this.fed += chunk.length;
-    if (skip < chunk.length) this.verifier.feed(chunk, Math.max(0, skip));
+    while (this.resumeAt < this.fed) {
+      const fault = this.verifier.feed(chunk, Math.max(0, this.resumeAt - before));
+      if (!fault || !this.mayBeUnused(fault)) return;
+      this.resume((fault.lsn + BigInt(this.o.blockSize ?? DEFAULT_BLOCK_SIZE)) as Lsn);
+    }
+  }
+
+  /**
+   * True if no page is where the check began within a segment. A stream that is gone on with behind
+   * XLOG_SWITCH begins so, and what stands there is no WAL; the next page is tried.
+   */
+  private mayBeUnused({ kind, lsn }: WalFault): boolean {
+    if (lsn !== this.startedAt || lsn % BigInt(this.o.segmentSize) === 0n) return false;
+    return kind !== 'page-timeline' && kind !== 'page-continuation';
   }
 }

@@ -88,8 +88,8 @@ export interface StreamWalOptions {
   sinkTimeout?: number;
   /**
    * `strict` (default): WAL that fails a check (page headers, record CRCs) ends the stream before
-   * the sink gets it. `off`: nothing is checked. Where the start is within a page, the check
-   * begins with the next one.
+   * the sink gets it. `off`: nothing is checked. Where the start is within a page, or behind the
+   * switch to the next segment, the check begins with the next page.
    */
   verify?: Exclude<VerifyMode, 'warn'>;
 }

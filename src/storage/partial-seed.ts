@@ -6,6 +6,7 @@ import { decompressFile } from './codec.js';
 import { createAnew, durableRename, fsyncError, storageError, writeFully } from './durable.js';
 import { type FileSystem, OPEN_READ } from './file-system.js';
 import { temporaryName } from './leftovers.js';
+import { firstOtherWal } from './same-content.js';
 import {
   compareContent,
   contentLength,
@@ -81,12 +82,20 @@ async function merge(
   if (first === undefined) return;
   const stored = await contentLength(plain.path, fs);
   if (first >= stored) return place(directory, base, source, 0, options);
-  // Two that differ.
+  // Two that differ, perhaps only in what is part of no WAL.
+  const shared = Math.min(stored, length);
+  const other = verifier
+    ? await firstOtherWal(plain.path, { ...source, limit: shared }, await verifier(), fs)
+    : first;
+  if (other === undefined) {
+    if (length > stored) await place(directory, base, source, 0, options);
+    return;
+  }
   const good = (...files: (StoredFile & { from?: number })[]) =>
     goodLength(files, source.limit, verifier as MakeVerifier, fs);
   const mine = verifier && (await good(source));
-  if (mine !== undefined && mine <= first) return;
-  if (mine === undefined || (await good(plain)) > first) {
+  if (mine !== undefined && mine <= other) return;
+  if (mine === undefined || (await good(plain)) > other) {
     throw new StorageError(`"${source.name}" and "${base}.partial" hold different WAL`, {
       path: plain.path,
       hint: 'Move the one that is wrong out of the directory.',

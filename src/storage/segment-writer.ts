@@ -1,11 +1,11 @@
 import { join } from 'node:path';
-import { DiskFullError, RewriteError, StorageError, type WalkeepError } from '../errors.js';
+import { DiskFullError, StorageError, type WalkeepError } from '../errors.js';
 import { segmentFileName, segmentOf } from '../wal/file-name.js';
-import { formatLsn, type Lsn } from '../wal/lsn.js';
+import type { Lsn } from '../wal/lsn.js';
+import { AcknowledgedWal } from './acknowledged-wal.js';
 import { firstPiece, openDirect } from './direct-io.js';
 import { fsyncError, storageError } from './durable.js';
 import { CREATE_NEW, type FileSystem, OPEN_DIRECTORY, OPEN_SEGMENT } from './file-system.js';
-import { lostSectorsOnly } from './lost-sectors.js';
 import { closeSegment, type OpenSegment } from './open-segment.js';
 import type { TargetPositions } from './progress.js';
 import type { SegmentFinisher } from './segment-finisher.js';
@@ -50,8 +50,7 @@ export class SegmentWriter {
   private readonly o: SegmentWriterOptions;
   private readonly positions: TargetPositions;
   private readonly fs: FileSystem;
-  /** Stream offset of `compareUntil`; negative where nothing is compared. */
-  private readonly compareEnd: number;
+  private readonly acknowledged: AcknowledgedWal;
   private readonly dirFd: number;
   private readonly spare: SpareSegment;
   private current: OpenSegment | undefined;
@@ -74,7 +73,7 @@ export class SegmentWriter {
     this.fs = options.fs;
     this.direct = options.directIo ?? true;
     if (this.direct && options.sync) this.tail = new SyncedTail(this.fs);
-    this.compareEnd = Number(options.compareUntil - options.positions.start);
+    this.acknowledged = new AcknowledgedWal(options);
     try {
       this.spare = new SpareSegment(options);
       this.dirFd = this.fs.openSync(options.directory, OPEN_DIRECTORY, 0);
@@ -131,7 +130,7 @@ export class SegmentWriter {
     const { written } = this.positions;
     let length = 0;
     for (const chunk of chunks) length += chunk.length;
-    if (length >= segment.end - written || written < this.compareEnd) return false;
+    if (length >= segment.end - written || written < this.acknowledged.end) return false;
     let n: number;
     try {
       n = this.fs.writevSync(segment.fd, chunks, written - segment.begin);
@@ -198,7 +197,7 @@ export class SegmentWriter {
     const { written } = this.positions;
     // Only this end of the file would be synced: all before it must have been.
     if (!this.tail?.isPossible || !segment?.fresh || segment.synced < written) return false;
-    if (this.dirDirty || this.failure || this.pending > 0 || written < this.compareEnd)
+    if (this.dirDirty || this.failure || this.pending > 0 || written < this.acknowledged.end)
       return false;
     let length = 0;
     for (const chunk of chunks) length += chunk.length;
@@ -348,7 +347,7 @@ export class SegmentWriter {
       }
       if (batch.length > MAX_IOVECS) batch = [this.joined(batch)];
       const position = this.positions.written - segment.begin;
-      this.compare(segment, batch, position);
+      this.acknowledged.compare(segment, batch, position);
       yield { segment, batch, position };
     }
   }
@@ -460,46 +459,6 @@ export class SegmentWriter {
       this.fs.closeSync(fd);
       throw e;
     }
-  }
-
-  /** Refuses other bytes where acknowledged ones are stored. */
-  private compare(segment: OpenSegment, batch: readonly Uint8Array[], position: number): void {
-    const limit = this.compareEnd - segment.begin;
-    let at = position;
-    for (const chunk of batch) {
-      const length = Math.min(chunk.length, limit - at);
-      if (length <= 0) return;
-      const stored = Buffer.alloc(length);
-      try {
-        this.fs.readSync(segment.fd, stored, length, at);
-      } catch (e) {
-        throw storageError('read file', segment.path, e);
-      }
-      const news = chunk.subarray(0, length);
-      if (!stored.equals(news)) this.refuse(segment, stored, news, at);
-      at += chunk.length;
-    }
-  }
-
-  private refuse(segment: OpenSegment, stored: Buffer, news: Uint8Array, at: number): void {
-    let i = 0;
-    while (stored[i] === news[i]) i += 1;
-    const lsn = this.positions.lsn(segment.begin + at + i);
-    // The disk lost what it had confirmed. Filling in loses nothing more.
-    if (lsn >= (this.o.soundUntil ?? 0n) && lostSectorsOnly(stored, news, at)) {
-      this.o.onRefill?.(lsn, segment.path, segment.fresh);
-      return;
-    }
-    throw new RewriteError(
-      `the server sent other bytes at ${formatLsn(lsn)} than those acknowledged as flushed up to ${formatLsn(this.o.compareUntil)} in "${segment.path}"`,
-      {
-        lsn,
-        path: segment.path,
-        expected: `byte ${stored[i]}`,
-        actual: `byte ${news[i]}`,
-        hint: 'The server lost or rewrote WAL that is stored here, or it is another server. Nothing was overwritten; use a new directory for it.',
-      },
-    );
   }
 }
 

@@ -15,7 +15,6 @@ export type WalFaultKind =
   | 'byte-order'
   | 'page-magic'
   | 'page-flags'
-  | 'page-padding'
   | 'page-address'
   | 'page-timeline'
   | 'page-continuation'
@@ -23,11 +22,8 @@ export type WalFaultKind =
   | 'segment-size'
   | 'block-size'
   | 'record-length'
-  | 'record-header'
   | 'record-prev'
   | 'record-crc'
-  | 'record-padding'
-  | 'switch-tail'
   | 'overwrite';
 
 /** The first place at which WAL failed a check. */

@@ -5,6 +5,7 @@ import { isValidSegmentSize } from './file-name.js';
 import { formatLsn, type Lsn } from './lsn.js';
 import {
   DEFAULT_BLOCK_SIZE,
+  HEADER_END,
   isValidBlockSize,
   LONG_PAGE_HEADER,
   type PageHeader,
@@ -89,9 +90,13 @@ export class PageCursor {
       words[w + 1]! >>> 0 === plainTimeline &&
       words[w + 2]! >>> 0 === this.address.lo &&
       words[w + 3]! >>> 0 === this.address.hi &&
-      words[w + 4]! >>> 0 === due &&
-      words[w + 5] === 0
+      words[w + 4]! >>> 0 === due
     );
+  }
+
+  /** So many of the next bytes are the padding of the header that is being collected. */
+  get headerPadding(): number {
+    return this.at >= HEADER_END && this.at < SHORT_PAGE_HEADER ? SHORT_PAGE_HEADER - this.at : 0;
   }
 
   /** Steps behind a plain header. */

@@ -3,6 +3,8 @@ import type { Lsn } from './lsn.js';
 /** Sizes of XLogPageHeaderData and XLogLongPageHeaderData in bytes (access/xlog_internal.h). */
 export const SHORT_PAGE_HEADER = 24;
 export const LONG_PAGE_HEADER = 40;
+/** Where the fields of XLogPageHeaderData end; the four bytes behind only align what follows. */
+export const HEADER_END = 20;
 
 /** XLOG_BLCKSZ unless the server was built with another one. */
 export const DEFAULT_BLOCK_SIZE = 8192;
@@ -50,7 +52,7 @@ export function isValidBlockSize(bytes: number): boolean {
  *  4  u32  xlp_tli       timeline of the first record on the page
  *  8  u64  xlp_pageaddr  LSN of the page
  * 16  u32  xlp_rem_len   bytes of the continued record from here to its end
- * 20  u32  zero
+ * 20  u32  unused
  * 24  u64  xlp_sysid         (long header only, to the end)
  * 32  u32  xlp_seg_size
  * 36  u32  xlp_xlog_blcksz
@@ -62,7 +64,6 @@ export interface PageHeader {
   timeline: number;
   address: Lsn;
   remaining: number;
-  padding: number;
   /** Present where the caller had 40 bytes and XLP_LONG_HEADER is set. */
   long?: { systemId: bigint; segmentSize: number; blockSize: number };
 }
@@ -76,7 +77,6 @@ export function parsePageHeader(bytes: Uint8Array): PageHeader {
     timeline: view.getUint32(4, true),
     address: view.getBigUint64(8, true) as Lsn,
     remaining: view.getUint32(16, true),
-    padding: view.getUint32(20, true),
   };
   if ((header.info & XLP_LONG_HEADER) !== 0 && bytes.byteLength >= LONG_PAGE_HEADER) {
     header.long = {

@@ -14,7 +14,7 @@ import {
 /** Bytes of an overwrite record's body that tell which record it replaces. */
 export const OVERWRITE_BODY = 10;
 
-/** xl_tot_len, and the two zero bytes where they are there; `have` bytes (8 or more) of `header`. */
+/** xl_tot_len; `have` bytes (8 or more) of `header`. */
 export function checkLength(header: Uint8Array, have: number): Failure | undefined {
   const length = new DataView(header.buffer, header.byteOffset).getUint32(0, true);
   if (length < RECORD_HEADER_SIZE || length > MAX_RECORD_LENGTH) {
@@ -22,11 +22,6 @@ export function checkLength(header: Uint8Array, have: number): Failure | undefin
     const message = kind === 'zeros' ? 'no WAL record but zeros' : 'invalid WAL record length';
     const expected = `${RECORD_HEADER_SIZE} to ${MAX_RECORD_LENGTH}`;
     return { kind, message, expected, actual: String(length) };
-  }
-  if (have === RECORD_HEADER_SIZE && (header[18] !== 0 || header[19] !== 0)) {
-    const actual = `${header[18]} ${header[19]}`;
-    const message = 'padding in a WAL record header is not zero';
-    return { kind: 'record-header', message, expected: '0 0', actual };
   }
   return undefined;
 }

@@ -50,6 +50,11 @@ export class WalVerifier {
     return this.#walker.isSkipping;
   }
 
+  /** So many of the next bytes are part of nothing, and may be anything: see WalWalker. */
+  get unused(): number {
+    return this.#walker.unused;
+  }
+
   get fault(): WalFault | undefined {
     return this.#walker.fault;
   }

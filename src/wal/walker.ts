@@ -33,12 +33,12 @@ export interface WalOptions extends PageExpectations {
   prev?: Lsn | undefined;
 }
 
-/** What the next byte is part of; from TAIL on, bytes that only may be zero or do not matter. */
+/** What the next byte is part of; from TAIL on, no record and no page is expected. */
 const RECORD = 0; // a record header, or its first byte
 const BODY = 1; // the rest of a record
 const SKIP = 2; // the rest of a record that began before the start
-const PAD = 3; // zeros up to the next multiple of 8
-const TAIL = 4; // zeros from XLOG_SWITCH to the end of the segment
+const PAD = 3; // unused up to the next multiple of 8
+const TAIL = 4; // unused from XLOG_SWITCH to the end of the segment
 const ZEROS = 5; // a record or page should have been here, but zeros were
 const FAILED = 6; // behind any other fault
 
@@ -48,8 +48,10 @@ const KIND_MASK = 0xfff0;
 
 /**
  * Walks over WAL in chunks of any size and checks all of it: page headers, record headers, the
- * chain of xl_prev, CRCs, padding. It keeps no reference to a chunk and allocates nothing per
- * record. The first fault stays in `fault`; nothing behind it is judged.
+ * chain of xl_prev, CRCs. It keeps no reference to a chunk and allocates nothing per record. The
+ * first fault stays in `fault`; nothing behind it is judged.
+ *
+ * Some bytes are not judged, because PostgreSQL never reads them: see `unused`.
  *
  * LSNs are pairs of unsigned 32-bit halves here: a bigint for each of the millions of records of
  * a GB would cost as much as their CRCs. Pages and records that lie in one piece take short paths
@@ -122,6 +124,19 @@ export class WalWalker {
     return this.#mode === SKIP;
   }
 
+  /**
+   * So many of the next bytes are part of nothing: from XLOG_SWITCH to the end of the segment, to the
+   * next multiple of 8 behind a record, or the last four of a page header. PostgreSQL writes zeros
+   * there, but does not read them, and after a crash it leaves what it had not got to: behind
+   * XLOG_SWITCH then lies what the recycled file held before.
+   */
+  get unused(): number {
+    if (this.fault) return 0;
+    if (this.#mode === TAIL) return this.#remaining;
+    if (this.#page.headerSize > 0) return this.#page.headerPadding;
+    return this.#mode === PAD ? -this.#page.at & 7 : 0;
+  }
+
   /** True if the last byte was the end of a record, its padding, or the page header behind it. */
   get atBoundary(): boolean {
     if (this.fault || this.#lost || this.#fed === 0) return false;
@@ -140,11 +155,11 @@ export class WalWalker {
     this.#given = false;
     this.#base = this.#fed - from;
     while (p < to && !this.#given) {
-      if (this.#mode >= TAIL) p = this.#zeros(bytes, words, p, to);
+      if (this.#mode >= TAIL) p = this.#noRecords(bytes, words, p, to);
       else if (this.#page.at === this.#page.blockSize) this.#turnPage();
       else if (this.#page.headerSize > 0) p = this.#pageStart(bytes, words, p, to);
       else if (this.#mode === RECORD) p = this.#records(bytes, words, p, to);
-      else if (this.#mode === PAD) p = this.#pad(bytes, p, to);
+      else if (this.#mode === PAD) p = this.#pad(p, to);
       else p = this.#body(bytes, words, p, to);
     }
     this.#fed = this.#base + p;
@@ -247,9 +262,6 @@ export class WalWalker {
       // Anything in the two zero bytes, or XLOG_SWITCH.
       if (kind >>> 16 !== 0 || (kind & KIND_MASK) === SWITCH_WORD) break;
       if (words[w + 5] !== recordCrc(bytes, words, p, length)) break;
-      let end = p + length;
-      while (end < next && bytes[end] === 0) end++;
-      if (end < next) break;
       prevLo = (p + shift) | 0;
       prevHi = hi | 0;
       if (this.#visitor?.begin(bytes, p, hi, p + shift)) {
@@ -352,17 +364,11 @@ export class WalWalker {
     if (this.#page.at % 8 === 0) this.#closeRecord();
   }
 
-  #pad(bytes: Uint8Array, from: number, to: number): number {
-    let p = from;
-    for (; p < to && this.#page.at % 8 !== 0; p++, this.#page.at++) {
-      if (bytes[p] === 0) continue;
-      const message = 'padding behind a WAL record is not zero';
-      const actual = String(bytes[p]);
-      this.#fail({ kind: 'record-padding', message, expected: '0', actual }, this.#lsnOf(p));
-      return p;
-    }
+  #pad(from: number, to: number): number {
+    const n = Math.min(to - from, -this.#page.at & 7);
+    this.#page.at += n;
     if (this.#page.at % 8 === 0) this.#closeRecord();
-    return p;
+    return from + n;
   }
 
   #closeRecord(): void {
@@ -388,22 +394,19 @@ export class WalWalker {
     this.#taking = false;
   }
 
-  /** Bytes that must be zero (TAIL), should tell if they all are (ZEROS), or do not matter. */
-  #zeros(bytes: Uint8Array, words: Int32Array, from: number, to: number): number {
-    if (this.#mode === FAILED || this.nonZero !== undefined) return to;
-    const end = this.#mode === TAIL ? Math.min(to, from + this.#remaining) : to;
-    const p = firstNonZero(bytes, words, from, end);
-    if (p < end && this.#mode === ZEROS) {
-      this.nonZero = this.#lsnOf(p);
-    } else if (p < end) {
-      const message = 'the rest of a segment behind XLOG_SWITCH is not zero';
-      const actual = String(bytes[p]);
-      this.#fail({ kind: 'switch-tail', message, expected: '0', actual }, this.#lsnOf(p));
-    } else if (this.#mode === TAIL) {
-      this.#remaining -= end - from;
-      if (this.#remaining === 0) this.#closeTail(this.#lsnOf(end));
+  /** Passes over bytes that do not matter (TAIL, FAILED), or are asked if they all are zero. */
+  #noRecords(bytes: Uint8Array, words: Int32Array, from: number, to: number): number {
+    if (this.#mode === TAIL) {
+      const n = Math.min(to - from, this.#remaining);
+      this.#remaining -= n;
+      if (this.#remaining === 0) this.#closeTail(this.#lsnOf(from + n));
+      return from + n;
     }
-    return end;
+    if (this.#mode === ZEROS && this.nonZero === undefined) {
+      const p = firstNonZero(bytes, words, from, to);
+      if (p < to) this.nonZero = this.#lsnOf(p);
+    }
+    return to;
   }
 
   #closeTail(end: Lsn): void {

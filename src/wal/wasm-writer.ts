@@ -97,8 +97,6 @@ export function wrap(operand: Code): Code {
 export const shiftLeft64 = (a: Code, bits: Code | number): Code => [a, extend(value(bits)), 0x86];
 export const shiftRight64 = (a: Code, bits: Code | number): Code => [a, extend(value(bits)), 0x88];
 export const xor64 = (a: Code, b: Code): Code => [a, b, 0x85];
-/** Of an i64. */
-export const isZero64 = (a: Code): Code => [a, 0x50];
 
 export function store(address: number, word: Code): Code {
   return [value(0), word, 0x36, 2, unsigned(address)];

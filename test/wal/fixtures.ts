@@ -4,6 +4,8 @@ import { gunzipSync } from 'node:zlib';
 import { parseSegmentFileName, segmentStart } from '../../src/wal/file-name.js';
 import { type Lsn, parseLsn } from '../../src/wal/lsn.js';
 import { parseTimelineHistory, type TimelineHistory } from '../../src/wal/timeline.js';
+import { WalVerifier } from '../../src/wal/verifier.js';
+import type { WalOptions } from '../../src/wal/walker.js';
 import { packageRoot } from '../support/scratch.js';
 
 const ROOT = join(packageRoot, 'testdata', 'wal');
@@ -72,3 +74,14 @@ export function optionsFor(f: WalFixture) {
 
 /** The used bytes of a fixture. */
 export const usedBytes = (f: WalFixture) => f.bytes.subarray(0, Number(f.end - f.start));
+
+/** Tells of an index whether PostgreSQL never reads that byte: a change there is no damage. */
+export function unusedIn(bytes: Uint8Array, options: WalOptions): (index: number) => boolean {
+  const flags = new Uint8Array(bytes.length);
+  const verifier = new WalVerifier(options);
+  for (let i = 0; i < bytes.length; i++) {
+    flags[i] = Number(verifier.unused > 0);
+    verifier.feed(bytes, i, i + 1);
+  }
+  return (index) => flags[index] === 1;
+}

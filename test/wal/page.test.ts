@@ -32,7 +32,6 @@ test('a short header, and a long one', () => {
     timeline: 2,
     address: 0x1_0300_0000n,
     remaining: 123,
-    padding: 0,
   });
   bytes[2] = XLP_LONG_HEADER;
   expect(parsePageHeader(bytes).long).toEqual({
