@@ -26,6 +26,8 @@ export class Archive {
   readonly start: StartPoint;
   /** Files with the segment number of the start. */
   readonly atStart: readonly SegmentFile[];
+  /** The start is the end of the newest file, and the ledger has complete segments behind it. */
+  readonly completeBeyond: boolean;
   readonly writeReport: WriteReport;
   readonly fs: FileSystem;
   private readonly directory: string;
@@ -37,7 +39,7 @@ export class Archive {
   private constructor(
     server: ServerState,
     ledger: Ledger,
-    { start, atStart, again }: ChosenStart,
+    { start, atStart, again, completeBeyond }: ChosenStart,
     o: WalReceiverOptions,
     options: OpenOptions,
   ) {
@@ -50,6 +52,7 @@ export class Archive {
     this.ledger = ledger;
     this.start = start;
     this.atStart = atStart;
+    this.completeBeyond = completeBeyond;
     this.unrecorded = startEntries(ledger, server, start, again);
   }
 

@@ -14,16 +14,17 @@ import { isStoredGood } from './known-wal.js';
 import { finishLeft, leftSegments, removeCopies } from './left-segments.js';
 import type { WalReceiverOptions } from './options.js';
 import type { Refusal } from './refusals.js';
+import type { RemovedWal } from './removed-wal.js';
 import { readSlot, type ServerState } from './server-state.js';
-import { chooseStart, type StartInputs, type StartPoint } from './start-point.js';
+import { chooseStart, completeBeyond, type StartInputs, type StartPoint } from './start-point.js';
 import type { WriteReport } from './stream.js';
 
 type Warn = (code: string, message: string) => void;
 
 /** How a directory is opened for one connection. */
 export interface OpenOptions {
-  /** The server said that it lacks the WAL wanted, and going over that is accepted. */
-  walRemoved: boolean;
+  /** What servers said that they lack. */
+  removed: Pick<RemovedWal, 'goesOver' | 'behindNewestGone' | 'lastSegmentGone'>;
   /** The server said that the slot is invalid. */
   slotInvalid: boolean;
   /** WAL that failed the check: start in its segment, unless it is stored good. */
@@ -41,6 +42,8 @@ export interface ChosenStart {
   atStart: SegmentFile[];
   /** WAL that failed the check and is asked for again. */
   again: Refusal | undefined;
+  /** The start is the end of the newest file, and the ledger has complete segments behind it. */
+  completeBeyond: boolean;
 }
 
 /**
@@ -55,7 +58,7 @@ export async function chooseFor(
   ledger: Ledger,
   options: OpenOptions,
 ): Promise<ChosenStart> {
-  const { walRemoved, warn, fs = nodeFileSystem } = options;
+  const { removed, warn, fs = nodeFileSystem } = options;
   const { segmentSize } = server;
   const { directory } = o;
   const scan = await scanForStart(directory, server, ledger, fs);
@@ -82,7 +85,9 @@ export async function chooseFor(
     server,
     acceptGap: o.acceptGap ?? false,
     refuseGaps: o.refuseGaps ?? true,
-    walRemoved,
+    walRemoved: removed.goesOver,
+    behindNewestGone: removed.behindNewestGone,
+    lastSegmentGone: removed.lastSegmentGone,
     ...(identity ? { localSystemId: identity.systemId } : {}),
     ...(ledger.state.systemId === undefined
       ? {}
@@ -90,6 +95,7 @@ export async function chooseFor(
           ledger: {
             systemId: ledger.state.systemId,
             ...(ledgerEnd ? { end: ledgerEnd } : {}),
+            ...(ledger.state.completeLsn ? { complete: ledger.state.completeLsn } : {}),
           },
         }),
   };
@@ -103,7 +109,7 @@ export async function chooseFor(
       );
     }
   }
-  if (o.slot !== undefined && (!newest || o.ensureSlot || walRemoved)) {
+  if (o.slot !== undefined && (!newest || o.ensureSlot || removed.goesOver)) {
     const { slotInvalid: invalid } = options;
     const slot = await readSlot(connection, o.slot, { ensure: o.ensureSlot ?? false, invalid });
     inputs.slot = slot;
@@ -145,7 +151,8 @@ export async function chooseFor(
     const first = await finishLeft(directory, server, left, scan, ledger, await known(oldest), fs);
     if (first !== oldest) return chooseFor(o, connection, server, ledger, options);
   }
-  return { start, atStart: filesAt(start.lsn), again };
+  const beyond = start.reason === 'local' && !again && completeBeyond(inputs) !== undefined;
+  return { start, atStart: filesAt(start.lsn), again, completeBeyond: beyond };
 }
 
 type LocalEnd = NonNullable<StartInputs['local']>;
