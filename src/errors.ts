@@ -126,6 +126,15 @@ export class ServerError extends WalkeepError {
 export class WalRemovedError extends ServerError {
   override readonly code = 'WK_WAL_REMOVED';
   override readonly retryable = false;
+  /** Name of the segment file that the server looked for in vain, where it says so. */
+  readonly file?: string;
+  constructor(
+    message: string,
+    details: ConstructorParameters<typeof ServerError>[1] & { file?: string | undefined } = {},
+  ) {
+    super(message, details);
+    if (details.file !== undefined) this.file = details.file;
+  }
 }
 
 /** The WAL is of another cluster than the directory. */

@@ -11,6 +11,8 @@ const UNDEFINED_FILE = '58P01';
 const NOT_IN_PREREQUISITE_STATE = '55000';
 const TOO_MANY_CONNECTIONS = '53300';
 
+const SEGMENT_FILE = /\b[0-9A-F]{24}\b/;
+
 /**
  * The typed error for an ErrorResponse: WalRemovedError where WAL is gone for good,
  * AuthenticationError for a refused login, else ServerError. `context` is put before the
@@ -26,7 +28,12 @@ export function toServerError(notice: ServerNotice, context = ''): WalkeepError 
     ...(notice.detail === undefined ? {} : { detail: notice.detail }),
     ...(hint === undefined ? {} : { hint }),
   };
-  if (isWalRemoved(notice)) return new WalRemovedError(message, details);
+  if (isWalRemoved(notice)) {
+    return new WalRemovedError(message, {
+      ...details,
+      file: SEGMENT_FILE.exec(notice.message)?.[0],
+    });
+  }
   if (notice.code === INVALID_PASSWORD || notice.code === INVALID_AUTHORIZATION) {
     return new AuthenticationError(message, details);
   }
@@ -48,7 +55,7 @@ function ownHint({ code, message }: ServerNotice): string | undefined {
 function isWalRemoved(notice: ServerNotice): boolean {
   const text = `${notice.message}\n${notice.detail ?? ''}`;
   if (/has already been removed/.test(text)) return true;
-  if (notice.code === UNDEFINED_FILE) return /\b[0-9A-F]{24}\b/.test(notice.message);
+  if (notice.code === UNDEFINED_FILE) return SEGMENT_FILE.test(notice.message);
   if (notice.code !== NOT_IN_PREREQUISITE_STATE) return false;
   return /can no longer (access|get changes)|wal_removed|invalidated|max_slot_wal_keep_size/.test(
     text,

@@ -24,6 +24,8 @@ export class Archive {
   readonly server: ServerState;
   readonly ledger: Ledger;
   readonly start: StartPoint;
+  /** The start is the end of the newest file, and the ledger has complete segments behind it. */
+  readonly completeBeyond: boolean;
   readonly writeReport: WriteReport;
   readonly fs: FileSystem;
   private readonly directory: string;
@@ -35,7 +37,7 @@ export class Archive {
   private constructor(
     server: ServerState,
     ledger: Ledger,
-    { start, again }: ChosenStart,
+    { start, again, completeBeyond }: ChosenStart,
     o: WalReceiverOptions,
     options: OpenOptions,
   ) {
@@ -47,6 +49,7 @@ export class Archive {
     this.server = server;
     this.ledger = ledger;
     this.start = start;
+    this.completeBeyond = completeBeyond;
     this.unrecorded = startEntries(ledger, server, start, again);
   }
 

@@ -15,15 +15,16 @@ import { finishLeft, leftSegments, removeCopies } from './left-segments.js';
 import type { WalReceiverOptions } from './options.js';
 import type { WriteReport } from './paced-target.js';
 import type { Refusal } from './refusals.js';
+import type { RemovedWal } from './removed-wal.js';
 import { readSlot, type ServerState } from './server-state.js';
-import { chooseStart, type StartInputs, type StartPoint } from './start-point.js';
+import { chooseStart, completeBeyond, type StartInputs, type StartPoint } from './start-point.js';
 
 type Warn = (code: string, message: string) => void;
 
 /** How a directory is opened for one connection. */
 export interface OpenOptions {
-  /** The server said that it lacks the WAL wanted, and going over that is accepted. */
-  walRemoved: boolean;
+  /** What servers said that they lack. */
+  removed: Pick<RemovedWal, 'goesOver' | 'behindNewestGone' | 'lastSegmentGone'>;
   /** The server said that the slot is invalid. */
   slotInvalid: boolean;
   /** WAL that failed the check: start in its segment, unless it is stored good. */
@@ -39,6 +40,8 @@ export interface ChosenStart {
   start: StartPoint;
   /** WAL that failed the check and is asked for again. */
   again: Refusal | undefined;
+  /** The start is the end of the newest file, and the ledger has complete segments behind it. */
+  completeBeyond: boolean;
 }
 
 /**
@@ -53,7 +56,7 @@ export async function chooseFor(
   ledger: Ledger,
   options: OpenOptions,
 ): Promise<ChosenStart> {
-  const { walRemoved, warn, fs = nodeFileSystem } = options;
+  const { removed, warn, fs = nodeFileSystem } = options;
   const { segmentSize } = server;
   const { directory } = o;
   const scan = await scanForStart(directory, server, ledger, fs);
@@ -80,7 +83,9 @@ export async function chooseFor(
     server,
     acceptGap: o.acceptGap ?? false,
     refuseGaps: o.refuseGaps ?? true,
-    walRemoved,
+    walRemoved: removed.goesOver,
+    behindNewestGone: removed.behindNewestGone,
+    lastSegmentGone: removed.lastSegmentGone,
     ...(identity ? { localSystemId: identity.systemId } : {}),
     ...(ledger.state.systemId === undefined
       ? {}
@@ -88,6 +93,7 @@ export async function chooseFor(
           ledger: {
             systemId: ledger.state.systemId,
             ...(ledgerEnd ? { end: ledgerEnd } : {}),
+            ...(ledger.state.completeLsn ? { complete: ledger.state.completeLsn } : {}),
           },
         }),
   };
@@ -101,7 +107,7 @@ export async function chooseFor(
       );
     }
   }
-  if (o.slot !== undefined && (!newest || o.ensureSlot || walRemoved)) {
+  if (o.slot !== undefined && (!newest || o.ensureSlot || removed.goesOver)) {
     const { slotInvalid: invalid } = options;
     const slot = await readSlot(connection, o.slot, { ensure: o.ensureSlot ?? false, invalid });
     inputs.slot = slot;
@@ -143,7 +149,8 @@ export async function chooseFor(
     const first = await finishLeft(directory, server, left, scan, ledger, await known(oldest), fs);
     if (first !== oldest) return chooseFor(o, connection, server, ledger, options);
   }
-  return { start, again };
+  const beyond = start.reason === 'local' && !again && completeBeyond(inputs) !== undefined;
+  return { start, again, completeBeyond: beyond };
 }
 
 type LocalEnd = NonNullable<StartInputs['local']>;

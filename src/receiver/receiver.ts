@@ -20,9 +20,9 @@ import { Archive } from './archive.js';
 import { RECEIVE_TIMEOUT, type ReceiverEvents, type WalReceiverOptions } from './options.js';
 import type { WriteReport } from './paced-target.js';
 import { Refusals } from './refusals.js';
+import { type AskedStream, RemovedWal } from './removed-wal.js';
 import { abortableDelay, Backoff, mayRetry } from './retry.js';
 import { readServerState } from './server-state.js';
-import type { StartReason } from './start-point.js';
 import { connectedStandbys, peerWarnings } from './sync-peers.js';
 import { readSyncStandby } from './sync-standby.js';
 import { TimelineRun } from './timeline-run.js';
@@ -44,9 +44,10 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
   private connectedOnce = false;
   private streamed = false;
   private lastLsn: Lsn = INVALID_LSN;
-  private startReason: StartReason | undefined;
-  /** The last connection ended because the server lacks the WAL wanted, and going on is accepted. */
-  private walRemoved = false;
+  /** The stream asked for last on this connection. */
+  private asked: AskedStream | undefined;
+  /** What servers said that they lack. */
+  private readonly removed = new RemovedWal();
   /** A slot that the server refused as invalid is created anew, once before WAL comes again. */
   private slotInvalid: 'no' | 'replace' | 'replaced' = 'no';
   /** A server that contradicts what is stored was asked once more, with no WAL since. */
@@ -114,12 +115,11 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
       const error = watchdog?.error ?? asWalkeepError(e);
       // A stop that a dying connection overtakes is still a stop: the archive is in order.
       if (signal.aborted && mayRetry(error, true)) return true;
-      const goesOver = this.goesOver(error);
-      if (goesOver) this.walRemoved = true;
       const anew = this.makesSlotAnew(error);
       if (anew) this.slotInvalid = 'replace';
+      const leadsOn = !anew && this.removed.leadsOn(error, this.asked);
       const retryIn =
-        goesOver || anew ? 0 : this.retries(error) ? this.backoff.next(error) : undefined;
+        leadsOn || anew ? 0 : this.retries(error) ? this.backoff.next(error) : undefined;
       const told = retryIn === undefined ? this.refusals.final(error) : error;
       this.tell('disconnect', { error: told, retryIn });
       if (retryIn === undefined) throw told;
@@ -132,14 +132,18 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
     }
   }
 
-  /** WAL that the server no longer has is gone over, once, where that was accepted. */
-  private goesOver(error: WalkeepError): boolean {
-    if (!(error instanceof WalRemovedError) || this.walRemoved) return false;
-    // What came damaged is stored up to somewhere: that gap would begin before the stored end.
-    if (this.refusals.current) return false;
+  /** What a stream is asked for, for the case that the server lacks it. */
+  private asks(archive: Archive, timeline: number): AskedStream {
+    const { history, segmentSize } = archive.server;
+    // What came damaged is stored up to somewhere: a gap would begin before the stored end.
+    const refused = this.refusals.current !== undefined;
     // pg_receivewal knows of no ledger and would have started at the server's position.
-    const unknown = this.o.refuseGaps === false && this.startReason === 'ledger';
-    return this.o.acceptGap === true || unknown;
+    const unknown = this.o.refuseGaps === false && archive.start.reason === 'ledger';
+    return {
+      ...{ timeline, history, segmentSize },
+      completeBeyond: archive.completeBeyond && !refused,
+      mayGoOver: (this.o.acceptGap === true || unknown) && !refused,
+    };
   }
 
   /** Once: a slot that the server invalidates, while it may still have the WAL that is wanted. */
@@ -194,6 +198,7 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
     watchdog: Watchdog,
     signal: AbortSignal,
   ): Promise<void> {
+    this.asked = undefined;
     const server = await readServerState(connection);
     this.connectedOnce = true;
     this.tell('connect', {
@@ -205,7 +210,7 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
       flushLsn: server.flushLsn,
     });
     const archive = await Archive.open(this.o, connection, server, {
-      walRemoved: this.walRemoved,
+      removed: this.removed,
       slotInvalid: this.slotInvalid === 'replace',
       refused: this.refusals.current,
       writeReport: await this.checkSyncStandby(connection, signal),
@@ -214,7 +219,6 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
     if (this.slotInvalid === 'replace') this.slotInvalid = 'replaced';
     try {
       let { lsn, timeline } = archive.start;
-      this.startReason = archive.start.reason;
       this.tell('start', { lsn, timeline });
       for (;;) {
         if (this.o.endLsn !== undefined && lsn > this.o.endLsn) {
@@ -223,6 +227,7 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
         }
         const run = new TimelineRun(this.o, connection, archive, { lsn, timeline }, this);
         watchdog.enter('command');
+        this.asked = this.asks(archive, timeline);
         const outcome = await run.stream(signal, (phase) => {
           watchdog.enter(phase);
           this.streamed = true;
@@ -280,7 +285,7 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
 
   /** Called by a stream that stores WAL for a while: the next failure is a new one. */
   noteProgress(): void {
-    this.walRemoved = false;
+    this.removed.reset();
     this.slotInvalid = 'no';
     this.doubted = false;
     this.backoff.reset();

@@ -16,7 +16,7 @@ export interface StartInputs {
   local?: { lsn: Lsn; timeline: number; empty: boolean; file: string };
   /** Identity read from a stored page header, if any file has one. */
   localSystemId?: bigint;
-  ledger?: { systemId: bigint; end?: { lsn: Lsn; timeline: number } };
+  ledger?: { systemId: bigint; end?: { lsn: Lsn; timeline: number }; complete?: Lsn };
   /** True if every segment from the ledger's end to `local` is there. */
   localReachesLedger?: boolean;
   /** `readable`: the server can tell of slots (15 and newer). */
@@ -25,6 +25,10 @@ export interface StartInputs {
   again?: { lsn: Lsn; timeline: number };
   /** The server said that it no longer has the WAL that follows what is stored. */
   walRemoved?: boolean;
+  /** It said so of what follows the newest file. */
+  behindNewestGone?: boolean;
+  /** It has no file for the last segment of this timeline, and so of none before it. */
+  lastSegmentGone?: number | undefined;
   acceptGap: boolean;
   /** False: a gap is warned of and gone over, as pg_receivewal does. */
   refuseGaps: boolean;
@@ -73,8 +77,14 @@ export function chooseStart(i: StartInputs): StartPoint {
 
   let start: StartPoint;
   const end = i.ledger?.end;
+  const movedAway = i.behindNewestGone ? completeBeyond(i) : undefined;
   if (i.again) {
     start = at(i.again.lsn, i.again.timeline, 'local');
+  } else if (movedAway !== undefined && end) {
+    warnings.push(
+      `WAL from ${formatLsn((i.local as LocalEnd).lsn)} to ${formatLsn(movedAway)} was archived and is not in the directory any more, nor on the server; going on behind it`,
+    );
+    start = at(movedAway, end.timeline, 'ledger');
   } else if (i.local && !isOutgrown(i.local, i)) {
     start = at(i.local.lsn, i.local.timeline, i.ledger ? 'local' : 'adopted');
   } else if (i.slot?.restartLsn !== undefined && !i.local) {
@@ -88,17 +98,27 @@ export function chooseStart(i: StartInputs): StartPoint {
   if (end) checkLineage(end.lsn, end.timeline, i);
   start = ontoServerHistory(start, i, warnings);
   warnOfOrphanedTail(start, i);
+  start = ontoLaterFile(start, i);
   return i.walRemoved ? beyondRemoved(start, i) : checkGap(start, i);
+}
+
+type LocalEnd = NonNullable<StartInputs['local']>;
+
+/**
+ * Up to where the ledger has complete segments, if the newest file ends before: other tools moved
+ * them away. Undefined if it does not, or is the wish to start there.
+ */
+export function completeBeyond({ ledger, local, segmentSize }: StartInputs): Lsn | undefined {
+  if (!local || local.empty || ledger?.complete === undefined) return undefined;
+  const complete = floorToSegment(ledger.complete, segmentSize);
+  return local.lsn < complete ? complete : undefined;
 }
 
 /**
  * True if the newest file is an ancestor's, left at a failover, and the archive has gone on behind it
  * on a later timeline, from where other tools have moved the segments: the server may not have them.
  */
-function isOutgrown(
-  local: NonNullable<StartInputs['local']>,
-  { ledger, server, segmentSize }: StartInputs,
-): boolean {
+function isOutgrown(local: LocalEnd, { ledger, server, segmentSize }: StartInputs): boolean {
   const end = ledger?.end;
   if (!end || local.empty || local.timeline >= end.timeline) return false;
   if (!isInHistory(server.history, end.timeline)) return false;
@@ -181,6 +201,27 @@ function ontoServerHistory(start: StartPoint, i: StartInputs, warnings: string[]
     end = timelineEnd(history, tli);
   }
   return { ...start, lsn, timeline: tli, reason };
+}
+
+/**
+ * Asked for a timeline's last segment, the server looks for it under the next one's name (walsender.c,
+ * WalSndSegmentOpen), which is not there if that one ended inside the segment too and WAL is archived:
+ * then it is called .partial. A later timeline's file begins with the same WAL up to its fork.
+ */
+function ontoLaterFile(start: StartPoint, i: StartInputs): StartPoint {
+  const { server, lastSegmentGone = 0, segmentSize } = i;
+  let { timeline } = start;
+  let fork: Lsn | undefined;
+  while (timeline <= lastSegmentGone) {
+    const end = timelineEnd(server.history, timeline);
+    if (end === undefined || end <= start.lsn) break;
+    if (floorToSegment(end, segmentSize) !== start.lsn) break;
+    fork ??= end;
+    timeline = childTimeline(server.history, timeline) as number;
+  }
+  if (fork === undefined) return start;
+  const warning = `the server has no file for the end of timeline ${start.timeline}; its WAL from ${formatLsn(start.lsn)} to ${formatLsn(fork)} is received with timeline ${timeline}, which begins with the same`;
+  return { ...start, timeline, reason: 'fork', warnings: [...start.warnings, warning] };
 }
 
 /** After a failover the old primary may have sent more than the new one took over. */

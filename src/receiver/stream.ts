@@ -202,8 +202,22 @@ export class StreamSession implements CopyBothHandler, TargetListener {
   }
 
   onFailure(error: WalkeepError): void {
-    this.settle?.(error);
+    this.settle?.(this.takeRest() ?? error);
     this.o.connection.destroy();
+  }
+
+  /**
+   * Takes the WAL that came in one read with the error that ends the stream. A server that lacks the
+   * next segment says so right behind the end of this one, every time.
+   */
+  private takeRest(): WalkeepError | undefined {
+    if (this.stopping || this.chunks.length === 0) return undefined;
+    try {
+      this.take();
+      return undefined;
+    } catch (e) {
+      return storageError('write WAL in', 'the archive', e);
+    }
   }
 
   // --- TargetListener ----------------------------------------------------------------------

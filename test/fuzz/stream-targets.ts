@@ -9,6 +9,7 @@ import { Archive } from '../../src/receiver/archive.js';
 import type { WalReceiverOptions } from '../../src/receiver/options.js';
 import type { WalReceiver } from '../../src/receiver/receiver.js';
 import { Refusals } from '../../src/receiver/refusals.js';
+import { RemovedWal } from '../../src/receiver/removed-wal.js';
 import { readServerState } from '../../src/receiver/server-state.js';
 import { TimelineRun } from '../../src/receiver/timeline-run.js';
 import { parseSegmentFileName } from '../../src/wal/file-name.js';
@@ -42,7 +43,7 @@ class Receiver {
     const { options, refusals } = this;
     const server = await readServerState(connection);
     const archive = await Archive.open(options, connection, server, {
-      walRemoved: false,
+      removed: new RemovedWal(),
       slotInvalid: false,
       refused: refusals.current,
       writeReport: 'slow',

@@ -160,6 +160,42 @@ test.each(PROGRAMS)(
   },
 );
 
+test.each([true, false])(
+  'all segments but an old one were moved away, the server has only what follows; slot: %s',
+  async (slot) => {
+    const server = keep(await PostgresServer.create({ major: newest, archive: true }));
+    if (slot) await createSlot(server);
+    const args = slot ? ['-S', 's', '--synchronous'] : [];
+    const directory = archiveDirectory();
+    await receiveOnce(directory, server, args);
+    await receiveOnce(directory, server, args);
+    const files = readdirSync(directory).filter((name) => /^[0-9A-F]{24}$/.test(name));
+    const [oldest] = files.sort();
+    expect(files.length).toBeGreaterThan(1);
+    for (const name of readdirSync(directory)) {
+      if (!name.startsWith('.') && name !== oldest) rmSync(join(directory, name));
+    }
+    // What lies right behind the old file is gone from the server, the ledger's end is not.
+    const end = (await readLedger(directory))?.completeLsn as bigint;
+    const log = join(server.dataDir, 'pg_wal');
+    for (const name of readdirSync(log)) {
+      if (/^[0-9A-F]{24}$/.test(name) && BigInt(`0x${name.slice(16)}`) < end / 0x100000n) {
+        rmSync(join(log, name));
+      }
+    }
+    const run = keep(receive(directory, server.conninfo(), args));
+    await run.waitForOutput(/starting log streaming/);
+    await writeWal(server, 1_200_000);
+    await waitEqual(directory, server, { holes: 1 });
+    expect(await run.stop()).toEqual({ code: 0, signal: null });
+    expect(run.stderr).toMatch(
+      /warning: WAL from \S+ to \S+ was archived and is not in the directory/,
+    );
+    expect(run.stderr).not.toMatch(/gap:/);
+    expect((await readLedger(directory))?.gaps).toEqual([]);
+  },
+);
+
 test.each(PROGRAMS)(
   '%s: an empty partial is an explicit restart, the gap is recorded',
   async (p) => {

@@ -16,6 +16,7 @@ import { CorruptWalError } from '../../src/errors.js';
 import { Archive } from '../../src/receiver/archive.js';
 import { finishLeft, leftSegments, removeCopies } from '../../src/receiver/left-segments.js';
 import type { Refusal } from '../../src/receiver/refusals.js';
+import { RemovedWal } from '../../src/receiver/removed-wal.js';
 import type { ServerState } from '../../src/receiver/server-state.js';
 import { nodeFileSystem } from '../../src/storage/file-system.js';
 import { Ledger, type LedgerEntry } from '../../src/storage/ledger.js';
@@ -204,7 +205,7 @@ async function openArchive(
     connection,
     server,
     {
-      walRemoved: false,
+      removed: new RemovedWal(),
       slotInvalid: false,
       refused,
       writeReport: 'write',

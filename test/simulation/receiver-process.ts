@@ -4,6 +4,7 @@ import type { WalReceiverOptions } from '../../src/receiver/options.js';
 import type { WriteReport } from '../../src/receiver/paced-target.js';
 import type { WalReceiver } from '../../src/receiver/receiver.js';
 import { Refusals } from '../../src/receiver/refusals.js';
+import { RemovedWal } from '../../src/receiver/removed-wal.js';
 import { mayRetry } from '../../src/receiver/retry.js';
 import { TimelineRun } from '../../src/receiver/timeline-run.js';
 import type { FileSystem } from '../../src/storage/file-system.js';
@@ -73,7 +74,7 @@ export class ReceiverProcess {
     const { fs, options, onEvent } = this.s;
     const server = this.s.server.state();
     const archive = await Archive.open(options, connection.asConnection, server, {
-      walRemoved: false,
+      removed: new RemovedWal(),
       slotInvalid: false,
       refused: this.refusals.current,
       writeReport: this.s.writeReport,

@@ -1,0 +1,66 @@
+import { type WalkeepError, WalRemovedError } from '../errors.js';
+import { segmentFileName, segmentOf } from '../wal/file-name.js';
+import { childTimeline, type TimelineHistory, timelineEnd } from '../wal/timeline.js';
+
+/** What a server was asked for when it said that it lacks the WAL. */
+export interface AskedStream {
+  timeline: number;
+  history: TimelineHistory;
+  segmentSize: number;
+  /** The start is the end of the newest file, and the ledger has complete segments behind it. */
+  completeBeyond: boolean;
+  /** WAL that is lost may be gone over. */
+  mayGoOver: boolean;
+}
+
+/**
+ * What servers said that they lack, for the next choice of a start. That one file is not there says
+ * nothing yet about the WAL: another file may hold it, or the archive has it and it was moved away.
+ * Each of the ways is tried once, until WAL comes again.
+ */
+export class RemovedWal {
+  /** The WAL wanted is lost, and going over that is accepted. */
+  goesOver = false;
+  /** What follows the newest file is not there. */
+  behindNewestGone = false;
+  /** There is no file for the last segment of this timeline. */
+  lastSegmentGone: number | undefined;
+
+  /** Takes note of a failed stream; true if another start is worth a try, at once. */
+  leadsOn(error: WalkeepError, asked: AskedStream | undefined): boolean {
+    if (!(error instanceof WalRemovedError) || !asked) return false;
+    if (lookedForChild(error, asked) && asked.timeline > (this.lastSegmentGone ?? 0)) {
+      this.lastSegmentGone = asked.timeline;
+      return true;
+    }
+    // Without a name it is the slot that is invalid.
+    if (asked.completeBeyond && error.file !== undefined && !this.behindNewestGone) {
+      this.behindNewestGone = true;
+      return true;
+    }
+    if (!asked.mayGoOver || this.goesOver) return false;
+    this.goesOver = true;
+    return true;
+  }
+
+  /** WAL was stored: the next failure is a new one. */
+  reset(): void {
+    this.goesOver = false;
+    this.behindNewestGone = false;
+    this.lastSegmentGone = undefined;
+  }
+}
+
+/**
+ * True if the server wanted to read the end of an ancestor out of its child's file, as it does with
+ * the segment in which the child begins: other files may hold that too.
+ */
+export function lookedForChild(
+  { file }: WalRemovedError,
+  { timeline, history, segmentSize }: Pick<AskedStream, 'timeline' | 'history' | 'segmentSize'>,
+): boolean {
+  const end = timelineEnd(history, timeline);
+  const child = childTimeline(history, timeline);
+  if (end === undefined || child === undefined) return false;
+  return file === segmentFileName(child, segmentOf(end, segmentSize), segmentSize);
+}
