@@ -94,9 +94,15 @@ export class AuthenticationError extends WalkeepError {
   readonly code = 'WK_AUTHENTICATION';
   /** True when a password is needed and none was given: the CLI prompts for it. */
   readonly needsPassword: boolean;
-  constructor(message: string, details: ErrorDetails & { needsPassword?: boolean } = {}) {
+  /** The server's; empty where the refusal is ours. */
+  readonly sqlstate: string;
+  constructor(
+    message: string,
+    details: ErrorDetails & { needsPassword?: boolean; sqlstate?: string | undefined } = {},
+  ) {
     super(message, details);
     this.needsPassword = details.needsPassword ?? false;
+    this.sqlstate = details.sqlstate ?? '';
   }
 }
 
