@@ -112,10 +112,18 @@ export class ProtocolError extends WalkeepError {
   override readonly retryable = true;
 }
 
+/**
+ * SQLSTATEs of states that pass: a connection that broke, a rollback, too few resources, a slot or
+ * lock in use, a shutdown or start, a failing disk. All others want a person: a right, a setting, a
+ * name, and what the server states without a code (XX000), such as a start position ahead of its
+ * WAL or on a timeline that is not in its history.
+ */
+const PASSING = /^(08|40|53)|^(55006|55P03|57014|57P0[1235]|58000|58030)$/;
+
 /** An ErrorResponse of the server. `sqlstate` is its five-character code. */
 export class ServerError extends WalkeepError {
   readonly code: string = 'WK_SERVER';
-  override readonly retryable: boolean = true;
+  override readonly retryable: boolean;
   readonly sqlstate: string;
   readonly severity: string;
   constructor(
@@ -124,6 +132,7 @@ export class ServerError extends WalkeepError {
   ) {
     super(message, details);
     this.sqlstate = details.sqlstate ?? '';
+    this.retryable = PASSING.test(this.sqlstate);
     this.severity = details.severity ?? 'ERROR';
   }
 }
@@ -131,7 +140,6 @@ export class ServerError extends WalkeepError {
 /** The server no longer has the WAL asked for: the archive has a hole. The alarm. */
 export class WalRemovedError extends ServerError {
   override readonly code = 'WK_WAL_REMOVED';
-  override readonly retryable = false;
 }
 
 /** The WAL is of another cluster than the directory. */
