@@ -94,9 +94,15 @@ export class AuthenticationError extends WalkeepError {
   readonly code = 'WK_AUTHENTICATION';
   /** True when a password is needed and none was given: the CLI prompts for it. */
   readonly needsPassword: boolean;
-  constructor(message: string, details: ErrorDetails & { needsPassword?: boolean } = {}) {
+  /** The server's; empty where the refusal is ours. */
+  readonly sqlstate: string;
+  constructor(
+    message: string,
+    details: ErrorDetails & { needsPassword?: boolean; sqlstate?: string | undefined } = {},
+  ) {
     super(message, details);
     this.needsPassword = details.needsPassword ?? false;
+    this.sqlstate = details.sqlstate ?? '';
   }
 }
 
@@ -106,10 +112,18 @@ export class ProtocolError extends WalkeepError {
   override readonly retryable = true;
 }
 
+/**
+ * SQLSTATEs of states that pass: a connection that broke, a rollback, too few resources, a slot or
+ * lock in use, a shutdown or start, a failing disk. All others want a person: a right, a setting, a
+ * name, and what the server states without a code (XX000), such as a start position ahead of its
+ * WAL or on a timeline that is not in its history.
+ */
+const PASSING = /^(08|40|53)|^(55006|55P03|57014|57P0[1235]|58000|58030)$/;
+
 /** An ErrorResponse of the server. `sqlstate` is its five-character code. */
 export class ServerError extends WalkeepError {
   readonly code: string = 'WK_SERVER';
-  override readonly retryable: boolean = true;
+  override readonly retryable: boolean;
   readonly sqlstate: string;
   readonly severity: string;
   constructor(
@@ -118,6 +132,7 @@ export class ServerError extends WalkeepError {
   ) {
     super(message, details);
     this.sqlstate = details.sqlstate ?? '';
+    this.retryable = PASSING.test(this.sqlstate);
     this.severity = details.severity ?? 'ERROR';
   }
 }
@@ -125,7 +140,6 @@ export class ServerError extends WalkeepError {
 /** The server no longer has the WAL asked for: the archive has a hole. The alarm. */
 export class WalRemovedError extends ServerError {
   override readonly code = 'WK_WAL_REMOVED';
-  override readonly retryable = false;
   /** Name of the segment file that the server looked for in vain, where it says so. */
   readonly file?: string;
   constructor(

@@ -1,9 +1,10 @@
 import { randomUUID } from 'node:crypto';
-import { type FileHandle, link, lstat, mkdir, open, readdir, rm, unlink } from 'node:fs/promises';
+import { type FileHandle, lstat, mkdir, open, readdir, rm, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
-import { StorageError } from '../errors.js';
+import { NotSupportedError, StorageError } from '../errors.js';
 import { fsyncDir, fsyncError, fsyncFile, storageError } from '../storage/durable.js';
 import { grantMode } from '../storage/file-system.js';
+import { linkAnew } from '../storage/hard-link.js';
 
 /** The file that is pushed, open for reading. */
 export interface PushSource {
@@ -114,16 +115,22 @@ async function copy(source: PushSource, target: FileHandle, path: string): Promi
  * a rename: what a receiver may have put there in this very moment is never replaced.
  */
 export async function place(staged: string, directory: string, name: string): Promise<boolean> {
+  let linked: Awaited<ReturnType<typeof linkAnew>>;
   try {
-    await link(staged, join(directory, name));
+    linked = await linkAnew(staged, join(directory, name));
   } catch (e) {
-    if ((e as NodeJS.ErrnoException).code !== 'EEXIST') throw storageError('link file', staged, e);
-    return false;
+    throw storageError('link file', staged, e);
   } finally {
     await unlink(staged).catch(() => {});
   }
-  await fsyncDir(directory);
-  return true;
+  if (linked === 'no links') {
+    throw new NotSupportedError(`the file system of "${directory}" has no hard links`, {
+      path: directory,
+      hint: 'push needs them to store a file without ever replacing one: use a file system that has them, or "walkeep receive", which does without.',
+    });
+  }
+  if (linked === 'done') await fsyncDir(directory);
+  return linked === 'done';
 }
 
 /** Makes sure that a file that is there already survives a crash: whoever made it may not have. */

@@ -3,6 +3,7 @@ import { historyFileName, segmentFileName, segmentOf } from '../wal/file-name.js
 import { formatLsn, type Lsn } from '../wal/lsn.js';
 import { majorOfMagic } from '../wal/page.js';
 import type { TimelineHistory } from '../wal/timeline.js';
+import { acceptedGapState, type GapState } from './accepted-gap.js';
 import type { Catalog } from './catalog.js';
 import type { Finding } from './findings.js';
 import type { Scope } from './verify-plan.js';
@@ -22,6 +23,12 @@ const inScope = (scope: Scope, timeline: number, to: bigint): boolean =>
   (scope.timeline === undefined || scope.timeline === timeline) &&
   (scope.since === undefined || to > scope.since);
 
+const GAP_HINT: Readonly<Record<GapState, string>> = {
+  between: 'It was accepted; a backup from before it cannot be recovered beyond it.',
+  before: 'It was accepted; all WAL that is kept is from behind it.',
+  filled: 'A recovery can pass it.',
+};
+
 function ledgerFindings(catalog: Catalog, scope: Scope): Finding[] {
   const { ledger, ledgerProblem } = catalog;
   const findings: Finding[] = [];
@@ -38,13 +45,15 @@ function ledgerFindings(catalog: Catalog, scope: Scope): Finding[] {
   }
   for (const gap of ledger?.gaps ?? []) {
     if (!inScope(scope, gap.timeline, gap.to)) continue;
+    const state = acceptedGapState(gap, catalog);
+    const what = state === 'filled' ? 'was missing, and is here again' : 'is missing';
     findings.push({
-      severity: 'info',
+      severity: state === 'between' ? 'warning' : 'info',
       code: 'accepted-gap',
       file: LEDGER_FILE,
       lsn: gap.from,
-      message: `WAL from ${formatLsn(gap.from)} to ${formatLsn(gap.to)} is missing (${gap.why})`,
-      hint: 'It was accepted; a backup from before it cannot be recovered beyond it.',
+      message: `WAL from ${formatLsn(gap.from)} to ${formatLsn(gap.to)} ${what} (${gap.why})`,
+      hint: GAP_HINT[state],
     });
   }
   for (const { lsn, timeline, why } of ledger?.damages ?? []) {

@@ -24,6 +24,8 @@ export interface ArchiveFacts {
   lastSegment: bigint | undefined;
   /** Milliseconds since the newest file was written to. */
   lastWriteAge: number | undefined;
+  /** Milliseconds since the newest complete segment was full. */
+  lastSegmentAge: number | undefined;
   /** Bytes a second over the newest segments; undefined where they tell nothing. */
   rate: number | undefined;
   receiver: Awaited<ReturnType<typeof readLockHolder>>;
@@ -64,7 +66,8 @@ export async function readArchiveFacts(
     catalog,
     lastSegment: files?.segment,
     end: withLedger(files, catalog, history),
-    lastWriteAge: sample.length === 0 ? undefined : Math.max(0, Date.now() - newest(sample)),
+    lastWriteAge: age(sample),
+    lastSegmentAge: age(sample.filter((file) => !file.partial)),
     rate: rateOf(sample, catalog.segmentSize),
     receiver,
     disk: { free: space.bavail * space.bsize, total: space.blocks * space.bsize },
@@ -161,7 +164,11 @@ async function newestFiles(catalog: Catalog): Promise<Sampled[]> {
   return found.filter((file) => file !== undefined);
 }
 
-const newest = (files: readonly Sampled[]): number => Math.max(...files.map((f) => f.mtimeMs));
+/** Of the newest one. */
+function age(files: readonly Sampled[]): number | undefined {
+  if (files.length === 0) return undefined;
+  return Math.max(0, Date.now() - Math.max(...files.map((f) => f.mtimeMs)));
+}
 
 /** Until now, and over a while: the rate of a burst says nothing about days. */
 function rateOf(files: readonly Sampled[], segmentSize: number): number | undefined {

@@ -1,3 +1,4 @@
+import { acceptedGapState, isBehind } from '../archive/accepted-gap.js';
 import type { SegmentGap } from '../archive/catalog-lineage.js';
 import { formatBytes, formatSeconds } from '../units.js';
 import { segmentStart } from '../wal/file-name.js';
@@ -77,11 +78,15 @@ export function checkContinuity({ catalog, end, lastSegment }: ArchiveFacts): Ch
     if (problem)
       results.push(fail(`"${name}": ${problem.message}`, 'Get it from the server again.'));
   }
-  for (const { from, to } of (ledger?.gaps ?? []).slice(-NAMED)) {
+  const accepted = (ledger?.gaps ?? []).filter(
+    (gap) => acceptedGapState(gap, catalog) === 'between',
+  );
+  for (const { from, to } of accepted.slice(-NAMED)) {
     const text = `accepted gap from ${formatLsn(from)} to ${formatLsn(to)}`;
     results.push(warn(text, 'Only base backups made after it can be recovered beyond it.'));
   }
-  for (const { lsn, why } of (ledger?.damages ?? []).slice(-NAMED)) {
+  const damages = (ledger?.damages ?? []).filter(({ lsn }) => !isBehind(lsn + 1n, catalog));
+  for (const { lsn, why } of damages.slice(-NAMED)) {
     const text = `damaged WAL was stored at ${formatLsn(lsn)}: ${why}`;
     results.push(warn(text, 'Only base backups made after it can be recovered beyond it.'));
   }

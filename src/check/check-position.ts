@@ -10,6 +10,8 @@ export interface RecoveryPoint {
   bytes: bigint;
   /** Seconds of work in them at most; undefined where nothing tells. */
   seconds: number | undefined;
+  /** Seconds since the server last heard of the receiver; undefined where that is not visible. */
+  silence: number | undefined;
 }
 
 /** Segments that the archive may be behind: a flush comes with the end of each at the latest. */
@@ -26,11 +28,37 @@ export function recoveryPoint(
   if (from === undefined) return undefined;
   // The archive was looked at later: it may be ahead of what the server said.
   const bytes = state.flushLsn > from ? state.flushLsn - from : 0n;
-  if (bytes === 0n) return { bytes, seconds: 0 };
-  const { lastWriteAge } = archive;
-  const age = lastWriteAge === undefined ? undefined : lastWriteAge / 1000;
-  return { bytes, seconds: walSender?.flushLag ?? age };
+  const silence = silenceOf(walSender);
+  const seconds = bytes === 0n ? 0 : secondsBehind(archive, walSender, silence);
+  return { bytes, seconds, silence };
 }
+
+/** The receiver stamps its replies with its own clock, which is ours where the archive is local. */
+function silenceOf(walSender: WalSender | undefined): number | undefined {
+  const { repliedAt } = walSender ?? {};
+  return repliedAt === undefined ? undefined : Math.max(0, Date.now() / 1000 - repliedAt);
+}
+
+/**
+ * How old the WAL can be that is not durable here. The lag that the server shows was measured with
+ * the last reply and stands still with a receiver that stands still: the time since counts too.
+ */
+function secondsBehind(
+  { lastWriteAge, lastSegmentAge }: ArchiveFacts,
+  walSender: WalSender | undefined,
+  silence: number | undefined,
+): number | undefined {
+  // What comes late now may have been written any time ago.
+  if (walSender?.state === 'catchup') return undefined;
+  const { writeLsn, flushLsn, flushLag = 0 } = walSender ?? {};
+  if (silence === undefined || flushLsn === undefined) return inSeconds(lastWriteAge);
+  if (writeLsn === flushLsn) return silence + flushLag;
+  // Flushed with each segment only: all that is missing came after the last one was full.
+  const since = inSeconds(lastSegmentAge);
+  return since === undefined ? undefined : Math.max(since, silence + flushLag);
+}
+
+const inSeconds = (ms: number | undefined) => (ms === undefined ? undefined : ms / 1000);
 
 /**
  * Up to where the archive is durable: what the receiver has reported to the server, and counts
@@ -47,11 +75,17 @@ function durableEnd(
   return recorded !== undefined && recorded > reported ? recorded : reported;
 }
 
+/** Seconds without an answer beyond those after which a receiver is asked. */
+const ANSWER = 10;
+/** Seconds without a reply that are too many where the server never asks. */
+const QUIET = 60;
+
 /** How far the archive is behind. */
 export function checkPosition(
   server: ServerFacts,
   archive: ArchiveFacts,
   point: RecoveryPoint | undefined,
+  walSenderTimeout?: number,
 ): CheckResult {
   const { ok, warn, fail } = judge('recovery point');
   const { flushLsn, segmentSize } = server.state;
@@ -61,11 +95,14 @@ export function checkPosition(
       'Start "walkeep receive".',
     );
   }
-  const { bytes, seconds } = point;
+  const { bytes, seconds, silence } = point;
   const time = seconds === undefined ? 'an unknown time' : `at most ${formatSeconds(seconds)}`;
   if (bytes === 0n) return ok(`the archive has all WAL up to ${formatLsn(flushLsn)}`);
-  const text = `${formatBytes(Number(bytes))} behind the server (${formatLsn(flushLsn)}), ${time}`;
+  const patience = walSenderTimeout ? walSenderTimeout / 2 + ANSWER : QUIET;
+  const silent = silence !== undefined && silence > patience;
+  const quiet = silent ? `; the receiver has said nothing for ${formatSeconds(silence)}` : '';
+  const text = `${formatBytes(Number(bytes))} behind the server (${formatLsn(flushLsn)}), ${time}${quiet}`;
   const hint = 'See that the receiver runs, and that network and disk keep up.';
   if (bytes > MANY * BigInt(segmentSize)) return fail(text, hint);
-  return bytes > FEW * BigInt(segmentSize) ? warn(text, hint) : ok(text);
+  return silent || bytes > FEW * BigInt(segmentSize) ? warn(text, hint) : ok(text);
 }

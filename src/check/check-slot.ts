@@ -51,7 +51,8 @@ export function checkSlot(
     ...start,
     checkActive(info),
     checkWal(info),
-    checkRetention(info, server.settings),
+    // What is invalid for good is kept by no setting.
+    ...(isLost(info) ? [] : [checkRetention(info, server.settings)]),
   ];
 }
 
@@ -68,9 +69,13 @@ function checkStart(
   // A server before 15 tells its slots by SQL only.
   if (!info && slot === undefined) return [];
   if (restart === undefined) {
-    if (info?.walStatus === 'lost' || info?.invalidation !== undefined) return [];
-    const hint = 'It does from its first use on; or drop it and "walkeep slot create" it anew.';
-    return [warn(`replication slot "${name}" keeps no WAL yet`, hint)];
+    if (info && isLost(info)) return [];
+    // READ_REPLICATION_SLOT tells a slot that was invalidated as one that was never used.
+    const why = info ? 'keeps no WAL yet' : 'keeps no WAL: never used, or invalidated';
+    const hint = info
+      ? 'It does from its first use on; or drop it and "walkeep slot create" it anew.'
+      : 'Drop it and "walkeep slot create" it anew, unless the receiver is about to use it first.';
+    return [warn(`replication slot "${name}" ${why}`, hint)];
   }
   if (!end || segmentOf(restart, state.segmentSize) <= segmentOf(end.lsn, state.segmentSize)) {
     return [];
@@ -83,11 +88,17 @@ function checkStart(
   ];
 }
 
+/** Invalidated: it keeps nothing, and never will again. */
+function isLost({ walStatus, invalidation }: SlotInfo): boolean {
+  return walStatus === 'lost' || invalidation !== undefined;
+}
+
 function checkActive(info: SlotInfo): CheckResult {
   const { ok, warn } = judge('slot active');
   if (info.active) return ok(`in use by process ${info.activePid}`);
+  const none = isLost(info) || info.restartLsn === undefined;
   return warn(
-    'not in use: nothing is received, and the server keeps the WAL',
+    `not in use: nothing is received, and the server keeps ${none ? 'nothing' : 'the WAL'} for it`,
     'Start "walkeep receive".',
   );
 }

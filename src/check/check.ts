@@ -72,7 +72,7 @@ export async function runCheck(options: CheckOptions): Promise<CheckReport> {
       results.push(...cluster);
       if (cluster.every((r) => r.status !== 'fail')) {
         point = recoveryPoint(server, archive, ours);
-        results.push(checkPosition(server, archive, point));
+        results.push(checkPosition(server, archive, point, sql?.walSenderTimeout));
       }
     }
     results.push(...checkContinuity(archive), checkReceiver(archive));
@@ -104,13 +104,27 @@ async function attempt<T>(
   }
 }
 
-/** FATALs of a server that is there but does not let this user replicate. */
-function lacksRight(error: WalkeepError): boolean {
-  const states = ['42501', '28000', '28P01'];
-  return (
-    error instanceof AuthenticationError ||
-    (error instanceof ServerError && states.includes(error.sqlstate))
-  );
+/** SQLSTATE of a wrong password. */
+const INVALID_PASSWORD = '28P01';
+
+/** A server that is there but does not let this user replicate. */
+function lacksRight(error: WalkeepError, plain: Attempt<SqlFacts>): boolean {
+  if (error instanceof ServerError) return error.sqlstate === '42501';
+  // The same user may log in, only not for replication: so says pg_hba.conf.
+  return error instanceof AuthenticationError && !isPassword(error) && 'facts' in plain;
+}
+
+function isPassword({ needsPassword, sqlstate }: AuthenticationError): boolean {
+  return needsPassword || sqlstate === INVALID_PASSWORD;
+}
+
+/** What to do about a refused login; the server's own words tell the rest. */
+function loginHint(error: AuthenticationError): string {
+  if (error.hint !== undefined) return error.hint;
+  if (error.needsPassword) return 'Put it into the password file (~/.pgpass), or give it with -W.';
+  return isPassword(error)
+    ? 'See that the password file (~/.pgpass) has the right one for this host, port and user.'
+    : 'See that the role exists and may log in, and that pg_hba.conf has a line for "replication".';
 }
 
 function connectionResults(
@@ -123,17 +137,25 @@ function connectionResults(
   const sqlResult =
     'facts' in plain
       ? sql.ok('statistics are visible')
-      : sql.unknown(`no ordinary connection: ${oneLine(plain.error)}`, NEED_SQL);
+      : sql.unknown(
+          `no ordinary connection: ${oneLine(plain.error)}`,
+          plain.error instanceof AuthenticationError && isPassword(plain.error)
+            ? loginHint(plain.error)
+            : NEED_SQL,
+        );
   if ('facts' in physical) {
     return [connection.ok(physical.description), right.ok('granted'), sqlResult];
   }
   const { error } = physical;
   const message = oneLine(error);
-  if ('facts' in plain || lacksRight(error)) {
+  const there = 'facts' in plain ? connection.ok(plain.description) : connection.ok('answers');
+  if (lacksRight(error, plain)) {
     const hint =
       error.hint ?? 'Give the role REPLICATION, and "replication" a line in pg_hba.conf.';
-    const there = 'facts' in plain ? connection.ok(plain.description) : connection.ok('answers');
     return [there, right.fail(message, hint), sqlResult];
+  }
+  if (error instanceof AuthenticationError) {
+    return [there, judge('login').fail(message, loginHint(error)), sqlResult];
   }
   const hint = error.hint ?? 'See that the server runs and can be reached from here.';
   return [connection.fail(message, hint)];

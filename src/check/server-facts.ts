@@ -85,7 +85,10 @@ export interface WalSender {
   applicationName: string | undefined;
   state: string | undefined;
   syncState: string | undefined;
+  writeLsn: Lsn | undefined;
   flushLsn: Lsn | undefined;
+  /** When the receiver sent its last reply, by its own clock, as seconds since 1970. */
+  repliedAt: number | undefined;
   /** Seconds between a flush here and the news of it there; undefined while nothing is written. */
   flushLag: number | undefined;
 }
@@ -101,6 +104,8 @@ export interface ArchiverState {
 export interface SqlFacts {
   slots: SlotInfo[];
   walSenders: WalSender[];
+  /** wal_sender_timeout in seconds, 0 for none: after half of it a silent receiver is asked. */
+  walSenderTimeout: number | undefined;
   archiver: ArchiverState;
   /** Seconds that the server's clock is ahead of ours, and how exactly that is known. */
   clock: { ahead: number; within: number };
@@ -110,10 +115,16 @@ export interface SqlFacts {
 export async function readSqlFacts(connection: ReplicationConnection): Promise<SqlFacts> {
   await secureSearchPath(connection);
   const slots = await listSlots(connection);
+  // PostgreSQL 12 brought it.
+  const replied = connection.serverVersion >= 120_000 ? 'extract(epoch FROM reply_time)' : 'NULL';
   const senders = await sqlRows(
     connection,
-    `SELECT pid, application_name, state, sync_state, flush_lsn,
-            extract(epoch FROM flush_lag) AS lag FROM pg_stat_replication`,
+    `SELECT pid, application_name, state, sync_state, write_lsn, flush_lsn,
+            ${replied} AS replied, extract(epoch FROM flush_lag) AS lag FROM pg_stat_replication`,
+  );
+  const [timeout] = await sqlRows(
+    connection,
+    `SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout'`,
   );
   const [archiver] = await sqlRows(
     connection,
@@ -126,6 +137,7 @@ export async function readSqlFacts(connection: ReplicationConnection): Promise<S
   return {
     slots,
     walSenders: senders.map(walSender),
+    walSenderTimeout: timeout?.setting ? Number(timeout.setting) / 1000 : undefined,
     archiver: {
       lastArchivedAt: number(archiver?.archived),
       lastFailedWal: archiver?.wal ?? undefined,
@@ -144,7 +156,9 @@ function walSender(row: SqlRow): WalSender {
     applicationName: row.state ? (row.application_name ?? '') : undefined,
     state: row.state ?? undefined,
     syncState: row.sync_state ?? undefined,
+    writeLsn: row.write_lsn ? parseLsn(row.write_lsn) : undefined,
     flushLsn: row.flush_lsn ? parseLsn(row.flush_lsn) : undefined,
+    repliedAt: number(row.replied),
     flushLag: number(row.lag),
   };
 }

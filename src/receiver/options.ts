@@ -107,7 +107,10 @@ export interface ReceiverEvents {
   progress: [{ received: Lsn; written: Lsn; flushed: Lsn; serverEnd: Lsn; timeline: number }];
   /** An incomplete segment was closed and keeps its `.partial` name (bare file name). */
   partial: [{ file: string }];
-  /** The end LSN was reached or a stop was asked for; `lsn` is the last position received. */
+  /**
+   * `run` ends without an error: the end LSN was reached or a stop was asked for. `lsn` is the last
+   * position received; 0/0 on timeline 0 before any stream.
+   */
   stop: [{ lsn: Lsn; timeline: number; reason: 'endpos' | 'signal' }];
   warning: [ReceiverWarning];
   /** The connection is gone; `retryIn` is undefined when no further try is made. */

@@ -26,7 +26,9 @@ import { readServerState } from './server-state.js';
 import { connectedStandbys, peerWarnings } from './sync-peers.js';
 import { readSyncStandby } from './sync-standby.js';
 import { TimelineRun } from './timeline-run.js';
-import { patient, Watchdog } from './watchdog.js';
+import { type Phase, patient, Watchdog } from './watchdog.js';
+
+type StopReason = ReceiverEvents['stop'][0]['reason'];
 
 /**
  * Receives WAL from a PostgreSQL server into segment files, as pg_receivewal does, until its end
@@ -43,7 +45,8 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
   private readonly backoff: Backoff;
   private connectedOnce = false;
   private streamed = false;
-  private lastLsn: Lsn = INVALID_LSN;
+  /** The last position received, over all streams. */
+  private last: { lsn: Lsn; timeline: number } = { lsn: INVALID_LSN, timeline: 0 };
   /** The stream asked for last on this connection. */
   private asked: AskedStream | undefined;
   /** What servers said that they lack. */
@@ -75,12 +78,13 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
    */
   async run(signal: AbortSignal = new AbortController().signal): Promise<Lsn> {
     const lock = await this.lock(signal);
-    if (!lock) return this.lastLsn;
     try {
-      while (!(await this.attempt(signal)));
-      return this.lastLsn;
+      let reason: StopReason | undefined = lock ? undefined : 'signal';
+      while (reason === undefined) reason = await this.attempt(signal);
+      this.tell('stop', { ...this.last, reason });
+      return this.last.lsn;
     } finally {
-      await lock.release();
+      await lock?.release();
     }
   }
 
@@ -100,21 +104,21 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
     }
   }
 
-  /** One connection with its streams. True when there is nothing more to do. */
-  private async attempt(signal: AbortSignal): Promise<boolean> {
+  /** One connection with its streams. Says why when there is nothing more to do. */
+  private async attempt(signal: AbortSignal): Promise<StopReason | undefined> {
     let connection: ReplicationConnection | undefined;
     let watchdog: Watchdog | undefined;
     try {
       connection = await this.connect(signal);
       watchdog = new Watchdog(connection, signal, this.o.receiveTimeout ?? RECEIVE_TIMEOUT);
-      await this.serve(connection, watchdog, signal);
+      const reason = await this.serve(connection, watchdog, signal);
       await connection.close();
-      return true;
+      return reason;
     } catch (e) {
-      if (signal.aborted && e === signal.reason) return true;
+      if (signal.aborted && e === signal.reason) return 'signal';
       const error = watchdog?.error ?? asWalkeepError(e);
       // A stop that a dying connection overtakes is still a stop: the archive is in order.
-      if (signal.aborted && mayRetry(error, true)) return true;
+      if (signal.aborted && mayRetry(error, true)) return 'signal';
       const anew = this.makesSlotAnew(error);
       if (anew) this.slotInvalid = 'replace';
       const leadsOn = !anew && this.removed.leadsOn(error, this.asked);
@@ -125,7 +129,7 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
       if (retryIn === undefined) throw told;
       connection?.destroy();
       await abortableDelay(retryIn, signal);
-      return signal.aborted;
+      return signal.aborted ? 'signal' : undefined;
     } finally {
       watchdog?.release();
       connection?.destroy();
@@ -197,7 +201,7 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
     connection: ReplicationConnection,
     watchdog: Watchdog,
     signal: AbortSignal,
-  ): Promise<void> {
+  ): Promise<StopReason> {
     this.asked = undefined;
     const server = await readServerState(connection);
     this.connectedOnce = true;
@@ -222,21 +226,21 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
       this.tell('start', { lsn, timeline });
       for (;;) {
         if (this.o.endLsn !== undefined && lsn > this.o.endLsn) {
-          this.tell('stop', { lsn, timeline, reason: 'endpos' });
-          return;
+          this.last = { lsn, timeline };
+          return 'endpos';
         }
         const run = new TimelineRun(this.o, connection, archive, { lsn, timeline }, this);
         watchdog.enter('command');
         this.asked = this.asks(archive, timeline);
-        const outcome = await run.stream(signal, (phase) => {
+        const onPhase = (phase: Phase) => {
           watchdog.enter(phase);
           this.streamed = true;
+        };
+        const outcome = await run.stream(signal, onPhase).finally(() => {
+          this.reached(run.stored, timeline);
         });
-        this.lastLsn = outcome.lsn;
-        if (outcome.kind === 'stopped') {
-          this.tell('stop', { lsn: outcome.lsn, timeline, reason: outcome.reason });
-          return;
-        }
+        this.last = { lsn: outcome.lsn, timeline };
+        if (outcome.kind === 'stopped') return outcome.reason;
         if (outcome.end.kind === 'shutdown') {
           throw new ConnectionError('replication stream was terminated before stop point', {
             lsn: outcome.lsn,
@@ -281,6 +285,11 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
     }
     if (writeReport === 'sync') return 'sync';
     return state.synchronousCommit === 'remote_write' ? 'write' : 'slow';
+  }
+
+  /** A stream begins anew at the start of a segment: that alone takes nothing back. */
+  private reached(lsn: Lsn, timeline: number): void {
+    if (timeline !== this.last.timeline || lsn > this.last.lsn) this.last = { lsn, timeline };
   }
 
   /** Called by a stream that stores WAL for a while: the next failure is a new one. */

@@ -1,14 +1,8 @@
-import { connect, LONGEST_TIMER } from '../connection/connect.js';
+import { connect } from '../connection/connect.js';
 import type { ReplicationConnection } from '../connection/connection.js';
 import { resolveSettings } from '../connection/resolve.js';
 import type { ConnectionSettings } from '../connection/settings.js';
-import {
-  ConnectionError,
-  ProtocolError,
-  SinkError,
-  SystemIdentifierError,
-  WalkeepError,
-} from '../errors.js';
+import { ConnectionError, ProtocolError, SystemIdentifierError, WalkeepError } from '../errors.js';
 import { TargetPositions } from '../storage/progress.js';
 import { floorToSegment } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
@@ -18,6 +12,7 @@ import { type VerifyMode, WalInspector } from './inspector.js';
 import { RECEIVE_TIMEOUT } from './options.js';
 import { PacedTarget } from './paced-target.js';
 import { readServerState, readSlot, type ServerState } from './server-state.js';
+import { SinkCalls } from './sink-calls.js';
 import { type StreamOutcome, StreamSession } from './stream.js';
 import type { WalDestination } from './wal-destination.js';
 import { patient, Watchdog } from './watchdog.js';
@@ -48,7 +43,7 @@ export interface WalSink {
   timeline?(next: { timeline: number; lsn: Lsn }): boolean | void | Promise<boolean | void>;
   /**
    * Called once, however the stream ended; at a clean end all is flushed. A call that took too long
-   * (`sinkTimeout`) may still be under way.
+   * (`sinkTimeout`, or a stop) may still be under way.
    */
   close?(): void | Promise<void>;
 }
@@ -82,8 +77,9 @@ export interface StreamWalOptions {
   /** Silence after which the server is asked for a sign of life; given up at twice that. 0: never. Default 30000. */
   receiveTimeout?: number;
   /**
-   * Time for one call of the sink's `write` or `flush`; one that has not returned by then ends the
-   * stream, so that the server can shut down. 0: never. Default 60000.
+   * Time for one call of a method of the sink; one that has not returned by then ends the stream, so
+   * that the server can shut down. 0: never. Default 60000. After the signal aborts all calls have 5
+   * seconds together.
    */
   sinkTimeout?: number;
   /**
@@ -112,21 +108,28 @@ export async function streamWal(
   sink: WalSink,
   signal: AbortSignal = new AbortController().signal,
 ): Promise<Lsn> {
+  const calls = new SinkCalls(options.sinkTimeout ?? SINK_TIMEOUT, signal);
+  const close = () => calls.run('close', () => sink.close?.());
   let lsn: Lsn;
   try {
-    lsn = await overOneConnection(options, sink, signal);
-  } catch (e) {
-    // The first failure is the one to tell.
-    await asSinkError('close', () => sink.close?.()).catch(() => {});
-    throw e;
+    try {
+      lsn = await overOneConnection(options, sink, calls, signal);
+    } catch (e) {
+      // The first failure is the one to tell.
+      await close().catch(() => {});
+      throw e;
+    }
+    await close();
+    return lsn;
+  } finally {
+    calls.release();
   }
-  await asSinkError('close', () => sink.close?.());
-  return lsn;
 }
 
 async function overOneConnection(
   options: StreamWalOptions,
   sink: WalSink,
+  calls: SinkCalls,
   signal: AbortSignal,
 ): Promise<Lsn> {
   let connection: ReplicationConnection | undefined;
@@ -136,7 +139,7 @@ async function overOneConnection(
     const { receiveTimeout = RECEIVE_TIMEOUT } = options;
     connection = await open(options.connection, receiveTimeout, signal);
     watchdog = new Watchdog(connection, signal, receiveTimeout);
-    run = new SinkRun(options, sink, connection, watchdog);
+    run = new SinkRun(options, sink, calls, connection, watchdog);
     const lsn = await run.run(signal);
     await connection.close();
     return lsn;
@@ -165,34 +168,6 @@ async function open(
   return connect(patient(settings, receiveTimeout), { signal });
 }
 
-/** Runs a method of the sink; what it throws becomes a SinkError. */
-async function asSinkError<T>(what: string, run: () => T | Promise<T>): Promise<T> {
-  try {
-    return await run();
-  } catch (cause) {
-    if (cause instanceof SinkError) throw cause;
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new SinkError(`the sink failed to ${what}: ${reason}`, { cause });
-  }
-}
-
-/** @param timeout milliseconds, 0 for none */
-async function intime(run: () => void | Promise<void>, timeout: number): Promise<void> {
-  const running = run();
-  if (!running || timeout === 0) return running;
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    const expired = () =>
-      reject(new SinkError(`the sink took nothing for ${timeout / 1000} seconds`));
-    timer = setTimeout(expired, Math.min(timeout, LONGEST_TIMER));
-  });
-  try {
-    await Promise.race([running, late]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
 interface Start {
   lsn: Lsn;
   timeline: number;
@@ -204,17 +179,20 @@ class SinkRun {
   closedAt: Lsn | undefined;
   private readonly o: StreamWalOptions;
   private readonly sink: WalSink;
+  private readonly calls: SinkCalls;
   private readonly connection: ReplicationConnection;
   private readonly watchdog: Watchdog;
 
   constructor(
     options: StreamWalOptions,
     sink: WalSink,
+    calls: SinkCalls,
     connection: ReplicationConnection,
     watchdog: Watchdog,
   ) {
     this.o = options;
     this.sink = sink;
+    this.calls = calls;
     this.connection = connection;
     this.watchdog = watchdog;
   }
@@ -248,7 +226,7 @@ class SinkRun {
       }
       const fork = { parent: at.timeline, lsn: next.lsn };
       checkFork(await this.history(next.timeline, server), fork);
-      const go = await asSinkError('change the timeline', () => this.sink.timeline?.(next));
+      const go = await this.calls.run('change the timeline', () => this.sink.timeline?.(next));
       if (go === false) return outcome.lsn;
       at = next;
     }
@@ -280,8 +258,7 @@ class SinkRun {
     watchdog.enter('command');
     const inspector = await this.makeInspector(at, server);
     const positions = new TargetPositions(at.lsn);
-    const destination = makeDestination(this.sink, positions, {
-      timeout: o.sinkTimeout ?? SINK_TIMEOUT,
+    const destination = makeDestination(this.sink, this.calls, positions, {
       flushInterval: synchronous ? Number.POSITIVE_INFINITY : statusInterval,
       onClosed: () => {
         this.closedAt = positions.lsn(positions.flushed);
@@ -332,19 +309,14 @@ class SinkRun {
 /** The sink as the destination of one stream, which keeps count of its positions. */
 function makeDestination(
   sink: WalSink,
+  calls: SinkCalls,
   positions: TargetPositions,
-  {
-    timeout,
-    flushInterval,
-    onClosed,
-  }: { timeout: number; flushInterval: number; onClosed: () => void },
+  { flushInterval, onClosed }: { flushInterval: number; onClosed: () => void },
 ): WalDestination {
-  const call = (what: string, run: () => void | Promise<void>) =>
-    asSinkError(what, () => intime(run, timeout));
   let flushedAt = performance.now();
   const flush = async () => {
     const covered = positions.written;
-    await call('flush', () => sink.flush());
+    await calls.run('flush', () => sink.flush());
     flushedAt = performance.now();
     positions.synced(covered);
   };
@@ -359,7 +331,7 @@ function makeDestination(
       for (const chunk of chunks) {
         const begin = positions.written;
         // The stream gives an asynchronous target copies of its own.
-        await call('write', () => sink.write(chunk as Buffer, positions.lsn(begin)));
+        await calls.run('write', () => sink.write(chunk as Buffer, positions.lsn(begin)));
         positions.wrote(begin + chunk.length);
       }
       if (performance.now() - flushedAt >= flushInterval) await sync();

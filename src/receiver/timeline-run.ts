@@ -68,6 +68,11 @@ export class TimelineRun {
     this.fs = archive.fs;
   }
 
+  /** Up to where WAL was taken and written. */
+  get stored(): Lsn {
+    return this.positions.lsn(this.positions.written);
+  }
+
   /** @param onPhase called when the server agreed to stream, and when its end is waited for */
   async stream(signal: AbortSignal, onPhase: (phase: Phase) => void): Promise<StreamOutcome> {
     const { o, at, archive } = this;

@@ -64,6 +64,8 @@ export async function holdSocketFile(dir: string, name: string): Promise<HeldSoc
     };
     return { close };
   } catch {
+    // A file system without sockets may have made a plain file of it. The name is ours alone.
+    await rm(join(dir, name), { force: true }).catch(() => {});
     return undefined;
   } finally {
     await short.close();

@@ -1,8 +1,16 @@
-import { link, lstat, open, readdir, rename, rm, stat } from 'node:fs/promises';
+import { lstat, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { DirectoryLockedError } from '../errors.js';
-import { fsyncError, storageError } from './durable.js';
+import { storageError } from './durable.js';
+import {
+  isEmptyDirectory,
+  putLock,
+  readIdentity,
+  removeLock,
+  renameLock,
+  writeIdentity,
+} from './lock-file.js';
 import {
   type HeldSocket,
   holdAbstractSocket,
@@ -10,7 +18,6 @@ import {
   isSocketHeld,
 } from './lock-socket.js';
 import { liveness, ownIdentity, type ProcessIdentity } from './process-identity.js';
-import { readRegular } from './regular-file.js';
 
 /** The lock's file name. While locks change hands there are names that begin with it and a dot. */
 export const LOCK_FILE = '.walkeep-lock';
@@ -120,7 +127,7 @@ class Attempt {
     if (found && !('dead' in found)) return found;
     const alive = await holdSocketFile(this.#dir, socketName(this.#self.token));
     if (alive) this.#sockets.push(alive);
-    await this.#writeIdentity();
+    await writeIdentity(this.#path('.tmp'), this.#self);
     const result = await this.#take(join(this.#dir, LOCK_FILE));
     if (result === 'won') await this.#removeLeftovers();
     return result;
@@ -134,25 +141,26 @@ class Attempt {
    */
   async #take(path: string): Promise<'won' | Held> {
     for (;;) {
-      try {
-        await link(this.#path('.tmp'), path);
-        return 'won';
-      } catch (e) {
-        if ((e as NodeJS.ErrnoException).code !== 'EEXIST') throw e;
-      }
+      if (await putLock(this.#path('.tmp'), path, this.#self)) return 'won';
       const found = await this.#look(path);
-      if (found === undefined) continue;
+      if (found === undefined) {
+        // With hard links nobody makes a directory of it: somebody put it there.
+        if (await isEmptyDirectory(path)) return { holder: undefined, detail: nameless(path) };
+        continue;
+      }
       if (!('dead' in found)) return found;
       const { token } = found.dead;
       const claim = join(this.#dir, `${LOCK_FILE}.${token}`);
       const claimed = await this.#take(claim);
       if (claimed !== 'won') return claimed;
       if ((await readIdentity(path))?.token === token) {
-        await rename(claim, path);
+        const replaced = await renameLock(claim, path);
+        // A directory is not replaced by rename: it goes, and all may try for the place.
+        if (!replaced) await removeLock(path);
         await rm(join(this.#dir, socketName(token)), { force: true });
-        return 'won';
+        if (replaced) return 'won';
       }
-      await rm(claim);
+      await removeLock(claim);
     }
   }
 
@@ -160,8 +168,8 @@ class Attempt {
   async #look(path: string): Promise<Held | { dead: ProcessIdentity } | undefined> {
     const holder = await readIdentity(path);
     if (!holder) {
-      const there = await exists(path);
-      return there ? { holder, detail: `The file "${path}" does not say who made it.` } : undefined;
+      const there = (await exists(path)) && !(await isEmptyDirectory(path));
+      return there ? { holder, detail: nameless(path) } : undefined;
     }
     const state = await holderState(this.#dir, holder, this.#self);
     if (state === 'dead') return { dead: holder };
@@ -169,24 +177,10 @@ class Attempt {
     return { holder, detail: 'From here it cannot be seen whether that process still runs.' };
   }
 
-  /** Durable before it gets the lock's name: an empty lock after a power loss would name nobody. */
-  async #writeIdentity(): Promise<void> {
-    const path = this.#path('.tmp');
-    const handle = await open(path, 'wx', 0o600);
-    try {
-      await handle.writeFile(`${JSON.stringify(this.#self)}\n`);
-      await handle.sync().catch((e) => {
-        throw fsyncError(path, e);
-      });
-    } finally {
-      await handle.close();
-    }
-  }
-
   async #release(): Promise<void> {
     const path = join(this.#dir, LOCK_FILE);
     try {
-      if ((await readIdentity(path))?.token === this.#self.token) await rm(path, { force: true });
+      if ((await readIdentity(path))?.token === this.#self.token) await removeLock(path);
     } finally {
       await this.#closeSockets();
     }
@@ -203,7 +197,7 @@ class Attempt {
       const { mtimeMs } = await lstat(path).catch(() => ({ mtimeMs: Date.now() }));
       if (Date.now() - mtimeMs < LEFTOVER_AGE) continue;
       if (name.endsWith('.sock') && (await isSocketHeld(this.#dir, name)) !== false) continue;
-      await rm(path, { force: true });
+      await rm(path, { recursive: true, force: true });
     }
   }
 
@@ -221,17 +215,7 @@ const exists = (path: string) =>
     () => false,
   );
 
-/** The owner that a lock file names; undefined if there is no file or it names none. */
-async function readIdentity(path: string): Promise<ProcessIdentity | undefined> {
-  try {
-    const value = JSON.parse((await readRegular(path, { follow: false })).toString());
-    // The token becomes part of a file name.
-    const valid = /^[0-9a-f-]{36}$/.test(value.token) && Number.isInteger(value.pid);
-    return valid && value.pid > 0 ? value : undefined;
-  } catch {
-    return undefined;
-  }
-}
+const nameless = (path: string) => `The file "${path}" does not say who made it.`;
 
 function lockedError(dir: string, { holder, detail }: Held): DirectoryLockedError {
   const who = holder ? ` (pid ${holder.pid} on host ${holder.host})` : '';

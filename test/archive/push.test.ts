@@ -11,11 +11,12 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { gunzipSync, gzipSync } from 'node:zlib';
-import { afterEach, expect, test } from 'vitest';
+import { afterEach, describe, expect, test } from 'vitest';
 import { pushFile } from '../../src/archive/push.js';
 import { compressFile } from '../../src/storage/codec.js';
 import { acquireDirectoryLock, type DirectoryLock } from '../../src/storage/lock.js';
 import { formatLsn } from '../../src/wal/lsn.js';
+import { withoutHardLinks } from '../support/no-links.js';
 import { scratchDir } from '../support/scratch.js';
 import { edit, SEGMENT, sampleArchive, writeLedger } from './archives.js';
 
@@ -48,6 +49,21 @@ let lock: DirectoryLock | undefined;
 afterEach(async () => {
   await lock?.release();
   lock = undefined;
+});
+
+describe('without hard links', () => {
+  withoutHardLinks();
+
+  test('push says so and stores nothing', async () => {
+    const directory = scratchDir('archive');
+    await expect(pushFile(directory, pushed(first))).rejects.toMatchObject({
+      code: 'WK_NOT_SUPPORTED',
+      message: `the file system of "${directory}" has no hard links`,
+      hint: expect.stringContaining('walkeep receive'),
+    });
+    expect(seen(directory)).toEqual([]);
+    expect(staged(directory)).toEqual([]);
+  });
 });
 
 test('a segment is stored as it is, and only once', async () => {

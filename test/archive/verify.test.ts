@@ -16,6 +16,7 @@ import { canDecompress, compressFile } from '../../src/storage/codec.js';
 import { LEDGER_FILE } from '../../src/storage/ledger.js';
 import { parseSegmentFileName, segmentStart } from '../../src/wal/file-name.js';
 import type { Lsn } from '../../src/wal/lsn.js';
+import { run } from '../cli/run.js';
 import { scratchDir } from '../support/scratch.js';
 import { FIXTURES, loadFixture, unusedIn } from '../wal/fixtures.js';
 import { makeWal } from '../wal/synthetic.js';
@@ -337,11 +338,25 @@ describe('two partials of a segment', () => {
 });
 
 describe('the ledger', () => {
-  test('names accepted gaps, which are no error then', async () => {
+  test('warns of accepted gaps, which are no error then', async () => {
     const { directory, names, segmentStart } = sampleArchive(6);
     for (const i of [2, 3]) rmSync(join(directory, names[i]!));
     expect(await check(directory)).toEqual([`error gap ${names[2]}`]);
     const gap = { from: segmentStart(2), to: segmentStart(4), timeline: 1, why: 'known' };
+    await writeLedger(directory, { type: 'gap', ...gap });
+    expect(await check(directory)).toEqual([`warning accepted-gap ${LEDGER_FILE}`]);
+    const plain = await run('walkeep', 'verify', '-j', '1', directory);
+    expect(plain.code).toBe(1);
+    expect(plain.stdout).toMatch(/warning +\.walkeep-ledger at \S+ \(accepted-gap\)/);
+    // Once nothing from before it is kept, no recovery comes by it.
+    for (const i of [0, 1]) rmSync(join(directory, names[i]!));
+    expect(await check(directory)).toEqual([`info accepted-gap ${LEDGER_FILE}`]);
+    expect((await run('walkeep', 'verify', '-j', '1', directory)).code).toBe(0);
+  });
+
+  test('tells an accepted gap that was filled since for information', async () => {
+    const { directory, segmentStart } = sampleArchive(6);
+    const gap = { from: (segmentStart(1) + 8n) as Lsn, to: segmentStart(4), timeline: 1, why: '' };
     await writeLedger(directory, { type: 'gap', ...gap });
     expect(await check(directory)).toEqual([`info accepted-gap ${LEDGER_FILE}`]);
   });
@@ -355,7 +370,8 @@ describe('the ledger', () => {
     const from = (segmentStart(1) + 400_000n) as Lsn;
     await writeLedger(directory, { type: 'gap', from, to: segmentStart(3), timeline: 1, why: '' });
     const found = await check(directory);
-    expect(found.filter((f) => !f.startsWith('info'))).toEqual([]);
+    const known = `warning accepted-gap ${LEDGER_FILE}`;
+    expect(found.filter((f) => !f.startsWith('info'))).toEqual([known]);
   });
 
   test('accepts a gap on its own way only', async () => {

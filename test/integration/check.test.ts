@@ -123,8 +123,70 @@ test('a receiver that is away, and the slot with it', async () => {
   expect(lost.bad).toContain(
     'fail slot WAL: invalidated (wal_removed): the server keeps nothing for it',
   );
+  expect(lost.bad).toContain(
+    'warn slot active: not in use: nothing is received, and the server keeps nothing for it',
+  );
+  expect(lost.said).not.toHaveProperty('slot retention');
   const none = await check(directory, server.conninfo(), '-S', 'other');
   expect(none.bad).toContain('fail slot: replication slot "other" does not exist');
+});
+
+test('a receiver that stands still', async () => {
+  const { server, directory, run } = await receiving();
+  run.child.kill('SIGSTOP');
+  await writeWal(server, 200_000);
+  const behind = async () => {
+    const { summary } = await check(directory, server.conninfo(), '-S', 's');
+    return summary.behindSeconds as number;
+  };
+  // Its last reply gets older with every look.
+  await waitFor(async () => (await behind()) > 2, { what: 'the time to grow' });
+  run.child.kill('SIGCONT');
+  await waitEqual(directory, server);
+  await waitFor(async () => (await behind()) < 2, { what: 'it to have caught up' });
+});
+
+test('an accepted gap, until what leads up to it is gone', async () => {
+  const { server, directory, run } = await receiving(NEWEST, { wal_keep_size: '0' });
+  await run.stop();
+  await server.sql("SELECT pg_drop_replication_slot('s')");
+  for (let i = 0; i < 5; i++) await server.switchWal();
+  await server.sql('CHECKPOINT');
+  await server.sql("SELECT pg_create_physical_replication_slot('s', true)");
+  const args = ['-S', 's', '--synchronous', '--accept-gap'];
+  const next = keep(receive(directory, server.conninfo(), args));
+  await next.waitForOutput(/starting log streaming/);
+  await writeWal(server, 1_500_000);
+  const last = await server.currentSegment();
+  await waitFor(() => readdirSync(directory).includes(`${last}.partial`));
+  const { bad } = await check(directory, server.conninfo(), '-S', 's');
+  expect(bad.join('\n')).toMatch(/warn continuity: accepted gap from /);
+  const cleanup = keep(runCli(['cleanup', directory, last]));
+  expect((await cleanup.exit).code).toBe(0);
+  const after = await check(directory, server.conninfo(), '-S', 's');
+  expect(after.status.continuity).toBe('ok');
+});
+
+test('a password that is missing or wrong', async () => {
+  const hba = [
+    'host all secret 127.0.0.1/32 scram-sha-256',
+    'host replication secret 127.0.0.1/32 scram-sha-256',
+  ];
+  const server = keep(await PostgresServer.create({ major: NEWEST, hba }));
+  await server.sql("CREATE ROLE secret LOGIN REPLICATION PASSWORD 'right'");
+  const directory = archiveDirectory();
+  const told = async (conninfo: string) => {
+    const cli = keep(runCli(['check', '-w', '-D', directory, '-d', conninfo]));
+    expect((await cli.exit).code).toBe(2);
+    return cli.stdout.replace(/\s+/g, ' ');
+  };
+  const missing = await told(server.conninfo({ user: 'secret' }));
+  expect(missing).toMatch(/FAIL login .*no password supplied Put it into the password file/);
+  expect(missing).not.toMatch(/Give the role|right to connect/);
+  const wrong = await told(`${server.conninfo({ user: 'secret' })} password=wrong`);
+  expect(wrong).toMatch(/FAIL login .*password authentication failed .* has the right one/);
+  const nobody = await told(server.conninfo({ user: 'nobody' }));
+  expect(nobody).toMatch(/FAIL login .*See that the role exists/);
 });
 
 test('a slot that begins behind the end of the archive', async () => {

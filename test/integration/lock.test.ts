@@ -3,6 +3,7 @@ import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { disposer } from '../support/cleanup.js';
+import { nodeWithoutHardLinks } from '../support/no-links.js';
 import { MAJORS, PostgresServer } from '../support/postgres.js';
 import { archiveDirectory, PROGRAMS, receive, waitEqual, writeWal } from '../support/receiving.js';
 
@@ -52,4 +53,22 @@ test('the lock of a killed receiver is taken over at once', async () => {
   await writeWal(server, 100_000);
   await waitEqual(directory, server);
   expect(await next.stop()).toEqual({ code: 0, signal: null });
+});
+
+test.each(PROGRAMS)('%s works without hard links', async (program) => {
+  const server = keep(await PostgresServer.create({ major, archive: true }));
+  const directory = archiveDirectory();
+  const options = { program, nodeArgs: nodeWithoutHardLinks() };
+  for (const end of ['SIGKILL', 'SIGINT'] as const) {
+    const run = keep(receive(directory, server.conninfo(), ['--synchronous'], options));
+    await run.waitForOutput(/starting log streaming/);
+    await writeWal(server, 1_200_000);
+    await waitEqual(directory, server);
+    const second = keep(receive(directory, server.conninfo(), [], options));
+    expect((await second.exit).code).toBe(1);
+    expect(second.stderr).toMatch(/in use by another receiver/);
+    expect(run.stderr).not.toMatch(/error|warning/);
+    await run.stop(end);
+  }
+  expect(existsSync(join(directory, '.walkeep-lock'))).toBe(false);
 });

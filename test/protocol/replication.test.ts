@@ -186,7 +186,7 @@ describe('server errors', () => {
       severity: 'ERROR',
       detail: 'more',
       hint: 'do it',
-      retryable: true,
+      retryable: false,
     });
   });
 
@@ -200,6 +200,31 @@ describe('server errors', () => {
     const error = toServerError(notice(code, message, detail));
     expect(error).toBeInstanceOf(WalRemovedError);
     expect(error.retryable).toBe(false);
+  });
+
+  test.each([
+    ['08006', true],
+    ['40001', true],
+    ['53100', true],
+    ['53300', true],
+    ['55006', true],
+    ['57P01', true],
+    ['57P02', true],
+    ['57P03', true],
+    ['58030', true],
+    ['0A000', false],
+    ['22023', false],
+    ['3D000', false],
+    ['42501', false],
+    ['42704', false],
+    ['55000', false],
+    ['57P04', false],
+    ['58P01', false],
+    ['XX000', false],
+    [undefined, false],
+  ])('%s passes by itself: %s', (code, passes) => {
+    const error = toServerError({ ...notice('', 'x'), code } as never);
+    expect(error.retryable).toBe(passes);
   });
 
   test('others are not removed WAL', () => {

@@ -24,7 +24,7 @@ class TestSink implements WalSink {
   fail: Partial<Record<'write' | 'flush' | 'close', Error>> = {};
   #held = new Map<string, { promise: Promise<void>; resolve: () => void }>();
 
-  hold(method: 'write' | 'flush'): void {
+  hold(method: 'write' | 'flush' | 'close'): void {
     let resolve = () => {};
     const promise = new Promise<void>((r) => {
       resolve = r;
@@ -58,6 +58,7 @@ class TestSink implements WalSink {
 
   async close(): Promise<void> {
     this.calls.push('close');
+    await this.#held.get('close')?.promise;
     if (this.fail.close) throw this.fail.close;
   }
 }
@@ -147,6 +148,28 @@ test.each([
     await expect(result).rejects.toThrow('the sink took nothing for 0.2 seconds');
     expect(sink.count('close')).toBe(1);
   },
+);
+
+test.each([
+  ['write', {}],
+  ['flush', { sinkTimeout: 0 }],
+  ['close', {}],
+] as const)(
+  'a %s that hangs does not hold up a stop',
+  async (method, options) => {
+    const sink = new TestSink();
+    sink.hold(method);
+    const { result, stop } = await start(
+      sink,
+      sends(backend.xlogData(START, Buffer.alloc(1000, 1))),
+      options,
+    );
+    await waitFor(() => sink.count(method === 'close' ? 'flush' : method) === 1);
+    stop.abort();
+    await expect(result).rejects.toThrow('the sink did not come to an end after the stop');
+    expect(sink.count('close')).toBe(1);
+  },
+  20_000,
 );
 
 test('what fails while the stream is being stopped is told', async () => {

@@ -6,8 +6,9 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { DirectoryLockedError } from '../../src/errors.js';
-import { acquireDirectoryLock, LOCK_FILE } from '../../src/storage/lock.js';
+import { acquireDirectoryLock, LOCK_FILE, readLockHolder } from '../../src/storage/lock.js';
 import { ownIdentity, type ProcessIdentity } from '../../src/storage/process-identity.js';
+import { NO_LINK_ERRNOS, UNLINKED, withoutHardLinks } from '../support/no-links.js';
 import { killAtEnd, packageRoot, scratchDir } from '../support/scratch.js';
 
 const linux = process.platform === 'linux';
@@ -20,7 +21,9 @@ const noUnshare =
     : ' (unshare(1) is absent or not permitted)';
 
 /** Answers every directory it is sent with how locking it went, and holds what it got. */
-const CHILD = `
+const child = (links: boolean) => `
+${links ? '' : "import { createRequire } from 'node:module'; const require = createRequire('/');"}
+${links ? '' : UNLINKED}
 import { acquireDirectoryLock } from ${JSON.stringify(pathToFileURL(built).href)};
 process.on('message', async (dir) => {
   try {
@@ -35,8 +38,8 @@ process.send('ready');
 
 class Contender {
   readonly #child: ChildProcess;
-  constructor(wrapper: string[] = []) {
-    const command = [...wrapper, process.execPath, '--input-type=module', '-e', CHILD];
+  constructor(wrapper: string[] = [], links = true) {
+    const command = [...wrapper, process.execPath, '--input-type=module', '-e', child(links)];
     this.#child = spawn(command[0] as string, command.slice(1), {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     });
@@ -58,8 +61,12 @@ class Contender {
   }
 }
 
-async function contenders(count: number, wrapper?: string[]): Promise<Contender[]> {
-  const all = Array.from({ length: count }, () => new Contender(wrapper));
+async function contenders(
+  count: number,
+  wrapper?: string[],
+  links?: boolean,
+): Promise<Contender[]> {
+  const all = Array.from({ length: count }, () => new Contender(wrapper, links));
   await Promise.all(all.map((c) => c.answer()));
   return all;
 }
@@ -78,6 +85,62 @@ const stale = async (path: string, changes: Partial<ProcessIdentity> = {}) => {
   await writeFile(join(path, LOCK_FILE), JSON.stringify(identity));
   return identity;
 };
+
+/** The lock as it is made where there are no hard links. */
+const asDirectory = async (path: string) => {
+  const lock = join(path, LOCK_FILE);
+  const content = await readFile(lock);
+  await rm(lock);
+  await mkdir(lock);
+  await writeFile(join(lock, 'owner'), content);
+};
+
+describe.each(NO_LINK_ERRNOS)('a file system without hard links: %s', (errno) => {
+  withoutHardLinks(errno);
+
+  it('locks, refuses a second one, and leaves nothing behind', async () => {
+    const lock = await acquireDirectoryLock(dir);
+    const error = await acquireDirectoryLock(dir, { graceMs: 0 }).catch((e) => e);
+    expect(error).toBeInstanceOf(DirectoryLockedError);
+    expect(error.message).toContain(`pid ${process.pid}`);
+    expect(await readLockHolder(dir)).toMatchObject({ pid: process.pid, state: 'alive' });
+    expect((await readdir(dir)).every((name) => name.startsWith('.'))).toBe(true);
+    await lock.release();
+    expect(await readdir(dir)).toEqual([]);
+  });
+
+  it.runIf(linux)('takes a stale lock over, of either kind', async () => {
+    for (const kind of ['file', 'directory']) {
+      await stale(dir);
+      if (kind === 'directory') await asDirectory(dir);
+      await (await acquireDirectoryLock(dir, { graceMs: 0 })).release();
+      expect(await readdir(dir)).toEqual([]);
+    }
+  });
+
+  it('takes what a crash left of a lock that was given up', async () => {
+    await mkdir(join(dir, LOCK_FILE));
+    await (await acquireDirectoryLock(dir, { graceMs: 0 })).release();
+    expect(await readdir(dir)).toEqual([]);
+  });
+
+  it('does not take one over that may be alive, or names nobody', async () => {
+    await stale(dir, { host: 'elsewhere', bootId: 'other' });
+    await asDirectory(dir);
+    const taken = acquireDirectoryLock(dir, { graceMs: 0 });
+    await expect(taken).rejects.toThrow(/on host elsewhere/);
+    await writeFile(join(dir, LOCK_FILE, 'owner'), '');
+    const nameless = acquireDirectoryLock(dir, { graceMs: 0 });
+    await expect(nameless).rejects.toMatchObject({ detail: expect.stringContaining('not say') });
+  });
+});
+
+it.runIf(linux)('an archive that was copied to where there are hard links', async () => {
+  await stale(dir);
+  await asDirectory(dir);
+  await (await acquireDirectoryLock(dir, { graceMs: 0 })).release();
+  expect(await readdir(dir)).toEqual([]);
+});
 
 describe('one process', () => {
   it('locks, refuses a second one, and leaves nothing behind', async () => {
@@ -200,12 +263,13 @@ describe.runIf(linux)('several processes', () => {
     await second.kill();
   });
 
-  const race = async (rounds: number, wrapper?: string[]) => {
-    const all = await contenders(8, wrapper);
+  const race = async (rounds: number, wrapper?: string[], links?: boolean) => {
+    const all = await contenders(8, wrapper, links);
     for (let round = 0; round < rounds; round++) {
       const path = join(dir, String(round));
       await mkdir(path);
       await stale(path);
+      if (round % 2 === 1 && links === false) await asDirectory(path);
       const answers = await Promise.all(all.map((c) => c.lock(path)));
       expect(answers.filter((a) => a === 'won')).toHaveLength(1);
       expect(answers.filter((a) => a.startsWith('WK_LOCKED'))).toHaveLength(7);
@@ -218,6 +282,14 @@ describe.runIf(linux)('several processes', () => {
   it.skipIf(noUnshare !== '')(
     `one of eight gets a stale lock without the abstract socket${noUnshare}`,
     () => race(20, ['unshare', '-n']),
+    30_000,
+  );
+
+  it('one of eight gets a stale lock without hard links', () => race(20, [], false), 30_000);
+
+  it.skipIf(noUnshare !== '')(
+    `one of eight gets a stale lock without hard links and the abstract socket${noUnshare}`,
+    () => race(20, ['unshare', '-n'], false),
     30_000,
   );
 
