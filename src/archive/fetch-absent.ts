@@ -1,18 +1,13 @@
 import { dirname, join } from 'node:path';
 import { GapError } from '../errors.js';
 import type { LedgerState } from '../storage/ledger.js';
-import {
-  historyFileName,
-  parseSegmentFileName,
-  segmentOf,
-  segmentStart,
-} from '../wal/file-name.js';
+import { parseSegmentFileName, segmentOf, segmentStart } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
 import { type TimelineHistory, timelineAt } from '../wal/timeline.js';
 import { historyOf } from './catalog-lineage.js';
 import { VanishedError } from './fetch-access.js';
 import type { ServerControl } from './fetch-cluster.js';
-import { historyIn, readIfThere } from './fetch-history.js';
+import { historyAt } from './fetch-history.js';
 import type { FetchName } from './fetch-name.js';
 import { storedNames } from './fetch-name.js';
 import { readOwnSegment } from './fetch-own.js';
@@ -167,7 +162,6 @@ function ledgerEnd(ledger: LedgerState, timeline: number, lsn: bigint): bigint |
 
 /** The history that PostgreSQL restored already. */
 function besideTarget(target: string, timeline: number): TimelineHistory[] {
-  const path = join(dirname(target), historyFileName(timeline));
-  const text = readIfThere(path);
-  return text === undefined ? [] : [historyIn(path, timeline, text)];
+  const history = historyAt(dirname(target), timeline);
+  return history ? [history] : [];
 }

@@ -132,8 +132,8 @@ function historyFindings(catalog: Catalog, scope: Scope): Finding[] {
         severity: 'error',
         code: 'history-damaged',
         file: name,
-        message: problem.message,
-        hint: 'Get it again: from pg_wal of the server, or another archive.',
+        message: `${problem.message}: ${problem.detail}`,
+        hint: 'Recovery to this timeline fails. Get it again: from pg_wal of the server, or another archive.',
       });
     }
     for (const other of catalog.histories) {

@@ -73,9 +73,8 @@ export function checkContinuity({ catalog, end, lastSegment }: ArchiveFacts): Ch
     const more = open.length > NAMED ? ` and ${open.length - NAMED} more` : '';
     results.push(fail(`missing: ${text}${more}`, 'Recovery cannot pass it: make a base backup.'));
   }
-  for (const { name, problem } of histories) {
-    if (problem)
-      results.push(fail(`"${name}": ${problem.message}`, 'Get it from the server again.'));
+  for (const { problem } of histories) {
+    if (problem) results.push(fail(`${problem.message}: ${problem.detail}`, problem.hint ?? ''));
   }
   for (const { from, to } of (ledger?.gaps ?? []).slice(-NAMED)) {
     const text = `accepted gap from ${formatLsn(from)} to ${formatLsn(to)}`;

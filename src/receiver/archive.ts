@@ -7,9 +7,15 @@ import { Ledger, type LedgerEntry } from '../storage/ledger.js';
 import type { SegmentFile } from '../storage/wal-directory.js';
 import { floorToSegment } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
-import type { TimelineHistory } from '../wal/timeline.js';
+import { isInHistory, type TimelineHistory } from '../wal/timeline.js';
 import { type ChosenStart, chooseFor, type OpenOptions } from './choose-start.js';
-import { ensureHistoryFile, type Fork } from './history-files.js';
+import {
+  ancestorHistory,
+  checkFork,
+  ensureHistoryFile,
+  type Fork,
+  isLostFile,
+} from './history-files.js';
 import type { WalReceiverOptions } from './options.js';
 import type { Refusal } from './refusals.js';
 import type { ServerState } from './server-state.js';
@@ -137,7 +143,7 @@ export class Archive {
   }
 
   /** The history of a timeline, whose file is stored here from then on. */
-  history(
+  async history(
     connection: ReplicationConnection,
     timeline: number,
     fork?: Fork,
@@ -145,7 +151,15 @@ export class Archive {
     const { server, fs, directory, sync } = this;
     const known = timeline === server.timeline ? server.historyFile : undefined;
     const options = { mode: server.fileMode, sync, fs, known, fork };
-    return ensureHistoryFile(connection, directory, timeline, options);
+    try {
+      return await ensureHistoryFile(connection, directory, timeline, options);
+    } catch (e) {
+      if (!isLostFile(e) || !isInHistory(server.history, timeline)) throw e;
+      // That of the server's own timeline tells of its ancestors as well.
+      const history = ancestorHistory(server.history, timeline);
+      checkFork(history, fork);
+      return history;
+    }
   }
 
   close(): Promise<void> {

@@ -9,7 +9,7 @@ import { formatLsn, type Lsn } from '../wal/lsn.js';
 import { timelineEnd } from '../wal/timeline.js';
 import { WalVerifier } from '../wal/verifier.js';
 import { readStored } from './anchor.js';
-import { checkHistories } from './history-files.js';
+import { checkHistories, mendHistories } from './history-files.js';
 import { isStoredGood } from './known-wal.js';
 import { finishLeft, leftSegments, removeCopies } from './left-segments.js';
 import type { WalReceiverOptions } from './options.js';
@@ -72,7 +72,6 @@ export async function chooseFor(
   }
   const left = leftSegments(scan, ledger);
   const newest = left[0] ?? scan.newest;
-  const timelines = new Set([...scan.histories.map((h) => h.timeline)]);
   const ledgerEnd =
     ledger.state.end !== undefined && ledger.state.timeline !== undefined
       ? { lsn: ledger.state.end, timeline: ledger.state.timeline }
@@ -130,7 +129,11 @@ export async function chooseFor(
       if (further) start = back;
     }
   }
-  await checkHistories(directory, server, [...timelines], fs);
+  const timelines = scan.histories.map((h) => h.timeline);
+  const followed = (timeline: number) =>
+    ledger.state.lineage.some((entry) => entry.timeline === timeline);
+  const damaged = await checkHistories(directory, server, timelines, { fs, followed });
+  await mendHistories(damaged, { directory, connection, server, sync: o.sync !== false, fs, warn });
   await removeCopies(directory, scan, fs);
   const known = (file: SegmentFile) => acknowledgedOn(file, o, connection, server, ledger);
   const inRow = left.length === 0 || left.at(-1)?.segment === (scan.newest?.segment ?? 0n) - 1n;
