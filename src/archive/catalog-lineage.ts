@@ -1,4 +1,5 @@
 import type { GapEntry, LedgerState } from '../storage/ledger.js';
+import { lineageHistory } from '../storage/ledger-entry.js';
 import { segmentOf, segmentStart } from '../wal/file-name.js';
 import type { Lsn } from '../wal/lsn.js';
 import { isInHistory, rootHistory, type TimelineHistory, timelineEnd } from '../wal/timeline.js';
@@ -32,13 +33,11 @@ export function historyOf(
   if (child) {
     return { timeline, ancestors: child.ancestors.filter((a) => a.timeline < timeline) };
   }
-  const lineage = ledger?.lineage ?? [];
-  const at = lineage.findIndex((entry) => entry.timeline === timeline);
-  const before = lineage[at - 1];
-  if (!before || before.timeline >= timeline) return undefined;
-  const end = lineage[at]!.start;
-  const parents = historyOf(before.timeline, histories, ledger)?.ancestors ?? [];
-  return { timeline, ancestors: [...parents, { timeline: before.timeline, end, reason: '' }] };
+  const told = ledger && lineageHistory(ledger, timeline);
+  const parent = told?.ancestors.at(-1);
+  if (!parent) return undefined;
+  const before = historyOf(parent.timeline, histories, ledger)?.ancestors ?? [];
+  return { timeline, ancestors: [...before, parent] };
 }
 
 /**

@@ -7,7 +7,7 @@ import { Ledger, type LedgerEntry } from '../storage/ledger.js';
 import type { SegmentFile } from '../storage/wal-directory.js';
 import { floorToSegment } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
-import { isInHistory, type TimelineHistory } from '../wal/timeline.js';
+import { isInHistory, parentTimeline, type TimelineHistory } from '../wal/timeline.js';
 import { type ChosenStart, chooseFor, type OpenOptions } from './choose-start.js';
 import {
   ancestorHistory,
@@ -138,7 +138,8 @@ export class Archive {
     // Nothing protects this answer on its way, and what is noted is believed from now on.
     await this.history(connection, end.timeline, { parent: timeline, lsn: end.startLsn });
     const lsn = floorToSegment(end.startLsn, this.server.segmentSize);
-    await this.record({ type: 'timeline', timeline: end.timeline, start: lsn, why: 'switch' });
+    const to = { timeline: end.timeline, start: lsn, why: 'switch', parent: timeline };
+    await this.record({ type: 'timeline', ...to });
     return { lsn, timeline: end.timeline };
   }
 
@@ -185,7 +186,9 @@ function startEntries(
   const again = refused && state.timeline !== undefined && timeline < state.timeline;
   if (!again && (state.timeline !== timeline || gap || state.end === undefined)) {
     const why = gap ? 'accepted gap' : start.reason === 'local' ? 'switch' : start.reason;
-    entries.push({ type: 'timeline', timeline, start: lsn, why });
+    const parent = parentTimeline(server.history, timeline);
+    const of = parent === undefined ? {} : { parent };
+    entries.push({ type: 'timeline', timeline, start: lsn, why, ...of });
   }
   return entries;
 }
