@@ -15,6 +15,7 @@ import {
 import type { Lsn } from '../wal/lsn.js';
 import { DEFAULT_BLOCK_SIZE } from '../wal/page.js';
 import type { TimelineHistory } from '../wal/timeline.js';
+import { type Beside, standsBeside } from './catalog-branches.js';
 import { historyOf, lineageGaps, type SegmentGap } from './catalog-lineage.js';
 import { measurePartials } from './catalog-measure.js';
 import { sampleIdentity } from './identity.js';
@@ -51,6 +52,8 @@ export interface CatalogTimeline {
   segments: CatalogSegment[];
   /** Ascending. */
   ranges: SegmentRange[];
+  /** Absent for a timeline on the way of the one that is received, or behind it. */
+  beside?: Beside;
 }
 
 /** A timeline history file of an archive. */
@@ -130,7 +133,9 @@ export async function readCatalog(directory: string): Promise<Catalog> {
     .map((timeline) => {
       const own = segments.get(timeline) ?? [];
       const history = historyOf(timeline, known, ledger);
-      return { timeline, history, segments: own, ranges: rangesOf(own, segmentSize) };
+      const beside = standsBeside(timeline, history, known, ledger);
+      const ranges = rangesOf(own, segmentSize);
+      return { timeline, history, segments: own, ranges, ...(beside ? { beside } : {}) };
     });
   const { systemId } = sample;
   await measurePartials({ directory, timelines, segmentSize, systemId });

@@ -1,6 +1,7 @@
 import { dirname, join } from 'node:path';
 import { GapError } from '../errors.js';
 import type { LedgerState } from '../storage/ledger.js';
+import { lineageHistory } from '../storage/ledger-entry.js';
 import { parseSegmentFileName, segmentOf, segmentStart } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
 import { type TimelineHistory, timelineAt } from '../wal/timeline.js';
@@ -157,7 +158,12 @@ function ledgerEnd(ledger: LedgerState, timeline: number, lsn: bigint): bigint |
   const own = lineage.find((entry) => entry.timeline === timeline);
   if (!own || own.start >= lsn) return undefined;
   if (ledger.timeline === timeline) return ledger.end;
-  return lineage.find((entry) => entry.timeline > timeline)?.start;
+  // Another timeline that was followed later may be no child of this one, but a branch beside it.
+  const children = lineage.filter(
+    ({ timeline: t }) => lineageHistory(ledger, t)?.ancestors.at(-1)?.timeline === timeline,
+  );
+  if (children.length === 0) return ledger.left.get(timeline);
+  return children.map(({ start }) => start).reduce((a, b) => (a > b ? a : b));
 }
 
 /** The history that PostgreSQL restored already. */

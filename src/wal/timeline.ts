@@ -81,8 +81,8 @@ export function parentTimeline(history: TimelineHistory, timeline: number): numb
 }
 
 /**
- * The newest timeline that two histories have in common, with all before it; undefined if they have
- * none. Behind the end of it in one of them they part.
+ * The newest timeline that two histories have in common, with all before it. Behind its end in one of
+ * them they part. Undefined if they have none, or call other WAL by the same number behind it.
  */
 export function commonTimeline(a: TimelineHistory, b: TimelineHistory): number | undefined {
   const [ours, theirs] = [lineOf(a), lineOf(b)];
@@ -93,7 +93,8 @@ export function commonTimeline(a: TimelineHistory, b: TimelineHistory): number |
     // Where only one of them left it, or each elsewhere, they part here.
     if (timelineEnd(a, timeline) !== timelineEnd(b, timeline)) break;
   }
-  return common;
+  const behind = ours.slice(ours.indexOf(common as number) + 1);
+  return behind.some((timeline) => theirs.includes(timeline)) ? undefined : common;
 }
 
 function lineOf({ timeline, ancestors }: TimelineHistory): number[] {

@@ -75,7 +75,7 @@ describe('knownEnd', () => {
       [2, '0/1000000', '0/5040000'],
       [3, '0/5000000', '0/9000000'],
     );
-    expect(end(common, theirs, ours)).toBe('0/1040000 tli 1 told');
+    expect(end(common, theirs, ours)).toBe('0/9000000 tli 3');
   });
   it('survives the compaction of the ledger, and a third branch', () => {
     const state = ledger(
