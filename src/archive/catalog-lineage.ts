@@ -1,8 +1,10 @@
 import type { GapEntry, LedgerState } from '../storage/ledger.js';
+import { lineageHistory } from '../storage/ledger-entry.js';
 import { segmentOf, segmentStart } from '../wal/file-name.js';
 import type { Lsn } from '../wal/lsn.js';
 import { isInHistory, rootHistory, type TimelineHistory, timelineEnd } from '../wal/timeline.js';
 import type { CatalogSegment, CatalogTimeline } from './catalog.js';
+import type { Beside } from './catalog-branches.js';
 
 /** Segments of one timeline that should be there and are not. */
 export interface SegmentGap {
@@ -13,6 +15,8 @@ export interface SegmentGap {
   to: Lsn;
   /** The ledger's note that the operator accepted it. */
   accepted?: GapEntry;
+  /** Only the way to a timeline beside the one that is received leads over it. */
+  beside?: Beside;
 }
 
 /**
@@ -32,13 +36,11 @@ export function historyOf(
   if (child) {
     return { timeline, ancestors: child.ancestors.filter((a) => a.timeline < timeline) };
   }
-  const lineage = ledger?.lineage ?? [];
-  const at = lineage.findIndex((entry) => entry.timeline === timeline);
-  const before = lineage[at - 1];
-  if (!before || before.timeline >= timeline) return undefined;
-  const end = lineage[at]!.start;
-  const parents = historyOf(before.timeline, histories, ledger)?.ancestors ?? [];
-  return { timeline, ancestors: [...parents, { timeline: before.timeline, end, reason: '' }] };
+  const told = ledger && lineageHistory(ledger, timeline);
+  const parent = told?.ancestors.at(-1);
+  if (!parent) return undefined;
+  const before = historyOf(parent.timeline, histories, ledger)?.ancestors ?? [];
+  return { timeline, ancestors: [...before, parent] };
 }
 
 /**
@@ -53,6 +55,11 @@ export function lineageGaps(
 ): SegmentGap[] {
   const byNumber = new Map(timelines.map((t) => [t.timeline, t]));
   const found = new Map<string, SegmentGap>();
+  const note = (key: string, gap: SegmentGap, { beside }: CatalogTimeline): void => {
+    const other = found.get(key);
+    const aside = beside && (!other || other.beside) ? { beside } : {};
+    found.set(key, { ...gap, ...aside });
+  };
   for (const leaf of timelines) {
     const ancestors = leaf.history?.ancestors ?? [];
     /** The next segment that is needed; undefined before the first that is there. */
@@ -63,11 +70,11 @@ export function lineageGaps(
         stop === undefined && next !== undefined
           ? missingBegin(leaf, timelines, segmentSize)
           : undefined;
-      if (begin) found.set(`${timeline} begin`, begin);
+      if (begin) note(`${timeline} begin`, begin, leaf);
       const missing = (first: bigint, behind: bigint) => {
         const from = segmentStart(first, segmentSize);
         const to = segmentStart(behind, segmentSize);
-        found.set(`${timeline} ${from} ${to}`, { timeline, from, to });
+        note(`${timeline} ${from} ${to}`, { timeline, from, to }, leaf);
       };
       for (const { segment } of byNumber.get(timeline)?.segments ?? []) {
         if (stop !== undefined && segment >= stop) break;

@@ -1,9 +1,9 @@
 import type { Dirent } from 'node:fs';
-import { readdir, readFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { readdir } from 'node:fs/promises';
 import type { WalkeepError } from '../errors.js';
 import { storageError } from '../storage/durable.js';
 import { type LedgerState, readLedger } from '../storage/ledger.js';
+import { readStoredHistory } from '../storage/stored-history.js';
 import type { SegmentFile } from '../storage/wal-directory.js';
 import {
   type Compression,
@@ -14,7 +14,8 @@ import {
 } from '../wal/file-name.js';
 import type { Lsn } from '../wal/lsn.js';
 import { DEFAULT_BLOCK_SIZE } from '../wal/page.js';
-import { parseTimelineHistory, type TimelineHistory } from '../wal/timeline.js';
+import type { TimelineHistory } from '../wal/timeline.js';
+import { type Beside, standsBeside } from './catalog-branches.js';
 import { historyOf, lineageGaps, type SegmentGap } from './catalog-lineage.js';
 import { measurePartials } from './catalog-measure.js';
 import { sampleIdentity } from './identity.js';
@@ -51,13 +52,15 @@ export interface CatalogTimeline {
   segments: CatalogSegment[];
   /** Ascending. */
   ranges: SegmentRange[];
+  /** Absent for a timeline on the way of the one that is received, or behind it. */
+  beside?: Beside;
 }
 
-/** A timeline history file as it is stored. */
-export interface StoredHistory {
+/** A timeline history file of an archive. */
+export interface CatalogHistory {
   name: string;
   timeline: number;
-  /** Absent if the text is not a history. */
+  /** Absent if the file is damaged. */
   history?: TimelineHistory;
   problem?: WalkeepError;
 }
@@ -86,7 +89,7 @@ export interface Catalog {
   /** Every timeline that has a segment or a history file, ascending. */
   timelines: CatalogTimeline[];
   /** Ascending by timeline. */
-  histories: StoredHistory[];
+  histories: CatalogHistory[];
   /** Segments missing on the way of any timeline of the archive, ascending. */
   gaps: SegmentGap[];
   /** In the order of their names. */
@@ -119,9 +122,8 @@ export async function readCatalog(directory: string): Promise<Catalog> {
   }
   const sample = await sampleIdentity(directory, sorted.names, ledger?.systemId);
   const segmentSize = ledger?.segmentSize ?? sample.segmentSize;
-  const histories = await Promise.all(
-    sorted.histories.map(({ name, timeline }) => readHistory(directory, name, timeline)),
-  );
+  const read = sorted.histories.map(({ name, timeline }) => readHistory(directory, name, timeline));
+  const histories = (await Promise.all(read)).flat();
   const { segments, misfits } = segmentsOf(sorted.names, segmentSize);
   const strays = [...sorted.strays, ...misfits].sort((a, b) => (a.name < b.name ? -1 : 1));
   const known = histories.flatMap((h) => (h.history ? [h.history] : []));
@@ -131,7 +133,9 @@ export async function readCatalog(directory: string): Promise<Catalog> {
     .map((timeline) => {
       const own = segments.get(timeline) ?? [];
       const history = historyOf(timeline, known, ledger);
-      return { timeline, history, segments: own, ranges: rangesOf(own, segmentSize) };
+      const beside = standsBeside(timeline, history, known, ledger);
+      const ranges = rangesOf(own, segmentSize);
+      return { timeline, history, segments: own, ranges, ...(beside ? { beside } : {}) };
     });
   const { systemId } = sample;
   await measurePartials({ directory, timelines, segmentSize, systemId });
@@ -172,16 +176,16 @@ function sortOut(entries: readonly Dirent[]) {
   return { names: names.sort(), histories, strays };
 }
 
-async function readHistory(dir: string, name: string, timeline: number): Promise<StoredHistory> {
-  const path = join(dir, name);
-  const text = await readFile(path, 'latin1').catch((e) => {
-    throw storageError('read file', path, e);
-  });
-  try {
-    return { name, timeline, history: parseTimelineHistory(timeline, text) };
-  } catch (e) {
-    return { name, timeline, problem: e as WalkeepError };
-  }
+/** None if it has gone since the directory was listed. */
+async function readHistory(
+  directory: string,
+  name: string,
+  timeline: number,
+): Promise<CatalogHistory[]> {
+  const stored = await readStoredHistory(directory, timeline);
+  if (stored.state === 'absent') return [];
+  if (stored.state === 'damaged') return [{ name, timeline, problem: stored.problem }];
+  return [{ name, timeline, history: stored.history }];
 }
 
 /** Segments by timeline, ascending, from names in their order. */

@@ -1,18 +1,14 @@
 import { dirname, join } from 'node:path';
 import { GapError } from '../errors.js';
 import type { LedgerState } from '../storage/ledger.js';
-import {
-  historyFileName,
-  parseSegmentFileName,
-  segmentOf,
-  segmentStart,
-} from '../wal/file-name.js';
+import { lineageHistory } from '../storage/ledger-entry.js';
+import { parseSegmentFileName, segmentOf, segmentStart } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
 import { type TimelineHistory, timelineAt } from '../wal/timeline.js';
 import { historyOf } from './catalog-lineage.js';
 import { VanishedError } from './fetch-access.js';
 import type { ServerControl } from './fetch-cluster.js';
-import { historyIn, readIfThere } from './fetch-history.js';
+import { historyAt } from './fetch-history.js';
 import type { FetchName } from './fetch-name.js';
 import { storedNames } from './fetch-name.js';
 import { readOwnSegment } from './fetch-own.js';
@@ -162,12 +158,16 @@ function ledgerEnd(ledger: LedgerState, timeline: number, lsn: bigint): bigint |
   const own = lineage.find((entry) => entry.timeline === timeline);
   if (!own || own.start >= lsn) return undefined;
   if (ledger.timeline === timeline) return ledger.end;
-  return lineage.find((entry) => entry.timeline > timeline)?.start;
+  // Another timeline that was followed later may be no child of this one, but a branch beside it.
+  const children = lineage.filter(
+    ({ timeline: t }) => lineageHistory(ledger, t)?.ancestors.at(-1)?.timeline === timeline,
+  );
+  if (children.length === 0) return ledger.left.get(timeline);
+  return children.map(({ start }) => start).reduce((a, b) => (a > b ? a : b));
 }
 
 /** The history that PostgreSQL restored already. */
 function besideTarget(target: string, timeline: number): TimelineHistory[] {
-  const path = join(dirname(target), historyFileName(timeline));
-  const text = readIfThere(path);
-  return text === undefined ? [] : [historyIn(path, timeline, text)];
+  const history = historyAt(dirname(target), timeline);
+  return history ? [history] : [];
 }

@@ -1,16 +1,18 @@
 import fs from 'node:fs';
-import { CorruptWalError } from '../errors.js';
+import { join } from 'node:path';
 import { readRegularSync } from '../storage/regular-file.js';
-import { parseTimelineHistory, type TimelineHistory } from '../wal/timeline.js';
+import { judgeHistory } from '../storage/stored-history.js';
+import { historyFileName } from '../wal/file-name.js';
+import type { TimelineHistory } from '../wal/timeline.js';
 
 /**
- * The text of a file, undefined if there is none. A link that leads nowhere is not "none": what it
- * stood for may be on a disk that is not mounted.
+ * The content of a file, undefined if there is none. A link that leads nowhere is not "none": what
+ * it stood for may be on a disk that is not mounted.
  * @throws the errno error
  */
-export function readIfThere(path: string): string | undefined {
+export function readIfThere(path: string): Buffer | undefined {
   try {
-    return readRegularSync(path).toString('latin1');
+    return readRegularSync(path);
   } catch (e) {
     const { code } = e as NodeJS.ErrnoException;
     if (code !== 'ENOENT' && code !== 'ENOTDIR') throw e;
@@ -21,20 +23,19 @@ export function readIfThere(path: string): string | undefined {
   }
 }
 
-/** The history in a file's text. @throws CorruptWalError if it is none */
-export function historyIn(path: string, timeline: number, text: string): TimelineHistory {
-  let history: TimelineHistory | undefined;
-  let cause: unknown;
-  try {
-    history = parseTimelineHistory(timeline, text);
-  } catch (e) {
-    cause = e;
-  }
-  // A timeline above 1 came from one: a file cut to nothing must not pass for its history.
-  if (history && (history.ancestors.length > 0 || timeline === 1)) return history;
-  throw new CorruptWalError(`"${path}" is no history of timeline ${timeline}`, {
-    path,
-    hint: 'Put a good copy in its place; any server of that timeline has it.',
-    ...(cause === undefined ? {} : { cause, detail: (cause as Error).message }),
-  });
+/** The history in a file's content. @throws CorruptWalError if it is none */
+export function historyIn(path: string, timeline: number, content: Buffer): TimelineHistory {
+  const judged = judgeHistory(path, timeline, content);
+  if (judged.state === 'damaged') throw judged.problem;
+  return judged.history;
+}
+
+/**
+ * The history of a timeline that a directory has; undefined if it has none.
+ * @throws the errno error, CorruptWalError if it is damaged
+ */
+export function historyAt(directory: string, timeline: number): TimelineHistory | undefined {
+  const path = join(directory, historyFileName(timeline));
+  const content = readIfThere(path);
+  return content && historyIn(path, timeline, content);
 }

@@ -7,7 +7,7 @@ import { parsePageHeader, XLP_FIRST_IS_CONTRECORD } from '../wal/page.js';
 import { rootHistory, type TimelineHistory } from '../wal/timeline.js';
 import { onArchive } from './fetch-access.js';
 import { requireSameCluster } from './fetch-cluster.js';
-import { historyIn, readIfThere } from './fetch-history.js';
+import { historyAt } from './fetch-history.js';
 import { type LeadPlaces, leadInto, type SegmentIdentity } from './fetch-lead.js';
 import type { FetchName } from './fetch-name.js';
 import { followStaged, readStaged } from './fetch-source.js';
@@ -145,8 +145,8 @@ function readHistory({ directory, wanted, target }: SegmentRequest): TimelineHis
   if (timeline === 1) return rootHistory(1);
   for (const dir of [directory, dirname(target)]) {
     const path = join(dir, historyFileName(timeline));
-    const text = onArchive('read file', path, () => readIfThere(path));
-    if (text !== undefined) return historyIn(path, timeline, text);
+    const history = onArchive('read file', path, () => historyAt(dir, timeline));
+    if (history) return history;
   }
   return undefined;
 }

@@ -11,7 +11,7 @@ import { formatLsn } from '../wal/lsn.js';
 import type { TimelineHistory } from '../wal/timeline.js';
 import { ArchiveAccessError, listArchive, onArchive } from './fetch-access.js';
 import { requireSameCluster } from './fetch-cluster.js';
-import { historyIn, readIfThere } from './fetch-history.js';
+import { historyAt } from './fetch-history.js';
 import { ledgerOf } from './fetch-ledger.js';
 import { sampleIdentity } from './identity.js';
 
@@ -70,9 +70,11 @@ function segmentsByTimeline(names: readonly string[], segmentSize: number) {
 }
 
 function readHistory(directory: string, name: string): TimelineHistory[] {
-  const path = join(directory, name);
-  const text = onArchive('read file', path, () => readIfThere(path));
-  return text === undefined ? [] : [historyIn(path, parseHistoryFileName(name)!, text)];
+  const timeline = parseHistoryFileName(name)!;
+  const history = onArchive('read file', join(directory, name), () =>
+    historyAt(directory, timeline),
+  );
+  return history ? [history] : [];
 }
 
 /**

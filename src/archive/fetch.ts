@@ -150,11 +150,11 @@ async function lookUpText(
 ): Promise<FetchResult | undefined> {
   const { directory, target, verify = true } = options;
   const path = join(directory, wanted.name);
-  const text = onArchive('read file', path, () => readIfThere(path));
-  if (text === undefined) return undefined;
+  const content = onArchive('read file', path, () => readIfThere(path));
+  if (content === undefined) return undefined;
   if (verify) {
-    if (wanted.kind === 'history') historyIn(path, wanted.timeline, text);
-    else if (!text.startsWith('START WAL LOCATION:')) {
+    if (wanted.kind === 'history') historyIn(path, wanted.timeline, content);
+    else if (!content.toString('latin1').startsWith('START WAL LOCATION:')) {
       throw new CorruptWalError(`"${path}" is no backup history file`, { path });
     }
     if (control) {
@@ -164,7 +164,7 @@ async function lookUpText(
   }
   const file = TargetFile.create(target);
   try {
-    file.write(Buffer.from(text, 'latin1'), 0);
+    file.write(content, 0);
     await file.commit();
   } finally {
     await file.discard();

@@ -39,6 +39,8 @@ export interface Plan {
   history: TimelineHistory;
   /** The ancestors are not known: neither a history file nor the ledger tells. */
   orphan: boolean;
+  /** Later timelines that were never received, and are passed by. */
+  unfollowed: number[];
   segmentSize: number;
   systemId: bigint | undefined;
   /** Ascending; segments that are not there are left out. */
@@ -50,12 +52,14 @@ export interface Plan {
 /**
  * Plans to read the WAL of a timeline from its oldest ancestor on, as a recovery to it would:
  * of a segment that several timelines have, the newest one's copy.
- * @param timeline default: the newest
+ * @param timeline default: the newest, of a receiver's archive the newest that it has followed
  * @throws UsageError if the archive does not have the timeline
  */
 export function planTimeline(catalog: Catalog, timeline?: number): Plan {
-  const newest = catalog.timelines.findLast((t) => t.segments.length > 0)?.timeline;
-  const wanted = timeline ?? newest;
+  const withWal = catalog.timelines.filter((t) => t.segments.length > 0);
+  // A clone's is not what the archive goes on with, however high its number.
+  const newest = withWal.findLast((t) => !t.beside) ?? withWal.at(-1);
+  const wanted = timeline ?? newest?.timeline;
   const entry = catalog.timelines.find((t) => t.timeline === wanted);
   if (!entry) {
     const what = timeline === undefined ? 'no WAL' : `no timeline ${timeline}`;
@@ -70,6 +74,9 @@ export function planTimeline(catalog: Catalog, timeline?: number): Plan {
     timeline: entry.timeline,
     history,
     orphan: entry.history === undefined,
+    unfollowed: withWal
+      .filter((t) => t.beside === 'unfollowed' && t.timeline > entry.timeline)
+      .map((t) => t.timeline),
     segmentSize: catalog.segmentSize,
     systemId: catalog.systemId,
     segments: plannedSegments(catalog, history),

@@ -25,6 +25,8 @@ export interface FindResult {
   timeline: number;
   /** The timeline's ancestors are not known: only its own segments were read. */
   orphan: boolean;
+  /** Later timelines that the archive's receiver never followed; recovery to `latest` would. */
+  unfollowed: number[];
   /** Places that could not be read. */
   damaged: number;
   /** Of the first segment read, and behind the last byte. Absent if nothing was read. */
@@ -144,7 +146,13 @@ async function walk(
   for (const branch of branches) {
     if (scan.enough || branch.lsn > end || visit({ kind: 'branch', ...branch })) break;
   }
-  const { timeline, orphan } = plan;
+  const { timeline, orphan, unfollowed } = plan;
   const to = scan.position;
-  return { timeline, orphan, damaged, ...(from === undefined || !to ? {} : { from, to }) };
+  return {
+    timeline,
+    orphan,
+    unfollowed,
+    damaged,
+    ...(from === undefined || !to ? {} : { from, to }),
+  };
 }

@@ -17,6 +17,8 @@ export type FindingCode =
   | 'history-damaged'
   | 'history-missing'
   | 'history-conflict'
+  | 'abandoned-branch'
+  | 'unfollowed-timeline'
   | 'stray-file'
   | 'temporary-file'
   | 'unknown-version'

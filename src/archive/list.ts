@@ -5,6 +5,7 @@ import type { Lsn } from '../wal/lsn.js';
 import { majorOfMagic } from '../wal/page.js';
 import type { TimestampTz } from '../wal/timestamp.js';
 import type { Catalog, CatalogSegment, CatalogTimeline, SegmentRange } from './catalog.js';
+import type { Beside } from './catalog-branches.js';
 import type { SegmentGap } from './catalog-lineage.js';
 import { readRangeEnds } from './commit-times.js';
 import { readArchive } from './verify.js';
@@ -33,6 +34,8 @@ export interface ListedTimeline {
   branch?: Lsn;
   /** Why, in the words of its history file. */
   reason?: string;
+  /** `abandoned`: receiving left it for another; `unfollowed`: later, and never received. */
+  beside?: Beside;
   ranges: ListedRange[];
 }
 
@@ -98,6 +101,7 @@ async function listTimeline(
   return {
     timeline: t.timeline,
     ...(parent ? { parent: parent.timeline, branch: parent.end, reason: parent.reason } : {}),
+    ...(t.beside ? { beside: t.beside } : {}),
     ranges,
   };
 }

@@ -1,21 +1,17 @@
 import { readdir } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { dirname } from 'node:path';
 import { StorageError, SystemIdentifierError } from '../errors.js';
 import { storageError } from '../storage/durable.js';
 import { readLedger } from '../storage/ledger.js';
 import { LONG_HEADER_SIZE, parseLongHeader } from '../storage/long-header.js';
 import { readRegular } from '../storage/regular-file.js';
+import { readStoredHistory } from '../storage/stored-history.js';
 import { identify, scanDirectory } from '../storage/wal-directory.js';
 import { faultToError } from '../wal/fault.js';
-import {
-  historyFileName,
-  parseHistoryFileName,
-  type SegmentName,
-  segmentStart,
-} from '../wal/file-name.js';
+import { parseHistoryFileName, type SegmentName, segmentStart } from '../wal/file-name.js';
 import type { Lsn } from '../wal/lsn.js';
 import { LONG_PAGE_HEADER } from '../wal/page.js';
-import { parseTimelineHistory, type TimelineHistory, timelineEnd } from '../wal/timeline.js';
+import { type TimelineHistory, timelineEnd } from '../wal/timeline.js';
 import { WalVerifier } from '../wal/verifier.js';
 import type { KnownWal } from './inspect-wal.js';
 import type { PushSource } from './push-place.js';
@@ -24,6 +20,9 @@ import type { PushSource } from './push-place.js';
 const FIRST_PAGE = 8192;
 
 const CHUNK = 1024 * 1024;
+
+/** pg_wal may be made of links. */
+const FOLLOWING = { readFile: (path: string) => readRegular(path, { follow: true }) };
 
 /**
  * Proves by its first page that a file is the segment it is called: address, size, a timeline that
@@ -132,9 +131,9 @@ async function findHistory(
 ): Promise<TimelineHistory | undefined> {
   if (timeline === 1) return { timeline, ancestors: [] };
   for (const directory of directories) {
-    const path = join(directory, historyFileName(timeline));
-    const text = await readRegular(path, { follow: true }).catch(() => undefined);
-    if (text !== undefined) return parseTimelineHistory(timeline, text.toString('latin1'));
+    // One that is damaged says nothing of the segment, whose archiving must not wait for its repair.
+    const stored = await readStoredHistory(directory, timeline, FOLLOWING).catch(() => undefined);
+    if (stored?.state === 'good') return stored.history;
   }
   return undefined;
 }

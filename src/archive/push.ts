@@ -1,8 +1,9 @@
 import { open, readFile, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { ParseError, RewriteError, UsageError, type WalkeepError } from '../errors.js';
-import { storageError } from '../storage/durable.js';
+import { RewriteError, UsageError, type WalkeepError } from '../errors.js';
+import { durableRename, storageError } from '../storage/durable.js';
 import { OPEN_READ } from '../storage/file-system.js';
+import { judgeHistory, keepDamaged, readStoredHistory } from '../storage/stored-history.js';
 import type { SegmentName } from '../wal/file-name.js';
 import {
   compressionSuffix,
@@ -13,7 +14,6 @@ import {
   segmentStart,
 } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
-import { parseTimelineHistory } from '../wal/timeline.js';
 import { inspectWal } from './inspect-wal.js';
 import { COMPRESSIONS, completeFile, firstDifference } from './push-compare.js';
 import { pushPartial } from './push-partial.js';
@@ -25,9 +25,10 @@ export interface PushResult {
   /**
    * `stored`: under its name. `present`: the archive had all of it. `extended`: it replaced a
    * partial file that had less. `beside`: stored under another name that is read for the same
-   * segment. `aside`: it contradicts what is there and was kept as a dotfile.
+   * segment. `aside`: it contradicts what is there and was kept as a dotfile. `mended`: it replaced a
+   * damaged history file, which was kept as a dotfile.
    */
-  outcome: 'stored' | 'present' | 'extended' | 'beside' | 'aside';
+  outcome: 'stored' | 'present' | 'extended' | 'beside' | 'aside' | 'mended';
   /** Bare name of the file in the archive that has the content. */
   name: string;
 }
@@ -69,8 +70,8 @@ export async function pushFile(
   await requireDirectory(directory);
   const source = await openSource(path, name);
   try {
-    if (isHistory) await checkHistory(source);
-    else if (!BACKUP_HISTORY.test(name)) return await pushSegment(source, directory, verify);
+    if (isHistory) return await pushHistory(source, directory);
+    if (!BACKUP_HISTORY.test(name)) return await pushSegment(source, directory, verify);
     return await pushAsItIs(source, directory);
   } finally {
     await source.handle.close();
@@ -98,13 +99,21 @@ async function openSource(path: string, name: string): Promise<PushSource> {
   return { handle, path, name, size: found.size, mode };
 }
 
-async function checkHistory({ path, name }: PushSource): Promise<void> {
-  const text = await readFile(path, 'latin1').catch((e) => {
+async function pushHistory(source: PushSource, directory: string): Promise<PushResult> {
+  const { path, name, mode } = source;
+  const timeline = parseHistoryFileName(name) as number;
+  const content = await readFile(path).catch((e) => {
     throw storageError('read file', path, e);
   });
-  const { ancestors } = parseTimelineHistory(parseHistoryFileName(name) as number, text);
-  // A timeline above 1 came from one: a file cut to nothing must not pass for its history.
-  if (ancestors.length === 0) throw new ParseError(`"${path}" names no timeline`, { path });
+  const judged = judgeHistory(path, timeline, content);
+  if (judged.state === 'damaged') throw judged.problem;
+  const stored = await readStoredHistory(directory, timeline);
+  if (stored.state !== 'damaged') return pushAsItIs(source, directory);
+  // An empty file, for example, that a crash left: every answer about this timeline fails with it.
+  await keepDamaged(directory, timeline, stored.content, { mode });
+  const staged = await stageCopy(source, directory);
+  await durableRename(staged, join(directory, name));
+  return { outcome: 'mended', name };
 }
 
 async function pushAsItIs(source: PushSource, directory: string): Promise<PushResult> {

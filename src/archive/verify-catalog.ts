@@ -14,6 +14,7 @@ export function catalogFindings(catalog: Catalog, scope: Scope = {}): Finding[] 
     ...ledgerFindings(catalog, scope),
     ...gapFindings(catalog, scope),
     ...historyFindings(catalog, scope),
+    ...branchFindings(catalog, scope),
     ...strayFindings(catalog),
     ...versionFindings(catalog),
   ];
@@ -113,7 +114,7 @@ function higher(a: Lsn | undefined, b: Lsn | undefined): Lsn | undefined {
 
 function gapFindings(catalog: Catalog, scope: Scope): Finding[] {
   const { segmentSize } = catalog;
-  return catalog.gaps.flatMap(({ timeline, from, to, accepted }): Finding[] => {
+  return catalog.gaps.flatMap(({ timeline, from, to, accepted, beside }): Finding[] => {
     if (accepted || !inScope(scope, timeline, to)) return [];
     const end = segmentOf(to - 1n, segmentSize);
     const count = end + 1n - segmentOf(from, segmentSize);
@@ -121,12 +122,14 @@ function gapFindings(catalog: Catalog, scope: Scope): Finding[] {
     const what = count === 1n ? 'one segment is' : `${count} segments, up to ${last}, are`;
     return [
       {
-        severity: 'error',
+        severity: beside ? 'info' : 'error',
         code: 'gap',
         file: segmentFileName(timeline, segmentOf(from, segmentSize), segmentSize),
         lsn: from,
         message: `${what} missing: WAL from ${formatLsn(from)} to ${formatLsn(to)}`,
-        hint: 'Recovery stops here: put the missing files back, or take a new base backup.',
+        hint: beside
+          ? 'Only recovery to a timeline beside the one that is received needs it.'
+          : 'Recovery stops here: put the missing files back, or take a new base backup.',
       },
     ];
   });
@@ -141,8 +144,8 @@ function historyFindings(catalog: Catalog, scope: Scope): Finding[] {
         severity: 'error',
         code: 'history-damaged',
         file: name,
-        message: problem.message,
-        hint: 'Get it again: from pg_wal of the server, or another archive.',
+        message: `${problem.message}: ${problem.detail}`,
+        hint: 'Recovery to this timeline fails. Get it again: from pg_wal of the server, or another archive.',
       });
     }
     for (const other of catalog.histories) {
@@ -172,6 +175,25 @@ function historyFindings(catalog: Catalog, scope: Scope): Finding[] {
     });
   }
   return findings;
+}
+
+/** Timelines beside the one that is received. */
+function branchFindings({ timelines, ledger }: Catalog, scope: Scope): Finding[] {
+  return timelines.flatMap(({ timeline, history, beside }): Finding[] => {
+    if (!beside || (scope.timeline !== undefined && scope.timeline !== timeline)) return [];
+    const file = historyFileName(timeline);
+    const left = history?.ancestors.at(-1);
+    const place = left && { lsn: left.end };
+    const from = left ? `, which left timeline ${left.timeline} at ${formatLsn(left.end)},` : '';
+    if (beside === 'abandoned') {
+      const message = `timeline ${timeline}${from} is a branch that was abandoned: the archive goes on with timeline ${ledger?.timeline}`;
+      const hint = `Recovery goes there only with recovery_target_timeline = '${timeline}'.`;
+      return [{ severity: 'info', code: 'abandoned-branch', file, ...place, message, hint }];
+    }
+    const message = `timeline ${timeline}${from} was never received here, and receiving goes on with timeline ${ledger?.timeline}; recovery to the latest timeline would follow it`;
+    const hint = `If a clone pushed it, move ${file.slice(0, 8)}* out of the archive. If it is the new primary's, let the receiver connect to that.`;
+    return [{ severity: 'warning', code: 'unfollowed-timeline', file, ...place, message, hint }];
+  });
 }
 
 function describe({ ancestors }: TimelineHistory): string {

@@ -88,7 +88,8 @@ async function readSettled(directory: string, history: TimelineHistory | undefin
     const files = await endOfFiles(catalog, history);
     const end = withLedger(files, catalog, history);
     const missing =
-      catalog.gaps.some((gap) => !gap.accepted) || isAhead(end, files?.segment, catalog);
+      catalog.gaps.some((gap) => !gap.accepted && !gap.beside) ||
+      isAhead(end, files?.segment, catalog);
     if (!missing || n === READINGS) return { catalog, files };
   }
 }

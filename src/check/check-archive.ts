@@ -1,9 +1,9 @@
 import { acceptedGapState, isBehind } from '../archive/accepted-gap.js';
 import type { SegmentGap } from '../archive/catalog-lineage.js';
 import { formatBytes, formatSeconds } from '../units.js';
-import { segmentStart } from '../wal/file-name.js';
+import { historyFileName, segmentStart } from '../wal/file-name.js';
 import { formatLsn } from '../wal/lsn.js';
-import { isInHistory, timelineEnd } from '../wal/timeline.js';
+import { commonTimeline, isInHistory, timelineEnd } from '../wal/timeline.js';
 import { type ArchiveFacts, isAhead } from './archive-facts.js';
 import { type CheckResult, judge } from './result.js';
 import type { ServerFacts } from './server-facts.js';
@@ -28,19 +28,39 @@ export function checkCluster(server: ServerFacts, archive: ArchiveFacts): CheckR
     const text = `the directory has segments of ${formatBytes(segmentSize)}, the server makes them of ${formatBytes(state.segmentSize)}`;
     return [fail(text, 'Use another directory for this server.')];
   }
-  return [ok(`system identifier ${systemId}`), checkTimeline(server, archive)];
+  const strangers = checkStrangers(server, archive);
+  return [ok(`system identifier ${systemId}`), checkTimeline(server, archive), ...strangers];
+}
+
+/** Timelines that a receiver never followed, and that the server does not know either. */
+function checkStrangers({ state }: ServerFacts, { catalog }: ArchiveFacts): CheckResult[] {
+  return catalog.timelines.flatMap(({ timeline, beside }) => {
+    if (beside !== 'unfollowed' || isInHistory(state.history, timeline)) return [];
+    return [
+      judge('timeline').warn(
+        `timeline ${timeline} was never received, and is not the server's; recovery to the latest timeline would follow it`,
+        `If a clone pushed it, move ${historyFileName(timeline).slice(0, 8)}* out of the directory.`,
+      ),
+    ];
+  });
 }
 
 function checkTimeline({ state }: ServerFacts, { catalog, end }: ArchiveFacts): CheckResult {
   const { ok, warn, fail } = judge('timeline');
-  const newest = Math.max(
-    catalog.ledger?.timeline ?? 0,
-    ...catalog.timelines.filter((t) => t.segments.length > 0).map((t) => t.timeline),
-  );
+  const received = catalog.timelines.filter((t) => t.segments.length > 0 && !t.beside);
+  const newest = Math.max(catalog.ledger?.timeline ?? 0, ...received.map((t) => t.timeline));
+  const history = catalog.timelines.find((t) => t.timeline === newest)?.history;
   if (newest > state.timeline) {
     return fail(
       `the archive has timeline ${newest}, the server is on ${state.timeline}`,
       'It is an old primary, or a standby that has not followed: connect to the new one.',
+    );
+  }
+  const common = history && commonTimeline(history, state.history);
+  if (!isInHistory(state.history, newest) && common !== undefined) {
+    return warn(
+      `the archive is on timeline ${newest}, beside the server's timeline ${state.timeline}: both left timeline ${common}`,
+      `If this is the right server, start the receiver: it follows, and keeps timeline ${newest} as a branch.`,
     );
   }
   if (!end || !isInHistory(state.history, newest)) {
@@ -68,15 +88,14 @@ export function checkContinuity({ catalog, end, lastSegment }: ArchiveFacts): Ch
   if (ledgerProblem) {
     results.push(fail(ledgerProblem.message, ledgerProblem.hint ?? 'Restore it from a copy.'));
   }
-  const open = gaps.filter((gap) => !gap.accepted);
+  const open = gaps.filter((gap) => !gap.accepted && !gap.beside);
   if (open.length > 0) {
     const text = open.slice(0, NAMED).map(gapText).join(', ');
     const more = open.length > NAMED ? ` and ${open.length - NAMED} more` : '';
     results.push(fail(`missing: ${text}${more}`, 'Recovery cannot pass it: make a base backup.'));
   }
-  for (const { name, problem } of histories) {
-    if (problem)
-      results.push(fail(`"${name}": ${problem.message}`, 'Get it from the server again.'));
+  for (const { problem } of histories) {
+    if (problem) results.push(fail(`${problem.message}: ${problem.detail}`, problem.hint ?? ''));
   }
   const accepted = (ledger?.gaps ?? []).filter(
     (gap) => acceptedGapState(gap, catalog) === 'between',

@@ -51,7 +51,7 @@ const PATIENCE = 30_000;
  */
 export async function runCheck(options: CheckOptions): Promise<CheckReport> {
   const { directory, slot, applicationName } = options;
-  const physical = await attempt(options, 'physical', (c) => readServerFacts(c, slot));
+  const physical = await attempt(options, 'physical', (c) => readServerFacts(c, slot, directory));
   const plain = await attempt(options, 'off', readSqlFacts);
   const results = connectionResults(physical, plain);
   const server = 'facts' in physical ? physical.facts : undefined;

@@ -4,6 +4,7 @@ import { type SqlRow, secureSearchPath, sqlRows } from '../connection/sql.js';
 import { ServerError } from '../errors.js';
 import type { SlotPosition } from '../protocol/replication.js';
 import { readServerState, type ServerState } from '../receiver/server-state.js';
+import { readStoredHistory } from '../storage/stored-history.js';
 import { type Lsn, parseLsn } from '../wal/lsn.js';
 
 /** Settings that any session may show; those that a server lacks are undefined. */
@@ -39,9 +40,12 @@ export interface ServerFacts {
 export async function readServerFacts(
   connection: ReplicationConnection,
   slot: string | undefined,
+  directory: string,
 ): Promise<ServerFacts> {
   const position = slot === undefined ? undefined : await readSlot(connection, slot);
-  const state = await readServerState(connection);
+  const state = await readServerState(connection, {
+    read: (timeline) => readStoredHistory(directory, timeline),
+  });
   const settings = {} as Record<SettingName, string | undefined>;
   for (const name of SETTINGS) settings[name] = await showIfAny(connection, name);
   const hot = connection.parameters.get('in_hot_standby');

@@ -1,5 +1,5 @@
 import { resolve } from 'node:path';
-import type { MomentResult } from '../archive/find.js';
+import type { FindResult, MomentResult } from '../archive/find.js';
 import type { WalEvent } from '../archive/find-event.js';
 import type { Command, CommandContext } from '../cli/command.js';
 import { FIND_OPTIONS, type FindArguments, findArguments } from '../cli/find-options.js';
@@ -58,11 +58,7 @@ async function list(args: FindArguments, context: CommandContext): Promise<numbe
     else if (matches.length <= SHOWN) matches.push(event);
     return found >= args.limit;
   });
-  if (result.orphan) {
-    output.warning(
-      `the history of timeline ${result.timeline} is not in the archive: its ancestors were not read`,
-    );
-  }
+  warnOf(result, args, context);
   if (found === 0) {
     output.info('nothing found');
     return result.damaged > 0 ? TROUBLE : NOTHING;
@@ -74,6 +70,7 @@ async function moment(args: FindArguments, context: CommandContext): Promise<num
   const { findMoment } = await import('../archive/find.js');
   const result = await findMoment(args.directory, args.at!, args.find);
   const print = printer(args, context);
+  warnOf(result, args, context);
   for (const damage of result.damages) print(damage);
   if (args.target) {
     if (result.last) return target([result.last], args, context);
@@ -82,6 +79,21 @@ async function moment(args: FindArguments, context: CommandContext): Promise<num
   }
   explain(result, args, context);
   return result.last ? FOUND : result.damaged > 0 ? TROUBLE : NOTHING;
+}
+
+/** What was not looked at. */
+function warnOf(result: FindResult, { find }: FindArguments, { output }: CommandContext): void {
+  const { timeline, orphan, unfollowed } = result;
+  if (orphan) {
+    output.warning(
+      `the history of timeline ${timeline} is not in the archive: its ancestors were not read`,
+    );
+  }
+  if (unfollowed.length === 0 || find.timeline !== undefined) return;
+  output.warning(
+    `looked along timeline ${timeline}, which is received; timeline ${unfollowed.join(', ')} never was`,
+    `--timeline ${unfollowed.at(-1)} looks along that; recovery to the latest timeline would follow it.`,
+  );
 }
 
 /** What is missing of the two commits around a time. */

@@ -62,8 +62,9 @@ function printTable(output: Output, list: ArchiveList): void {
   for (const t of list.timelines.filter((one) => !hasParent(list, one))) {
     lines.push(...tree(list, t, '', ''));
   }
-  for (const { timeline, from, to } of list.gaps) {
-    lines.push(`missing: timeline ${timeline}, ${formatLsn(from)} - ${formatLsn(to)}`);
+  for (const { timeline, from, to, beside } of list.gaps) {
+    const on = beside ? `, on a way that is ${STANDING[beside]}` : '';
+    lines.push(`missing: timeline ${timeline}, ${formatLsn(from)} - ${formatLsn(to)}${on}`);
   }
   for (const { timeline, from, to, why } of list.acceptedGaps) {
     const place = `timeline ${timeline}, ${formatLsn(from)} - ${formatLsn(to)}`;
@@ -76,6 +77,8 @@ function printTable(output: Output, list: ArchiveList): void {
   output.print([...lines, `${count(list.segments)}, ${formatBytes(list.size)} on disk`].join('\n'));
 }
 
+const STANDING = { abandoned: 'abandoned', unfollowed: 'never received' };
+
 const count = (n: number) => `${n} segment${n === 1 ? '' : 's'}`;
 
 const hasParent = (list: ArchiveList, t: ListedTimeline) =>
@@ -87,7 +90,8 @@ function tree(list: ArchiveList, t: ListedTimeline, first: string, rest: string)
   const branch =
     t.branch === undefined ? '' : `, branched off ${t.parent} at ${formatLsn(t.branch)}`;
   const reason = t.reason ? ` (${t.reason})` : '';
-  lines.push(clip(`${first}timeline ${t.timeline}${branch}${reason}`));
+  const standing = t.beside ? `, ${STANDING[t.beside]}` : '';
+  lines.push(clip(`${first}timeline ${t.timeline}${branch}${standing}${reason}`));
   const children = list.timelines.filter((other) => other.parent === t.timeline);
   const bar = `${rest}${children.length > 0 ? '│ ' : '  '}`;
   if (t.ranges.length === 0) lines.push(`${bar}no segments`);

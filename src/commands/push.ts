@@ -58,5 +58,6 @@ const TOLD = {
   stored: 'stored',
   present: 'the archive has it already',
   extended: 'replaced a partial file that had less of it',
+  mended: 'replaced a damaged file of that name',
   beside: 'stored beside a partial file that has less of it',
 };

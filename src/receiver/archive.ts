@@ -7,9 +7,15 @@ import { Ledger, type LedgerEntry } from '../storage/ledger.js';
 import { removeLeftovers } from '../storage/leftovers.js';
 import { floorToSegment } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
-import type { TimelineHistory } from '../wal/timeline.js';
+import { isInHistory, parentTimeline, type TimelineHistory } from '../wal/timeline.js';
 import { type ChosenStart, chooseFor, type OpenOptions } from './choose-start.js';
-import { ensureHistoryFile, type Fork } from './history-files.js';
+import {
+  ancestorHistory,
+  checkFork,
+  ensureHistoryFile,
+  type Fork,
+  isLostFile,
+} from './history-files.js';
 import type { WalReceiverOptions } from './options.js';
 import type { WriteReport } from './paced-target.js';
 import type { Refusal } from './refusals.js';
@@ -133,12 +139,13 @@ export class Archive {
     // Nothing protects this answer on its way, and what is noted is believed from now on.
     await this.history(connection, end.timeline, { parent: timeline, lsn: end.startLsn });
     const lsn = floorToSegment(end.startLsn, this.server.segmentSize);
-    await this.record({ type: 'timeline', timeline: end.timeline, start: lsn, why: 'switch' });
+    const to = { timeline: end.timeline, start: lsn, why: 'switch', parent: timeline };
+    await this.record({ type: 'timeline', ...to });
     return { lsn, timeline: end.timeline };
   }
 
   /** The history of a timeline, whose file is stored here from then on. */
-  history(
+  async history(
     connection: ReplicationConnection,
     timeline: number,
     fork?: Fork,
@@ -146,7 +153,15 @@ export class Archive {
     const { server, fs, directory, sync } = this;
     const known = timeline === server.timeline ? server.historyFile : undefined;
     const options = { mode: server.fileMode, sync, fs, known, fork };
-    return ensureHistoryFile(connection, directory, timeline, options);
+    try {
+      return await ensureHistoryFile(connection, directory, timeline, options);
+    } catch (e) {
+      if (!isLostFile(e) || !isInHistory(server.history, timeline)) throw e;
+      // That of the server's own timeline tells of its ancestors as well.
+      const history = ancestorHistory(server.history, timeline);
+      checkFork(history, fork);
+      return history;
+    }
   }
 
   close(): Promise<void> {
@@ -172,7 +187,9 @@ function startEntries(
   const again = refused && state.timeline !== undefined && timeline < state.timeline;
   if (!again && (state.timeline !== timeline || gap || state.end === undefined)) {
     const why = gap ? 'accepted gap' : start.reason === 'local' ? 'switch' : start.reason;
-    entries.push({ type: 'timeline', timeline, start: lsn, why });
+    const parent = parentTimeline(server.history, timeline);
+    const of = parent === undefined ? {} : { parent };
+    entries.push({ type: 'timeline', timeline, start: lsn, why, ...of });
   }
   return entries;
 }

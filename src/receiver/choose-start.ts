@@ -3,13 +3,16 @@ import type { ReplicationConnection } from '../connection/connection.js';
 import { StorageError } from '../errors.js';
 import { type FileSystem, nodeFileSystem } from '../storage/file-system.js';
 import type { Ledger } from '../storage/ledger.js';
+import { lineageHistory, wasFollowed } from '../storage/ledger-entry.js';
+import { readStoredHistory } from '../storage/stored-history.js';
 import { identify, type SegmentFile, scanDirectory } from '../storage/wal-directory.js';
 import { type SegmentName, segmentOf, segmentStart } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
-import { timelineEnd } from '../wal/timeline.js';
+import { type TimelineHistory, timelineEnd } from '../wal/timeline.js';
 import { WalVerifier } from '../wal/verifier.js';
 import { readStored } from './anchor.js';
-import { checkHistories } from './history-files.js';
+import { isBeside, knownEnd, strangerWarning } from './branches.js';
+import { checkHistories, mendHistories } from './history-files.js';
 import { isStoredGood } from './known-wal.js';
 import { finishLeft, leftSegments, removeCopies } from './left-segments.js';
 import type { WalReceiverOptions } from './options.js';
@@ -73,11 +76,7 @@ export async function chooseFor(
   }
   const left = leftSegments(scan, ledger);
   const newest = left[0] ?? scan.newest;
-  const timelines = new Set([...scan.histories.map((h) => h.timeline)]);
-  const ledgerEnd =
-    ledger.state.end !== undefined && ledger.state.timeline !== undefined
-      ? { lsn: ledger.state.end, timeline: ledger.state.timeline }
-      : undefined;
+  const ledgerEnd = knownEnd(ledger.state, server, await followedHistory(directory, ledger, fs));
   const inputs: StartInputs = {
     segmentSize,
     server,
@@ -100,11 +99,10 @@ export async function chooseFor(
   if (newest) {
     inputs.local = await localEnd(newest, directory, server, ledgerEnd?.lsn, options);
     if (ledgerEnd) {
-      inputs.localReachesLedger = reaches(
-        scan.segments,
-        newest,
-        segmentOf(ledgerEnd.lsn, segmentSize),
-      );
+      const onWay = scan.segments.filter((s) => isBeforeFork(s, server));
+      const fork = timelineEnd(server.history, ledgerEnd.timeline);
+      const end = fork !== undefined && fork < ledgerEnd.lsn ? fork : ledgerEnd.lsn;
+      inputs.localReachesLedger = reaches(onWay, newest, segmentOf(end, segmentSize));
     }
   }
   if (o.slot !== undefined && (!newest || o.ensureSlot || removed.goesOver)) {
@@ -122,6 +120,8 @@ export async function chooseFor(
   // Identity first: histories of another cluster would be called a conflict.
   let start = chooseStart(inputs);
   let again = options.refused;
+  // What was refused of another branch is not wanted any more.
+  if (again && isBeside(again.timeline, server, ledger.state)) again = undefined;
   if (again) {
     const at = { ...server, startLsn: start.lsn };
     // Also an ancestor's: its child's may hold the damage that the ancestor's does not.
@@ -134,7 +134,10 @@ export async function chooseFor(
       if (further) start = back;
     }
   }
-  await checkHistories(directory, server, [...timelines], fs);
+  const timelines = scan.histories.map((h) => h.timeline);
+  const followed = (timeline: number) => wasFollowed(ledger.state, timeline);
+  const damaged = await checkHistories(directory, server, timelines, { fs, followed });
+  await mendHistories(damaged, { directory, connection, server, sync: o.sync !== false, fs, warn });
   await removeCopies(directory, scan, fs);
   const known = (file: SegmentFile) => acknowledgedOn(file, o, connection, server, ledger);
   const inRow = left.length === 0 || left.at(-1)?.segment === (scan.newest?.segment ?? 0n) - 1n;
@@ -150,6 +153,12 @@ export async function chooseFor(
     if (first !== oldest) return chooseFor(o, connection, server, ledger, options);
   }
   const beyond = start.reason === 'local' && !again && completeBeyond(inputs) !== undefined;
+  const notes = ledgerEnd?.warning === undefined ? [] : [ledgerEnd.warning];
+  const strangers = [...scan.besides, ...scan.histories]
+    .map((file) => file.timeline)
+    .filter((t) => t > server.timeline && isBeside(t, server, ledger.state));
+  if (strangers.length > 0) notes.push(strangerWarning([...new Set(strangers)].sort(), server));
+  start = { ...start, warnings: [...notes, ...start.warnings] };
   return { start, again, completeBeyond: beyond };
 }
 
@@ -243,16 +252,41 @@ async function scanForStart(
   fs: FileSystem,
 ) {
   const { segmentSize, history } = server;
-  const usable = ({ timeline, segment }: SegmentName): boolean => {
-    const fork = timelineEnd(history, timeline);
-    return fork === undefined || segmentStart(segment, segmentSize) < fork;
-  };
+  const usable = (file: SegmentName): boolean =>
+    !isBeside(file.timeline, server, ledger.state) && isBeforeFork(file, server);
   const scan = await scanDirectory(directory, segmentSize, { usable, fs });
-  if (scan.newest || !scan.segments.length) return scan;
-  // Only such a tail is here: it leads to the fork, unless more is known.
+  // Those of another branch have the segment numbers of the server's, and other WAL.
+  const onWay = ({ timeline }: SegmentName) => !isBeside(timeline, server, ledger.state);
+  const besides = scan.segments.filter((s) => !onWay(s));
+  const own = { ...scan, segments: scan.segments.filter(onWay), besides };
   const known = ledger.state.timeline;
+  if (scan.newest || scan.segments.length === 0) return own;
+  // Of the server's way nothing is here, and nothing is known: what is here has to refuse it.
+  if (known === undefined && own.segments.length === 0) {
+    return { ...(await scanDirectory(directory, segmentSize, { fs })), besides: [] };
+  }
+  // Only such a tail is here: it leads to the fork, unless more is known.
   const forked = known === undefined || timelineEnd(history, known) !== undefined;
-  return forked ? scanDirectory(directory, segmentSize, { fs }) : scan;
+  if (!forked) return own;
+  const { newest, atNewest } = await scanDirectory(directory, segmentSize, { usable: onWay, fs });
+  return { ...own, newest, atNewest };
+}
+
+/** What is known of the history of the timeline that was followed last. */
+async function followedHistory(
+  directory: string,
+  { state }: Ledger,
+  fs: FileSystem,
+): Promise<TimelineHistory | undefined> {
+  if (state.timeline === undefined) return undefined;
+  const stored = await readStoredHistory(directory, state.timeline, fs);
+  return stored.state === 'good' ? stored.history : lineageHistory(state, state.timeline);
+}
+
+/** False for the tail that an ancestor was received beyond where the server left it. */
+function isBeforeFork({ timeline, segment }: SegmentName, { history, segmentSize }: ServerState) {
+  const fork = timelineEnd(history, timeline);
+  return fork === undefined || segmentStart(segment, segmentSize) < fork;
 }
 
 /** True if a complete file of every segment from `from` up to the newest is there. */

@@ -1,76 +1,81 @@
 import { join } from 'node:path';
 import type { ReplicationConnection } from '../connection/connection.js';
-import { type ParseError, ProtocolError, TimelineConflictError } from '../errors.js';
-import { storageError, writeFileDurably } from '../storage/durable.js';
+import { ProtocolError, ServerError, TimelineConflictError } from '../errors.js';
+import { writeFileDurably } from '../storage/durable.js';
 import type { FileSystem } from '../storage/file-system.js';
+import { judgeHistory, keepDamaged, readStoredHistory } from '../storage/stored-history.js';
 import { historyFileName } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
 import {
   childTimeline,
-  parseTimelineHistory,
+  isInHistory,
   rootHistory,
   type TimelineHistory,
   timelineEnd,
 } from '../wal/timeline.js';
 import type { ServerState } from './server-state.js';
 
-async function readLocal(
-  fs: FileSystem,
+function conflict(
   directory: string,
   timeline: number,
-): Promise<Buffer | undefined> {
-  const path = join(directory, historyFileName(timeline));
-  return fs.readFile(path).catch((e: NodeJS.ErrnoException) => {
-    if (e.code === 'ENOENT') return undefined;
-    throw storageError('read file', path, e);
-  });
-}
-
-function conflict(directory: string, timeline: number, expected: string, actual: string): never {
+  { expected, actual, followed }: { expected: string; actual: string; followed: boolean },
+): never {
   throw new TimelineConflictError(
     `timeline ${timeline} of the server is not the timeline ${timeline} that is stored here: their histories differ`,
     {
       path: join(directory, historyFileName(timeline)),
       expected,
       actual,
-      hint: 'Two servers were promoted from one parent. Use a new directory for this one.',
+      hint: followed
+        ? 'Two servers were promoted from one parent. Use a new directory for this one.'
+        : `Nothing of the stored one was ever received here: if a clone pushed it, move its files (${historyFileName(timeline).slice(0, 8)}*) out of the directory.`,
     },
   );
 }
 
 /**
  * Compares the server's history with the history files stored here: two standbys promoted from
- * one parent both become the next timeline of one system identifier, and only this tells.
+ * one parent both become the next timeline of one system identifier, and only this tells. A damaged
+ * file says nothing, and is not believed either way.
+ * @param followed whether WAL of a timeline was received here before
+ * @returns the timelines of the server whose files here are damaged
  * @throws TimelineConflictError
  */
 export async function checkHistories(
   directory: string,
   server: ServerState,
   timelines: readonly number[],
-  fs: FileSystem,
-): Promise<void> {
+  { fs, followed }: { fs: FileSystem; followed: (timeline: number) => boolean },
+): Promise<number[]> {
+  const damaged: number[] = [];
   for (const timeline of timelines) {
-    const stored = await readLocal(fs, directory, timeline);
-    if (!stored) continue;
+    if (!isInHistory(server.history, timeline)) continue;
+    const stored = await readStoredHistory(directory, timeline, fs);
+    if (stored.state === 'absent') continue;
+    if (stored.state === 'damaged') {
+      damaged.push(timeline);
+      continue;
+    }
     if (timeline === server.timeline && server.historyFile) {
-      if (!stored.equals(server.historyFile)) {
-        conflict(
-          directory,
-          timeline,
-          stored.toString('latin1'),
-          server.historyFile.toString('latin1'),
-        );
-      }
-    } else if (server.history.ancestors.some((a) => a.timeline === timeline)) {
-      const local = parseTimelineHistory(timeline, stored.toString('latin1'));
-      const ours = describe(local);
-      const theirs = describe({
-        timeline,
-        ancestors: server.history.ancestors.filter((a) => a.timeline < timeline),
+      if (stored.content.equals(server.historyFile)) continue;
+      conflict(directory, timeline, {
+        expected: stored.content.toString('latin1'),
+        actual: server.historyFile.toString('latin1'),
+        followed: followed(timeline),
       });
-      if (ours !== theirs) conflict(directory, timeline, ours, theirs);
+    }
+    const expected = describe(stored.history);
+    const actual = describe(ancestorHistory(server.history, timeline));
+    if (expected !== actual) {
+      conflict(directory, timeline, { expected, actual, followed: followed(timeline) });
     }
   }
+  return damaged;
+}
+
+/** The history of a timeline as that of one that descends from it tells it. */
+export function ancestorHistory({ ancestors }: TimelineHistory, timeline: number): TimelineHistory {
+  return { timeline, ancestors: ancestors.filter((a) => a.timeline < timeline) };
 }
 
 function describe(history: TimelineHistory): string {
@@ -82,15 +87,15 @@ function describe(history: TimelineHistory): string {
  * @throws ProtocolError if it is none, or names no parent, as every real one does
  */
 export function readServerHistory(timeline: number, content: Buffer): TimelineHistory {
-  let history: TimelineHistory;
-  try {
-    history = parseTimelineHistory(timeline, content.toString('latin1'));
-  } catch (cause) {
-    const { message, hint } = cause as ParseError;
-    throw new ProtocolError(message, { cause, ...(hint === undefined ? {} : { hint }) });
-  }
-  if (history.ancestors.length > 0) return history;
-  throw new ProtocolError(`server sent an empty history of timeline ${timeline}`);
+  const judged = judgeHistory(historyFileName(timeline), timeline, content);
+  if (judged.state === 'good') return judged.history;
+  throw new ProtocolError(
+    `server sent no history of timeline ${timeline}: ${judged.problem.detail}`,
+    {
+      cause: judged.problem,
+      hint: 'Its file in pg_wal may be damaged: put a good copy in its place.',
+    },
+  );
 }
 
 /** Where a timeline was left for another one, as the server said it. */
@@ -111,9 +116,9 @@ export interface HistoryOptions {
 
 /**
  * The history of a timeline. Fetches and stores the history file of one above 1 that is not here
- * yet. It carries no checksum, and what is stored is believed for ever: so two answers must agree,
+ * yet, or only damaged. It carries no checksum, and what is stored is believed for ever: so two answers must agree,
  * and where the server has told the fork, that too.
- * @throws ProtocolError, ParseError, StorageError
+ * @throws ProtocolError, ServerError, StorageError
  */
 export async function ensureHistoryFile(
   connection: ReplicationConnection,
@@ -122,11 +127,10 @@ export async function ensureHistoryFile(
   { known, fork, ...how }: HistoryOptions,
 ): Promise<TimelineHistory> {
   if (timeline === 1) return rootHistory(timeline);
-  const stored = await readLocal(how.fs, directory, timeline);
-  if (stored) {
-    const history = parseTimelineHistory(timeline, stored.toString('latin1'));
-    checkFork(history, fork);
-    return history;
+  const stored = await readStoredHistory(directory, timeline, how.fs);
+  if (stored.state === 'good') {
+    checkFork(stored.history, fork);
+    return stored.history;
   }
   const { fileName, content } = await connection.timelineHistory(timeline);
   const expected = historyFileName(timeline);
@@ -147,8 +151,44 @@ export async function ensureHistoryFile(
   const history = readServerHistory(timeline, content);
   checkFork(history, fork);
   const path = join(directory, expected);
+  if (stored.state === 'damaged') await keepDamaged(directory, timeline, stored.content, how);
   await writeFileDurably(path, content, { ...how, temporary: `${path}.tmp` });
   return history;
+}
+
+/** True for the answer of a server that has no file of that name: undefined_file. */
+export function isLostFile(error: unknown): error is ServerError {
+  return error instanceof ServerError && error.sqlstate === '58P01';
+}
+
+/**
+ * Puts the server's own history files in the place of damaged ones: an empty file, as a crash leaves
+ * it, would make every recovery to that timeline fail.
+ */
+export async function mendHistories(
+  timelines: readonly number[],
+  o: {
+    directory: string;
+    connection: ReplicationConnection;
+    server: ServerState;
+    sync: boolean;
+    fs: FileSystem;
+    warn: (code: string, message: string) => void;
+  },
+): Promise<void> {
+  for (const timeline of timelines) {
+    const path = join(o.directory, historyFileName(timeline));
+    const known = timeline === o.server.timeline ? o.server.historyFile : undefined;
+    const how = { mode: o.server.fileMode, sync: o.sync, fs: o.fs, known };
+    try {
+      await ensureHistoryFile(o.connection, o.directory, timeline, how);
+      o.warn('WK_STORED_DAMAGE', `"${path}" was damaged; it was replaced by the server's`);
+    } catch (e) {
+      if (!isLostFile(e)) throw e;
+      const text = `"${path}" is damaged, and the server has none: put a good copy in its place`;
+      o.warn('WK_STORED_DAMAGE', text);
+    }
+  }
 }
 
 /**

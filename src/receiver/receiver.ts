@@ -15,6 +15,7 @@ import {
   WalRemovedError,
 } from '../errors.js';
 import { acquireDirectoryLock, type DirectoryLock } from '../storage/lock.js';
+import { readStoredHistory } from '../storage/stored-history.js';
 import { INVALID_LSN, type Lsn } from '../wal/lsn.js';
 import { Archive } from './archive.js';
 import { RECEIVE_TIMEOUT, type ReceiverEvents, type WalReceiverOptions } from './options.js';
@@ -203,7 +204,10 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
     signal: AbortSignal,
   ): Promise<StopReason> {
     this.asked = undefined;
-    const server = await readServerState(connection);
+    const server = await readServerState(connection, {
+      read: (timeline) => readStoredHistory(this.o.directory, timeline),
+      warn: (code, message) => this.warn(code, message),
+    });
     this.connectedOnce = true;
     this.tell('connect', {
       host: connection.target.host,

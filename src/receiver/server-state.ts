@@ -1,9 +1,10 @@
 import type { ReplicationConnection } from '../connection/connection.js';
-import { ParseError, ServerError, UsageError } from '../errors.js';
-import { parseSegmentSize } from '../wal/file-name.js';
+import { CorruptWalError, ParseError, ProtocolError, ServerError, UsageError } from '../errors.js';
+import type { StoredHistory } from '../storage/stored-history.js';
+import { historyFileName, parseSegmentSize } from '../wal/file-name.js';
 import type { Lsn } from '../wal/lsn.js';
 import { rootHistory, type TimelineHistory } from '../wal/timeline.js';
-import { readServerHistory } from './history-files.js';
+import { isLostFile, readServerHistory } from './history-files.js';
 
 /** What one connection says about its server. */
 export interface ServerState {
@@ -18,8 +19,17 @@ export interface ServerState {
   historyFile: Buffer | undefined;
 }
 
+/** What helps where a server has lost its own history file. */
+export interface StoredHistories {
+  read(timeline: number): Promise<StoredHistory>;
+  warn?(code: string, message: string): void;
+}
+
 /** Asks what has to be known before streaming, in pg_receivewal's order. */
-export async function readServerState(connection: ReplicationConnection): Promise<ServerState> {
+export async function readServerState(
+  connection: ReplicationConnection,
+  stored?: StoredHistories,
+): Promise<ServerState> {
   const fileMode = parseDataDirectoryMode(await connection.show('data_directory_mode'));
   const identity = await connection.identifySystem();
   if (identity.database !== null) {
@@ -29,10 +39,45 @@ export async function readServerState(connection: ReplicationConnection): Promis
   }
   const segmentSize = parseSegmentSize(await connection.show('wal_segment_size'));
   const { systemId, timeline, flushLsn } = identity;
-  const file = timeline > 1 ? await connection.timelineHistory(timeline) : undefined;
-  const history = file ? readServerHistory(timeline, file.content) : rootHistory(timeline);
-  const historyFile = file?.content;
+  const { history, historyFile } = await serverHistory(connection, timeline, stored);
   return { systemId, timeline, flushLsn, segmentSize, fileMode, history, historyFile };
+}
+
+type HistoryState = Pick<ServerState, 'history' | 'historyFile'>;
+
+/**
+ * The history of the server's timeline. A server needs the file for nothing but answering: without
+ * it, it runs and streams, and a good copy in the archive tells the same.
+ */
+async function serverHistory(
+  connection: ReplicationConnection,
+  timeline: number,
+  stored: StoredHistories | undefined,
+): Promise<HistoryState> {
+  if (timeline === 1) return { history: rootHistory(1), historyFile: undefined };
+  try {
+    const { content } = await connection.timelineHistory(timeline);
+    return { history: readServerHistory(timeline, content), historyFile: content };
+  } catch (e) {
+    const lost =
+      isLostFile(e) || (e instanceof ProtocolError && e.cause instanceof CorruptWalError);
+    const ours = lost ? await stored?.read(timeline) : undefined;
+    if (ours?.state === 'good') {
+      const name = historyFileName(timeline);
+      stored?.warn?.(
+        'WK_SERVER_HISTORY',
+        `the server has lost its history file "${name}": going on with the one that is stored here; copy that to its pg_wal, standbys and pg_rewind need it`,
+      );
+      return { history: ours.history, historyFile: ours.content };
+    }
+    if (!isLostFile(e)) throw e;
+    const { message, sqlstate, severity, detail } = e;
+    throw new ServerError(message, {
+      ...{ sqlstate, severity, cause: e },
+      ...(detail === undefined ? {} : { detail }),
+      hint: 'The server has lost the history of its timeline: put a copy into its pg_wal, from a standby, a backup or an archive.',
+    });
+  }
 }
 
 /** 0640 if the server's data directory gives the group access, else 0600 (common/file_perm.c). */

@@ -1,6 +1,7 @@
 import CRC32C from 'crc-32/crc32c.js';
 import { ParseError } from '../errors.js';
 import { formatLsn, type Lsn, parseLsn } from '../wal/lsn.js';
+import type { TimelineHistory } from '../wal/timeline.js';
 
 /** Why the archive's lineage begins at a position or turns there. */
 export type TimelineReason =
@@ -30,6 +31,8 @@ export interface TimelineEntry {
   timeline: number;
   start: Lsn;
   why: TimelineReason;
+  /** What it branched off, by the server's history: the one followed before may be a sibling. */
+  parent?: number;
   at?: string;
 }
 
@@ -146,13 +149,16 @@ export interface LedgerState {
   end?: Lsn;
   /** Timeline of these positions, the newest of the lineage. */
   timeline?: number;
+  /** `end` of every other timeline of the lineage, as it was when another was followed. */
+  left: Map<number, Lsn>;
   gaps: GapEntry[];
   damages: DamageEntry[];
 }
 
 /** The state of a ledger without entries. */
 export function emptyState(): LedgerState {
-  return { systemId: undefined, segmentSize: 0, version: '', lineage: [], gaps: [], damages: [] };
+  const lists = { lineage: [], gaps: [], damages: [], left: new Map() };
+  return { systemId: undefined, segmentSize: 0, version: '', ...lists };
 }
 
 /** Brings the state up to date with one more entry. */
@@ -192,6 +198,9 @@ export function applyEntry(state: LedgerState, entry: LedgerEntry): void {
  */
 function follow(state: LedgerState, timeline: number): void {
   if (state.timeline === timeline) return;
+  if (state.timeline !== undefined && state.end !== undefined) {
+    state.left.set(state.timeline, higher(state.left.get(state.timeline), state.end));
+  }
   state.timeline = timeline;
   delete state.completeLsn;
   delete state.flushedLsn;
@@ -207,13 +216,50 @@ function higher(a: Lsn | undefined, b: Lsn): Lsn {
   return a === undefined || b > a ? b : a;
 }
 
+/** A timeline's entry and, if another follows, how far it was stored until then. */
+function withEnd(
+  { left }: LedgerState,
+  entry: TimelineEntry,
+  next: TimelineEntry | undefined,
+): LedgerEntry[] {
+  const { timeline } = entry;
+  const lsn = left.get(timeline);
+  if (!next || next.timeline === timeline || lsn === undefined) return [entry];
+  return [entry, { type: 'flushed', lsn, timeline }];
+}
+
+/** True if the archive has followed a timeline, now or before. */
+export function wasFollowed({ lineage }: LedgerState, timeline: number): boolean {
+  return lineage.some((entry) => entry.timeline === timeline);
+}
+
+/**
+ * The ancestors of a timeline as far as it followed them on the archive's lineage. The starts that it
+ * knows are those of segments, not the forks. Undefined if it tells of none.
+ */
+export function lineageHistory(state: LedgerState, timeline: number): TimelineHistory | undefined {
+  const { lineage } = state;
+  const at = lineage.findIndex((entry) => entry.timeline === timeline);
+  const entry = lineage[at];
+  const parent =
+    entry?.parent !== undefined && wasFollowed(state, entry.parent)
+      ? entry.parent
+      : lineage[at - 1]?.timeline;
+  if (!entry || parent === undefined || parent >= timeline) return undefined;
+  const ancestors = lineageHistory(state, parent)?.ancestors ?? [];
+  return {
+    timeline,
+    ancestors: [...ancestors, { timeline: parent, end: entry.start, reason: '' }],
+  };
+}
+
 /** Entries that say the same as all those the state was made of, for a compacted ledger. */
 export function summarize(state: LedgerState): LedgerEntry[] {
   const { systemId, segmentSize, version, lineage, gaps, damages, timeline } = state;
   if (systemId === undefined) return [];
   const entries: LedgerEntry[] = [
     { type: 'open', systemId, segmentSize, version },
-    ...lineage,
+    ...lineage.flatMap((entry, i) => withEnd(state, entry, lineage[i + 1])),
     ...gaps,
     ...damages,
   ];

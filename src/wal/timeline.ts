@@ -74,6 +74,33 @@ export function childTimeline(history: TimelineHistory, timeline: number): numbe
   return history.ancestors[i + 1]?.timeline ?? history.timeline;
 }
 
+/** What a timeline of this history branched off; undefined for its oldest, and what is not part of it. */
+export function parentTimeline(history: TimelineHistory, timeline: number): number | undefined {
+  const numbers = lineOf(history);
+  return numbers[numbers.indexOf(timeline) - 1];
+}
+
+/**
+ * The newest timeline that two histories have in common, with all before it. Behind its end in one of
+ * them they part. Undefined if they have none, or call other WAL by the same number behind it.
+ */
+export function commonTimeline(a: TimelineHistory, b: TimelineHistory): number | undefined {
+  const [ours, theirs] = [lineOf(a), lineOf(b)];
+  let common: number | undefined;
+  for (const [i, timeline] of ours.entries()) {
+    if (theirs[i] !== timeline) break;
+    common = timeline;
+    // Where only one of them left it, or each elsewhere, they part here.
+    if (timelineEnd(a, timeline) !== timelineEnd(b, timeline)) break;
+  }
+  const behind = ours.slice(ours.indexOf(common as number) + 1);
+  return behind.some((timeline) => theirs.includes(timeline)) ? undefined : common;
+}
+
+function lineOf({ timeline, ancestors }: TimelineHistory): number[] {
+  return [...ancestors.map((a) => a.timeline), timeline];
+}
+
 /** The timeline that owns the byte at `lsn` (tliOfPointInHistory). */
 export function timelineAt(history: TimelineHistory, lsn: bigint): number {
   return history.ancestors.find((a) => lsn < a.end)?.timeline ?? history.timeline;

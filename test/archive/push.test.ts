@@ -205,7 +205,7 @@ test('after a promotion the first page may be of the parent, as the history says
   expect((await pushFile(directory, join(source, name))).outcome).toBe('stored');
   writeFileSync(join(source, '00000003.history'), '');
   await expect(pushFile(directory, join(source, '00000003.history'))).rejects.toThrow(
-    'no timeline',
+    'no history of timeline 3',
   );
 });
 
