@@ -4,7 +4,7 @@ import { VERSION } from '../package.js';
 import type { StreamEnd } from '../protocol/replication.js';
 import { type FileSystem, nodeFileSystem } from '../storage/file-system.js';
 import { Ledger, type LedgerEntry } from '../storage/ledger.js';
-import type { SegmentFile } from '../storage/wal-directory.js';
+import { removeLeftovers } from '../storage/leftovers.js';
 import { floorToSegment } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
 import type { TimelineHistory } from '../wal/timeline.js';
@@ -24,8 +24,6 @@ export class Archive {
   readonly server: ServerState;
   readonly ledger: Ledger;
   readonly start: StartPoint;
-  /** Files with the segment number of the start. */
-  readonly atStart: readonly SegmentFile[];
   readonly writeReport: WriteReport;
   readonly fs: FileSystem;
   private readonly directory: string;
@@ -37,7 +35,7 @@ export class Archive {
   private constructor(
     server: ServerState,
     ledger: Ledger,
-    { start, atStart, again }: ChosenStart,
+    { start, again }: ChosenStart,
     o: WalReceiverOptions,
     options: OpenOptions,
   ) {
@@ -49,7 +47,6 @@ export class Archive {
     this.server = server;
     this.ledger = ledger;
     this.start = start;
-    this.atStart = atStart;
     this.unrecorded = startEntries(ledger, server, start, again);
   }
 
@@ -63,6 +60,7 @@ export class Archive {
     const { warn, fs = nodeFileSystem } = options;
     const sync = o.sync !== false;
     const mode = server.fileMode;
+    await removeLeftovers(o.directory, fs);
     const ledger = await Ledger.open(o.directory, { create: true, mode, sync, fs });
     if (!ledger) throw new StorageError('could not create the ledger', { path: o.directory });
     try {

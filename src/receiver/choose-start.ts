@@ -37,8 +37,6 @@ export interface OpenOptions {
 /** Where streaming begins, and what lies there. */
 export interface ChosenStart {
   start: StartPoint;
-  /** Files with the segment number of the start. */
-  atStart: SegmentFile[];
   /** WAL that failed the check and is asked for again. */
   again: Refusal | undefined;
 }
@@ -145,7 +143,7 @@ export async function chooseFor(
     const first = await finishLeft(directory, server, left, scan, ledger, await known(oldest), fs);
     if (first !== oldest) return chooseFor(o, connection, server, ledger, options);
   }
-  return { start, atStart: filesAt(start.lsn), again };
+  return { start, again };
 }
 
 type LocalEnd = NonNullable<StartInputs['local']>;

@@ -2,12 +2,12 @@ import { join } from 'node:path';
 import { decompressFile } from '../storage/codec.js';
 import { type FileSystem, nodeFileSystem } from '../storage/file-system.js';
 import type { SegmentFile } from '../storage/wal-directory.js';
-import { segmentFileName, segmentOf } from '../wal/file-name.js';
+import { segmentFileName, segmentOf, segmentStart } from '../wal/file-name.js';
 import type { Lsn } from '../wal/lsn.js';
 import { WalVerifier } from '../wal/verifier.js';
 import { anchoredVerifier, continuedBytes, readStored } from './anchor.js';
 
-/** What the plain `.partial` of a segment holds. */
+/** What the plain `.partial` of a segment holds, and those behind it in a row. */
 export interface StoredWal {
   /** End of the last good record; the segment's start if there is none. */
   end: Lsn;
@@ -21,7 +21,8 @@ export interface StoredWal {
 }
 
 /**
- * Looks at the plain `.partial` of the segment that begins at `lsn`. A server never sends other
+ * Looks at the plain `.partial` of the segment that begins at `lsn`, and, as far as each is good to
+ * its end, at the next ones: a stream may begin further back than an earlier one ended. A server never sends other
  * bytes for WAL that was whole once, and after a crash the ledger lags behind what was
  * acknowledged: all of this is compared when it comes again. Not so a record whose end never came:
  * it was acknowledged unchecked, and may have been damaged on its way.
@@ -39,8 +40,10 @@ export async function storedWal(
   fs: FileSystem = nodeFileSystem,
   anchor?: () => Promise<WalVerifier | undefined>,
 ): Promise<StoredWal> {
-  const name = segmentFileName(timeline, segmentOf(lsn, segmentSize), segmentSize);
-  const path = join(directory, `${name}.partial`);
+  const pathOf = (segment: bigint) =>
+    join(directory, `${segmentFileName(timeline, segment, segmentSize)}.partial`);
+  const first = segmentOf(lsn, segmentSize);
+  const path = pathOf(first);
   if (fs.sizeSync(path) === undefined) return { end: lsn, sound: lsn, torn: false };
   const anchored = await anchor?.();
   const verifier = anchored ?? new WalVerifier({ startLsn: lsn, segmentSize, timeline });
@@ -53,14 +56,19 @@ export async function storedWal(
     if (rest >= 0 && rest <= chunk.length) torn = !verifier.fault && !verifier.isSkipping;
     if (verifier.feed(chunk, cut)) stop.abort();
   };
-  await decompressFile(path, 'none', feed, { limit: segmentSize, signal: stop.signal, fs }).catch(
-    (e) => {
-      // What is no regular file is refused where it is opened for writing.
-      const { code } = (e?.cause ?? {}) as NodeJS.ErrnoException;
-      const irregular = ['EISDIR', 'ELOOP', 'ENOENT', 'ESPIPE'].includes(code ?? '');
-      if (!stop.signal.aborted && !irregular) throw e;
-    },
-  );
+  const read = (file: string): Promise<unknown> =>
+    decompressFile(file, 'none', feed, { limit: segmentSize, signal: stop.signal, fs }).catch(
+      (e) => {
+        // What is no regular file is refused where it is opened for writing.
+        const { code } = (e?.cause ?? {}) as NodeJS.ErrnoException;
+        const irregular = ['EISDIR', 'ELOOP', 'ENOENT', 'ESPIPE'].includes(code ?? '');
+        if (!stop.signal.aborted && !irregular) throw e;
+      },
+    );
+  for (let n = first; fs.sizeSync(pathOf(n)) !== undefined; n += 1n) {
+    await read(pathOf(n));
+    if (stop.signal.aborted || verifier.position < segmentStart(n + 1n, segmentSize)) break;
+  }
   const end = verifier.validEnd > lsn ? verifier.validEnd : lsn;
   const known =
     anchored !== undefined || (await continuedBytes({ path, compression: 'none' }, fs)) === 0;

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { decompressFile } from '../storage/codec.js';
-import { durableRename, storageError, storeAnew } from '../storage/durable.js';
+import { durableRename, fsyncDir, fsyncFile, storageError, storeAnew } from '../storage/durable.js';
 import type { FileSystem } from '../storage/file-system.js';
 import type { Ledger } from '../storage/ledger.js';
 import { sameContent } from '../storage/same-content.js';
@@ -114,6 +114,9 @@ export async function removeCopies(
     const { name, compression } = whole;
     const other = { path: join(directory, name), compression };
     if (!(await sameContent(path, other, segmentSize, fs))) continue;
+    // Its rename may not be durable yet, nor its content where that was not asked for.
+    await fsyncFile(other.path, fs);
+    await fsyncDir(directory, fs);
     await fs.unlink(path).catch((e) => {
       throw storageError('remove file', path, e);
     });

@@ -1,6 +1,7 @@
 import type { FileSystem } from '../storage/file-system.js';
-import { type Seed, seedFromComplete, seedPartial } from '../storage/partial-seed.js';
-import { segmentFileName, segmentOf } from '../wal/file-name.js';
+import { seedPartial } from '../storage/partial-seed.js';
+import { listSegments } from '../storage/wal-directory.js';
+import { segmentFileName, segmentOf, segmentStart } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
 import { WalVerifier } from '../wal/verifier.js';
 import type { WalOptions } from '../wal/walker.js';
@@ -12,7 +13,6 @@ import type { ReceiverWarning } from './options.js';
 
 /** What a stream finds where it begins. */
 export interface StoredStart {
-  seed: Seed;
   /** Knows the record that goes on at the start; undefined: nothing is known of it, or not checked. */
   anchored: WalVerifier | undefined;
   /** Bytes below that come again must be the same as the stored ones. */
@@ -28,20 +28,18 @@ interface Options {
   wal: WalOptions & { segmentSize: number; timeline: number };
   verify: VerifyMode;
   sync: boolean;
-  /** Find out how much a plain partial holds. */
-  measure: boolean;
   fs: FileSystem;
   warn: (warning: ReceiverWarning) => void;
 }
 
 /**
- * Brings what is stored of a stream's first segment into its `.partial`, the one form in which WAL
- * is received, and finds out how much of it must not change.
+ * Brings what is stored of the segments that a stream will come through into their `.partial`, the
+ * one form in which WAL is received, and finds out how much of it must not change.
  * @throws StorageError
  */
 export async function storedStart(o: Options): Promise<StoredStart> {
-  const anchor = () =>
-    anchoredVerifier(o.directory, o.wal, o.fs, (file, why) =>
+  const anchor = (startLsn = o.wal.startLsn) =>
+    anchoredVerifier(o.directory, { ...o.wal, startLsn }, o.fs, (file, why) =>
       o.warn({
         code: 'WK_STORED_DAMAGE',
         message: `"${file}" is not as it should be: ${why}; the record that goes on at ${formatLsn(o.wal.startLsn)} is not checked to its end`,
@@ -49,24 +47,33 @@ export async function storedStart(o: Options): Promise<StoredStart> {
       }),
     );
   const anchored = o.verify === 'off' ? undefined : await anchor();
-  const seed = await placeSeed(o, anchor);
-  return { seed, anchored, ...(await protectedWal(o, anchored && anchor)) };
+  await placeSeeds(o, anchor);
+  return { anchored, ...(await protectedWal(o, anchored && anchor)) };
 }
 
-type Anchor = () => Promise<WalVerifier | undefined>;
+type Anchor = (startLsn?: Lsn) => Promise<WalVerifier | undefined>;
 
-async function placeSeed(o: Options, anchor: Anchor): Promise<Seed> {
-  const { directory, archive, wal, sync, measure, fs } = o;
+/**
+ * Of the first segment and of those behind: a stream that begins further back than an earlier one
+ * did comes to what that one stored.
+ */
+async function placeSeeds(o: Options, anchor: Anchor): Promise<void> {
+  const { directory, archive, wal, sync, fs } = o;
   const { segmentSize, timeline } = wal;
-  const name = segmentFileName(timeline, segmentOf(wal.startLsn, segmentSize), segmentSize);
   const options = { segmentSize, mode: archive.server.fileMode, sync, fs };
-  const verifier = async () => (await anchor()) ?? new WalVerifier(wal);
-  const complete = archive.atStart.find((f) => !f.partial && f.timeline === timeline);
-  if (!archive.asksAgain || !complete) {
-    return seedPartial(directory, name, archive.atStart, { ...options, measure, verifier });
+  const first = segmentOf(wal.startLsn, segmentSize);
+  const files = (await listSegments(directory, segmentSize, fs)).filter(
+    (f) => f.timeline === timeline && f.segment >= first,
+  );
+  const compressed = files.filter((f) => f.partial && f.compression !== 'none');
+  for (const segment of new Set([first, ...compressed.map((f) => f.segment)])) {
+    const startLsn = segmentStart(segment, segmentSize);
+    const verifier = async () => (await anchor(startLsn)) ?? new WalVerifier({ ...wal, startLsn });
+    const name = segmentFileName(timeline, segment, segmentSize);
+    // A complete file behind the first is compared with what comes when that is complete too.
+    const its = files.filter((f) => f.segment === segment && (f.partial || segment === first));
+    await seedPartial(directory, name, its, { ...options, verifier });
   }
-  // What was acknowledged is there; a partial beside it is from an earlier try.
-  return seedFromComplete(directory, name, complete, await verifier(), options);
 }
 
 async function protectedWal(
@@ -76,7 +83,7 @@ async function protectedWal(
   const { startLsn, timeline, segmentSize } = wal;
   const acknowledged = archive.acknowledged(timeline);
   const place = [directory, startLsn, acknowledged, timeline, segmentSize] as const;
-  const stored = await storedWal(...place, fs, anchor);
+  const stored = await storedWal(...place, fs, anchor && (() => anchor()));
   // Refused WAL may be replaced from its first bad record on. Whether what comes again in place of
   // an unfinished record is right is seen at its end.
   const replaced = !archive.isRefused(timeline) && stored.torn && verify === 'strict';

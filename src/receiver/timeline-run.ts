@@ -1,19 +1,18 @@
 import { writeFileSync } from 'node:fs';
-import { unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ReplicationConnection } from '../connection/connection.js';
 import { FsyncError, RewriteError, type WalkeepError } from '../errors.js';
 import { BulkStage } from '../storage/bulk-stage.js';
-import { type CompressOptions, compressFile, durablyCompressSegment } from '../storage/codec.js';
-import { storageError } from '../storage/durable.js';
+import { type CompressOptions, compressFile } from '../storage/codec.js';
+import { compressPartial } from '../storage/compressed-partial.js';
 import type { FileSystem } from '../storage/file-system.js';
+import { temporaryName } from '../storage/leftovers.js';
 import type { OpenSegment } from '../storage/open-segment.js';
-import type { Seed } from '../storage/partial-seed.js';
 import { StreamProgress } from '../storage/progress.js';
 import { SegmentFinisher } from '../storage/segment-finisher.js';
 import { SegmentWriter } from '../storage/segment-writer.js';
 import type { WalFault } from '../wal/fault.js';
-import { compressionSuffix } from '../wal/file-name.js';
+import { compressionSuffix, segmentStart } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
 import { type TimelineHistory, timelineAt } from '../wal/timeline.js';
 import type { WalVerifier } from '../wal/verifier.js';
@@ -44,7 +43,6 @@ export class TimelineRun {
   private readonly sync: boolean;
   private readonly fs: FileSystem;
   private history: TimelineHistory | undefined;
-  private seed: Seed = { length: 0, superseded: [] };
   private session: StreamSession | undefined;
   private recordedAt = performance.now();
   private recorded = 0;
@@ -74,14 +72,12 @@ export class TimelineRun {
     const mode = archive.server.fileMode;
     // The server may have been on an ancestor yet when it was asked for its own.
     this.history = await archive.history(this.connection, at.timeline);
-    const { seed, anchored, compareUntil, soundUntil } = await storedStart({
+    const { anchored, compareUntil, soundUntil } = await storedStart({
       ...{ directory: o.directory, archive, sync: this.sync, fs: this.fs },
       wal: this.walOptions,
       verify: this.verifyMode,
-      measure: this.compressOptions !== undefined,
       warn: (warning) => this.owner.tell('warning', warning),
     });
-    this.seed = seed;
     const finisher = this.makeFinisher();
     const writer = new SegmentWriter({
       directory: o.directory,
@@ -267,7 +263,6 @@ export class TimelineRun {
       fs: this.fs,
       record: (lsn, timeline) => archive.record({ type: 'complete', lsn, timeline }),
       ...(options ? { convert: (s: OpenSegment) => this.compress(s, options) } : {}),
-      superseded: (s) => (s.begin === 0 ? this.seed.superseded : []),
       onFinished: ({ end, timeline, path }) =>
         this.owner.tell('segment', {
           lsn: end,
@@ -290,8 +285,14 @@ export class TimelineRun {
   /** Stores a full segment compressed under a dotfile's name, durably. */
   private async compress(segment: OpenSegment, options: CompressOptions) {
     const name = `${segment.name}${compressionSuffix(options.method)}`;
-    const temporary = join(this.o.directory, `.walkeep-${name}`);
-    await compressFile(segment.path, temporary, this.archive.server.segmentSize, options);
+    const temporary = join(this.o.directory, temporaryName(name));
+    await compressFile(segment.path, temporary, this.archive.server.segmentSize, options).catch(
+      async (e) => {
+        // Space is given back at once where its lack was the cause.
+        await this.fs.unlink(temporary).catch(() => {});
+        throw e;
+      },
+    );
     return { temporary, name };
   }
 
@@ -303,19 +304,21 @@ export class TimelineRun {
     await this.recordFlushed();
     if (!open) return;
     const options = this.compressOptions;
-    const file = `${open.name}${compressionSuffix(options?.method ?? 'none')}.partial`;
+    const { segmentSize } = this.archive.server;
+    const file = options
+      ? await compressPartial(open, this.knownOf(open), options, {
+          ...{ directory: this.o.directory, segmentSize, fs: this.fs },
+        })
+      : `${open.name}.partial`;
     this.owner.tell('partial', { file });
-    if (!options) return;
-    const { directory } = this.o;
-    const seeded = open.begin === 0 ? this.seed : undefined;
-    const length = Math.max(this.progress.written - open.begin, seeded?.length ?? 0);
-    await durablyCompressSegment(open.path, join(directory, file), length, options);
-    const others = seeded?.superseded.filter((name) => name !== file) ?? [];
-    for (const name of [`${open.name}.partial`, ...others]) {
-      await unlink(join(directory, name)).catch((e) => {
-        throw storageError('remove file', join(directory, name), e);
-      });
-    }
+  }
+
+  /** Bytes of a segment that are written or acknowledged, also by an earlier stream. */
+  private knownOf({ segment, timeline, begin }: OpenSegment): number {
+    const { segmentSize } = this.archive.server;
+    const acknowledged = this.archive.acknowledged(timeline) - segmentStart(segment, segmentSize);
+    const known = Math.max(this.progress.written - begin, Number(acknowledged));
+    return Math.min(known, segmentSize);
   }
 
   private onProgress(serverEnd: Lsn): void {

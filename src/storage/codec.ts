@@ -1,13 +1,12 @@
 import { createReadStream } from 'node:fs';
-import { type FileHandle, lstat, open, rename, rm, writeFile } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { type FileHandle, lstat, open, rm, writeFile } from 'node:fs/promises';
 import type { Duplex } from 'node:stream';
 import zlib from 'node:zlib';
-import { NotSupportedError, StorageError, WalkeepError } from '../errors.js';
+import { NotSupportedError, StorageError } from '../errors.js';
 import type { Compression } from '../wal/file-name.js';
 import { ByteReader } from './byte-reader.js';
 import { decompressGzip } from './codec-gzip.js';
-import { durableRename, fsyncError, storageError } from './durable.js';
+import { fsyncError, storageError } from './durable.js';
 import { type FileSystem, grantMode, OPEN_READ } from './file-system.js';
 import { type Deliver, decompressLz4, type FormatResult } from './lz4-frame.js';
 import { compressLz4InThread } from './lz4-thread.js';
@@ -224,31 +223,5 @@ async function compressThrough(
     await Promise.all([store(), feed()]);
   } finally {
     stream.destroy();
-  }
-}
-
-/**
- * Puts the compressed form of a segment in place: its first `validLength` bytes go into a dotfile
- * beside `targetPath`, which gets that name once it is durable. A crash leaves the dotfile at most.
- * Returns the compressed size in bytes.
- * @throws as `compressFile`
- */
-export async function durablyCompressSegment(
-  plainPath: string,
-  targetPath: string,
-  validLength: number,
-  options: CompressOptions,
-): Promise<number> {
-  const temporary = join(dirname(targetPath), `.${basename(targetPath)}.tmp`);
-  try {
-    const size = await compressFile(plainPath, temporary, validLength, options);
-    if (options.sync ?? true) await durableRename(temporary, targetPath);
-    else await rename(temporary, targetPath);
-    return size;
-  } catch (e) {
-    // Space is given back at once where its lack was the cause; the cause is what counts.
-    await rm(temporary, { force: true }).catch(() => {});
-    if (e instanceof WalkeepError) throw e;
-    throw storageError('rename file', temporary, e);
   }
 }

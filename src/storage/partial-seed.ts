@@ -1,164 +1,155 @@
 import { join } from 'node:path';
-import { StorageError } from '../errors.js';
+import { NotSupportedError, StorageError } from '../errors.js';
 import { compressionSuffix } from '../wal/file-name.js';
 import type { WalVerifier } from '../wal/verifier.js';
 import { decompressFile } from './codec.js';
 import { createAnew, durableRename, fsyncError, storageError, writeFully } from './durable.js';
-import type { FileSystem } from './file-system.js';
+import { type FileSystem, OPEN_READ } from './file-system.js';
+import { temporaryName } from './leftovers.js';
+import {
+  compareContent,
+  contentLength,
+  lengthWithoutZeros,
+  readFully,
+  type StoredFile,
+} from './stored-content.js';
 import type { SegmentFile } from './wal-directory.js';
 
-/** What a segment begins with when its WAL is received again. */
-export interface Seed {
-  /** Bytes from the start of the segment that an earlier partial holds. */
-  length: number;
-  /** Compressed partials that the finished segment replaces, bare names. */
-  superseded: string[];
-}
+/** Makes a verifier that stands at the segment's start. */
+type MakeVerifier = () => Promise<WalVerifier>;
 
-interface PlaceOptions {
+interface SeedOptions {
   segmentSize: number;
   mode: number;
   sync: boolean;
   fs: FileSystem;
+  /**
+   * Where two files differ, the one whose records are good there is right, and the other one's WAL
+   * came damaged; within a record that is unfinished in both the plain one, received last, is gone
+   * on with. Absent: files that differ are refused.
+   */
+  verifier?: MakeVerifier;
 }
 
+/** A file whose content is to be in the plain partial. */
+interface Source extends StoredFile {
+  name: string;
+  /** Bytes of it that count. */
+  limit: number;
+}
+
+const STEP = 256 * 1024;
+
 /**
- * Brings what compressed partials of a segment hold into its plain `.partial`, the one form in
- * which WAL is received. A compressed partial is never truncated or written over in place: what
- * it holds may be acknowledged, and stays until a file that covers it is durable (contract,
- * defect 1).
+ * Brings what is stored of a segment into its plain `.partial`, the one form in which WAL is
+ * received: what compressed partials hold, and the good records of a complete file, if that is to
+ * be received again. None of these is truncated or written over: what it holds may be acknowledged,
+ * and stays until a file that has all of it is durable (contract, defect 1). Nor does the plain one
+ * become shorter.
  *
  * @param files all files of that segment number, of any timeline
- * @param options.measure find `length` also where there is only a plain partial (else 0)
- * @param options.verifier one that stands at the segment's start. Where two partials differ, the one
- *   whose records are good there is right, and the other one's WAL came damaged; within a record that
- *   is unfinished in both the plain one, received last, is gone on with
- * @throws StorageError if two partials contradict each other
+ * @throws StorageError if two files contradict each other
  */
 export async function seedPartial(
   directory: string,
   base: string,
   files: readonly SegmentFile[],
-  options: PlaceOptions & { measure: boolean; verifier?: MakeVerifier },
-): Promise<Seed> {
-  const target = join(directory, `${base}.partial`);
-  const compressed = files.filter(
-    (f) =>
-      f.partial &&
-      f.compression !== 'none' &&
-      f.name === `${base}${compressionSuffix(f.compression)}.partial`,
-  );
-  const superseded = compressed.map((f) => f.name);
-  if (compressed.length === 0 && !options.measure) return { length: 0, superseded };
-  let best = await readPlain(target, options.fs);
-  let improved = false;
-  for (const file of compressed) {
-    const content = await readCompressed(join(directory, file.name), file, options);
-    const shared = Math.min(content.length, best.length);
-    const differ = content.compare(best, 0, shared, 0, shared) !== 0;
-    const right = differ ? await theRightOne(content, best, options.verifier) : undefined;
-    if (differ && !right) {
-      throw new StorageError(`"${file.name}" and "${base}.partial" hold different WAL`, {
-        path: target,
-        hint: 'Move the one that is wrong out of the directory.',
-      });
-    }
-    if (right === best) continue;
-    if (right === content || content.length > best.length) {
-      best = content;
-      improved = true;
+  options: SeedOptions,
+): Promise<void> {
+  for (const { name, compression, partial } of files) {
+    const stem = `${base}${compressionSuffix(compression)}`;
+    const path = join(directory, name);
+    const file = { path, name, compression };
+    if (partial && compression !== 'none' && name === `${stem}.partial`) {
+      await merge(directory, base, { ...file, limit: options.segmentSize }, options);
+    } else if (!partial && name === stem && options.verifier) {
+      const limit = await goodLength([file], options.segmentSize, options.verifier, options.fs);
+      if (limit > 0) await merge(directory, base, { ...file, limit }, options);
     }
   }
-  if (improved) await place(target, `${base}.seed`, directory, best, options);
-  return { length: best.length, superseded };
 }
 
-/**
- * Puts the good records of a complete segment into its `.partial`, in place of any that is there:
- * what came after them was refused and is received again, what they are must not change.
- *
- * @param verifier stands at the segment's start
- * @throws StorageError
- */
-export async function seedFromComplete(
+async function merge(
   directory: string,
   base: string,
-  file: SegmentFile,
-  verifier: WalVerifier,
-  options: PlaceOptions,
-): Promise<Seed> {
-  const path = join(directory, file.name);
-  const begin = verifier.position;
-  const content = await readCompressed(path, file, options);
-  verifier.feed(content);
-  const good = content.subarray(0, Math.max(0, Number(verifier.validEnd - begin)));
-  await place(join(directory, `${base}.partial`), `${base}.seed`, directory, good, options);
-  return { length: good.length, superseded: [] };
-}
-
-type MakeVerifier = () => Promise<WalVerifier>;
-
-/** Of two contents that differ; undefined if both are good where they do. */
-async function theRightOne(
-  compressed: Buffer,
-  plain: Buffer,
-  makeVerifier: MakeVerifier | undefined,
-): Promise<Buffer | undefined> {
-  if (!makeVerifier) return undefined;
-  const goodLength = async (content: Buffer): Promise<number> => {
-    const verifier = await makeVerifier();
-    const begin = verifier.position;
-    verifier.feed(content);
-    return Number(verifier.validEnd - begin);
-  };
-  const at = compressed.findIndex((byte, i) => byte !== plain[i]);
-  if ((await goodLength(compressed)) <= at) return plain;
-  return (await goodLength(plain)) <= at ? compressed : undefined;
-}
-
-/** The content of a padded partial up to its last byte that is not zero. */
-function trimmed(content: Buffer): Buffer {
-  let end = content.length;
-  while (end > 0 && content[end - 1] === 0) end -= 1;
-  return content.subarray(0, end);
-}
-
-async function readPlain(path: string, fs: FileSystem): Promise<Buffer> {
-  if (fs.sizeSync(path) === undefined) return Buffer.alloc(0);
-  return trimmed(
-    await fs.readFile(path).catch((e) => {
-      throw storageError('read file', path, e);
-    }),
-  );
-}
-
-/** Not padded: zeros at its end are WAL that was received. */
-async function readCompressed(
-  path: string,
-  file: SegmentFile,
-  { segmentSize, fs }: PlaceOptions,
-): Promise<Buffer> {
-  const chunks: Uint8Array[] = [];
-  await decompressFile(path, file.compression, (chunk) => void chunks.push(Buffer.from(chunk)), {
-    limit: segmentSize,
-    fs,
-  });
-  return Buffer.concat(chunks);
-}
-
-async function place(
-  target: string,
-  temporaryName: string,
-  directory: string,
-  content: Buffer,
-  { segmentSize, mode, sync, fs }: PlaceOptions,
+  source: Source,
+  options: SeedOptions,
 ): Promise<void> {
-  const temporary = join(directory, `.walkeep-${temporaryName}`);
+  const { fs, verifier } = options;
+  const plain = { path: join(directory, `${base}.partial`), compression: 'none' as const };
+  const { length, first, last = 0 } = await compareContent(plain.path, source, source.limit, fs);
+  if (first === undefined) return;
+  const stored = await contentLength(plain.path, fs);
+  if (first >= stored) return place(directory, base, source, 0, options);
+  // Two that differ.
+  const good = (...files: (StoredFile & { from?: number })[]) =>
+    goodLength(files, source.limit, verifier as MakeVerifier, fs);
+  const mine = verifier && (await good(source));
+  if (mine !== undefined && mine <= first) return;
+  if (mine === undefined || (await good(plain)) > first) {
+    throw new StorageError(`"${source.name}" and "${base}.partial" hold different WAL`, {
+      path: plain.path,
+      hint: 'Move the one that is wrong out of the directory.',
+    });
+  }
+  // What the plain one has behind may be acknowledged too: it stays where it goes on from there.
+  const goesOn = stored > length && (last < mine || (await goodWith(plain, length, source)) > mine);
+  await place(directory, base, { ...source, limit: length }, goesOn ? stored : 0, options);
+
+  function goodWith(tail: StoredFile, from: number, head: Source): Promise<number> {
+    const whole = [
+      { ...head, limit: from },
+      { ...tail, from },
+    ];
+    return goodLength(whole, options.segmentSize, verifier as MakeVerifier, fs);
+  }
+}
+
+/** Bytes up to the end of the last good record in files read one behind the other. */
+async function goodLength(
+  files: readonly (StoredFile & { from?: number; limit?: number })[],
+  limit: number,
+  makeVerifier: MakeVerifier,
+  fs: FileSystem,
+): Promise<number> {
+  const verifier = await makeVerifier();
+  const begin = verifier.position;
+  for (const { path, compression, from = 0, limit: own = limit } of files) {
+    let skip = from;
+    const feed = (chunk: Uint8Array): void => {
+      const cut = Math.min(skip, chunk.length);
+      skip -= cut;
+      verifier.feed(chunk, cut);
+    };
+    await decompressFile(path, compression, feed, { limit: own, fs }).catch((e) => {
+      if (!(e instanceof NotSupportedError)) throw e;
+    });
+  }
+  return Math.max(0, Number(verifier.validEnd - begin));
+}
+
+/** Puts a file's content in the plain partial's place, with what that one has from there to `keep`. */
+async function place(
+  directory: string,
+  base: string,
+  { path, compression, limit }: Source,
+  keep: number,
+  { segmentSize, mode, sync, fs }: SeedOptions,
+): Promise<void> {
+  const target = join(directory, `${base}.partial`);
+  const temporary = join(directory, temporaryName(`${base}.seed`));
   const fd = await createAnew(temporary, mode, fs).catch((e) => {
     throw storageError('create file', temporary, e);
   });
   try {
-    await writeFully(fs, fd, content, 0);
+    let at = 0;
+    const store = async (chunk: Uint8Array): Promise<void> => {
+      // What holds nothing yet needs no space.
+      if (lengthWithoutZeros(chunk) > 0) await writeFully(fs, fd, chunk, at);
+      at += chunk.length;
+    };
+    await decompressFile(path, compression, store, { limit, fs });
+    if (keep > at) await copyRange(target, fd, at, keep, fs);
     fs.ftruncateSync(fd, segmentSize);
     if (sync) {
       await fs.fsync(fd).catch((e) => {
@@ -166,9 +157,30 @@ async function place(
       });
     }
   } catch (e) {
+    await fs.unlink(temporary).catch(() => {});
     throw storageError('write file', temporary, e);
   } finally {
     await fs.close(fd);
   }
   await durableRename(temporary, target, fs);
+}
+
+async function copyRange(
+  from: string,
+  to: number,
+  begin: number,
+  end: number,
+  fs: FileSystem,
+): Promise<void> {
+  const fd = await fs.open(from, OPEN_READ, 0);
+  try {
+    const buffer = Buffer.alloc(STEP);
+    for (let at = begin; at < end; at += STEP) {
+      const piece = buffer.subarray(0, Math.min(STEP, end - at));
+      await readFully(fs, fd, piece, at);
+      await writeFully(fs, to, piece, at);
+    }
+  } finally {
+    await fs.close(fd);
+  }
 }

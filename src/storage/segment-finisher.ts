@@ -7,6 +7,7 @@ import type { FileSystem } from './file-system.js';
 import { closeSegment, type OpenSegment } from './open-segment.js';
 import type { StreamProgress } from './progress.js';
 import { sameContent } from './same-content.js';
+import { hasAllOf } from './stored-content.js';
 
 /** A segment that is complete, durable and under its final name. */
 export interface FinishedSegment {
@@ -33,8 +34,6 @@ export interface SegmentFinisherOptions {
    * as it is.
    */
   convert?: (segment: OpenSegment) => Promise<Staged>;
-  /** Files that the finished segment replaces, bare names; removed last. */
-  superseded?: (segment: OpenSegment) => readonly string[];
   onFinished: (segment: FinishedSegment) => void;
   /** Positions or the queue moved. */
   onProgress: () => void;
@@ -182,12 +181,12 @@ export class SegmentFinisher {
     if (o.sync) await fsyncDir(o.directory, o.fs);
     o.progress.synced(last.end);
     this.queue = this.queue.slice(batch.length);
-    batch.forEach(({ segment }, i) => {
-      this.removeSuperseded(segment);
+    for (const [i, { segment, staged }] of batch.entries()) {
       const { timeline } = segment;
       const path = paths[i] as string;
+      await this.removePartials(segment, staged ? segment.path : path);
       o.onFinished({ timeline, segment: segment.segment, end: this.endOf(segment), path });
-    });
+    }
     o.onProgress();
   }
 
@@ -214,9 +213,15 @@ export class SegmentFinisher {
   }
 
   private hide(file: string): void {
-    const path = join(this.o.directory, file);
+    const { directory, fs } = this.o;
+    const path = join(directory, file);
+    let evidence = join(directory, `.${file}.replaced`);
+    // What was kept before may be all that is left of something.
+    for (let n = 2; fs.sizeSync(evidence) !== undefined; n++) {
+      evidence = join(directory, `.${file}.replaced.${n}`);
+    }
     try {
-      this.o.fs.renameSync(path, join(this.o.directory, `.${file}.replaced`));
+      fs.renameSync(path, evidence);
     } catch (e) {
       throw storageError('rename file', path, e);
     }
@@ -232,18 +237,22 @@ export class SegmentFinisher {
     return path;
   }
 
-  private removeSuperseded(segment: OpenSegment): void {
-    const { directory, fs } = this.o;
-    const superseded = this.o.superseded?.(segment) ?? [];
-    for (const compression of COMPRESSIONS) {
-      const file = `${segment.name}${compressionSuffix(compression)}.partial`;
+  /**
+   * Removes the partials of a finished segment. One that holds something else than the segment is
+   * kept as evidence. @param plain where the segment lies uncompressed
+   */
+  private async removePartials({ name }: OpenSegment, plain: string): Promise<void> {
+    const { directory, segmentSize, fs } = this.o;
+    // The plain one, to which the others are compared, last.
+    for (const compression of [...COMPRESSIONS].reverse()) {
+      const file = `${name}${compressionSuffix(compression)}.partial`;
       const path = join(directory, file);
+      if (fs.sizeSync(path) === undefined) continue;
       try {
-        if (fs.sizeSync(path) === undefined) continue;
-        const covered = compression === 'none' || superseded.includes(file);
-        // What was not looked at when the segment was begun may hold something else.
-        if (covered) fs.unlinkSync(path);
-        else this.hide(file);
+        const own = path === plain;
+        if (own || (await hasAllOf(plain, { path, compression }, segmentSize, fs))) {
+          await fs.unlink(path);
+        } else this.hide(file);
       } catch (e) {
         throw storageError('remove file', path, e);
       }

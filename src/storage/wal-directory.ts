@@ -93,6 +93,18 @@ export async function scanDirectory(
   return { directory, segmentSize, segments, histories, newest, atNewest, warnings };
 }
 
+/** The segment files of a directory, newest first, with nothing read of them. @throws StorageError */
+export async function listSegments(
+  directory: string,
+  segmentSize: number,
+  fs: FileSystem = nodeFileSystem,
+): Promise<SegmentFile[]> {
+  const entries = await fs.readdir(directory).catch((e) => {
+    throw storageError('open directory', directory, e);
+  });
+  return sortOut(entries, segmentSize).segments;
+}
+
 function sortOut(entries: DirectoryEntry[], segmentSize: number) {
   const segments: SegmentFile[] = [];
   const histories: HistoryFile[] = [];

@@ -7,12 +7,7 @@ import { promisify } from 'node:util';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import fc from 'fast-check';
 import { beforeEach, describe, expect, it } from 'vitest';
-import {
-  compressFile,
-  type DecompressResult,
-  decompressFile,
-  durablyCompressSegment,
-} from '../../src/storage/codec.js';
+import { compressFile, type DecompressResult, decompressFile } from '../../src/storage/codec.js';
 import {
   compressBlock,
   compressBound,
@@ -352,29 +347,6 @@ describe.each(['gzip', 'lz4'] as const)('%s', (method) => {
     await compressFile(join(dir, 'plain'), join(dir, 'c'), 1000, { method });
     const fail = () => Promise.reject(new Error('no more'));
     await expect(decompressFile(join(dir, 'c'), method, fail)).rejects.toThrow('no more');
-  });
-
-  it('puts a segment in place and leaves nothing else', async () => {
-    const bytes = sample(1 << 20);
-    const plain = join(dir, '000000010000000000000001.partial');
-    await writeFile(plain, bytes);
-    const target = join(dir, `000000010000000000000001.${method === 'lz4' ? 'lz4' : 'gz'}`);
-    await writeFile(target, 'older');
-    const size = await durablyCompressSegment(plain, target, 700_000, { method, mode: 0o640 });
-    expect((await stat(target)).size).toBe(size);
-    expect((await stat(target)).mode & 0o777).toBe(0o640);
-    const { content } = await unpack(target, method);
-    expect(content.equals(bytes.subarray(0, 700_000))).toBe(true);
-    expect(await readdir(dir)).toHaveLength(2);
-    const missing = join(dir, 'no/where');
-    await expect(durablyCompressSegment(plain, missing, 10, { method })).rejects.toMatchObject({
-      code: 'WK_STORAGE',
-    });
-    await expect(durablyCompressSegment(plain, target, 1 << 21, { method })).rejects.toMatchObject({
-      code: 'WK_STORAGE',
-    });
-    expect((await stat(target)).size).toBe(size);
-    expect(await readdir(dir)).toHaveLength(2);
   });
 });
 

@@ -1,9 +1,11 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { appendFileSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { beforeEach, expect, it } from 'vitest';
+import { compressFile } from '../../src/storage/codec.js';
 import { nodeFileSystem } from '../../src/storage/file-system.js';
-import { seedFromComplete, seedPartial } from '../../src/storage/partial-seed.js';
+import { seedPartial } from '../../src/storage/partial-seed.js';
+import { contentLength } from '../../src/storage/stored-content.js';
 import { scanDirectory } from '../../src/storage/wal-directory.js';
 import { WalVerifier } from '../../src/wal/verifier.js';
 import { scratchDir } from '../support/scratch.js';
@@ -41,7 +43,7 @@ const put = (compressed: Buffer, plain: Buffer) => {
 };
 const seed = async () => {
   const { segments } = await scanDirectory(dir, SEGMENT);
-  return seedPartial(dir, NAME, segments, { ...options, measure: true, verifier });
+  await seedPartial(dir, NAME, segments, { ...options, verifier });
 };
 const partial = () => readFileSync(join(dir, `${NAME}.partial`));
 const holds = (bytes: Buffer) => partial().equals(Buffer.concat([bytes], SEGMENT));
@@ -55,7 +57,7 @@ it.each([
   ],
 ])('of two partials that differ goes on with %s', async (_which, compressed, plain) => {
   put(compressed, plain);
-  expect((await seed()).superseded).toEqual([`${NAME}.gz.partial`]);
+  await seed();
   expect(holds(plain)).toBe(true);
 });
 
@@ -75,10 +77,58 @@ it('refuses two that are good and differ', async () => {
 it('takes the good records of a complete segment, and no more', async () => {
   const whole = Buffer.concat([spoilt(wal.bytes.length)], SEGMENT);
   writeFileSync(join(dir, NAME), whole);
-  put(Buffer.from('anything'), Buffer.alloc(100, 7));
-  const { segments } = await scanDirectory(dir, SEGMENT);
-  const complete = segments.find((s) => !s.partial)!;
-  await seedFromComplete(dir, NAME, complete, await verifier(), options);
+  await seed();
   expect(holds(wal.bytes.subarray(0, Number((wal.lsns[100] as bigint) - wal.start)))).toBe(true);
   expect(readFileSync(join(dir, NAME)).equals(whole)).toBe(true);
 });
+
+it('does not make a partial shorter for the good records of a complete segment', async () => {
+  // It was received again, as far as it came, and acknowledged.
+  writeFileSync(join(dir, NAME), Buffer.concat([spoilt(wal.bytes.length)], SEGMENT));
+  const further = wal.bytes.subarray(0, BEHIND + 50_000);
+  writeFileSync(join(dir, `${NAME}.partial`), Buffer.concat([further], SEGMENT));
+  await seed();
+  expect(holds(further)).toBe(true);
+});
+
+it('keeps what a longer plain one has behind the compressed one that is right', async () => {
+  const further = spoilt(BEHIND + 100_000);
+  put(wal.bytes.subarray(0, BEHIND + 50), further);
+  await seed();
+  expect(holds(wal.bytes.subarray(0, BEHIND + 100_000))).toBe(true);
+});
+
+it('does not keep what goes on from nothing behind the one that is right', async () => {
+  const good = wal.bytes.subarray(0, BEHIND + 50);
+  put(good, Buffer.concat([spoilt(BEHIND), Buffer.alloc(100_000, 7)]));
+  await seed();
+  expect(holds(good)).toBe(true);
+});
+
+it('takes none for longer because of the zeros that fill it up', async () => {
+  const plain = wal.bytes.subarray(0, BEHIND);
+  put(Buffer.concat([wal.bytes.subarray(0, WITHIN)], SEGMENT), plain);
+  await seed();
+  expect(holds(plain)).toBe(true);
+});
+
+it('needs little memory, however large the segment', async () => {
+  const size = 1 << 28;
+  const name = '000000010000000000000005';
+  const begin = wal.bytes.subarray(0, BEHIND);
+  writeFileSync(join(dir, `${name}.partial`), begin);
+  truncateSync(join(dir, `${name}.partial`), size);
+  const content = join(dir, 'content');
+  writeFileSync(content, begin);
+  truncateSync(content, size - 1);
+  appendFileSync(content, 'x');
+  await compressFile(content, join(dir, `${name}.gz.partial`), size, { method: 'gzip', level: 1 });
+  const before = process.memoryUsage().rss;
+  let most = 0;
+  const timer = setInterval(() => (most = Math.max(most, process.memoryUsage().rss)), 5);
+  const { segments } = await scanDirectory(dir, size);
+  await seedPartial(dir, name, segments, { ...options, segmentSize: size, verifier });
+  clearInterval(timer);
+  expect(await contentLength(join(dir, `${name}.partial`), nodeFileSystem)).toBe(size);
+  expect((most - before) / 2 ** 20).toBeLessThan(100);
+}, 60_000);

@@ -7,6 +7,7 @@ import {
   readFileSync,
   statSync,
   symlinkSync,
+  unlinkSync,
   utimesSync,
   writeFileSync,
 } from 'node:fs';
@@ -14,13 +15,16 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { pushFile } from '../../src/archive/push.js';
 import { storedWal } from '../../src/receiver/known-wal.js';
-import { compressFile, decompressFile, durablyCompressSegment } from '../../src/storage/codec.js';
+import { compressFile, decompressFile } from '../../src/storage/codec.js';
+import { compressPartial } from '../../src/storage/compressed-partial.js';
 import { fsyncFile, storeAnew, writeFileDurably } from '../../src/storage/durable.js';
 import { CREATE_NEW, nodeFileSystem } from '../../src/storage/file-system.js';
 import { LEDGER_FILE, Ledger, readLedger } from '../../src/storage/ledger.js';
 import { acquireDirectoryLock, LOCK_FILE, readLockHolder } from '../../src/storage/lock.js';
+import type { OpenSegment } from '../../src/storage/open-segment.js';
 import { seedPartial } from '../../src/storage/partial-seed.js';
 import { SPARE_NAME } from '../../src/storage/spare-segment.js';
+import { contentLength } from '../../src/storage/stored-content.js';
 import { historyFileName } from '../../src/wal/file-name.js';
 import { parseLsn } from '../../src/wal/lsn.js';
 import { SEGMENT, sampleArchive } from '../archive/archives.js';
@@ -82,13 +86,14 @@ const WRITERS: [string, string, string, (mode: number) => Promise<unknown>][] = 
     },
   ],
   [
-    'a compressed segment',
-    `.${NAME}.gz.tmp`,
-    `${NAME}.gz`,
+    'a compressed partial',
+    `.walkeep-${NAME}.gz.partial`,
+    `${NAME}.gz.partial`,
     async (m) => {
-      writeFileSync(at('segment'), Buffer.alloc(SEGMENT, 1));
+      writeFileSync(at(`${NAME}.partial`), Buffer.alloc(SEGMENT, 1));
+      const open = { name: NAME, path: at(`${NAME}.partial`), fresh: true } as OpenSegment;
       const options = { method: 'gzip', mode: m } as const;
-      await durablyCompressSegment(at('segment'), at(`${NAME}.gz`), SEGMENT, options);
+      await compressPartial(open, SEGMENT, options, { directory, segmentSize: SEGMENT, fs });
     },
   ],
   [
@@ -100,7 +105,7 @@ const WRITERS: [string, string, string, (mode: number) => Promise<unknown>][] = 
       await compressFile(at('segment'), at(`${NAME}.gz.partial`), 1000, { method: 'gzip' });
       const segment = { timeline: 1, segment: 1n, partial: true, compression: 'gzip' } as const;
       const files = [{ name: `${NAME}.gz.partial`, ...segment }];
-      const options = { segmentSize: SEGMENT, mode: m, sync: true, fs, measure: false };
+      const options = { segmentSize: SEGMENT, mode: m, sync: true, fs };
       await seedPartial(directory, NAME, files, options);
     },
   ],
@@ -167,8 +172,10 @@ describe('what is no regular file', () => {
     fifo(`${NAME}.partial`);
     const lsn = parseLsn('0/100000');
     expect((await storedWal(directory, lsn, 0n, 1, SEGMENT)).end).toBe(lsn);
-    const options = { segmentSize: SEGMENT, mode: 0o600, sync: true, fs, measure: true };
-    await expect(seedPartial(directory, NAME, [], options)).rejects.toMatchObject({
+    expect(await contentLength(at(`${NAME}.partial`), fs)).toBe(0);
+    unlinkSync(at(`${NAME}.partial`));
+    symlinkSync(victim, at(`${NAME}.partial`));
+    await expect(contentLength(at(`${NAME}.partial`), fs)).rejects.toMatchObject({
       code: 'WK_STORAGE',
     });
   });
