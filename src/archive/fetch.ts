@@ -5,7 +5,7 @@ import { ArchiveAccessError, onArchive, requireArchive, VanishedError } from './
 import { readServerControl, type ServerControl } from './fetch-cluster.js';
 import { historyIn, readIfThere } from './fetch-history.js';
 import { type FetchName, parseFetchName } from './fetch-name.js';
-import { findSources, refuseIrregular, Staging } from './fetch-stage.js';
+import { findSources, refuseIrregular, type Source, Staging } from './fetch-stage.js';
 import { TargetFile } from './fetch-target.js';
 
 /** What to fetch, from where, to where. */
@@ -100,41 +100,57 @@ async function lookUpWal(
 ): Promise<FetchResult | undefined> {
   const { directory, target, verify = true } = options;
   const isSegment = wanted.kind === 'segment';
-  const complete = isSegment ? findSources(directory, wanted.base, false)[0] : undefined;
-  const partials = complete ? [] : findSources(directory, wanted.base, true);
-  if (!complete) {
-    if (isSegment) refuseIrregular(directory, wanted.base, false);
-    if (partials.length === 0) {
-      refuseIrregular(directory, wanted.base, true);
-      return undefined;
+  const identify = async () => control?.systemId ?? ledgerSystemId(directory);
+  const complete = isSegment ? findSources(directory, wanted.base, false) : [];
+  let damaged: unknown;
+  for (const source of complete) {
+    try {
+      return await serveComplete(options, wanted, source, identify);
+    } catch (e) {
+      // A copy that was cut short, say: another form of the segment may be whole.
+      if (!(e instanceof CorruptWalError)) throw e;
+      damaged ??= e;
     }
   }
-  const identify = async () => control?.systemId ?? ledgerSystemId(directory);
-  const near = [dirname(target)];
-  if (complete) {
-    // In the thread pool, while what checks it is being loaded.
-    const staging = new Staging(complete, target, false);
-    try {
-      if (verify) {
-        const [{ checkComplete }, systemId] = await Promise.all([
-          import('./fetch-segment.js'),
-          identify(),
-        ]);
-        await checkComplete({ directory, wanted, target, systemId, near }, complete.path, staging);
-      }
-      await staging.done;
-      await staging.file.commit();
-    } finally {
-      await staging.done.catch(() => {});
-      await staging.file.discard();
-    }
-    return { found: true, path: complete.path };
+  if (damaged) throw damaged;
+  const partials = findSources(directory, wanted.base, true);
+  if (isSegment) refuseIrregular(directory, wanted.base, false);
+  if (partials.length === 0) {
+    refuseIrregular(directory, wanted.base, true);
+    return undefined;
   }
   const systemId = verify ? await identify() : undefined;
   const { servePartial } = await import('./fetch-tail.js');
   const { allowTorn = false } = options;
+  const near = [dirname(target)];
   const request = { directory, wanted, target, systemId, near, verify, allowTorn };
   return servePartial(request, partials, empty, suspects);
+}
+
+async function serveComplete(
+  { directory, target, verify = true }: FetchOptions,
+  wanted: FetchName,
+  source: Source,
+  identify: () => Promise<bigint | undefined>,
+): Promise<FetchResult> {
+  // In the thread pool, while what checks it is being loaded.
+  const staging = new Staging(source, target, false);
+  try {
+    if (verify) {
+      const [{ checkComplete }, systemId] = await Promise.all([
+        import('./fetch-segment.js'),
+        identify(),
+      ]);
+      const request = { directory, wanted, target, systemId, near: [dirname(target)] };
+      await checkComplete(request, source.path, staging);
+    }
+    await staging.done;
+    await staging.file.commit();
+  } finally {
+    await staging.done.catch(() => {});
+    await staging.file.discard();
+  }
+  return { found: true, path: source.path };
 }
 
 /** The cluster that the archive's ledger names. */

@@ -3,6 +3,8 @@ import { join } from 'node:path';
 import { DirectoryLockedError } from '../errors.js';
 import { compressFile } from '../storage/codec.js';
 import { fsyncDir, storageError } from '../storage/durable.js';
+import { nodeFileSystem } from '../storage/file-system.js';
+import { removeLeftovers } from '../storage/leftovers.js';
 import { acquireDirectoryLock } from '../storage/lock.js';
 import { compressionSuffix, type SegmentName } from '../wal/file-name.js';
 import { inspectWal, type KnownWal } from './inspect-wal.js';
@@ -99,6 +101,7 @@ async function extend(
   });
   if (!lock) return storeBeside(source, segment, directory, known);
   try {
+    await removeLeftovers(directory, nodeFileSystem);
     if ((await compare(source, segment, directory, known)).kind !== 'longer') return undefined;
     const staged = await stageCopy(source, directory);
     await rename(staged, join(directory, name)).catch((e) => {
@@ -118,13 +121,18 @@ async function storeBeside(
   known: KnownWal,
 ): Promise<PushResult> {
   const { validLength } = await inspectWal(source.path, 'none', segment, source.size, known);
-  const name = `${source.name.slice(0, -'.partial'.length)}.gz.partial`;
-  const staged = await stagingPath(directory);
-  try {
-    await compressFile(source.path, staged, validLength, { method: 'gzip', mode: source.mode });
-    if (await place(staged, directory, name)) return { outcome: 'beside', name };
-  } finally {
-    await rm(staged, { force: true });
+  const base = source.name.slice(0, -'.partial'.length);
+  // One of them may be there, with less.
+  for (const method of ['gzip', 'lz4'] as const) {
+    const name = `${base}${compressionSuffix(method)}.partial`;
+    if (await exists(join(directory, name))) continue;
+    const staged = await stagingPath(directory);
+    try {
+      await compressFile(source.path, staged, validLength, { method, mode: source.mode });
+      if (await place(staged, directory, name)) return { outcome: 'beside', name };
+    } finally {
+      await rm(staged, { force: true });
+    }
   }
   return keepAside(source, directory);
 }

@@ -1,10 +1,10 @@
-import { randomUUID } from 'node:crypto';
 import { type FileHandle, lstat, mkdir, open, readdir, rm, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { NotSupportedError, StorageError } from '../errors.js';
 import { fsyncDir, fsyncError, fsyncFile, storageError } from '../storage/durable.js';
 import { grantMode } from '../storage/file-system.js';
 import { linkAnew } from '../storage/hard-link.js';
+import { liveness, ownIdentity, type ProcessIdentity } from '../storage/process-identity.js';
 
 /** The file that is pushed, open for reading. */
 export interface PushSource {
@@ -23,7 +23,7 @@ export interface PushSource {
  * dot directory, which neither a receiver nor other tools look into.
  */
 const STAGING = '.walkeep-push';
-/** Milliseconds after which a staged file that nobody writes to was left by a crash. */
+/** Milliseconds after which a staged file that nobody writes to was left by a crash, wherever. */
 const LEFTOVER_AGE = 600_000;
 const CHUNK = 1024 * 1024;
 
@@ -53,16 +53,34 @@ export async function stagingPath(directory: string): Promise<string> {
       hint: 'Remove it.',
     });
   }
-  await removeLeftovers(staging);
-  return join(staging, randomUUID());
+  const self = await ownIdentity();
+  await removeLeftovers(staging, self);
+  return join(staging, stagedName(self));
 }
 
-async function removeLeftovers(staging: string): Promise<void> {
+/** Says who writes the file: a killed push takes no space until somebody thinks that it is old. */
+function stagedName({ bootId, pidNamespace, pid, startTime, token }: ProcessIdentity): string {
+  const namespace = pidNamespace.replace(/\D/g, '');
+  return [token, bootId, namespace, pid, startTime].join('_');
+}
+
+/** True if a staged file's writer provably is no more. */
+async function isOrphaned(name: string, self: ProcessIdentity): Promise<boolean> {
+  const [token, bootId, namespace, pid, startTime] = name.split('_');
+  if (!token || !bootId || !namespace || !pid || !startTime) return false;
+  const pidNamespace = `pid:[${namespace}]`;
+  const owner = { host: '', bootId, pidNamespace, pid: Number(pid), startTime, token };
+  return (await liveness(owner, self)) === 'dead';
+}
+
+async function removeLeftovers(staging: string, self: ProcessIdentity): Promise<void> {
   for (const name of await readdir(staging)) {
     const path = join(staging, name);
     const found = await lstat(path).catch(() => undefined);
+    if (!found) continue;
     // Should its owner live after all, it finds the file gone, and says so.
-    if (found && Date.now() - found.mtimeMs > LEFTOVER_AGE) await rm(path, { force: true });
+    const old = Date.now() - found.mtimeMs > LEFTOVER_AGE;
+    if (old || (await isOrphaned(name, self))) await rm(path, { force: true });
   }
 }
 

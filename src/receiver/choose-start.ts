@@ -218,7 +218,8 @@ async function endsEarly(
  * of exactly its end the server may remove that segment: it cannot be asked for again.
  */
 function mayBeWhole(file: SegmentFile, { segmentSize, flushLsn, history }: ServerState): boolean {
-  if (!file.partial || file.compression !== 'none' || file.size !== segmentSize) return false;
+  // How much a compressed one holds is seen when it is read.
+  if (!file.partial || (file.compression === 'none' && file.size !== segmentSize)) return false;
   const end = segmentStart(file.segment + 1n, segmentSize);
   const fork = timelineEnd(history, file.timeline);
   return flushLsn >= end && (fork === undefined || fork >= end);

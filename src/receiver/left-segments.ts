@@ -3,6 +3,7 @@ import { decompressFile } from '../storage/codec.js';
 import { durableRename, fsyncDir, fsyncFile, storageError, storeAnew } from '../storage/durable.js';
 import type { FileSystem } from '../storage/file-system.js';
 import type { Ledger } from '../storage/ledger.js';
+import { seedPartial } from '../storage/partial-seed.js';
 import { sameContent } from '../storage/same-content.js';
 import { SPARE_NAME } from '../storage/spare-segment.js';
 import type { DirectoryScan, SegmentFile } from '../storage/wal-directory.js';
@@ -80,15 +81,27 @@ export async function finishLeft(
   for (const file of left) {
     const end = segmentStart(file.segment + 1n, segmentSize);
     const proved = validEnd >= end || (acknowledged >= end && soundEnd >= end);
-    if (!proved || file.compression !== 'none') return file;
-    const path = join(directory, file.name);
-    await storeAnew(path, join(directory, SPARE_NAME), segmentSize, { mode: fileMode, fs });
+    if (!proved) return file;
+    const name = segmentFileName(file.timeline, file.segment, segmentSize);
+    const path = join(directory, `${name}.partial`);
+    // A push was faster.
+    if (fs.sizeSync(join(directory, name)) !== undefined) return file;
+    const how = { mode: fileMode, fs };
+    if (file.compression === 'none') {
+      await storeAnew(path, join(directory, SPARE_NAME), segmentSize, how);
+    } else {
+      // There is no plain one beside it.
+      await seedPartial(directory, name, [file], { ...how, segmentSize, sync: true });
+    }
     const { timeline } = file;
     if (ledger.state.systemId !== undefined) {
       await ledger.append({ type: 'complete', lsn: end, timeline });
     }
-    const name = segmentFileName(timeline, file.segment, segmentSize);
     await durableRename(path, join(directory, name), fs);
+    if (file.compression === 'none') continue;
+    await fs.unlink(join(directory, file.name)).catch((e) => {
+      throw storageError('remove file', join(directory, file.name), e);
+    });
   }
   return undefined;
 }

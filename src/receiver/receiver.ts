@@ -14,7 +14,9 @@ import {
   WalkeepError,
   WalRemovedError,
 } from '../errors.js';
-import { acquireDirectoryLock, type DirectoryLock } from '../storage/lock.js';
+import { nodeFileSystem } from '../storage/file-system.js';
+import { removeLeftovers } from '../storage/leftovers.js';
+import { acquireDirectoryLock, type DirectoryLock, readLockHolder } from '../storage/lock.js';
 import { readStoredHistory } from '../storage/stored-history.js';
 import { INVALID_LSN, type Lsn } from '../wal/lsn.js';
 import { Archive } from './archive.js';
@@ -97,12 +99,21 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
       } catch (e) {
         if (signal.aborted && e === signal.reason) return undefined;
         if (!(e instanceof DiskFullError) || this.o.reconnect === false) throw e;
+        await this.freeOwnSpace();
         const retryIn = this.backoff.next(e);
         this.tell('disconnect', { error: e, retryIn });
         await abortableDelay(retryIn, signal);
         if (signal.aborted) return undefined;
       }
     }
+  }
+
+  /** What a killed receiver left may be what fills the disk, so that no lock can be had. */
+  private async freeOwnSpace(): Promise<void> {
+    const { directory } = this.o;
+    // Who takes the lock in this very moment has no space to make files with yet.
+    if (await readLockHolder(directory)) return;
+    await removeLeftovers(directory, nodeFileSystem).catch(() => {});
   }
 
   /** One connection with its streams. Says why when there is nothing more to do. */

@@ -65,13 +65,12 @@ async function placeSeeds(o: Options, anchor: Anchor): Promise<void> {
   const files = (await listSegments(directory, segmentSize, fs)).filter(
     (f) => f.timeline === timeline && f.segment >= first,
   );
-  const compressed = files.filter((f) => f.partial && f.compression !== 'none');
-  for (const segment of new Set([first, ...compressed.map((f) => f.segment)])) {
+  const others = files.filter((f) => !f.partial || f.compression !== 'none');
+  for (const segment of new Set(others.map((f) => f.segment))) {
     const startLsn = segmentStart(segment, segmentSize);
     const verifier = async () => (await anchor(startLsn)) ?? new WalVerifier({ ...wal, startLsn });
     const name = segmentFileName(timeline, segment, segmentSize);
-    // A complete file behind the first is compared with what comes when that is complete too.
-    const its = files.filter((f) => f.segment === segment && (f.partial || segment === first));
+    const its = files.filter((f) => f.segment === segment);
     await seedPartial(directory, name, its, { ...options, verifier });
   }
 }

@@ -57,14 +57,16 @@ export async function seedPartial(
   files: readonly SegmentFile[],
   options: SeedOptions,
 ): Promise<void> {
+  const { segmentSize, verifier, fs } = options;
   for (const { name, compression, partial } of files) {
     const stem = `${base}${compressionSuffix(compression)}`;
     const path = join(directory, name);
     const file = { path, name, compression };
     if (partial && compression !== 'none' && name === `${stem}.partial`) {
-      await merge(directory, base, { ...file, limit: options.segmentSize }, options);
-    } else if (!partial && name === stem && options.verifier) {
-      const limit = await goodLength([file], options.segmentSize, options.verifier, options.fs);
+      await merge(directory, base, { ...file, limit: segmentSize }, options);
+    } else if (!partial && name === stem && verifier) {
+      // The record that goes on in the next segment is not known to be bad.
+      const { sound: limit } = await check([{ ...file, limit: segmentSize }], verifier, fs);
       if (limit > 0) await merge(directory, base, { ...file, limit }, options);
     }
   }
@@ -76,65 +78,59 @@ async function merge(
   source: Source,
   options: SeedOptions,
 ): Promise<void> {
-  const { fs, verifier } = options;
-  const plain = { path: join(directory, `${base}.partial`), compression: 'none' as const };
-  const { length, first, last = 0 } = await compareContent(plain.path, source, source.limit, fs);
+  const { segmentSize, fs, verifier } = options;
+  const path = join(directory, `${base}.partial`);
+  const plain = { path, compression: 'none' as const, limit: segmentSize };
+  const { length, first, last = 0 } = await compareContent(path, source, source.limit, fs);
   if (first === undefined) return;
-  const stored = await contentLength(plain.path, fs);
+  const stored = await contentLength(path, fs);
   if (first >= stored) return place(directory, base, source, 0, options);
   // Two that differ, perhaps only in what is part of no WAL.
-  const shared = Math.min(stored, length);
-  const other = verifier
-    ? await firstOtherWal(plain.path, { ...source, limit: shared }, await verifier(), fs)
-    : first;
+  const contradiction = new StorageError(
+    `"${source.name}" and "${base}.partial" hold different WAL`,
+    { path, hint: 'Move the one that is wrong out of the directory.' },
+  );
+  if (!verifier) throw contradiction;
+  const shared = { ...source, limit: Math.min(stored, length) };
+  const other = await firstOtherWal(path, shared, await verifier(), fs);
   if (other === undefined) {
     if (length > stored) await place(directory, base, source, 0, options);
     return;
   }
-  const good = (...files: (StoredFile & { from?: number })[]) =>
-    goodLength(files, source.limit, verifier as MakeVerifier, fs);
-  const mine = verifier && (await good(source));
-  if (mine !== undefined && mine <= other) return;
-  if (mine === undefined || (await good(plain)) > other) {
-    throw new StorageError(`"${source.name}" and "${base}.partial" hold different WAL`, {
-      path: plain.path,
-      hint: 'Move the one that is wrong out of the directory.',
-    });
-  }
+  const { good } = await check([source], verifier, fs);
+  if (good <= other) return;
+  if ((await check([plain], verifier, fs)).good > other) throw contradiction;
   // What the plain one has behind may be acknowledged too: it stays where it goes on from there.
-  const goesOn = stored > length && (last < mine || (await goodWith(plain, length, source)) > mine);
-  await place(directory, base, { ...source, limit: length }, goesOn ? stored : 0, options);
-
-  function goodWith(tail: StoredFile, from: number, head: Source): Promise<number> {
-    const whole = [
-      { ...head, limit: from },
-      { ...tail, from },
-    ];
-    return goodLength(whole, options.segmentSize, verifier as MakeVerifier, fs);
-  }
+  const head = { ...source, limit: length };
+  const both = async () => (await check([head, { ...plain, from: length }], verifier, fs)).good;
+  const goesOn = stored > length && (last < good || (await both()) > good);
+  await place(directory, base, head, goesOn ? stored : 0, options);
 }
 
-/** Bytes up to the end of the last good record in files read one behind the other. */
-async function goodLength(
-  files: readonly (StoredFile & { from?: number; limit?: number })[],
-  limit: number,
+/**
+ * Of files read one behind the other: bytes up to the end of the last good record, and bytes that
+ * are not known to be bad.
+ */
+async function check(
+  files: readonly (StoredFile & { from?: number; limit: number })[],
   makeVerifier: MakeVerifier,
   fs: FileSystem,
-): Promise<number> {
+): Promise<{ good: number; sound: number }> {
   const verifier = await makeVerifier();
   const begin = verifier.position;
-  for (const { path, compression, from = 0, limit: own = limit } of files) {
+  for (const { path, compression, from = 0, limit } of files) {
     let skip = from;
     const feed = (chunk: Uint8Array): void => {
       const cut = Math.min(skip, chunk.length);
       skip -= cut;
       verifier.feed(chunk, cut);
     };
-    await decompressFile(path, compression, feed, { limit: own, fs }).catch((e) => {
+    await decompressFile(path, compression, feed, { limit, fs }).catch((e) => {
       if (!(e instanceof NotSupportedError)) throw e;
     });
   }
-  return Math.max(0, Number(verifier.validEnd - begin));
+  const length = (end: bigint) => Math.max(0, Number(end - begin));
+  return { good: length(verifier.validEnd), sound: length(verifier.verifiedEnd) };
 }
 
 /** Puts a file's content in the plain partial's place, with what that one has from there to `keep`. */

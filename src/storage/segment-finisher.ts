@@ -173,11 +173,13 @@ export class SegmentFinisher {
     const last = (batch.at(-1) as Pending).segment;
     this.assertSound();
     await o.record(this.endOf(last), last.timeline);
-    for (const { segment } of batch) await this.setAside(segment);
-    this.assertSound();
-    const paths = batch.map(({ segment, staged }) =>
-      this.rename(staged?.temporary ?? segment.path, staged?.name ?? segment.name),
-    );
+    const paths: string[] = [];
+    for (const { segment, staged } of batch) {
+      // Just before the rename: a push may bring a file of that name meanwhile.
+      await this.setAside(segment);
+      this.assertSound();
+      paths.push(this.rename(staged?.temporary ?? segment.path, staged?.name ?? segment.name));
+    }
     if (o.sync) await fsyncDir(o.directory, o.fs);
     o.positions.synced(last.end);
     this.queue = this.queue.slice(batch.length);

@@ -420,8 +420,9 @@ export class SegmentWriter {
       const size = this.fs.sizeSync(path);
       if (size === undefined) {
         this.dirDirty = true;
-        fd = this.spare.takeAs(path);
-        fd ??= this.createFile(path, segmentSize, mode);
+        fd = this.spare.takeAs(path) ?? this.createFile(path, segmentSize, mode);
+        // A push was faster: what it brought is gone on with.
+        if (fd === undefined) return this.openFile(path, segmentSize, mode);
         return { fd, fresh: true };
       }
       if (size > segmentSize) {
@@ -444,17 +445,22 @@ export class SegmentWriter {
   /**
    * A sparse file: costs little while catching up. Its size is durable before it gets the name: an
    * empty partial left by a power cut would be taken for the operator's wish to start there, and
-   * what was lost before it for an accepted gap.
+   * what was lost before it for an accepted gap. Undefined if the name is taken by then.
    */
-  private createFile(path: string, segmentSize: number, mode: number): number {
+  private createFile(path: string, segmentSize: number, mode: number): number | undefined {
     const temporary = join(this.o.directory, NEW_NAME);
     if (this.fs.sizeSync(temporary) !== undefined) this.fs.unlinkSync(temporary);
     const fd = this.fs.openSync(temporary, CREATE_NEW, mode);
     try {
       this.fs.ftruncateSync(fd, segmentSize);
       if (this.o.sync) this.fs.fsyncSync(fd);
-      this.fs.renameSync(temporary, path);
-      return fd;
+      if (this.fs.sizeSync(path) === undefined) {
+        this.fs.renameSync(temporary, path);
+        return fd;
+      }
+      this.fs.unlinkSync(temporary);
+      this.fs.closeSync(fd);
+      return undefined;
     } catch (e) {
       this.fs.closeSync(fd);
       throw e;

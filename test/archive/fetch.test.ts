@@ -179,6 +179,26 @@ describe('complete segments', () => {
     expect(await code(archive, seg(8))).toBe(201);
   });
 
+  test.each(['cut short', 'damaged', 'empty'])(
+    'another form is served where the first is %s',
+    async (what) => {
+      const archive = archiveOf('switch');
+      const path = join(archive.dir, seg(7));
+      const content = readFileSync(path);
+      writeFileSync(`${path}.gz`, gzipSync(content));
+      if (what === 'damaged') flip(path, 5000);
+      else writeFileSync(path, content.subarray(0, what === 'empty' ? 0 : 500_000));
+      expect(await fetch(archive, seg(7))).toMatchObject({ code: 0 });
+      expect(readFileSync(archive.target).equals(content)).toBe(true);
+      expectClean(archive, 'RECOVERYXLOG');
+      // Where none is good the first is told of.
+      writeFileSync(`${path}.gz`, 'x');
+      const { code, text } = await fetch(archive, seg(7));
+      expect(code).toBe(201);
+      expect(text).toContain(`"${path}"`);
+    },
+  );
+
   test('a gzip file that is cut or damaged is damage', async () => {
     const archive = archiveOf('switch');
     const path = join(archive.dir, seg(6));

@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import {
   copyFileSync,
   existsSync,
@@ -12,9 +13,11 @@ import {
 import { join } from 'node:path';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import { afterEach, describe, expect, test } from 'vitest';
+import { fetchFile } from '../../src/archive/fetch.js';
 import { pushFile } from '../../src/archive/push.js';
 import { compressFile } from '../../src/storage/codec.js';
 import { acquireDirectoryLock, type DirectoryLock } from '../../src/storage/lock.js';
+import { ownIdentity } from '../../src/storage/process-identity.js';
 import { formatLsn } from '../../src/wal/lsn.js';
 import { withoutHardLinks } from '../support/no-links.js';
 import { scratchDir } from '../support/scratch.js';
@@ -338,6 +341,18 @@ test('while a receiver runs, a longer partial file goes beside its own', async (
   expect(staged(directory)).toEqual([]);
 });
 
+test('also where a shorter compressed one is there already', async () => {
+  const directory = scratchDir('archive');
+  partial(directory, used - 100_000);
+  partial(directory, used - 150_000, last.replace('.partial', '.gz.partial'));
+  lock = await acquireDirectoryLock(directory);
+  const beside = last.replace('.partial', '.lz4.partial');
+  expect(await pushFile(directory, pushed(last))).toEqual({ outcome: 'beside', name: beside });
+  const target = join(scratchDir('archive'), 'target');
+  await fetchFile({ directory, name: last.replace('.partial', ''), target });
+  expect(readFileSync(target).equals(readFileSync(pushed(last)))).toBe(true);
+});
+
 test('a partial file with other WAL is kept aside, once, and the push succeeds', async () => {
   const directory = scratchDir('archive');
   const theirs = partial(directory, used);
@@ -372,4 +387,21 @@ test('what a killed push left is removed after a while', async () => {
   utimesSync(join(staging, 'old'), 1, 1);
   await pushFile(directory, pushed(second));
   expect(staged(directory)).toEqual(['new']);
+});
+
+test('what a killed push left is removed at once, what a living one writes is not', async () => {
+  const directory = scratchDir('archive');
+  await pushFile(directory, pushed(first));
+  const staging = join(directory, '.walkeep-push');
+  const { bootId, pidNamespace, startTime } = await ownIdentity();
+  const name = (pid: number, start: string) =>
+    ['token', bootId, pidNamespace.replace(/\D/g, ''), pid, start].join('_');
+  // No process has that number any more, or a younger one has.
+  const { pid: gone } = spawnSync('true');
+  const names = { living: name(process.pid, startTime), younger: name(process.pid, '1') };
+  for (const left of [...Object.values(names), name(gone, startTime), 'unknown']) {
+    writeFileSync(join(staging, left), 'x');
+  }
+  await pushFile(directory, pushed(second));
+  expect(staged(directory).sort()).toEqual([names.living, 'unknown'].sort());
 });

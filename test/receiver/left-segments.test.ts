@@ -12,7 +12,7 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import type { ReplicationConnection } from '../../src/connection/connection.js';
-import { CorruptWalError } from '../../src/errors.js';
+import { CorruptWalError, FsyncError } from '../../src/errors.js';
 import { Archive } from '../../src/receiver/archive.js';
 import { finishLeft, leftSegments, removeCopies } from '../../src/receiver/left-segments.js';
 import type { Refusal } from '../../src/receiver/refusals.js';
@@ -23,6 +23,7 @@ import { Ledger, type LedgerEntry } from '../../src/storage/ledger.js';
 import { scanDirectory } from '../../src/storage/wal-directory.js';
 import { formatLsn, type Lsn } from '../../src/wal/lsn.js';
 import { parseTimelineHistory, rootHistory } from '../../src/wal/timeline.js';
+import { faultyFileSystem } from '../support/faulty-fs.js';
 import { makeWal } from '../wal/synthetic.js';
 
 const MB = 1024 * 1024;
@@ -92,6 +93,21 @@ it('writes it anew: after a failed fsync what is read need not be stored', async
   const { ino } = statSync(join(dir, `${FIRST}.partial`));
   await finish();
   expect(statSync(join(dir, FIRST)).ino).not.toBe(ino);
+});
+
+it('finishes one that a stop left compressed', async () => {
+  writeFileSync(join(dir, `${FIRST}.gz.partial`), gzipSync(wal.subarray(0, MB)));
+  store(`${SECOND}.partial`, wal.subarray(MB));
+  expect(await finish()).toEqual({ left: [`${FIRST}.gz.partial`], first: undefined });
+  expect(readFileSync(join(dir, FIRST)).equals(wal.subarray(0, MB))).toBe(true);
+  expect(readdirSync(dir).sort()).toEqual([FIRST, `${SECOND}.partial`]);
+});
+
+it('does not finish a compressed one that is not whole', async () => {
+  writeFileSync(join(dir, `${FIRST}.gz.partial`), gzipSync(wal.subarray(0, MB - 1)));
+  store(`${SECOND}.partial`, wal.subarray(MB));
+  expect((await finish(END + 500n)).first).toBe(`${FIRST}.gz.partial`);
+  expect(readdirSync(dir).sort()).toEqual([`${FIRST}.gz.partial`, `${SECOND}.partial`]);
 });
 
 it('needs to know that WAL behind a record that is cut off was acknowledged', async () => {
@@ -171,6 +187,25 @@ it('removes a plain partial whose compressed segment is complete, if it holds th
   expect(await copies()).toContain(`${FIRST}.partial`);
 });
 
+it('removes it only when the complete one is durable', async () => {
+  store(`${FIRST}.partial`, wal.subarray(0, MB));
+  writeFileSync(join(dir, `${FIRST}.gz`), gzipSync(wal.subarray(0, MB)));
+  store(`${SECOND}.partial`, wal.subarray(MB));
+  const { fs, log } = faultyFileSystem();
+  await removeCopies(dir, await scanDirectory(dir, MB), fs);
+  expect(log.filter((l) => /^(fsync|unlink)/.test(l))).toEqual([
+    'fsync',
+    'fsync',
+    `unlink ${FIRST}.partial`,
+  ]);
+  store(`${FIRST}.partial`, wal.subarray(0, MB));
+  const failing = faultyFileSystem(({ op }) => (op === 'fsync' ? { errno: 'EIO' } : undefined));
+  await expect(removeCopies(dir, await scanDirectory(dir, MB), failing.fs)).rejects.toThrow(
+    FsyncError,
+  );
+  expect(existsSync(join(dir, `${FIRST}.partial`))).toBe(true);
+});
+
 /** The start that is chosen when the server's slot stands at `restartLsn`. */
 async function startAfter(restartLsn: bigint, forkedAt?: bigint, refused?: Refusal) {
   const connection = {
@@ -220,6 +255,12 @@ it('finishes the newest too, if all of it was acknowledged', async () => {
   store(`${FIRST}.partial`, wal.subarray(0, MB));
   expect(await startAfter(END)).toMatchObject({ lsn: END, timeline: 1, reason: 'adopted' });
   expect(readdirSync(dir).sort()).toEqual([FIRST]);
+});
+
+it('finishes the newest also where a stop left it compressed', async () => {
+  writeFileSync(join(dir, `${FIRST}.gz.partial`), gzipSync(wal.subarray(0, MB)));
+  expect(await startAfter(END)).toMatchObject({ lsn: END, timeline: 1 });
+  expect(readdirSync(dir).filter((name) => !name.startsWith('.'))).toEqual([FIRST]);
 });
 
 it.each([

@@ -5,7 +5,9 @@ import { fetchFile } from '../../src/archive/fetch.js';
 import { RewriteError } from '../../src/errors.js';
 import { WalReceiver } from '../../src/receiver/receiver.js';
 import { canDecompress, compressFile } from '../../src/storage/codec.js';
+import { Ledger } from '../../src/storage/ledger.js';
 import { type Compression, compressionSuffix } from '../../src/wal/file-name.js';
+import type { Lsn } from '../../src/wal/lsn.js';
 import { disposer } from '../support/cleanup.js';
 import { scratchDir } from '../support/scratch.js';
 import { backend, ScriptedServer } from '../support/scripted-server.js';
@@ -47,7 +49,13 @@ async function store(name: string, bytes: Uint8Array, form: Compression = 'none'
 }
 
 /** Receives up to `length` bytes of segment `last`, and stops cleanly. */
-async function receive(method: Method, last: number, length: number, from = wal) {
+async function receive(
+  method: Method,
+  last: number,
+  length: number,
+  from = wal,
+  beforeStop = async () => {},
+) {
   const end = last * MB + length;
   const server = keep(
     await ScriptedServer.listen(async (c) => {
@@ -74,7 +82,7 @@ async function receive(method: Method, last: number, length: number, from = wal)
   const stop = new AbortController();
   const ended = receiver.run(stop.signal);
   const flushed = server.connection(0).then((c) => c.waitStatus((r) => r.flush >= BigInt(end)));
-  await Promise.race([ended, flushed]).finally(() => stop.abort());
+  await Promise.race([ended, flushed.then(beforeStop)]).finally(() => stop.abort());
   await ended;
   return { warnings, files };
 }
@@ -119,7 +127,7 @@ describe('a segment received again from before it, stopped before its end is the
     await store(N, segment(5));
     await store(NEXT, segment(6, HELD), held);
     // The same up to a record in the second one.
-    const same = Math.ceil(wal.lsns.filter((l) => l < BigInt(6 * MB + 400_000)).length);
+    const same = wal.lsns.filter((l) => l < BigInt(6 * MB + 400_000)).length;
     const other = makeWal(
       records(1).map((r, n) => (n < same ? r : { body: Buffer.alloc(3001, n + 3) })),
       { start: wal.start },
@@ -137,4 +145,60 @@ it('removes what a killed receiver left half compressed, also on its way to a st
   await receive('gzip', 6, 2000);
   const dotfiles = readdirSync(directory).filter((name) => name.startsWith('.'));
   expect(dotfiles).toEqual(['.walkeep-ledger']);
+});
+
+it.each(['gzip', 'lz4'] as const)(
+  'does not replace what a push brought meanwhile with less: %s',
+  async (method) => {
+    await store(NEXT, segment(6, 1000));
+    const push = () => store(NEXT, segment(6, HELD), method);
+    const { files } = await receive(method, 6, 200_000, wal, push);
+    expect(files).toEqual([`${NEXT}.partial`]);
+    expect((await fetched(NEXT)).subarray(0, HELD).equals(segment(6, HELD))).toBe(true);
+    expect(readdirSync(directory).filter((name) => /walkeep-0/.test(name))).toEqual([]);
+    // Together they are one at the next stop.
+    expect((await receive(method, 6, 300_000)).files).toEqual([
+      `${NEXT}${compressionSuffix(method)}.partial`,
+    ]);
+    expect((await fetched(NEXT)).subarray(0, HELD).equals(segment(6, HELD))).toBe(true);
+  },
+);
+
+describe('a complete segment behind one that lost its name', () => {
+  beforeEach(async () => {
+    await store(N, segment(5));
+    writeFileSync(join(directory, NEXT), segment(6));
+    await store('000000010000000000000007', segment(7, 1000));
+    const ledger = (await Ledger.open(directory, { create: true })) as Ledger;
+    const systemId = BigInt(77);
+    await ledger.append(
+      { type: 'open', systemId, segmentSize: MB, version: '0' },
+      { type: 'timeline', timeline: 1, start: BigInt(5 * MB) as Lsn, why: 'first start' },
+      { type: 'complete', lsn: BigInt(7 * MB) as Lsn, timeline: 1 },
+      { type: 'flushed', lsn: BigInt(7 * MB) as Lsn, timeline: 1 },
+    );
+    await ledger.close();
+    // Not proved: damage that the server has not.
+    const spoilt = Buffer.from(segment(5));
+    spoilt.fill(0, 500_224, 500_736);
+    await store(N, spoilt);
+  });
+
+  it('is not told as lost when it comes again', async () => {
+    const { warnings } = await receive('gzip', 7, 2000);
+    // That of the damaged one.
+    expect(warnings).toEqual(['WK_REFILL']);
+    expect((await fetched(N)).equals(segment(5))).toBe(true);
+    expect((await fetched(NEXT)).equals(segment(6))).toBe(true);
+  });
+
+  it('is not put aside for other WAL', async () => {
+    const same = wal.lsns.filter((l) => l < BigInt(6 * MB + 400_000)).length;
+    const other = makeWal(
+      records(1).map((r, n) => (n < same ? r : { body: Buffer.alloc(3001, n + 3) })),
+      { start: wal.start },
+    );
+    await expect(receive('none', 7, 1000, other)).rejects.toThrow(RewriteError);
+    expect((await fetched(NEXT)).equals(segment(6))).toBe(true);
+  });
 });

@@ -10,6 +10,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
+import { gunzipSync, gzipSync } from 'node:zlib';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { DiskFullError, FsyncError, RewriteError, type WalkeepError } from '../../src/errors.js';
 import { BulkStage, type StagedBlock } from '../../src/storage/bulk-stage.js';
@@ -394,6 +395,45 @@ describe('SegmentWriter', () => {
     expect(() =>
       setUp({ decide: ({ op }) => (op === 'openSync' ? { errno: 'ENOSPC' } : undefined) }),
     ).toThrow(DiskFullError);
+  });
+
+  it('goes on with a partial that a push brings while its own is made', async () => {
+    const path = join(dir, `${NAMES[0]}.partial`);
+    const pushed = Buffer.concat([WAL.subarray(0, 9000)], MB);
+    const s = setUp({
+      decide: ({ op }) => {
+        if (op === 'fsyncSync' && walFiles().length === 0) writeFileSync(path, pushed);
+        return undefined;
+      },
+    });
+    s.feed(WAL.subarray(0, 100));
+    expect(readFileSync(path).equals(pushed)).toBe(true);
+    await s.writer.close();
+    expect(readdirSync(dir)).toEqual([`${NAMES[0]}.partial`]);
+  });
+
+  it('removes of the other partials those that the segment has all of', async () => {
+    const other = Buffer.from(WAL.subarray(0, 9000));
+    other[8000] = (other[8000] as number) ^ 1;
+    writeFileSync(join(dir, `${NAMES[0]}.gz.partial`), gzipSync(WAL.subarray(0, 9000)));
+    writeFileSync(join(dir, `${NAMES[1]}.gz.partial`), gzipSync(other));
+    const s = setUp();
+    s.feed(WAL.subarray(0, 2 * MB));
+    await s.writer.close();
+    const evidence = `.${NAMES[1]}.gz.partial.replaced`;
+    expect(readdirSync(dir).sort()).toEqual([evidence, NAMES[0], NAMES[1]]);
+    expect(gunzipSync(readFileSync(join(dir, evidence))).equals(other)).toBe(true);
+  });
+
+  it('keeps all that was found under a final name, one behind the other', async () => {
+    for (const what of ['first', 'second']) {
+      writeFileSync(join(dir, NAMES[0] as string), what);
+      const s = setUp();
+      s.feed(WAL.subarray(0, MB));
+      await s.writer.close();
+    }
+    const kept = [`.${NAMES[0]}.replaced`, `.${NAMES[0]}.replaced.2`];
+    expect(kept.map((name) => readFileSync(join(dir, name), 'utf8'))).toEqual(['first', 'second']);
   });
 
   it('keeps a file of the final name that the scan had not accepted', async () => {
