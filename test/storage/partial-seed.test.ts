@@ -7,6 +7,7 @@ import { seedFromComplete, seedPartial } from '../../src/storage/partial-seed.js
 import { scanDirectory } from '../../src/storage/wal-directory.js';
 import { WalVerifier } from '../../src/wal/verifier.js';
 import { scratchDir } from '../support/scratch.js';
+import { switchedWal } from '../wal/switched.js';
 import { makeWal } from '../wal/synthetic.js';
 
 const SEGMENT = 1 << 20;
@@ -81,4 +82,15 @@ it('takes the good records of a complete segment, and no more', async () => {
   await seedFromComplete(dir, NAME, complete, await verifier(), options);
   expect(holds(wal.bytes.subarray(0, Number((wal.lsns[100] as bigint) - wal.start)))).toBe(true);
   expect(readFileSync(join(dir, NAME)).equals(whole)).toBe(true);
+});
+
+it('goes on with the longer one where two differ behind a switch record only', async () => {
+  const switched = switchedWal(300_000);
+  const [first, second] = [0x55, 0xd1].map((byte) => switched.tail((rest) => rest.fill(byte)));
+  put(first!.subarray(0, 700_000), second!.subarray(0, 500_000));
+  await seed();
+  expect(holds(first!.subarray(0, 700_000))).toBe(true);
+  put(first!.subarray(0, 400_000), second!.subarray(0, 500_000));
+  await seed();
+  expect(holds(second!.subarray(0, 500_000))).toBe(true);
 });
