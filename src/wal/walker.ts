@@ -83,6 +83,11 @@ export class WalWalker {
   readonly #valid: Address;
   /** Set where a record was lost: its start (undefined: before our start). */
   #lost: { lsn: Lsn | undefined; body: Uint8Array; have: number } | undefined;
+  /**
+   * The record that goes on at the start may be an XLOG_SWITCH: so few bytes of it are to come, or
+   * came and look like one. Then what follows is no record, unless it looks like one.
+   */
+  #mayEndSegment = false;
   /** True while the visitor takes the record in progress; it has been given one complete. */
   #taking = false;
   #given = false;
@@ -213,6 +218,7 @@ export class WalWalker {
       this.#mode = SKIP;
       this.#remaining = page.remaining;
       this.#prev = undefined;
+      this.#mayEndSegment = page.remaining === 8 || page.remaining === 16;
     }
   }
 
@@ -304,10 +310,16 @@ export class WalWalker {
       ? undefined
       : (checkLength(this.#header, this.#have) ??
         checkPrev(this.#header, this.#record, this.#prev));
+    if (failure && this.#mayEndSegment) {
+      this.#have = 0;
+      this.#startTail();
+      return;
+    }
     if (failure) {
       this.#fail(failure, joinLsn(this.#record.hi, this.#record.lo));
       return;
     }
+    this.#mayEndSegment = false;
     this.#crc = CRC_INIT;
     this.#remaining = this.#words[0]! - RECORD_HEADER_SIZE;
     this.#mode = BODY;
@@ -343,6 +355,8 @@ export class WalWalker {
       for (let i = 0; lost && i < n && lost.have < OVERWRITE_BODY; i++) {
         lost.body[lost.have++] = bytes[from + i]!;
       }
+    } else if (this.#mayEndSegment) {
+      this.#header.set(bytes.subarray(from, from + n), RECORD_HEADER_SIZE - this.#remaining);
     }
     this.#page.at += n;
     this.#remaining -= n;
@@ -373,7 +387,10 @@ export class WalWalker {
 
   #closeRecord(): void {
     this.#mode = RECORD;
-    if (this.#have === 0) return;
+    if (this.#have === 0) {
+      this.#mayEndSegment &&= (this.#words[4]! & ~0xf) === SWITCH_WORD;
+      return;
+    }
     this.#have = 0;
     this.#lost = undefined;
     this.#prev ??= { hi: 0, lo: 0 };
@@ -384,14 +401,18 @@ export class WalWalker {
     const { hi, lo } = this.#valid;
     let end = lo;
     if ((this.#words[4]! & KIND_MASK) === SWITCH_WORD) {
-      const used = lo & (this.#page.segmentSize - 1);
-      this.#remaining = used === 0 ? 0 : this.#page.segmentSize - used;
-      if (this.#remaining > 0) this.#mode = TAIL;
+      this.#startTail();
       end += this.#remaining;
     }
     if (this.#taking) this.#visitor?.complete(joinLsn(hi, end));
     this.#given = this.#taking;
     this.#taking = false;
+  }
+
+  /** Nothing up to the end of the segment is part of anything. */
+  #startTail(): void {
+    this.#remaining = -(this.#page.address.lo + this.#page.at) & (this.#page.segmentSize - 1);
+    if (this.#remaining > 0) this.#mode = TAIL;
   }
 
   /** Passes over bytes that do not matter (TAIL, FAILED), or are asked if they all are zero. */

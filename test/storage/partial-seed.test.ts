@@ -9,6 +9,7 @@ import { contentLength } from '../../src/storage/stored-content.js';
 import { scanDirectory } from '../../src/storage/wal-directory.js';
 import { WalVerifier } from '../../src/wal/verifier.js';
 import { scratchDir } from '../support/scratch.js';
+import { switchedWal } from '../wal/switched.js';
 import { makeWal } from '../wal/synthetic.js';
 
 const SEGMENT = 1 << 20;
@@ -132,3 +133,14 @@ it('needs little memory, however large the segment', async () => {
   expect(await contentLength(join(dir, `${name}.partial`), nodeFileSystem)).toBe(size);
   expect((most - before) / 2 ** 20).toBeLessThan(100);
 }, 60_000);
+
+it('goes on with the longer one where two differ behind a switch record only', async () => {
+  const switched = switchedWal(300_000);
+  const [first, second] = [0x55, 0xd1].map((byte) => switched.tail((rest) => rest.fill(byte)));
+  put(first!.subarray(0, 700_000), second!.subarray(0, 500_000));
+  await seed();
+  expect(holds(first!.subarray(0, 700_000))).toBe(true);
+  put(first!.subarray(0, 400_000), second!.subarray(0, 500_000));
+  await seed();
+  expect(holds(second!.subarray(0, 500_000))).toBe(true);
+});

@@ -22,10 +22,13 @@ import {
 import { SegmentWriter } from '../../src/storage/segment-writer.js';
 import { type Lsn, parseLsn } from '../../src/wal/lsn.js';
 import { type Fault, faultyFileSystem } from '../support/faulty-fs.js';
+import { SWITCH_PLACES, switchedWal } from '../wal/switched.js';
 
 const MB = 1024 * 1024;
 const START = parseLsn('0/3000000');
 const NAMES = ['000000010000000000000030', '000000010000000000000031', '000000010000000000000032'];
+
+const NAME_50 = '000000010000000000000050';
 
 let dir: string;
 beforeEach(() => {
@@ -44,6 +47,7 @@ const WAL = wal(2 * MB + MB / 2);
 function setUp(
   options: {
     decide?: Parameters<typeof faultyFileSystem>[0];
+    start?: Lsn;
     compareUntil?: Lsn;
     soundUntil?: Lsn;
     sync?: boolean;
@@ -52,7 +56,7 @@ function setUp(
   } = {},
 ) {
   const { fs, log } = faultyFileSystem(options.decide);
-  const positions = new TargetPositions(START);
+  const positions = new TargetPositions(options.start ?? START);
   const finished: string[] = [];
   const failures: WalkeepError[] = [];
   const refills: Lsn[] = [];
@@ -366,6 +370,34 @@ describe('SegmentWriter', () => {
     const s = setUp({ compareUntil: soundUntil, soundUntil });
     expect(() => s.feed(WAL.subarray(0, 10_000))).toThrow(RewriteError);
     await s.writer.close();
+  });
+
+  it.each(SWITCH_PLACES)('compares nothing behind a switch record %s', async (_where, at) => {
+    if (at > MB - 24) return;
+    const wal = switchedWal(at);
+    const path = join(dir, `${NAME_50}.partial`);
+    for (const [before, after] of [
+      [0, 0xd1],
+      [0xd1, 0],
+      [0x55, 0xd1],
+    ] as const) {
+      writeFileSync(path, wal.tail((rest) => rest.fill(before)).subarray(0, MB));
+      const s = setUp({ start: wal.start, compareUntil: (wal.start + BigInt(MB)) as Lsn });
+      const news = wal.tail((rest) => rest.fill(after));
+      s.feed(news, 100_000, 200_001, MB - 5000, MB + 7);
+      expect(s.refills).toEqual([]);
+      await s.writer.close();
+      expect(readFileSync(join(dir, NAME_50)).equals(news.subarray(0, MB))).toBe(true);
+      rmSync(join(dir, NAME_50));
+      // Before it every bit counts.
+      writeFileSync(path, news.subarray(0, MB));
+      const flipped = Buffer.from(wal.bytes);
+      flipped[at - 40] = flipped[at - 40]! ^ 1;
+      const other = setUp({ start: wal.start, compareUntil: (wal.start + BigInt(MB)) as Lsn });
+      expect(() => other.feed(flipped, 100_000, 200_001, MB)).toThrow(RewriteError);
+      await other.writer.close();
+      rmSync(path, { force: true });
+    }
   });
 
   it('uses a spare for the next segment and leaves none behind', async () => {

@@ -70,6 +70,13 @@ export function makeWal(records: readonly SyntheticRecord[], options: SyntheticO
     at = (at + 7) & ~7;
     lsns.push(lsn as Lsn);
     prev = lsn;
+    // XLOG_SWITCH: the rest of the segment is zero, also where its pages have their headers.
+    if (rmgr === 0 && info === 0x40) {
+      while ((start + BigInt(pages.length * blockSize)) % BigInt(segmentSize) !== 0n) {
+        pages.push(Buffer.alloc(blockSize));
+      }
+      at = blockSize;
+    }
   }
   const all = Buffer.concat(pages);
   const used = all.subarray(0, all.length - (blockSize - at));
