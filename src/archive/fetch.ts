@@ -5,7 +5,7 @@ import { ArchiveAccessError, onArchive, requireArchive, VanishedError } from './
 import { readServerControl, type ServerControl } from './fetch-cluster.js';
 import { historyIn, readIfThere } from './fetch-history.js';
 import { type FetchName, parseFetchName } from './fetch-name.js';
-import { findSources, refuseIrregular, Staging } from './fetch-stage.js';
+import { findSources, refuseIrregular, type Source, Staging } from './fetch-stage.js';
 import { TargetFile } from './fetch-target.js';
 
 /** What to fetch, from where, to where. */
@@ -87,8 +87,15 @@ async function lookUp(
   if (found) return found;
   const { explainAbsence } = await import('./fetch-absent.js');
   const { directory, target, standby = false } = options;
-  const reason = await explainAbsence({ directory, wanted, target, control, standby, empty });
-  return { found: false, reason };
+  const request = { directory, wanted, target, control, standby, empty };
+  const reason = await explainAbsence(request);
+  if (reason !== undefined) return { found: false, reason };
+  const forked = await lookUpPartials(options, wanted, control, [], empty, suspects);
+  if (forked) return forked;
+  return {
+    found: false,
+    reason: (await explainAbsence(request)) ?? 'nothing is written of it yet',
+  };
 }
 
 async function lookUpWal(
@@ -130,9 +137,20 @@ async function lookUpWal(
     }
     return { found: true, path: complete.path };
   }
-  const systemId = verify ? await identify() : undefined;
+  return lookUpPartials(options, wanted, control, partials, empty, suspects);
+}
+
+async function lookUpPartials(
+  { directory, target, verify = true, allowTorn = false }: FetchOptions,
+  wanted: FetchName,
+  control: ServerControl | undefined,
+  partials: readonly Source[],
+  empty: Set<string>,
+  suspects: Map<string, Lsn>,
+): Promise<FetchResult | undefined> {
+  const systemId = verify ? (control?.systemId ?? (await ledgerSystemId(directory))) : undefined;
+  const near = [dirname(target)];
   const { servePartial } = await import('./fetch-tail.js');
-  const { allowTorn = false } = options;
   const request = { directory, wanted, target, systemId, near, verify, allowTorn };
   return servePartial(request, partials, empty, suspects);
 }
