@@ -8,6 +8,7 @@ import { type TimelineHistory, timelineAt } from '../wal/timeline.js';
 import { historyOf } from './catalog-lineage.js';
 import { VanishedError } from './fetch-access.js';
 import type { ServerControl } from './fetch-cluster.js';
+import { forkedSources } from './fetch-fork.js';
 import { historyAt } from './fetch-history.js';
 import type { FetchName } from './fetch-name.js';
 import { storedNames } from './fetch-name.js';
@@ -41,11 +42,12 @@ const HOLE_HINT = 'Recovery would end early: find the WAL, or choose a recovery 
 
 /**
  * Returns if the archive was really asked and does not have the file: its text says why that is in
- * order. Costs a listing of the directory.
+ * order. Undefined if a later timeline's file begins with the segment. Costs a listing of the
+ * directory.
  * @throws MissingWalError if it should have the file; or as `takeStock`
  * @throws VanishedError if the file has come meanwhile
  */
-export async function explainAbsence(request: AbsentRequest): Promise<string> {
+export async function explainAbsence(request: AbsentRequest): Promise<string | undefined> {
   const { directory, wanted, control } = request;
   const stock = await takeStock(directory, control?.systemId);
   requireAbsent(request, stock);
@@ -77,12 +79,14 @@ function explainHistory({ wanted, control, directory }: AbsentRequest, stock: St
   return `there is no timeline ${timeline} in the archive`;
 }
 
-async function explainSegment(request: AbsentRequest, stock: Stock): Promise<string> {
+async function explainSegment(request: AbsentRequest, stock: Stock): Promise<string | undefined> {
   const { directory, wanted, target, standby } = request;
   const { timeline, name } = wanted;
   const { segmentSize } = stock;
   const segment = parseSegmentFileName(name, segmentSize)?.segment;
   if (segment === undefined) return 'no segment of this archive can have that name';
+  const forked = forkedSources(stock, directory, wanted, segment);
+  if (forked.some(({ source }) => !request.empty.has(source.path))) return undefined;
   const own = besideTarget(target, timeline);
   const history = historyOf(timeline, [...stock.histories, ...own], stock.ledger);
   const fork = history?.ancestors.at(-1)?.end;

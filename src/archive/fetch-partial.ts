@@ -40,16 +40,19 @@ export async function acknowledgedOn(dir: string, timeline: number): Promise<Lsn
  * Copies a partial, filled with zeros to the segment size, and checks it. Undefined if nothing was
  * written into it yet.
  * @param acknowledged read before the copy is made: a receiver may go on meanwhile
+ * @param length bytes of it that are of the timeline asked for; default all
  * @throws CorruptWalError, SystemIdentifierError, ArchiveAccessError, TargetError, VanishedError
  */
 export async function copyPartial(
   request: SegmentRequest,
   source: Source,
   acknowledged: Lsn | undefined,
+  length?: number,
 ): Promise<PartialCopy | undefined> {
   const { path } = source;
   const file = await stagePartial(source, request.target);
   try {
+    if (length !== undefined && file.size > length) file.resize(length);
     const { size } = file;
     if (isEmpty(file, size)) {
       await file.discard();

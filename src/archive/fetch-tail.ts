@@ -1,7 +1,9 @@
 import { CorruptWalError } from '../errors.js';
+import { parseSegmentFileName, segmentOffset } from '../wal/file-name.js';
 import type { Lsn } from '../wal/lsn.js';
 import type { FetchResult } from './fetch.js';
 import { VanishedError } from './fetch-access.js';
+import { forkedSources } from './fetch-fork.js';
 import { readOwnSegment } from './fetch-own.js';
 import { acknowledgedOn, copyPartial, type PartialCopy } from './fetch-partial.js';
 import type { SegmentRequest } from './fetch-segment.js';
@@ -39,6 +41,7 @@ export async function servePartial(
       if (copy) copies.push(copy);
       else empty.add(source.path);
     }
+    if (wanted.kind === 'segment') copies.push(...(await copiesOfFork(request, copies, empty)));
     const best = copies.sort(bestFirst)[0];
     if (!best) return undefined;
     const { path } = best.source;
@@ -64,6 +67,32 @@ export async function servePartial(
     return { found: true, path, validEnd, ...(damage === undefined ? {} : { damage }) };
   } finally {
     for (const { file } of copies) await file.discard();
+  }
+}
+
+/** What later timelines repeat of a timeline's end, if its own files do not reach it. */
+async function copiesOfFork(
+  request: PartialRequest,
+  own: readonly PartialCopy[],
+  empty: Set<string>,
+): Promise<PartialCopy[]> {
+  const { directory, wanted, systemId } = request;
+  const stock = await takeStock(directory, systemId);
+  const segment = parseSegmentFileName(wanted.base, stock.segmentSize)?.segment;
+  if (segment === undefined) return [];
+  const copies: PartialCopy[] = [];
+  try {
+    for (const { source, fork } of forkedSources(stock, directory, wanted, segment)) {
+      if ([...own, ...copies].some((copy) => copy.validEnd >= fork)) break;
+      const length = segmentOffset(fork, stock.segmentSize);
+      const copy = await copyPartial(request, source, undefined, length);
+      if (copy) copies.push(copy);
+      else empty.add(source.path);
+    }
+    return copies;
+  } catch (e) {
+    for (const { file } of copies) await file.discard();
+    throw e;
   }
 }
 

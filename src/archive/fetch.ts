@@ -87,8 +87,15 @@ async function lookUp(
   if (found) return found;
   const { explainAbsence } = await import('./fetch-absent.js');
   const { directory, target, standby = false } = options;
-  const reason = await explainAbsence({ directory, wanted, target, control, standby, empty });
-  return { found: false, reason };
+  const request = { directory, wanted, target, control, standby, empty };
+  const reason = await explainAbsence(request);
+  if (reason !== undefined) return { found: false, reason };
+  const forked = await lookUpPartials(options, wanted, control, [], empty, suspects);
+  if (forked) return forked;
+  return {
+    found: false,
+    reason: (await explainAbsence(request)) ?? 'nothing is written of it yet',
+  };
 }
 
 async function lookUpWal(
@@ -98,7 +105,7 @@ async function lookUpWal(
   empty: Set<string>,
   suspects: Map<string, Lsn>,
 ): Promise<FetchResult | undefined> {
-  const { directory, target, verify = true } = options;
+  const { directory } = options;
   const isSegment = wanted.kind === 'segment';
   const identify = async () => control?.systemId ?? ledgerSystemId(directory);
   const complete = isSegment ? findSources(directory, wanted.base, false) : [];
@@ -119,10 +126,20 @@ async function lookUpWal(
     refuseIrregular(directory, wanted.base, true);
     return undefined;
   }
-  const systemId = verify ? await identify() : undefined;
-  const { servePartial } = await import('./fetch-tail.js');
-  const { allowTorn = false } = options;
+  return lookUpPartials(options, wanted, control, partials, empty, suspects);
+}
+
+async function lookUpPartials(
+  { directory, target, verify = true, allowTorn = false }: FetchOptions,
+  wanted: FetchName,
+  control: ServerControl | undefined,
+  partials: readonly Source[],
+  empty: Set<string>,
+  suspects: Map<string, Lsn>,
+): Promise<FetchResult | undefined> {
+  const systemId = verify ? (control?.systemId ?? (await ledgerSystemId(directory))) : undefined;
   const near = [dirname(target)];
+  const { servePartial } = await import('./fetch-tail.js');
   const request = { directory, wanted, target, systemId, near, verify, allowTorn };
   return servePartial(request, partials, empty, suspects);
 }

@@ -71,9 +71,10 @@ function checkTimeline({ state }: ServerFacts, { catalog, end }: ArchiveFacts): 
   }
   if (newest === state.timeline) return ok(`${newest}`);
   const fork = timelineEnd(state.history, newest);
+  // What the server still has is not asked for: a stream that only looks would be in its statistics.
   return warn(
     `the archive is still on timeline ${newest}, the server on ${state.timeline} since ${fork === undefined ? '?' : formatLsn(fork)}`,
-    'Start the receiver, or let it connect to this server: it follows by itself.',
+    `Start the receiver, or let it connect to this server: it follows by itself if the server still has the WAL from ${formatLsn(end.lsn)} on.`,
   );
 }
 

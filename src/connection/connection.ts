@@ -97,6 +97,11 @@ export class ReplicationConnection implements FrameSink {
     return this.failure !== undefined;
   }
 
+  /** Resolves when the connection is gone, whoever ended it: what a stream's handler is not told. */
+  get ended(): Promise<void> {
+    return this.wire.closed;
+  }
+
   /**
    * Runs a simple query or replication command and returns its (last) result. An aborted signal
    * breaks the connection off and rejects with its reason.

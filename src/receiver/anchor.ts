@@ -58,7 +58,7 @@ interface StoredFile {
 }
 
 /** The complete file of a segment on the lineage, in whatever form. */
-function findComplete(
+export function findComplete(
   directory: string,
   { history, timeline, segmentSize }: Parameters<typeof anchoredVerifier>[1],
   segment: bigint,

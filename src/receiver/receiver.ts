@@ -8,6 +8,7 @@ import {
   ConnectionError,
   DiskFullError,
   InternalError,
+  RewriteError,
   SystemIdentifierError,
   TimelineConflictError,
   UsageError,
@@ -18,8 +19,10 @@ import { nodeFileSystem } from '../storage/file-system.js';
 import { removeLeftovers } from '../storage/leftovers.js';
 import { acquireDirectoryLock, type DirectoryLock, readLockHolder } from '../storage/lock.js';
 import { readStoredHistory } from '../storage/stored-history.js';
+import { floorToSegment } from '../wal/file-name.js';
 import { INVALID_LSN, type Lsn } from '../wal/lsn.js';
 import { Archive } from './archive.js';
+import { explainBehind, isSameWal } from './compare-server.js';
 import { RECEIVE_TIMEOUT, type ReceiverEvents, type WalReceiverOptions } from './options.js';
 import type { WriteReport } from './paced-target.js';
 import { Refusals } from './refusals.js';
@@ -58,6 +61,8 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
   private slotInvalid: 'no' | 'replace' | 'replaced' = 'no';
   /** A server that contradicts what is stored was asked once more, with no WAL since. */
   private doubted = false;
+  /** The server's WAL before this position was found to be what is stored. */
+  private compared: Lsn | undefined;
   /** WAL that failed the check and is asked for again. */
   readonly refusals = new Refusals();
   /** Warnings about synchronous standbys, each said once. */
@@ -238,6 +243,7 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
     if (this.slotInvalid === 'replace') this.slotInvalid = 'replaced';
     try {
       let { lsn, timeline } = archive.start;
+      await this.compareFirst(connection, archive);
       this.tell('start', { lsn, timeline });
       for (;;) {
         if (this.o.endLsn !== undefined && lsn > this.o.endLsn) {
@@ -251,9 +257,14 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
           watchdog.enter(phase);
           this.streamed = true;
         };
-        const outcome = await run.stream(signal, onPhase).finally(() => {
-          this.reached(run.stored, timeline);
-        });
+        const outcome = await run
+          .stream(signal, onPhase)
+          .catch((e) => {
+            throw explainBehind(e, server, { lsn, timeline });
+          })
+          .finally(() => {
+            this.reached(run.stored, timeline);
+          });
         this.last = { lsn: outcome.lsn, timeline };
         if (outcome.kind === 'stopped') return outcome.reason;
         if (outcome.end.kind === 'shutdown') {
@@ -270,6 +281,30 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
       }
     } finally {
       await archive.close();
+    }
+  }
+
+  /**
+   * Before WAL that does not fit is called damaged, and while the server's ends before the stored:
+   * is it the server that is archived here?
+   */
+  private async compareFirst(connection: ReplicationConnection, archive: Archive): Promise<void> {
+    const { server, start, fs } = archive;
+    const { current, isLastTry } = this.refusals;
+    const behind = server.timeline === start.timeline && server.flushLsn < start.lsn;
+    // What comes first in a segment is what does not fit to the one before, if any.
+    const refusedAt = isLastTry ? (current?.error.lsn ?? current?.verifiedEnd) : undefined;
+    const joint =
+      refusedAt === undefined ? undefined : floorToSegment(refusedAt, server.segmentSize);
+    const end = joint ?? (behind ? server.flushLsn : undefined);
+    if (end === undefined || end === this.compared) return;
+    try {
+      await isSameWal(connection, this.o.directory, server, end, fs);
+      this.compared = end;
+    } catch (e) {
+      // On its way it may have been the same.
+      if (e instanceof RewriteError) this.refusals.noteRewrite(e);
+      throw e;
     }
   }
 

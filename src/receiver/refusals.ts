@@ -55,6 +55,11 @@ export class Refusals {
     this.tries = 0;
   }
 
+  /** True if the WAL asked for is judged by what comes now: it was refused as often as it may be. */
+  get isLastTry(): boolean {
+    return this.current !== undefined && this.tries >= MAX_TRIES;
+  }
+
   /** True if the refused WAL should be asked for once more. */
   mayAskAgain(error: WalkeepError): boolean {
     if (error === this.rewrite?.error) return this.rewrite.tries <= MAX_TRIES;

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import type { WalkeepError } from '../../src/errors.js';
 import { WalReceiver } from '../../src/index.js';
+import { formatLsn } from '../../src/wal/lsn.js';
 import { START, WAL } from '../fuzz/stream-peer.js';
 import { SEGMENT, SYSTEM_ID } from '../simulation/model-wal.js';
 import { disposer } from '../support/cleanup.js';
@@ -150,6 +151,16 @@ describe('a server that turns hostile in the stream: a typed error, then recover
     expect(errors[0]?.message).not.toBe('');
     // Nothing of it was acknowledged, and the error says where it stands.
     if (code === 'WK_STREAM_POSITION') expect(errors[0]?.lsn).toBe(BigInt(TURN));
+  });
+
+  test('an error in one read with WAL, which is taken first', async () => {
+    const { errors, server } = await survive(async (c) => {
+      await c.startStream(identity);
+      c.send(messages(START, START + SEGMENT), fatal('57P01'));
+    });
+    expect(errors.map((e) => e.code)).toEqual(['WK_SERVER']);
+    const starts = server.connections.map((c) => c.queries.at(-1));
+    expect(starts[1]).toContain(formatLsn(BigInt(START + SEGMENT)));
   });
 
   test('errors right behind CopyBothResponse', async () => {

@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { segmentFileName, segmentOf } from '../../src/wal/file-name.js';
+import { segmentFileName, segmentOf, segmentOffset } from '../../src/wal/file-name.js';
 import { disposer } from '../support/cleanup.js';
 import { runCli } from '../support/cli.js';
 import { forkPoint } from '../support/failover.js';
@@ -56,10 +56,7 @@ describe.each(PAIR)('two promotions inside one segment, PostgreSQL %i', (major: 
   ) {
     const run = keep(receive(directory, server.conninfo(), [...args, '--synchronous']));
     await run.waitForOutput(/starting log streaming/);
-    await waitEqual(directory, server, { timeline }).catch((e) => {
-      console.log(run.stderr, readdirSync(join(server.dataDir, 'pg_wal')), readdirSync(directory));
-      throw e;
-    });
+    await waitEqual(directory, server, { timeline });
     expect(await run.stop()).toEqual({ code: 0, signal: null });
     return run;
   }
@@ -69,11 +66,23 @@ describe.each(PAIR)('two promotions inside one segment, PostgreSQL %i', (major: 
     expect((await verify.exit).code, verify.stdout + verify.stderr).toBe(0);
     // What PostgreSQL asks for on its way along the newest timeline is there, all of it.
     const target = join(archiveDirectory(), 'restored');
+    const { segmentSize, dataDir } = server;
     const fork = await forkPoint(server, 2);
-    const segment = segmentFileName(3, segmentOf(fork, server.segmentSize), server.segmentSize);
-    const fetch = keep(runCli(['fetch', directory, segment, target]));
-    expect((await fetch.exit).code, fetch.stderr).toBe(0);
-    expect(readFileSync(target).length).toBe(server.segmentSize);
+    const fetched = async (timeline: number) => {
+      const name = segmentFileName(timeline, segmentOf(fork, segmentSize), segmentSize);
+      const fetch = keep(runCli(['fetch', directory, name, target]));
+      expect((await fetch.exit).code, fetch.stderr).toBe(0);
+      return readFileSync(target);
+    };
+    const newest = segmentFileName(3, segmentOf(fork, segmentSize), segmentSize);
+    const expected = readFileSync(join(dataDir, 'pg_wal', newest));
+    expect((await fetched(3)).equals(expected)).toBe(true);
+    // And along timeline 1, as if it had never been left: up to there, and nothing behind.
+    const length = segmentOffset(fork, segmentSize);
+    const oldest = await fetched(1);
+    expect(oldest.subarray(0, length).equals(expected.subarray(0, length))).toBe(true);
+    expect(oldest.length).toBe(segmentSize);
+    expect(oldest.subarray(length).every((byte) => byte === 0)).toBe(true);
   }
 
   test.each([true, false])('in the segment where the archive ends, slot: %s', async (slot) => {

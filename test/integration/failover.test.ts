@@ -82,8 +82,13 @@ test('waits, ever longer, for a standby that lags behind', async () => {
   await waitEqual(directory, primary);
   await primary.stop();
   await run.waitForOutput(/is ahead of the WAL flush position of this server[\s\S]*to try again/);
+  expect(run.stderr).toMatch(
+    /hint: The server ends at \S+, before what is stored. A standby that lags/,
+  );
   // The delays grow although the server answers each time.
-  await run.waitForOutput(/flush position.*\n.*waiting (0\.[89]|[1-9]\S*) seconds? to try again/);
+  await run.waitForOutput(
+    /flush position.*\n.*\n.*waiting (0\.[89]|[1-9]\S*) seconds? to try again/,
+  );
   await standby.configure({ primary_conninfo: primary.conninfo({ host: primary.socketDir }) });
   await primary.start();
   await caughtUp(primary, standby);

@@ -133,6 +133,62 @@ describe('chooseStart: WAL that the server removed', () => {
   });
 });
 
+describe('chooseStart: the newest file is an old one, and the server lacks what follows it', () => {
+  const old = {
+    local: local('0/1000000'),
+    ledger: { ...ledger('0/11F0000'), complete: lsn('0/1100000') },
+  };
+  it('asks for what follows the file first', () => {
+    expect(at(inputs(old))).toBe('0/1000000 tli 1 local');
+  });
+  it('goes on behind the segments that were complete', () => {
+    const s = chooseStart(inputs({ ...old, behindNewestGone: true }));
+    expect(`${formatLsn(s.lsn)} ${s.reason}`).toBe('0/1100000 ledger');
+    expect(s.gap).toBeUndefined();
+    expect(s.warnings.join()).toMatch(/from 0\/1000000 to 0\/1100000 was archived/);
+  });
+  it('does not where nothing complete lies behind, or an empty partial says where', () => {
+    const change = { ...old, behindNewestGone: true };
+    const { complete, ...known } = old.ledger;
+    expect(at(inputs({ ...change, ledger: known }))).toBe('0/1000000 tli 1 local');
+    expect(at(inputs({ ...change, local: local('0/1100000') }))).toBe('0/1100000 tli 1 local');
+    const empty = local('0/1000000', 1, true);
+    expect(at(inputs({ ...change, local: empty }))).toBe('0/1000000 tli 1 local');
+  });
+  it('goes over a gap from there only', () => {
+    const change = { ...old, behindNewestGone: true, walRemoved: true, acceptGap: true };
+    expect(chooseStart(inputs(change)).gap).toMatchObject({ from: lsn('0/11F0000') });
+  });
+});
+
+describe('chooseStart: the server has no file for the end of a timeline', () => {
+  const server = {
+    systemId: 7n,
+    timeline: 4,
+    flushLsn: lsn('0/1900000'),
+    history: parseTimelineHistory(4, '1\t0/1080000\tx\n2\t0/1090000\tx\n3\t0/1180000\tx\n'),
+  };
+  const forked = { server, local: local('0/1000000') };
+  it('asks the next timelines that begin in its segment, one after the other', () => {
+    expect(at(inputs(forked))).toBe('0/1000000 tli 1 adopted');
+    expect(at(inputs({ ...forked, lastSegmentGone: 1 }))).toBe('0/1000000 tli 2 fork');
+    expect(at(inputs({ ...forked, lastSegmentGone: 2 }))).toBe('0/1000000 tli 3 fork');
+    const { warnings } = chooseStart(inputs({ ...forked, lastSegmentGone: 2 }));
+    expect(warnings.join()).toMatch(/timeline 1; its WAL from 0\/1000000 to 0\/1080000/);
+  });
+  it('goes no further than where the next one left that segment', () => {
+    expect(at(inputs({ ...forked, lastSegmentGone: 3 }))).toBe('0/1000000 tli 3 fork');
+  });
+  it('takes nothing from the next one in a segment before', () => {
+    const earlier = { ...forked, local: local('0/F00000'), lastSegmentGone: 2 };
+    expect(at(inputs(earlier))).toBe('0/F00000 tli 1 adopted');
+  });
+  it('still sees a gap before that segment', () => {
+    const gap = { ...forked, lastSegmentGone: 1, ledger: ledger('0/E00000') };
+    expect(() => chooseStart(inputs(gap))).toThrow(GapError);
+  });
+});
+
 describe('chooseStart: timelines', () => {
   it('streams the rest of the old timeline when the fork lies ahead', () => {
     const i = inputs({ server: server2('0/1080000', '0/1300000'), local: local('0/1000000') });
