@@ -149,10 +149,10 @@ export async function chooseFor(
     if (first !== oldest) return chooseFor(o, connection, server, ledger, options);
   }
   const notes = ledgerEnd?.warning === undefined ? [] : [ledgerEnd.warning];
-  const strangers = [...scan.besides, ...scan.histories]
-    .map((file) => file.timeline)
-    .filter((t) => t > server.timeline && isBeside(t, server, ledger.state));
-  if (strangers.length > 0) notes.push(strangerWarning([...new Set(strangers)].sort(), server));
+  const strangers = [...new Set([...scan.besides, ...scan.histories].map((f) => f.timeline))]
+    .filter((t) => t > server.timeline && isBeside(t, server, ledger.state))
+    .sort((a, b) => a - b);
+  if (strangers.length > 0) notes.push(strangerWarning(strangers, server));
   start = { ...start, warnings: [...notes, ...start.warnings] };
   return { start, atStart: filesAt(start.lsn), again };
 }
