@@ -2,6 +2,8 @@ import { readdir, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { StorageError, UsageError } from '../errors.js';
 import { storageError } from '../storage/durable.js';
+import { readLedger } from '../storage/ledger.js';
+import { historyFileName } from '../wal/file-name.js';
 
 /** What `cleanupArchive` may remove beside segments. */
 export interface CleanupOptions {
@@ -75,9 +77,15 @@ export async function planCleanup(
     if (match && !open && segment > (complete.get(timeline) ?? '')) complete.set(timeline, segment);
     if (segment < kept.slice(8)) remove.push({ name, segment, timeline, open });
   }
-  // Behind a partial file lies what is complete later on its timeline or on one that left it.
+  const received = await receivedTimeline(directory);
+  // Behind a partial file lies what is complete later on its timeline or on one that left it. That a
+  // receiver goes on with has been left by none, whatever a clone has pushed.
   const isEnd = (file: { segment: string; timeline: string }): boolean =>
-    ![...complete].some(([t, segment]) => t >= file.timeline && segment >= file.segment);
+    ![...complete].some(
+      ([t, segment]) =>
+        segment >= file.segment &&
+        (t === file.timeline || (t > file.timeline && file.timeline !== received)),
+    );
   const order = (a: { segment: string; name: string }, b: typeof a): number =>
     a.segment === b.segment ? compare(a.name, b.name) : compare(a.segment, b.segment);
   return {
@@ -88,6 +96,12 @@ export async function planCleanup(
       .sort(order)
       .map((file) => file.name),
   };
+}
+
+/** The timeline that the archive's receiver is on, as in names; undefined without a readable ledger. */
+async function receivedTimeline(directory: string): Promise<string | undefined> {
+  const ledger = await readLedger(directory).catch(() => undefined);
+  return ledger?.timeline === undefined ? undefined : historyFileName(ledger.timeline).slice(0, 8);
 }
 
 /**

@@ -1,6 +1,7 @@
 import { dirname, join } from 'node:path';
 import { CorruptWalError } from '../errors.js';
 import type { Lsn } from '../wal/lsn.js';
+import type { TimelineHistory } from '../wal/timeline.js';
 import { ArchiveAccessError, onArchive, requireArchive, VanishedError } from './fetch-access.js';
 import { readServerControl, type ServerControl } from './fetch-cluster.js';
 import { historyIn, readIfThere } from './fetch-history.js';
@@ -36,6 +37,8 @@ export type FetchResult =
       validEnd?: Lsn;
       /** Why a partial was served only because `allowTorn` says so. */
       damage?: string;
+      /** A history file is of a timeline that was never received here. */
+      unfollowed?: string;
     }
   | {
       found: false;
@@ -185,9 +188,11 @@ async function lookUpText(
   const path = join(directory, wanted.name);
   const content = onArchive('read file', path, () => readIfThere(path));
   if (content === undefined) return undefined;
+  let unfollowed: string | undefined;
   if (verify) {
-    if (wanted.kind === 'history') historyIn(path, wanted.timeline, content);
-    else if (!content.toString('latin1').startsWith('START WAL LOCATION:')) {
+    if (wanted.kind === 'history') {
+      unfollowed = await neverReceived(directory, historyIn(path, wanted.timeline, content));
+    } else if (!content.toString('latin1').startsWith('START WAL LOCATION:')) {
       throw new CorruptWalError(`"${path}" is no backup history file`, { path });
     }
     if (control) {
@@ -202,5 +207,22 @@ async function lookUpText(
   } finally {
     await file.discard();
   }
-  return { found: true, path };
+  return { found: true, path, ...(unfollowed === undefined ? {} : { unfollowed }) };
+}
+
+/**
+ * What to say of a timeline that the archive's receiver never followed, though it was received beyond
+ * where that one begins. It may be a clone's, and recovery to the latest timeline goes there.
+ */
+async function neverReceived(
+  directory: string,
+  history: TimelineHistory,
+): Promise<string | undefined> {
+  const { ledgerOf } = await import('./fetch-ledger.js');
+  const ledger = await ledgerOf(directory);
+  if (!ledger) return undefined;
+  const { standsBeside } = await import('./catalog-branches.js');
+  const { timeline } = history;
+  if (standsBeside(timeline, history, [history], ledger) !== 'unfollowed') return undefined;
+  return `timeline ${timeline} was never received here, and receiving went on with timeline ${ledger.timeline} behind where it begins`;
 }

@@ -138,7 +138,7 @@ async function storeBeside(
 }
 
 /** Stores what cannot have its name under one that nothing reads; the same content once. */
-async function keepAside(source: PushSource, directory: string): Promise<PushResult> {
+export async function keepAside(source: PushSource, directory: string): Promise<PushResult> {
   for (let n = 1; ; n++) {
     const name = `.${source.name}.pushed${n === 1 ? '' : `.${n}`}`;
     const path = join(directory, name);

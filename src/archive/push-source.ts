@@ -3,16 +3,23 @@ import { dirname } from 'node:path';
 import { StorageError, SystemIdentifierError } from '../errors.js';
 import { storageError } from '../storage/durable.js';
 import { readLedger } from '../storage/ledger.js';
+import { wasFollowed } from '../storage/ledger-entry.js';
 import { LONG_HEADER_SIZE, parseLongHeader } from '../storage/long-header.js';
 import { readRegular } from '../storage/regular-file.js';
 import { readStoredHistory } from '../storage/stored-history.js';
 import { identify, scanDirectory } from '../storage/wal-directory.js';
 import { faultToError } from '../wal/fault.js';
-import { parseHistoryFileName, type SegmentName, segmentStart } from '../wal/file-name.js';
+import {
+  historyFileName,
+  parseHistoryFileName,
+  type SegmentName,
+  segmentStart,
+} from '../wal/file-name.js';
 import type { Lsn } from '../wal/lsn.js';
 import { LONG_PAGE_HEADER } from '../wal/page.js';
 import { type TimelineHistory, timelineEnd } from '../wal/timeline.js';
 import { WalVerifier } from '../wal/verifier.js';
+import { standsBeside } from './catalog-branches.js';
 import type { KnownWal } from './inspect-wal.js';
 import type { PushSource } from './push-place.js';
 
@@ -123,6 +130,29 @@ async function archiveCluster(directory: string, segmentSize: number) {
     return { systemId: ledger.systemId, segmentSize: ledger.segmentSize };
   }
   return identify(directory, await scanDirectory(directory, segmentSize));
+}
+
+/**
+ * True for a timeline that the archive can never go on with: one with a lower number than that which
+ * is received, which was never received itself, is no ancestor, and of which nothing is here. Its
+ * server is a clone, or a standby that was promoted beside another one. Of what is here already the
+ * rest must be found as well: a recovery to it would end early.
+ */
+export async function isPassedBy(
+  timeline: number,
+  history: TimelineHistory | undefined,
+  directory: string,
+): Promise<boolean> {
+  const ledger = await readLedger(directory);
+  if (ledger?.timeline === undefined || timeline >= ledger.timeline) return false;
+  const received = await findHistory(ledger.timeline, [directory]);
+  if (!received || wasFollowed(ledger, timeline)) return false;
+  if (standsBeside(timeline, history, [received], ledger) !== 'abandoned') return false;
+  const prefix = historyFileName(timeline).slice(0, 8);
+  const names = await readdir(directory).catch((e) => {
+    throw storageError('open directory', directory, e);
+  });
+  return !names.some((name) => name.startsWith(prefix));
 }
 
 async function findHistory(

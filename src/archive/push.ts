@@ -16,9 +16,9 @@ import {
 import { formatLsn, type Lsn } from '../wal/lsn.js';
 import { inspectWal } from './inspect-wal.js';
 import { COMPRESSIONS, completeFile, firstDifference } from './push-compare.js';
-import { pushPartial } from './push-partial.js';
+import { keepAside, pushPartial } from './push-partial.js';
 import { confirmDurable, exists, type PushSource, place, stageCopy } from './push-place.js';
-import { checkSource, inspectSource } from './push-source.js';
+import { checkSource, inspectSource, isPassedBy } from './push-source.js';
 
 /** What became of a pushed file. */
 export interface PushResult {
@@ -26,9 +26,10 @@ export interface PushResult {
    * `stored`: under its name. `present`: the archive had all of it. `extended`: it replaced a
    * partial file that had less. `beside`: stored under another name that is read for the same
    * segment. `aside`: it contradicts what is there and was kept as a dotfile. `mended`: it replaced a
-   * damaged history file, which was kept as a dotfile.
+   * damaged history file, which was kept as a dotfile. `apart`: it is of a timeline that the archive
+   * has passed by, and was kept as a dotfile.
    */
-  outcome: 'stored' | 'present' | 'extended' | 'beside' | 'aside' | 'mended';
+  outcome: 'stored' | 'present' | 'extended' | 'beside' | 'aside' | 'mended' | 'apart';
   /** Bare name of the file in the archive that has the content. */
   name: string;
 }
@@ -108,6 +109,9 @@ async function pushHistory(source: PushSource, directory: string): Promise<PushR
   const judged = judgeHistory(path, timeline, content);
   if (judged.state === 'damaged') throw judged.problem;
   const stored = await readStoredHistory(directory, timeline);
+  if (await isPassedBy(timeline, judged.history, directory)) {
+    return { ...(await keepAside(source, directory)), outcome: 'apart' };
+  }
   if (stored.state !== 'damaged') return pushAsItIs(source, directory);
   // An empty file, for example, that a crash left: every answer about this timeline fails with it.
   await keepDamaged(directory, timeline, stored.content, { mode });
@@ -145,6 +149,9 @@ async function pushSegment(
     });
   }
   const known = await checkSource(source, parsed, directory);
+  if (await isPassedBy(parsed.timeline, known.history, directory)) {
+    return { ...(await keepAside(source, directory)), outcome: 'apart' };
+  }
   if (parsed.partial) return pushPartial(source, parsed, directory, known);
   for (;;) {
     const found = await completeFile(name, directory);

@@ -193,7 +193,11 @@ async function fetchAhead(
 
 function tell(answer: Answer, output: Output): number {
   if (answer.found) {
-    const { path, validEnd, damage } = answer;
+    const { path, validEnd, damage, unfollowed } = answer;
+    if (unfollowed !== undefined) {
+      const hint = `If a clone pushed it, move its files out of the archive, or recover with recovery_target_timeline set to a number.`;
+      output.warning(`"${path}": ${unfollowed}; recovery to the latest timeline follows it`, hint);
+    }
     if (validEnd === undefined) return EXIT.found;
     const message = `"${path}" is a partial segment, good up to ${formatLsn(validEnd)}`;
     if (damage === undefined) output.info(message);

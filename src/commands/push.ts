@@ -49,6 +49,11 @@ export const command: Command = {
         `"${path}" does not agree with what is in the archive and was kept as "${name}"`,
         'Two servers wrote this segment; check with "walkeep verify" which one recovery should use.',
       );
+    } else if (outcome === 'apart') {
+      output.warning(
+        `"${path}" is of a timeline that the archive was never on and has passed by; it was kept as "${name}"`,
+        'If this server is a clone, take the archive out of its archive_command.',
+      );
     } else if (values.verbose === true) output.info(`${name}: ${TOLD[outcome]}`);
     return 0;
   },

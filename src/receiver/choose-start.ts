@@ -154,10 +154,10 @@ export async function chooseFor(
   }
   const beyond = start.reason === 'local' && !again && completeBeyond(inputs) !== undefined;
   const notes = ledgerEnd?.warning === undefined ? [] : [ledgerEnd.warning];
-  const strangers = [...scan.besides, ...scan.histories]
-    .map((file) => file.timeline)
-    .filter((t) => t > server.timeline && isBeside(t, server, ledger.state));
-  if (strangers.length > 0) notes.push(strangerWarning([...new Set(strangers)].sort(), server));
+  const strangers = [...new Set([...scan.besides, ...scan.histories].map((f) => f.timeline))]
+    .filter((t) => t > server.timeline && isBeside(t, server, ledger.state))
+    .sort((a, b) => a - b);
+  if (strangers.length > 0) notes.push(strangerWarning(strangers, server));
   start = { ...start, warnings: [...notes, ...start.warnings] };
   return { start, again, completeBeyond: beyond };
 }

@@ -33,6 +33,7 @@ const PROGRAMS = [
     'pg_basebackup',
     'pg_ctl',
     'cp',
+    'mv',
     'mkdir',
     'touch',
     'install',

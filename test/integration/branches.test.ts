@@ -122,6 +122,8 @@ test.each(ENDS)(
     ] as const) {
       const next = await recoveredTo(primary, backup, archive, point);
       await insert(next, timeline * 11);
+      const { stdout } = await cli('check', '-D', archive, '-d', next.conninfo());
+      expect(stdout).toContain(`beside the server's timeline ${timeline}: both left timeline 1`);
       await writeWal(next, 1_300_000);
       const told = await receiveAll(archive, next, timeline, others, ['--synchronous']);
       expect(told).toMatch(`does not go on with timeline ${timeline - 1}`);
