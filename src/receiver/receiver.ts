@@ -10,14 +10,18 @@ import {
   InternalError,
   SystemIdentifierError,
   TimelineConflictError,
-  UsageError,
   WalkeepError,
   WalRemovedError,
 } from '../errors.js';
 import { acquireDirectoryLock, type DirectoryLock } from '../storage/lock.js';
 import { INVALID_LSN, type Lsn } from '../wal/lsn.js';
 import { Archive } from './archive.js';
-import { RECEIVE_TIMEOUT, type ReceiverEvents, type WalReceiverOptions } from './options.js';
+import {
+  checkReceiverOptions,
+  RECEIVE_TIMEOUT,
+  type ReceiverEvents,
+  type WalReceiverOptions,
+} from './options.js';
 import { Refusals } from './refusals.js';
 import { abortableDelay, Backoff, mayRetry } from './retry.js';
 import { readServerState } from './server-state.js';
@@ -63,9 +67,7 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
 
   constructor(options: WalReceiverOptions) {
     super();
-    if (options.synchronous && options.sync === false) {
-      throw new UsageError('cannot use --synchronous together with --no-sync');
-    }
+    checkReceiverOptions(options);
     this.o = options;
     this.backoff = new Backoff(options.retryDelay);
   }
