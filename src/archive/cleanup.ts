@@ -1,6 +1,7 @@
 import { readdir, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { StorageError, UsageError } from '../errors.js';
+import { aSwitch, aText, type Checks, checkOptions } from '../options.js';
 import { storageError } from '../storage/durable.js';
 import { readLedger } from '../storage/ledger.js';
 import { historyFileName } from '../wal/file-name.js';
@@ -12,6 +13,8 @@ export interface CleanupOptions {
   /** Remove backup history files too. */
   cleanBackupHistory?: boolean | undefined;
 }
+
+const CHECKS: Checks<CleanupOptions> = { stripExtension: aText, cleanBackupHistory: aSwitch };
 
 /** What would be removed, and from where on everything is kept. */
 export interface CleanupPlan {
@@ -53,6 +56,7 @@ export async function planCleanup(
   oldest: string,
   options: CleanupOptions = {},
 ): Promise<CleanupPlan> {
+  checkOptions('cleanup', options, CHECKS);
   const found = await stat(directory).catch(() => undefined);
   if (!found?.isDirectory()) {
     throw new StorageError(`archive location "${directory}" does not exist`, { path: directory });

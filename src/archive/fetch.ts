@@ -1,5 +1,6 @@
 import { dirname, join } from 'node:path';
 import { CorruptWalError } from '../errors.js';
+import { aSwitch, aText, type Checks, checkOptions, required } from '../options.js';
 import type { Lsn } from '../wal/lsn.js';
 import type { TimelineHistory } from '../wal/timeline.js';
 import { ArchiveAccessError, onArchive, requireArchive, VanishedError } from './fetch-access.js';
@@ -26,6 +27,16 @@ export interface FetchOptions {
   /** The server is a standby, which can stream what the archive lacks. */
   standby?: boolean;
 }
+
+const CHECKS: Checks<FetchOptions> = {
+  directory: required(aText),
+  name: required(aText),
+  target: required(aText),
+  verify: aSwitch,
+  allowTorn: aSwitch,
+  dataDir: aText,
+  standby: aSwitch,
+};
 
 /** How a fetch ended that could be answered. */
 export type FetchResult =
@@ -57,6 +68,7 @@ const MOST_LOOKUPS = 20;
  *   TargetError, FsyncError, NotSupportedError, StorageError: could not tell
  */
 export async function fetchFile(options: FetchOptions): Promise<FetchResult> {
+  checkOptions('fetch', options, CHECKS);
   const wanted = parseFetchName(options.name);
   requireArchive(options.directory);
   const control = options.dataDir === undefined ? undefined : readServerControl(options.dataDir);

@@ -1,3 +1,14 @@
+import {
+  aBigint,
+  aNumber,
+  anLsn,
+  aSignal,
+  aSwitch,
+  aText,
+  aTimeline,
+  type Checks,
+  checkOptions,
+} from '../options.js';
 import type { Lsn } from '../wal/lsn.js';
 import { timelineAt } from '../wal/timeline.js';
 import type { TimestampTz } from '../wal/timestamp.js';
@@ -16,6 +27,19 @@ export interface FindOptions extends EventFilter {
   full?: boolean;
   signal?: AbortSignal;
 }
+
+const CHECKS: Checks<FindOptions> = {
+  since: anLsn,
+  until: anLsn,
+  after: aBigint,
+  before: aBigint,
+  xid: aNumber(0, 0xffff_ffff),
+  restorePoint: aText,
+  drops: aSwitch,
+  timeline: aTimeline,
+  full: aSwitch,
+  signal: aSignal,
+};
 
 /** Takes events in the order of the WAL; true: no more are wanted. */
 export type OnEvent = (event: WalEvent) => boolean | undefined;
@@ -43,6 +67,7 @@ export async function findEvents(
   options: FindOptions,
   onEvent: OnEvent,
 ): Promise<FindResult> {
+  checkOptions('find', options, CHECKS);
   const plan = planTimeline(await readCatalog(directory), options.timeline);
   const matcher = new EventMatcher(options);
   const segments = await segmentsToRead(plan, options, options.after);
@@ -71,6 +96,7 @@ export async function findMoment(
   time: TimestampTz,
   options: Pick<FindOptions, 'timeline' | 'since' | 'until' | 'full' | 'signal'>,
 ): Promise<MomentResult> {
+  checkOptions<FindOptions>('find', options, CHECKS);
   const plan = planTimeline(await readCatalog(directory), options.timeline);
   const segments = await segmentsToRead(plan, options, time);
   const { since = 0n, until } = options;

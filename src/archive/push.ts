@@ -1,6 +1,7 @@
 import { open, readFile, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { RewriteError, UsageError, type WalkeepError } from '../errors.js';
+import { aSwitch, type Checks, checkOptions } from '../options.js';
 import { durableRename, storageError } from '../storage/durable.js';
 import { OPEN_READ } from '../storage/file-system.js';
 import { judgeHistory, keepDamaged, readStoredHistory } from '../storage/stored-history.js';
@@ -42,6 +43,8 @@ export interface PushOptions {
   verify?: boolean;
 }
 
+const CHECKS: Checks<PushOptions> = { verify: aSwitch };
+
 /** `NAME.OFFSET.backup` (BackupHistoryFileName). */
 const BACKUP_HISTORY = /^[0-9A-F]{24}\.[0-9A-F]{8}\.backup$/;
 
@@ -55,8 +58,10 @@ const BACKUP_HISTORY = /^[0-9A-F]{24}\.[0-9A-F]{8}\.backup$/;
 export async function pushFile(
   directory: string,
   path: string,
-  { verify = true }: PushOptions = {},
+  options: PushOptions = {},
 ): Promise<PushResult> {
+  checkOptions('push', options, CHECKS);
+  const { verify = true } = options;
   const name = basename(path);
   const isHistory = parseHistoryFileName(name) !== undefined;
   if (!isHistory && !BACKUP_HISTORY.test(name)) {

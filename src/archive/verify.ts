@@ -1,5 +1,15 @@
 import { availableParallelism } from 'node:os';
 import { StorageError, UsageError } from '../errors.js';
+import {
+  aFunction,
+  aNumber,
+  anLsn,
+  aSignal,
+  aSwitch,
+  aTimeline,
+  type Checks,
+  checkOptions,
+} from '../options.js';
 import type { Lsn } from '../wal/lsn.js';
 import { type Catalog, readCatalog } from './catalog.js';
 import { byPlace, type Finding, findingKey, type Severity } from './findings.js';
@@ -24,6 +34,17 @@ export interface VerifyOptions {
   onProgress?: ((progress: VerifyProgress) => void) | undefined;
   signal?: AbortSignal | undefined;
 }
+
+const CHECKS: Checks<VerifyOptions> = {
+  since: anLsn,
+  timeline: aTimeline,
+  quick: aSwitch,
+  jobs: aNumber(1, 1024),
+  jobBytes: aNumber(1, Number.MAX_SAFE_INTEGER),
+  onFinding: aFunction,
+  onProgress: aFunction,
+  signal: aSignal,
+};
 
 /** How far a check is. Bytes are those of decompressed WAL. */
 export interface VerifyProgress {
@@ -65,6 +86,7 @@ export async function verifyArchive(
   directory: string,
   options: VerifyOptions = {},
 ): Promise<VerifyResult> {
+  checkOptions('verify', options, CHECKS);
   const began = performance.now();
   const catalog = await readArchive(directory);
   const { since, timeline, quick = false, jobs: threads = availableParallelism() } = options;

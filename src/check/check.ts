@@ -1,6 +1,7 @@
 import type { ReplicationConnection } from '../connection/connection.js';
 import type { ReplicationMode } from '../connection/startup.js';
 import { AuthenticationError, ServerError, WalkeepError } from '../errors.js';
+import { aFunction, aText, type Checks, checkOptions, required } from '../options.js';
 import { type ArchiveFacts, readArchiveFacts } from './archive-facts.js';
 import {
   checkCluster,
@@ -33,6 +34,13 @@ export interface CheckOptions {
   connect(mode: ReplicationMode): Promise<ReplicationConnection>;
 }
 
+const CHECKS: Checks<CheckOptions> = {
+  directory: required(aText),
+  slot: aText,
+  applicationName: required(aText),
+  connect: required(aFunction),
+};
+
 /** What came out. */
 export interface CheckReport {
   results: CheckResult[];
@@ -50,6 +58,7 @@ const PATIENCE = 30_000;
  * user may not see is reported as unknown, what fails is a result: it throws for defects only.
  */
 export async function runCheck(options: CheckOptions): Promise<CheckReport> {
+  checkOptions('check', options, CHECKS);
   const { directory, slot, applicationName } = options;
   const physical = await attempt(options, 'physical', (c) => readServerFacts(c, slot, directory));
   const plain = await attempt(options, 'off', readSqlFacts);

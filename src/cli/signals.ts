@@ -1,3 +1,4 @@
+import tty from 'node:tty';
 import type { Output } from './output.js';
 
 /**
@@ -7,8 +8,17 @@ import type { Output } from './output.js';
 const SECOND_THOUGHT = 1000;
 
 /**
+ * Node.js takes back at its start that a signal is ignored, so what nohup did is not to be seen any
+ * more. What it leaves is a process without a terminal: there is nothing that could hang up.
+ */
+const hasTerminal = (): boolean => [0, 1, 2].some((fd) => tty.isatty(fd));
+
+const ignore = (): void => {};
+
+/**
  * SIGINT and SIGTERM ask for a graceful stop through the returned signal. A second SIGINT ends
- * the process at once: what was acknowledged is safe at any instant.
+ * the process at once: what was acknowledged is safe at any instant. Without a terminal SIGHUP is
+ * ignored.
  */
 export function stopOnSignals(output: Output): { signal: AbortSignal; release(): void } {
   const controller = new AbortController();
@@ -23,8 +33,9 @@ export function stopOnSignals(output: Output): { signal: AbortSignal; release():
     }
   };
   process.on('SIGINT', stop).on('SIGTERM', stop);
+  if (!hasTerminal()) process.on('SIGHUP', ignore);
   return {
     signal: controller.signal,
-    release: () => process.off('SIGINT', stop).off('SIGTERM', stop),
+    release: () => process.off('SIGINT', stop).off('SIGTERM', stop).off('SIGHUP', ignore),
   };
 }

@@ -8,10 +8,12 @@ import {
   UsageError,
   WalkeepError,
 } from '../errors.js';
+import { aFunction, aSignal, type Checks, checkOptions, oneOf } from '../options.js';
 import type { ServerNotice } from '../protocol/backend-message.js';
 import { ReplicationConnection } from './connection.js';
 import { checkSession, type WantedSession } from './session-attributes.js';
 import type { ConnectionSettings, HostTarget } from './settings.js';
+import { SETTINGS_CHECKS } from './settings-checks.js';
 import { connectFailure, dial, type Endpoint, isUnixTarget, resolveEndpoints } from './socket.js';
 import { type ReplicationMode, startup } from './startup.js';
 import { requestTls, upgrade } from './tls.js';
@@ -25,6 +27,12 @@ export interface ConnectOptions {
   replication?: ReplicationMode;
   onNotice?: (notice: ServerNotice) => void;
 }
+
+const CHECKS: Checks<ConnectOptions> = {
+  signal: aSignal,
+  replication: oneOf('physical', 'database', 'off'),
+  onNotice: aFunction,
+};
 
 /** Milliseconds; Node.js takes a longer delay for none at all. */
 export const LONGEST_TIMER = 2 ** 31 - 1;
@@ -41,6 +49,8 @@ export async function connect(
   settings: ConnectionSettings,
   options: ConnectOptions = {},
 ): Promise<ReplicationConnection> {
+  checkOptions('connect', settings, SETTINGS_CHECKS);
+  checkOptions('connect', options, CHECKS);
   const { signal } = options;
   signal?.throwIfAborted();
   if (settings.targets.length === 0) throw new UsageError('no host to connect to');

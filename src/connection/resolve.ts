@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { ConninfoError, NotSupportedError } from '../errors.js';
+import { aText, type Checks, checkOptions, required } from '../options.js';
 import { parseConninfo } from './conninfo.js';
 import { resolveTargets } from './hosts.js';
 import { ENVIRONMENT_SETTINGS, KEYWORDS } from './keywords.js';
@@ -31,6 +32,16 @@ export interface ConninfoInput {
   fallbackApplicationName: string;
 }
 
+const CHECKS: Checks<ConninfoInput> = {
+  conninfo: aText,
+  host: aText,
+  port: aText,
+  user: aText,
+  password: aText,
+  fallbackDatabase: aText,
+  fallbackApplicationName: required(aText),
+};
+
 /** All parameters by keyword: what was given, then service file, environment and defaults. */
 type Values = ReadonlyMap<string, string>;
 
@@ -44,6 +55,7 @@ export async function resolveSettings(
   input: ConninfoInput,
   env: NodeJS.ProcessEnv = process.env,
 ): Promise<ConnectionSettings> {
+  checkOptions('resolveSettings', input, CHECKS);
   const values = await mergeValues(input, env);
   const warnings = ignoredValueWarnings(values);
   const targets = resolveTargets(values);

@@ -1,4 +1,13 @@
 import { ProtocolError, ServerError, UsageError } from '../errors.js';
+import {
+  aName,
+  anLsn,
+  aSwitch,
+  aTimeline,
+  type Checks,
+  checkOptions,
+  required,
+} from '../options.js';
 import { formatLsn, type Lsn, parseLsn } from '../wal/lsn.js';
 import type { ResultField } from './backend-message.js';
 
@@ -89,11 +98,14 @@ export interface SlotOptions {
   temporary?: boolean;
 }
 
+const SLOT_CHECKS: Checks<SlotOptions> = { reserveWal: aSwitch, temporary: aSwitch };
+
 export function createPhysicalSlotCommand(
   name: string,
   options: SlotOptions,
   serverVersion: number,
 ): string {
+  checkOptions('createPhysicalSlot', options, SLOT_CHECKS);
   let sql = `CREATE_REPLICATION_SLOT ${quoteIdentifier(name)}`;
   if (options.temporary) sql += ' TEMPORARY';
   sql += ' PHYSICAL';
@@ -176,7 +188,14 @@ export interface StartReplicationOptions {
   timeline: number;
 }
 
+const START_CHECKS: Checks<StartReplicationOptions> = {
+  slot: aName,
+  startLsn: required(anLsn),
+  timeline: required(aTimeline),
+};
+
 export function startReplicationCommand(options: StartReplicationOptions): string {
+  checkOptions('startReplication', options, START_CHECKS);
   const slot = options.slot === undefined ? '' : `SLOT ${quoteIdentifier(options.slot)} `;
   const lsn = formatLsn(options.startLsn);
   return `START_REPLICATION ${slot}${lsn} TIMELINE ${checkedTimeline(options.timeline)}`;

@@ -1,5 +1,20 @@
 import type { ConnectionSettings } from '../connection/settings.js';
-import type { WalkeepError } from '../errors.js';
+import { UsageError, type WalkeepError } from '../errors.js';
+import {
+  aFunction,
+  aName,
+  aNumber,
+  anLsn,
+  anObject,
+  aSwitch,
+  aText,
+  aTime,
+  type Checks,
+  checkOptions,
+  either,
+  oneOf,
+  required,
+} from '../options.js';
 import type { Lsn } from '../wal/lsn.js';
 import type { VerifyMode } from './inspector.js';
 
@@ -76,6 +91,53 @@ export interface WalReceiverOptions {
   /** Asked for a password when the server wants one and none is known. */
   promptPassword?: () => Promise<string>;
 }
+
+const COMPRESSION: Checks<CompressionOption> = {
+  method: required(oneOf('none', 'gzip', 'lz4')),
+  level: aNumber(0, 12),
+};
+
+/** Checks what a receiver is told. @throws UsageError */
+export function checkReceiverOptions(options: WalReceiverOptions): void {
+  checkOptions('WalReceiver', options, CHECKS);
+  const { compression, synchronous, sync } = options;
+  if (compression) {
+    checkOptions('WalReceiver, compression', compression, COMPRESSION);
+    const { method, level } = compression;
+    if (method === 'gzip' && level !== undefined && (level < 1 || level > 9)) {
+      throw new UsageError('WalReceiver: the level of gzip must be from 1 to 9', {
+        actual: `${level}`,
+      });
+    }
+  }
+  if (synchronous && sync === false) {
+    throw new UsageError('cannot use --synchronous together with --no-sync');
+  }
+}
+
+const CHECKS: Checks<WalReceiverOptions> = {
+  connection: required(either(aText, anObject)),
+  directory: required(aName),
+  slot: aName,
+  ensureSlot: aSwitch,
+  synchronous: aSwitch,
+  sync: aSwitch,
+  statusInterval: aTime,
+  endLsn: anLsn,
+  reconnect: aSwitch,
+  retryFirstConnection: aSwitch,
+  retryDelay: aTime,
+  compression: anObject,
+  directIo: aSwitch,
+  acceptGap: aSwitch,
+  refuseGaps: aSwitch,
+  receiveTimeout: aTime,
+  verify: oneOf('strict', 'warn', 'off'),
+  writeReport: oneOf('write', 'sync'),
+  apply: oneOf('none', 'flush'),
+  checkSyncStandby: aSwitch,
+  promptPassword: aFunction,
+};
 
 /** A notice to the operator that is no error. `code` is stable. */
 export interface ReceiverWarning {

@@ -11,7 +11,6 @@ import {
   RewriteError,
   SystemIdentifierError,
   TimelineConflictError,
-  UsageError,
   WalkeepError,
   WalRemovedError,
 } from '../errors.js';
@@ -23,7 +22,12 @@ import { floorToSegment } from '../wal/file-name.js';
 import { INVALID_LSN, type Lsn } from '../wal/lsn.js';
 import { Archive } from './archive.js';
 import { explainBehind, isSameWal } from './compare-server.js';
-import { RECEIVE_TIMEOUT, type ReceiverEvents, type WalReceiverOptions } from './options.js';
+import {
+  checkReceiverOptions,
+  RECEIVE_TIMEOUT,
+  type ReceiverEvents,
+  type WalReceiverOptions,
+} from './options.js';
 import type { WriteReport } from './paced-target.js';
 import { Refusals } from './refusals.js';
 import { type AskedStream, RemovedWal } from './removed-wal.js';
@@ -72,9 +76,7 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
 
   constructor(options: WalReceiverOptions) {
     super();
-    if (options.synchronous && options.sync === false) {
-      throw new UsageError('cannot use --synchronous together with --no-sync');
-    }
+    checkReceiverOptions(options);
     this.o = options;
     this.backoff = new Backoff(options.retryDelay);
   }

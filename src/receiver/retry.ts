@@ -1,3 +1,4 @@
+import { LONGEST_TIMER } from '../connection/connect.js';
 import {
   AuthenticationError,
   CorruptWalError,
@@ -69,7 +70,7 @@ export function abortableDelay(ms: number, signal: AbortSignal): Promise<void> {
       signal.removeEventListener('abort', done);
       resolve();
     };
-    const timer = setTimeout(done, ms);
+    const timer = setTimeout(done, Math.min(ms, LONGEST_TIMER));
     signal.addEventListener('abort', done, { once: true });
   });
 }

@@ -3,6 +3,22 @@ import type { ReplicationConnection } from '../connection/connection.js';
 import { resolveSettings } from '../connection/resolve.js';
 import type { ConnectionSettings } from '../connection/settings.js';
 import { ConnectionError, ProtocolError, SystemIdentifierError, WalkeepError } from '../errors.js';
+import {
+  aBigint,
+  aFunction,
+  aName,
+  anLsn,
+  anObject,
+  aSwitch,
+  aText,
+  aTime,
+  aTimeline,
+  type Checks,
+  checkOptions,
+  either,
+  oneOf,
+  required,
+} from '../options.js';
 import { TargetPositions } from '../storage/progress.js';
 import { floorToSegment } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
@@ -90,13 +106,33 @@ export interface StreamWalOptions {
   verify?: Exclude<VerifyMode, 'warn'>;
 }
 
+const CHECKS: Checks<StreamWalOptions> = {
+  connection: required(either(aText, anObject)),
+  startLsn: anLsn,
+  timeline: aTimeline,
+  endLsn: anLsn,
+  slot: aName,
+  systemId: aBigint,
+  synchronous: aSwitch,
+  statusInterval: aTime,
+  receiveTimeout: aTime,
+  sinkTimeout: aTime,
+  verify: oneOf('strict', 'off'),
+};
+const SINK: Checks<WalSink> = {
+  write: required(aFunction),
+  flush: required(aFunction),
+  timeline: aFunction,
+  close: aFunction,
+};
+
 /**
  * Streams WAL into a sink of your own over one connection, from timeline to timeline. Lost
  * connections are yours to retry: errors with `retryable` pass, begin again where the sink ends.
  *
  * @returns the end of what was received, all of it flushed: at `endLsn`, when the signal aborts,
  *   or where `sink.timeline` said so
- * @throws SinkError, ConnectionError (also when the server shuts down), CorruptWalError, and what
+ * @throws UsageError, SinkError, ConnectionError (also when the server shuts down), CorruptWalError, and what
  *   `connect` throws; the signal's reason if it aborts before a stream came about
  * @example
  * const chunks: Buffer[] = [];
@@ -108,6 +144,9 @@ export async function streamWal(
   sink: WalSink,
   signal: AbortSignal = new AbortController().signal,
 ): Promise<Lsn> {
+  checkOptions('streamWal', options, CHECKS);
+  // A sink is an object of the caller's, with fields of its own.
+  checkOptions('streamWal, sink', sink, SINK, { others: 'ignored' });
   const calls = new SinkCalls(options.sinkTimeout ?? SINK_TIMEOUT, signal);
   const close = () => calls.run('close', () => sink.close?.());
   let lsn: Lsn;

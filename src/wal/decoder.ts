@@ -1,6 +1,19 @@
+import {
+  aBigint,
+  aFunction,
+  aNumber,
+  anLsn,
+  anObject,
+  aSwitch,
+  aTimeline,
+  type Checks,
+  checkOptions,
+  required,
+} from '../options.js';
 import { joinLsn } from './address.js';
 import { type Chunk, copyChunk } from './chunk.js';
 import { faultToError, type WalEnd, type WalFault } from './fault.js';
+import { MAX_SEGMENT_SIZE, MIN_SEGMENT_SIZE } from './file-name.js';
 import type { Lsn } from './lsn.js';
 import { majorOfMagic } from './page.js';
 import {
@@ -30,6 +43,20 @@ export interface WalDecoderOptions extends WalOptions {
   partial?: boolean;
 }
 
+const CHECKS: Checks<WalDecoderOptions> = {
+  startLsn: required(anLsn),
+  prev: anLsn,
+  segmentSize: required(aNumber(MIN_SEGMENT_SIZE, MAX_SEGMENT_SIZE)),
+  blockSize: aNumber(1024, 65536),
+  timeline: aTimeline,
+  history: anObject,
+  systemId: aBigint,
+  magic: aNumber(0, 0xffff),
+  maxRecord: aNumber(0, Number.MAX_SAFE_INTEGER),
+  select: aFunction,
+  partial: aSwitch,
+};
+
 /**
  * Makes records of WAL bytes:
  * ```
@@ -46,7 +73,9 @@ export class WalDecoder {
   readonly #chunks: Chunk[] = [];
   #fedEnd: bigint;
 
+  /** @throws UsageError */
   constructor(options: WalDecoderOptions) {
+    checkOptions('WalDecoder', options, CHECKS);
     this.#collector = new RecordCollector(options.maxRecord ?? DEFAULT_MAX_RECORD, options.select);
     this.#walker = new WalWalker(options, this.#collector);
     this.#fedEnd = options.startLsn;

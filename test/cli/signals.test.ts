@@ -1,3 +1,4 @@
+import tty from 'node:tty';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { stopOnSignals } from '../../src/cli/signals.js';
 import { captureOutput } from './run.js';
@@ -9,6 +10,20 @@ beforeEach(() => {
 });
 afterEach(() => {
   vi.useRealTimers();
+});
+
+it.each([
+  ['no terminal, as under nohup', () => false, 1],
+  ['a terminal', (fd: number) => fd === 2, 0],
+])('with %s', (_, isatty, ignoring) => {
+  vi.spyOn(tty, 'isatty').mockImplementation(isatty);
+  const before = process.listenerCount('SIGHUP');
+  const { signal, release } = stopOnSignals(captureOutput().output);
+  expect(process.listenerCount('SIGHUP')).toBe(before + ignoring);
+  if (ignoring) process.emit('SIGHUP', 'SIGHUP');
+  expect(signal.aborted).toBe(false);
+  release();
+  expect(process.listenerCount('SIGHUP')).toBe(before);
 });
 
 it('stops gracefully on the first signal and at once on a later SIGINT', () => {

@@ -128,3 +128,24 @@ test('pg_receivewal stops while it waits to connect again', async () => {
   await server.close();
   await expectStop(run, 'SIGINT');
 });
+
+test.each(PROGRAMS)('%s goes on after a hangup that nohup keeps from it', async (program) => {
+  const server = keep(
+    await ScriptedServer.listen(async (c) => {
+      await c.startStream();
+      c.send(backend.xlogData(START, Buffer.alloc(100, 1)));
+      await c.nextOf('c');
+      c.send(backend.copyDone(), backend.commandComplete('COPY 0'));
+      c.send(backend.commandComplete('START_STREAMING'), backend.readyForQuery());
+    }),
+  );
+  const args = ['-s', '1', ...unverified(program)];
+  const conninfo = server.conninfo({ sslmode: 'disable' });
+  const run = keep(receive(archiveDirectory(), conninfo, args, { program }));
+  const connection = await server.connection(0);
+  await connection.waitStatus((s) => s.write === START + 100n);
+  run.child.kill('SIGHUP');
+  connection.send(backend.xlogData(START + 100n, Buffer.alloc(100, 2)));
+  await connection.waitStatus((s) => s.write === START + 200n);
+  expect(await run.stop('SIGINT')).toEqual({ code: 0, signal: null });
+});
