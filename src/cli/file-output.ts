@@ -1,22 +1,25 @@
-import { fstatSync, writeSync } from 'node:fs';
+import fs from 'node:fs';
 import { Writable } from 'node:stream';
 import type { OutputStreams } from './output.js';
 
 const STDOUT = 1;
+const STDERR = 2;
 
 /**
- * A process's own streams, each made when it is asked for. A file at stdout is written to here:
- * Node.js takes it for written where a full disk took only a part.
+ * A process's own streams, each made when it is asked for. Files are written to here: Node.js takes
+ * for written what a full disk took only a part of, and behind a failed write it drops all others.
  */
 export function processStreams(process: NodeJS.Process): OutputStreams {
-  let file: Writable | undefined;
+  let stdout: Writable | undefined;
+  let stderr: Writable | undefined;
   return {
     get stdout() {
-      file ??= isFile(STDOUT) ? fileOutput(STDOUT) : undefined;
-      return file ?? process.stdout;
+      stdout ??= isFile(STDOUT) ? fileOutput(STDOUT) : process.stdout;
+      return stdout;
     },
     get stderr() {
-      return process.stderr;
+      stderr ??= isFile(STDERR) ? fileOutput(STDERR, { lossy: true }) : process.stderr;
+      return stderr;
     },
     env: process.env,
   };
@@ -24,20 +27,24 @@ export function processStreams(process: NodeJS.Process): OutputStreams {
 
 function isFile(fd: number): boolean {
   try {
-    return fstatSync(fd).isFile();
+    return fs.fstatSync(fd).isFile();
   } catch {
     return false;
   }
 }
 
-function fileOutput(fd: number): Writable {
+/**
+ * Writes to a file, each chunk in full or with an error. `lossy`: a log, of which what a full disk
+ * did not take is lost; it goes on when there is space again.
+ */
+export function fileOutput(fd: number, { lossy = false } = {}): Writable {
   return new Writable({
     write(chunk: Uint8Array, _encoding, done) {
       try {
-        for (let at = 0; at < chunk.length; ) at += writeSync(fd, chunk, at);
+        for (let at = 0; at < chunk.length; ) at += fs.writeSync(fd, chunk, at);
         done();
       } catch (error) {
-        done(error as Error);
+        done(lossy ? null : (error as Error));
       }
     },
   });

@@ -1,8 +1,9 @@
 import { type StdioOptions, spawn, spawnSync } from 'node:child_process';
-import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import fs, { closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { fileOutput } from '../../src/cli/file-output.js';
 import { sampleArchive } from '../archive/archives.js';
 import { packageRoot, scratchDir } from '../support/scratch.js';
 
@@ -80,6 +81,24 @@ it('a file that takes only a part of it is a failure too', () => {
   expect(status).toBe(2);
   expect(stderr).toMatch(/^walkeep: error: could not write to standard output: .*\n$/);
   expect(readFileSync(file).length).toBe(1024);
+});
+
+it('a log file goes on once the disk has space again', () => {
+  const path = join(scratchDir('log'), 'log');
+  const fd = openSync(path, 'w');
+  const log = fileOutput(fd, { lossy: true });
+  const { writeSync } = fs;
+  let full = true;
+  vi.spyOn(fs, 'writeSync').mockImplementation(((...args: [number, Uint8Array, number]) => {
+    if (full) throw Object.assign(new Error('full'), { code: 'ENOSPC' });
+    return writeSync(...args);
+  }) as typeof fs.writeSync);
+  log.write('lost\n');
+  full = false;
+  log.write('told\n');
+  vi.restoreAllMocks();
+  closeSync(fd);
+  expect(readFileSync(path, 'utf8')).toBe('told\n');
 });
 
 describe('a pipe', () => {
