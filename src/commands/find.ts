@@ -1,5 +1,5 @@
 import { resolve } from 'node:path';
-import type { MomentResult } from '../archive/find.js';
+import type { FindResult, MomentResult } from '../archive/find.js';
 import type { WalEvent } from '../archive/find-event.js';
 import type { Command, CommandContext } from '../cli/command.js';
 import { FIND_OPTIONS, type FindArguments, findArguments } from '../cli/find-options.js';
@@ -58,30 +58,42 @@ async function list(args: FindArguments, context: CommandContext): Promise<numbe
     else if (matches.length <= SHOWN) matches.push(event);
     return found >= args.limit;
   });
-  if (result.orphan) {
-    output.warning(
-      `the history of timeline ${result.timeline} is not in the archive: its ancestors were not read`,
-    );
-  }
-  if (found === 0) {
-    output.info('nothing found');
-    return result.damaged > 0 ? TROUBLE : NOTHING;
-  }
+  warnOfOrphan(result, context);
+  if (found === 0) output.info('nothing found');
+  if (!result.complete) return doubt(args, context);
+  if (found === 0) return NOTHING;
   return args.target ? target(matches, args, context) : FOUND;
+}
+
+function warnOfOrphan({ orphan, timeline }: FindResult, { output }: CommandContext): void {
+  if (!orphan) return;
+  output.warning(
+    `the history of timeline ${timeline} is not in the archive: its ancestors were not read`,
+  );
+}
+
+/** What was not read may hold events that were asked for: another drop, an earlier commit. */
+function doubt({ target }: FindArguments, { output }: CommandContext): number {
+  output.error(`not all WAL in the range could be read${target ? ', so no target is clear' : ''}`);
+  output.hint(
+    'Choose a range that is whole with --since and --until; "walkeep verify" tells more.',
+  );
+  return TROUBLE;
 }
 
 async function moment(args: FindArguments, context: CommandContext): Promise<number> {
   const { findMoment } = await import('../archive/find.js');
   const result = await findMoment(args.directory, args.at!, args.find);
+  warnOfOrphan(result, context);
   const print = printer(args, context);
   for (const damage of result.damages) print(damage);
-  if (args.target) {
-    if (result.last) return target([result.last], args, context);
-  } else {
+  if (!args.target) {
     for (const event of [result.last, result.next]) if (event) print(event);
   }
-  explain(result, args, context);
-  return result.last ? FOUND : result.damaged > 0 ? TROUBLE : NOTHING;
+  if (!args.target || !result.last) explain(result, args, context);
+  if (!result.complete) return doubt(args, context);
+  if (!result.last) return NOTHING;
+  return args.target ? target([result.last], args, context) : FOUND;
 }
 
 /** What is missing of the two commits around a time. */
