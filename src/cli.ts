@@ -1,5 +1,6 @@
 import type { Command, CommandContext, OptionSpec, ProgramName } from './cli/command.js';
 import { HELP_OPTION, tryHelp, VERSION_OPTION } from './cli/command.js';
+import { processStreams } from './cli/file-output.js';
 import { GetoptError, plainValues, scanArguments } from './cli/getopt.js';
 import { Output, type OutputStreams } from './cli/output.js';
 import { UsageError } from './errors.js';
@@ -70,7 +71,7 @@ const TOP_LEVEL: readonly OptionSpec[] = [VERSION_OPTION, HELP_OPTION];
  * @returns the exit code; errors are printed, never thrown
  */
 export async function main(argv: string[], programName: ProgramName): Promise<number> {
-  return runCli(argv, programName, process);
+  return runCli(argv, programName, processStreams(process));
 }
 
 /** `main` with its surroundings as arguments. */
@@ -81,13 +82,19 @@ export async function runCli(
 ): Promise<number> {
   const output = new Output(program, streams);
   const context = { program, output, env: streams.env };
+  const failure = (program === 'walkeep' && entryOf(argv[0])?.failure) || 1;
+  let code: number;
   try {
-    if (program === 'walkeep') return await runWalkeep(argv, context);
-    return await runCommand(await COMMANDS.receive!.load(), argv, context);
+    code =
+      program === 'walkeep'
+        ? await runWalkeep(argv, context)
+        : await runCommand(await COMMANDS.receive!.load(), argv, context);
   } catch (error) {
     output.report(error);
-    return (program === 'walkeep' && entryOf(argv[0])?.failure) || 1;
+    code = failure;
   }
+  // An answer that did not arrive is none, whatever it was.
+  return (await output.delivered()) ? code : failure;
 }
 
 /** What is known before the command is. */

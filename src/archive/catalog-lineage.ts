@@ -1,5 +1,5 @@
 import type { GapEntry, LedgerState } from '../storage/ledger.js';
-import { lineageHistory } from '../storage/ledger-entry.js';
+import { lineageHistory, storedUpTo } from '../storage/ledger-entry.js';
 import { segmentOf, segmentStart } from '../wal/file-name.js';
 import type { Lsn } from '../wal/lsn.js';
 import { isInHistory, rootHistory, type TimelineHistory, timelineEnd } from '../wal/timeline.js';
@@ -116,6 +116,25 @@ function missingBegin(
   if (from === to || own?.some((s) => s.segment === segment)) return undefined;
   if (isRepeated(timeline, to, timelines, segmentSize)) return undefined;
   return { timeline: leaf.timeline, from, to };
+}
+
+/**
+ * WAL that the ledger has as stored, and of which not even a partial file is here: behind the last
+ * file of its timeline.
+ */
+export function missingEnd(
+  timelines: readonly CatalogTimeline[],
+  segmentSize: number,
+  ledger: LedgerState | undefined,
+): SegmentGap | undefined {
+  const timeline = ledger?.timeline;
+  const to = ledger && storedUpTo(ledger);
+  if (timeline === undefined || to === undefined) return undefined;
+  const newest = timelines.find((t) => t.timeline === timeline)?.segments.at(-1);
+  const from = newest
+    ? segmentStart(newest.segment + 1n, segmentSize)
+    : ledger?.lineage.findLast((entry) => entry.timeline === timeline)?.start;
+  return from !== undefined && from < to ? { timeline, from, to } : undefined;
 }
 
 /** False for what a receiver has created and not written into. */

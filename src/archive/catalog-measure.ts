@@ -1,8 +1,8 @@
-import { join } from 'node:path';
 import type { SegmentFile } from '../storage/wal-directory.js';
 import { segmentOf, segmentStart } from '../wal/file-name.js';
 import type { Catalog, CatalogSegment, CatalogTimeline } from './catalog.js';
 import { inspectWal, type StoredWal } from './inspect-wal.js';
+import { readCurrent } from './segment-source.js';
 
 type Archive = Pick<Catalog, 'directory' | 'timelines' | 'segmentSize' | 'systemId'>;
 
@@ -43,9 +43,10 @@ async function measure(archive: Archive, t: CatalogTimeline, s: CatalogSegment):
   const known = systemId === undefined ? undefined : { systemId, history: t.history };
   const found: [SegmentFile, StoredWal | undefined][] = [];
   for (const file of s.files) {
-    const path = join(directory, file.name);
-    const wal = await inspectWal(path, file.compression, file, segmentSize, known).catch(
-      // It cannot be read, or was renamed meanwhile: whoever needs it will say so.
+    const wal = await readCurrent(directory, file.name, ({ path, compression }) =>
+      inspectWal(path, compression, file, segmentSize, known),
+    ).catch(
+      // It cannot be read: whoever needs it will say so.
       () => undefined,
     );
     found.push([file, wal]);

@@ -16,7 +16,7 @@ import type { Lsn } from '../wal/lsn.js';
 import { DEFAULT_BLOCK_SIZE } from '../wal/page.js';
 import type { TimelineHistory } from '../wal/timeline.js';
 import { type Beside, standsBeside } from './catalog-branches.js';
-import { historyOf, lineageGaps, type SegmentGap } from './catalog-lineage.js';
+import { historyOf, lineageGaps, missingEnd, type SegmentGap } from './catalog-lineage.js';
 import { measurePartials } from './catalog-measure.js';
 import { sampleIdentity } from './identity.js';
 import type { StoredWal } from './inspect-wal.js';
@@ -103,23 +103,51 @@ const BACKUP_HISTORY = /^[0-9A-F]{24}\.[0-9A-F]{8}\.backup$/;
 /** Directories that a server keeps in pg_wal. */
 const SERVER_DIRECTORIES: readonly string[] = ['archive_status', 'summaries'];
 
+/** How often a directory is listed that a receiver changes each time. */
+const LISTINGS = 10;
+
 /**
- * Takes stock of a directory: one readdir, its history files and ledger, and the headers of some
+ * Takes stock of a directory: its ledger, one readdir, its history files, and the headers of some
  * segments. Nothing is changed.
+ *
+ * A file that gets its final name while it is listed can be seen under neither. So what a listing
+ * lacks counts as missing only if the listing before lacked it too: nothing is renamed twice.
  * @throws StorageError if the directory or a history file cannot be read
  */
 export async function readCatalog(directory: string): Promise<Catalog> {
-  const entries = await readdir(directory, { withFileTypes: true }).catch((e) => {
-    throw storageError('open directory', directory, e);
-  });
-  const sorted = sortOut(entries);
+  let before: readonly string[] = [];
+  for (let n = 1; ; n++) {
+    const catalog = await takeStock(directory);
+    const lacking = whatIsLacking(catalog);
+    if (n === LISTINGS || lacking.every((what) => before.includes(what))) return catalog;
+    before = lacking;
+  }
+}
+
+function whatIsLacking({ gaps, timelines, histories, segmentSize, ledger }: Catalog): string[] {
+  const end = missingEnd(timelines, segmentSize, ledger);
+  const told = new Set(histories.map((h) => h.timeline));
+  const untold = timelines.filter((t) => t.timeline > 1 && !told.has(t.timeline));
+  return [
+    ...gaps.filter((gap) => !gap.accepted && !gap.beside),
+    ...(end ? [{ timeline: end.timeline, from: end.from, to: 'end' }] : []),
+    ...untold.map(({ timeline }) => ({ timeline, from: 'history', to: '' })),
+  ].map(({ timeline, from, to }) => `${timeline} ${from} ${to}`);
+}
+
+async function takeStock(directory: string): Promise<Catalog> {
   let ledger: LedgerState | undefined;
   let ledgerProblem: WalkeepError | undefined;
   try {
+    // Before the listing: what it has as stored must then be found.
     ledger = await readLedger(directory);
   } catch (e) {
     ledgerProblem = e as WalkeepError;
   }
+  const entries = await readdir(directory, { withFileTypes: true }).catch((e) => {
+    throw storageError('open directory', directory, e);
+  });
+  const sorted = sortOut(entries);
   const sample = await sampleIdentity(directory, sorted.names, ledger?.systemId);
   const segmentSize = ledger?.segmentSize ?? sample.segmentSize;
   const read = sorted.histories.map(({ name, timeline }) => readHistory(directory, name, timeline));

@@ -1,4 +1,3 @@
-import { join } from 'node:path';
 import { WalkeepError } from '../errors.js';
 import type { SegmentFile } from '../storage/wal-directory.js';
 import { WalDecoder, type WalDecoderOptions } from '../wal/decoder.js';
@@ -15,6 +14,7 @@ import {
 } from '../wal/xact.js';
 import type { Catalog, CatalogTimeline, SegmentRange } from './catalog.js';
 import { readSegment } from './segment-reader.js';
+import { readCurrent } from './segment-source.js';
 
 /** Segments looked at from either end of a range: a commit need not be in the first one. */
 const REACH = 4;
@@ -25,6 +25,8 @@ export interface RangeEnds {
   lastCommit?: TimestampTz;
   /** End of the last complete good record; the range's end if that is where it is. */
   validEnd: Lsn;
+  /** Name of the last file if it is a partial one. */
+  partial?: string;
 }
 
 /**
@@ -45,18 +47,27 @@ export async function readRangeEnds(
   }
   let last: TimestampTz | undefined;
   let validEnd = range.to;
+  let partial: string | undefined;
   for (let i = segments.length - 1; i >= Math.max(0, segments.length - REACH); i--) {
-    const file = segments[i]!.files[0]!;
-    const found = await scan(file, false);
-    if (i === segments.length - 1 && file.partial) validEnd = found.validEnd;
+    const found = await scan(segments[i]!.files[0]!, false);
+    if (i === segments.length - 1 && found.partial !== undefined) ({ validEnd, partial } = found);
     last = found.last;
     if (last !== undefined) break;
   }
   return {
     validEnd,
+    ...(partial === undefined ? {} : { partial }),
     ...(first === undefined ? {} : { firstCommit: first }),
     ...(last === undefined ? {} : { lastCommit: last }),
   };
+}
+
+interface Scanned {
+  first?: TimestampTz;
+  last?: TimestampTz;
+  validEnd: Lsn;
+  /** Name of the file if it is a partial one. */
+  partial?: string;
 }
 
 async function scanCommits(
@@ -64,7 +75,7 @@ async function scanCommits(
   { timeline, history }: CatalogTimeline,
   file: SegmentFile,
   stopAtFirst: boolean,
-): Promise<{ first?: TimestampTz; last?: TimestampTz; validEnd: Lsn }> {
+): Promise<Scanned> {
   const startLsn = segmentStart(file.segment, segmentSize);
   const options: WalDecoderOptions = {
     startLsn,
@@ -76,21 +87,27 @@ async function scanCommits(
     select: (rmgr, info) => rmgr === RM_XACT && isCommit(info),
   };
   const decoder = new WalDecoder(options);
-  const found: { first?: TimestampTz; last?: TimestampTz } = {};
+  const found: Omit<Scanned, 'validEnd'> = {};
+  const take = (bytes: Uint8Array): boolean => {
+    decoder.feed(bytes);
+    for (let record = decoder.next(); record; record = decoder.next()) {
+      if (!record.body) continue;
+      const major = decoder.serverMajor;
+      const { data } = parseRecordBody(record.body, { major });
+      const time = parseXactRecord(record, data, major)?.time;
+      if (time === undefined) continue;
+      found.first ??= time;
+      found.last = time;
+      if (stopAtFirst) return false;
+    }
+    return decoder.fault === undefined;
+  };
+  if (file.partial) found.partial = file.name;
   try {
-    await readSegment(join(directory, file.name), file.compression, segmentSize, (bytes) => {
-      decoder.feed(bytes);
-      for (let record = decoder.next(); record; record = decoder.next()) {
-        if (!record.body) continue;
-        const major = decoder.serverMajor;
-        const { data } = parseRecordBody(record.body, { major });
-        const time = parseXactRecord(record, data, major)?.time;
-        if (time === undefined) continue;
-        found.first ??= time;
-        found.last = time;
-        if (stopAtFirst) return false;
-      }
-      return decoder.fault === undefined;
+    await readCurrent(directory, file.name, ({ path, name, compression, partial }) => {
+      delete found.partial;
+      if (partial) found.partial = name;
+      return readSegment(path, compression, segmentSize, take);
     });
   } catch (e) {
     if (!(e instanceof WalkeepError)) throw e;

@@ -1,9 +1,11 @@
 import { join } from 'node:path';
+import { readLockHolder } from '../storage/lock.js';
 import { WalComparison } from '../storage/same-wal.js';
 import { parseSegmentFileName, type SegmentName } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
 import type { Finding } from './findings.js';
 import { segmentBytes } from './segment-reader.js';
+import { isGone } from './segment-source.js';
 
 interface Original extends SegmentName {
   name: string;
@@ -25,14 +27,21 @@ export async function compareCopies(
 ): Promise<Finding | undefined> {
   const other = parseSegmentFileName(name, segmentSize);
   if (!other || name === original.name) return undefined;
+  const path = join(directory, name);
   const difference = await firstDifference(
     new Pieces(segmentBytes(original.path, original.compression, segmentSize), original.partial),
-    new Pieces(segmentBytes(join(directory, name), other.compression, segmentSize), other.partial),
+    new Pieces(segmentBytes(path, other.compression, segmentSize), other.partial),
     new WalComparison({ startLsn: original.start, segmentSize }),
-  );
+  ).catch((e) => {
+    if (isGone(e, path)) return 'gone';
+    throw e;
+  });
+  if (difference === 'gone') return undefined;
   if (difference === 'more') {
+    // Of a receiver at work that is as it should be.
+    const atWork = (await readLockHolder(directory))?.state === 'alive';
     return {
-      severity: 'warning',
+      severity: atWork ? 'info' : 'warning',
       code: 'duplicate',
       file: name,
       message: `the same WAL as in ${original.name}, and more behind it`,

@@ -11,6 +11,7 @@ import {
 } from '../wal/page.js';
 import { type TimelineHistory, timelineAt } from '../wal/timeline.js';
 import { WalVerifier } from '../wal/verifier.js';
+import { onArchive } from './fetch-access.js';
 import { readHead, readSource } from './fetch-source.js';
 import { findSources, type Source } from './fetch-stage.js';
 
@@ -158,7 +159,7 @@ function continued(header: Uint8Array): number {
 function lastRecordPage(path: string, segment: bigint, id: SegmentIdentity): number | undefined {
   const { segmentSize, blockSize } = id;
   const header = new Uint8Array(SHORT_PAGE_HEADER);
-  const fd = fs.openSync(path, 'r');
+  const fd = onArchive('open file', path, () => fs.openSync(path, 'r'));
   try {
     for (let at = segmentSize - blockSize; at > 0; at -= blockSize) {
       if (fs.readSync(fd, header, 0, header.length, at) < header.length) return undefined;

@@ -1,6 +1,7 @@
 import type { Lsn } from '../wal/lsn.js';
 import type { TimestampTz } from '../wal/timestamp.js';
 import { dropsFiles, eventTime, type WalEvent } from './find-event.js';
+import type { Damage } from './find-scan.js';
 
 /** Which events are wanted: those that meet every condition. */
 export interface EventFilter {
@@ -37,14 +38,14 @@ export class EventMatcher {
     this.#filter = filter;
   }
 
-  /** Places that cannot be read match always: what is looked for may have been there. */
+  /** Places that cannot be read match: what is looked for may have been there. */
   matches(event: WalEvent): boolean {
     const { since, until, after, before, xid, restorePoint, drops } = this.#filter;
     const time = eventTime(event) ?? this.#clock;
     this.#clock = time;
+    if (event.kind === 'damage') return isWithin(event, this.#filter);
     if (since !== undefined && event.lsn < since) return false;
     if (until !== undefined && event.lsn >= until) return false;
-    if (event.kind === 'damage') return true;
     if (after !== undefined && (time === undefined || time < after)) return false;
     if (before !== undefined && (time === undefined || time > before)) return false;
     if (xid !== undefined && !isOf(event, xid)) return false;
@@ -60,6 +61,15 @@ export class EventMatcher {
     const time = eventTime(event);
     return before !== undefined && time !== undefined && time > before + CLOCK_SLACK;
   }
+}
+
+/** True if a place that cannot be read reaches into a range of LSNs. */
+export function isWithin(
+  { lsn, resumedAt }: Damage,
+  { since, until }: Pick<EventFilter, 'since' | 'until'>,
+): boolean {
+  if (until !== undefined && lsn >= until) return false;
+  return since === undefined || resumedAt === undefined || resumedAt > since;
 }
 
 function isOf(event: WalEvent, xid: number): boolean {

@@ -1,15 +1,13 @@
-import { join } from 'node:path';
 import { UsageError } from '../errors.js';
-import { type Compression, segmentOf, segmentStart } from '../wal/file-name.js';
+import { segmentOf, segmentStart } from '../wal/file-name.js';
 import type { Lsn } from '../wal/lsn.js';
 import { rootHistory, type TimelineHistory, timelineEnd } from '../wal/timeline.js';
 import type { Catalog } from './catalog.js';
+import { missingEnd, type SegmentGap } from './catalog-lineage.js';
 
-/** A file to read a segment from. */
+/** A file to read a segment from, as it was listed. */
 export interface PlannedFile {
-  path: string;
   name: string;
-  compression: Compression;
   partial: boolean;
   /** Behind its last byte that is on the way: earlier than the segment's end if its timeline ends. */
   end: Lsn;
@@ -35,6 +33,7 @@ export interface Branch {
 
 /** What to read for one timeline and its ancestors. */
 export interface Plan {
+  directory: string;
   timeline: number;
   history: TimelineHistory;
   /** The ancestors are not known: neither a history file nor the ledger tells. */
@@ -45,6 +44,8 @@ export interface Plan {
   systemId: bigint | undefined;
   /** Ascending; segments that are not there are left out. */
   segments: PlannedSegment[];
+  /** Behind them, WAL that was stored, on the timeline or on a newer one that is to be followed. */
+  missing: SegmentGap | undefined;
   /** Ascending by LSN. */
   branches: Branch[];
 }
@@ -70,7 +71,10 @@ export function planTimeline(catalog: Catalog, timeline?: number): Plan {
     });
   }
   const history = entry.history ?? rootHistory(entry.timeline);
+  const missing = missingEnd(catalog.timelines, catalog.segmentSize, catalog.ledger);
+  const newer = timeline === undefined && missing && missing.timeline > entry.timeline;
   return {
+    directory: catalog.directory,
     timeline: entry.timeline,
     history,
     orphan: entry.history === undefined,
@@ -80,12 +84,13 @@ export function planTimeline(catalog: Catalog, timeline?: number): Plan {
     segmentSize: catalog.segmentSize,
     systemId: catalog.systemId,
     segments: plannedSegments(catalog, history),
+    missing: newer || missing?.timeline === entry.timeline ? missing : undefined,
     branches: branchesOn(catalog, history),
   };
 }
 
 function plannedSegments(catalog: Catalog, history: TimelineHistory): PlannedSegment[] {
-  const { directory, segmentSize } = catalog;
+  const { segmentSize } = catalog;
   /** `held`: up to where the first file has good WAL. */
   const found = new Map<bigint, PlannedSegment & { held: bigint }>();
   let begin = 0n;
@@ -98,8 +103,8 @@ function plannedSegments(catalog: Catalog, history: TimelineHistory): PlannedSeg
       const end =
         timelineEnds !== undefined && timelineEnds < segmentEnd ? timelineEnds : segmentEnd;
       if (segment < segmentOf(begin, segmentSize) || start >= end) continue;
-      const own = files.map(({ name, compression, partial }) => {
-        return { path: join(directory, name), name, compression, partial, end };
+      const own = files.map(({ name, partial }) => {
+        return { name, partial, end };
       });
       const measured = stored && start + BigInt(stored.validLength);
       const held = measured !== undefined && measured < end ? measured : end;

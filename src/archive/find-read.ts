@@ -1,8 +1,10 @@
 import { StorageError } from '../errors.js';
 import { decompressFile } from '../storage/codec.js';
 import { formatLsn } from '../wal/lsn.js';
-import type { PlannedFile, PlannedSegment } from './find-plan.js';
+import type { Plan, PlannedFile, PlannedSegment } from './find-plan.js';
 import type { DamageTolerantScan } from './find-scan.js';
+import { contentEnd } from './segment-reader.js';
+import { readCurrent } from './segment-source.js';
 
 /** Thrown through a decompressor to end it. */
 const ENOUGH = Symbol('enough');
@@ -12,8 +14,8 @@ const ENOUGH = Symbol('enough');
  * @throws the signal's reason; NotSupportedError for zstd before Node.js 22.15
  */
 export async function scanSegments(
+  { directory, segmentSize }: Pick<Plan, 'directory' | 'segmentSize'>,
   segments: readonly PlannedSegment[],
-  segmentSize: number,
   scan: DamageTolerantScan,
   signal?: AbortSignal,
 ): Promise<void> {
@@ -23,7 +25,7 @@ export async function scanSegments(
     let told = false;
     for (const file of segment.files) {
       if (scan.enough || scan.position! >= file.end) break;
-      told = (await scanFile(file, segment, scan, signal)) || told;
+      told = (await scanFile(directory, file, segment, scan, signal)) || told;
     }
     if (scan.enough) return;
     const full = scan.position === segment.start + BigInt(segmentSize);
@@ -45,29 +47,36 @@ function finish({ files }: PlannedSegment, scan: DamageTolerantScan, told: boole
 
 /** Feeds what a file has behind the bytes that others had. True if it told that not all is read. */
 async function scanFile(
+  directory: string,
   file: PlannedFile,
   { start }: PlannedSegment,
   scan: DamageTolerantScan,
   signal?: AbortSignal,
 ): Promise<boolean> {
-  let skip = Number(scan.position! - start);
+  const skip = Number(scan.position! - start);
   const limit = Number(file.end - start);
+  const options = { limit, ...(signal ? { signal } : {}) };
   try {
-    const onChunk = (chunk: Uint8Array): void => {
-      const n = Math.min(skip, chunk.length);
-      skip -= n;
-      if (n < chunk.length) scan.feed(n === 0 ? chunk : chunk.subarray(n));
-      if (scan.enough) throw ENOUGH;
-    };
-    const result = await decompressFile(file.path, file.compression, onChunk, {
-      limit,
-      ...(signal ? { signal } : {}),
+    await readCurrent(directory, file.name, async ({ path, name, compression, partial }) => {
+      // Behind it a receiver may be writing: what is read there belongs to no one moment.
+      const content = partial && compression === 'none' ? contentEnd(path) : limit;
+      let at = 0;
+      const onChunk = (chunk: Uint8Array): void => {
+        const wanted = chunk.subarray(Math.max(0, skip - at), Math.max(0, content - at));
+        at += chunk.length;
+        if (wanted.length > 0) scan.feed(wanted);
+        if (scan.enough) throw ENOUGH;
+      };
+      const result = await decompressFile(path, compression, onChunk, options);
+      const zeros = at - Math.max(skip, content);
+      if (zeros > 0) scan.pad(zeros);
+      if (result.end !== 'damaged') return;
+      throw new StorageError(`could not decompress file "${name}": ${result.problem}`, { path });
     });
-    if (result.end !== 'damaged') return false;
-    scan.unreadable(`could not decompress file "${file.name}": ${result.problem}`);
+    return false;
   } catch (e) {
     if (e === ENOUGH) return false;
-    // The receiver may have renamed it meanwhile; the rest of the archive is there all the same.
+    // The rest of the archive is there all the same.
     if (!(e instanceof StorageError)) throw e;
     scan.unreadable(e.message);
   }

@@ -34,6 +34,7 @@ export interface ScanOptions {
 
 /** Pieces are cut at this boundary, which is one of pages of any size. */
 const PIECE = 65_536;
+const ZEROS = new Uint8Array(PIECE);
 /** With these a whole segment is of another origin: none of its pages can be trusted. */
 const FOREIGN: readonly string[] = [
   'system-identifier',
@@ -103,6 +104,24 @@ export class DamageTolerantScan {
   }
 
   /**
+   * As `feed`, of zeros with which a partial file is filled up. Nobody need have written them: what
+   * they do not complete is not damaged, it is where the WAL ends.
+   */
+  pad(bytes: number): void {
+    this.#decode(this.#rest);
+    this.#rest = new Uint8Array(0);
+    const at = this.#at!;
+    this.#at = (at + BigInt(bytes)) as Lsn;
+    if (this.#enough || this.#damage || at < this.#skipTo) return;
+    this.#decoder ??= this.#decoderAt(at);
+    const decoder = this.#decoder;
+    for (let left = bytes; left > 0 && !decoder.fault && !this.#enough; left -= ZEROS.length) {
+      decoder.feed(ZEROS.subarray(0, Math.min(left, ZEROS.length)));
+      this.#visit(decoder);
+    }
+  }
+
+  /**
    * What was fed ends here. `mayEnd`: zeros or half a record may be the end of the WAL; otherwise
    * more should have followed.
    */
@@ -162,10 +181,7 @@ export class DamageTolerantScan {
     this.#decoder ??= this.#decoderAt(start);
     const decoder = this.#decoder;
     decoder.feed(piece);
-    for (let record = decoder.next(); record && !this.#enough; record = decoder.next()) {
-      this.#resumed();
-      if (!this.#enough) this.#enough = this.#visitor.record(record, decoder.serverMajor);
-    }
+    this.#visit(decoder);
     if (decoder.validEnd > this.#decoderStart) this.#resumed();
     const { fault } = decoder;
     if (!fault || this.#enough) return undefined;
@@ -175,6 +191,13 @@ export class DamageTolerantScan {
     this.#begin(fault);
     this.#decoder = undefined;
     return this.#resumePoint(fault, nonZero, start);
+  }
+
+  #visit(decoder: WalDecoder): void {
+    for (let record = decoder.next(); record && !this.#enough; record = decoder.next()) {
+      this.#resumed();
+      if (!this.#enough) this.#enough = this.#visitor.record(record, decoder.serverMajor);
+    }
   }
 
   #decoderAt(startLsn: Lsn): WalDecoder {

@@ -54,7 +54,7 @@ async function firstTime(
       },
     },
   );
-  await scanSegments([segment], plan.segmentSize, scan, signal);
+  await scanSegments(plan, [segment], scan, signal);
   return time;
 }
 

@@ -9,12 +9,12 @@ import {
   type Checks,
   checkOptions,
 } from '../options.js';
-import type { Lsn } from '../wal/lsn.js';
+import { formatLsn, type Lsn } from '../wal/lsn.js';
 import { timelineAt } from '../wal/timeline.js';
 import type { TimestampTz } from '../wal/timestamp.js';
 import { readCatalog } from './catalog.js';
 import { EventReader, isWanted, type TransactionEvent, type WalEvent } from './find-event.js';
-import { type EventFilter, EventMatcher } from './find-filter.js';
+import { type EventFilter, EventMatcher, isWithin } from './find-filter.js';
 import { decoding, type Plan, type PlannedSegment, planTimeline } from './find-plan.js';
 import { scanSegments } from './find-read.js';
 import { type Damage, DamageTolerantScan, type ScanVisitor } from './find-scan.js';
@@ -51,8 +51,10 @@ export interface FindResult {
   orphan: boolean;
   /** Later timelines that the archive's receiver never followed; recovery to `latest` would. */
   unfollowed: number[];
-  /** Places that could not be read. */
+  /** Places in the range asked for that could not be read, or are missing. */
   damaged: number;
+  /** All WAL in that range was read, as far as events were wanted: nothing can have been missed. */
+  complete: boolean;
   /** Of the first segment read, and behind the last byte. Absent if nothing was read. */
   from?: Lsn;
   to?: Lsn;
@@ -71,7 +73,7 @@ export async function findEvents(
   const plan = planTimeline(await readCatalog(directory), options.timeline);
   const matcher = new EventMatcher(options);
   const segments = await segmentsToRead(plan, options, options.after);
-  return walk(plan, segments, options.signal, (event) => {
+  return walk(plan, segments, options, (event) => {
     if (matcher.matches(event) && onEvent(event)) return true;
     return !options.full && matcher.past(event);
   });
@@ -104,9 +106,11 @@ export async function findMoment(
   let next: TransactionEvent | undefined;
   let later = false;
   const damages: Damage[] = [];
-  const result = await walk(plan, segments, options.signal, (event) => {
+  const result = await walk(plan, segments, options, (event) => {
     if (until !== undefined && event.lsn >= until) return true;
-    if (event.kind === 'damage' && damages.length < 100) damages.push(event);
+    if (event.kind === 'damage' && damages.length < 100 && isWithin(event, options)) {
+      damages.push(event);
+    }
     if ((event.kind !== 'commit' && event.kind !== 'abort') || event.lsn < since) return false;
     later ||= event.time > time;
     if (event.kind === 'abort') return false;
@@ -134,7 +138,7 @@ async function segmentsToRead(
 async function walk(
   plan: Plan,
   segments: readonly PlannedSegment[],
-  signal: AbortSignal | undefined,
+  options: Pick<FindOptions, 'since' | 'until' | 'signal'>,
   visit: (event: WalEvent) => boolean,
 ): Promise<FindResult> {
   const from = segments[0]?.start;
@@ -148,7 +152,7 @@ async function walk(
     return visit(event);
   };
   const damage = (found: Damage): boolean => {
-    damaged++;
+    if (isWithin(found, options)) damaged++;
     return emit(found);
   };
   const visitor: ScanVisitor = {
@@ -166,19 +170,30 @@ async function walk(
     },
   };
   const scan = new DamageTolerantScan({ ...decoding(plan), select: isWanted }, visitor);
-  await scanSegments(segments, plan.segmentSize, scan, signal);
+  await scanSegments(plan, segments, scan, options.signal);
   // Where no record follows any more: a timeline that was promoted at the very end.
   const end = scan.position ?? 0n;
+  let { enough } = scan;
   for (const branch of branches) {
-    if (scan.enough || branch.lsn > end || visit({ kind: 'branch', ...branch })) break;
+    if (enough || branch.lsn > end) break;
+    enough = visit({ kind: 'branch', ...branch });
   }
-  const { timeline, orphan, unfollowed } = plan;
+  const { timeline, orphan, missing } = plan;
+  const { since } = options;
+  if (!enough && missing && (since === undefined || missing.to > since)) {
+    const { from: lsn } = missing;
+    const range = `${formatLsn(lsn)} to ${formatLsn(missing.to)}`;
+    damage({ kind: 'damage', lsn, from: lsn, message: `WAL is missing: ${range}` });
+  }
+  const { unfollowed } = plan;
   const to = scan.position;
+  const complete = damaged === 0 && !(orphan && (since === undefined || since < (from ?? 0n)));
   return {
     timeline,
     orphan,
     unfollowed,
     damaged,
+    complete,
     ...(from === undefined || !to ? {} : { from, to }),
   };
 }

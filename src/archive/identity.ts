@@ -5,6 +5,7 @@ import { type LongHeader, parseLongHeader } from '../storage/long-header.js';
 import { readFirstPage } from '../storage/wal-directory.js';
 import { isValidSegmentSize, MIN_SEGMENT_SIZE, parseSegmentFileName } from '../wal/file-name.js';
 import { parsePageHeader } from '../wal/page.js';
+import { readCurrent } from './segment-source.js';
 
 /** What an archive's segments say of the server that wrote them. */
 export interface ArchiveIdentity {
@@ -40,12 +41,13 @@ export async function sampleIdentity(
     const name = names[at]!;
     const parsed = parseSegmentFileName(name, MIN_SEGMENT_SIZE);
     if (!parsed || !canDecompress(parsed.compression)) continue;
-    const path = join(directory, name);
-    const page = await readFirstPage(path, parsed.compression).catch(() => undefined);
+    const page = await readCurrent(directory, name, ({ path, compression }) =>
+      readFirstPage(path, compression),
+    ).catch(() => undefined);
     const header = page && parseLongHeader(page);
     if (header) headers.push({ ...header, magic: parsePageHeader(page).magic });
     else if (parsed.compression === 'none') {
-      size ??= await stat(path).then(
+      size ??= await stat(join(directory, name)).then(
         (s) => s.size,
         () => undefined,
       );

@@ -1,5 +1,4 @@
 import { lstat } from 'node:fs/promises';
-import { join } from 'node:path';
 import type { GapEntry } from '../storage/ledger.js';
 import type { Lsn } from '../wal/lsn.js';
 import { majorOfMagic } from '../wal/page.js';
@@ -8,6 +7,7 @@ import type { Catalog, CatalogSegment, CatalogTimeline, SegmentRange } from './c
 import type { Beside } from './catalog-branches.js';
 import type { SegmentGap } from './catalog-lineage.js';
 import { readRangeEnds } from './commit-times.js';
+import { readCurrent } from './segment-source.js';
 import { readArchive } from './verify.js';
 
 /** Contiguous WAL of one timeline. */
@@ -111,15 +111,13 @@ async function listRange(
   t: CatalogTimeline,
   range: SegmentRange,
 ): Promise<ListedRange> {
-  const { validEnd, ...commits } = await readRangeEnds(catalog, t, range);
-  const last = range.segments.at(-1)!.files[0]!;
+  const { validEnd, ...ends } = await readRangeEnds(catalog, t, range);
   return {
     from: range.from,
     to: validEnd,
     segments: range.segments.length,
     size: await sizeOf(catalog.directory, range.segments),
-    ...commits,
-    ...(last.partial ? { partial: last.name } : {}),
+    ...ends,
   };
 }
 
@@ -133,7 +131,7 @@ async function sizeOf(directory: string, segments: readonly CatalogSegment[]): P
   for (let i = 0; i < names.length; i += BATCH) {
     const sizes = await Promise.all(
       names.slice(i, i + BATCH).map((name) =>
-        lstat(join(directory, name)).then(
+        readCurrent(directory, name, ({ path }) => lstat(path)).then(
           (s) => s.size,
           () => 0,
         ),

@@ -1,6 +1,6 @@
 import { open, readFile, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { RewriteError, UsageError, type WalkeepError } from '../errors.js';
+import { RewriteError, UsageError } from '../errors.js';
 import { aSwitch, type Checks, checkOptions } from '../options.js';
 import { durableRename, storageError } from '../storage/durable.js';
 import { OPEN_READ } from '../storage/file-system.js';
@@ -20,6 +20,7 @@ import { COMPRESSIONS, completeFile, firstDifference } from './push-compare.js';
 import { keepAside, pushPartial } from './push-partial.js';
 import { confirmDurable, exists, type PushSource, place, stageCopy } from './push-place.js';
 import { checkSource, inspectSource, isPassedBy } from './push-source.js';
+import { isGone } from './segment-source.js';
 
 /** What became of a pushed file. */
 export interface PushResult {
@@ -76,11 +77,30 @@ export async function pushFile(
   await requireDirectory(directory);
   const source = await openSource(path, name);
   try {
-    if (isHistory) return await pushHistory(source, directory);
-    if (!BACKUP_HISTORY.test(name)) return await pushSegment(source, directory, verify);
-    return await pushAsItIs(source, directory);
+    return await whileRenamed(source, async () => {
+      if (isHistory) return pushHistory(source, directory);
+      if (!BACKUP_HISTORY.test(name)) return pushSegment(source, directory, verify);
+      return pushAsItIs(source, directory);
+    });
   } finally {
     await source.handle.close();
+  }
+}
+
+/** Looks that find a file gone again, before that counts as a fault. */
+const MOST_LOOKS = 20;
+
+/**
+ * Begins anew where a file of the archive is gone before it was read: a receiver that finished it
+ * meanwhile has it under another name, which must be compared with, or it was moved away.
+ */
+async function whileRenamed<T>(source: PushSource, push: () => Promise<T>): Promise<T> {
+  for (let looks = 1; ; looks++) {
+    try {
+      return await push();
+    } catch (e) {
+      if (!isGone(e) || isGone(e, source.path) || looks === MOST_LOOKS) throw e;
+    }
   }
 }
 
@@ -189,11 +209,7 @@ async function comparePartials(
   for (const compression of COMPRESSIONS) {
     const path = join(directory, `${source.name}${compressionSuffix(compression)}.partial`);
     if (!(await exists(path))) continue;
-    const at = await firstDifference(source, path, compression).catch((e) => {
-      // A receiver that finished the segment meanwhile has moved it.
-      if ((e as WalkeepError & { cause?: NodeJS.ErrnoException }).cause?.code === 'ENOENT') return;
-      throw e;
-    });
+    const at = await firstDifference(source, path, compression);
     if (at === undefined) continue;
     const stored = await inspectWal(path, compression, segment, source.size);
     if (at < stored.validLength) {

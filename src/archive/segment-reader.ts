@@ -1,5 +1,4 @@
 import fs from 'node:fs';
-import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { type DecompressEnd, decompressFile } from '../storage/codec.js';
 import { storageError } from '../storage/durable.js';
@@ -179,7 +178,28 @@ function fill(fd: number, buffer: Uint8Array, length: number, position: number):
   });
 }
 
-/** The same bytes as an iterable, for a caller that reads two files side by side. */
+/**
+ * Length of a plain file up to its last byte that is not zero. Of a partial that a receiver writes
+ * to, in order, all before it is there: what comes while it is read is not, or not all.
+ * @throws StorageError
+ */
+export function contentEnd(path: string): number {
+  const fd = io(path, () => fs.openSync(path, OPEN_READ));
+  try {
+    let end = io(path, () => fs.fstatSync(fd)).size;
+    while (end > 0) {
+      const start = Math.max(0, end - SYNC_BUFFER.length);
+      const n = io(path, () => fillSync(fd, SYNC_BUFFER, end - start, start));
+      for (let i = n; i > 0; i--) if (SYNC_BUFFER[i - 1] !== 0) return start + i;
+      end = start;
+    }
+    return 0;
+  } finally {
+    fs.closeSync(fd);
+  }
+}
+
+/** The bytes of a segment file as an iterable, for a caller that reads two files side by side. */
 export async function* segmentBytes(
   path: string,
   compression: Compression,
@@ -206,15 +226,4 @@ export async function* segmentBytes(
     (error) => out.destroy(error instanceof Stop ? undefined : error),
   );
   yield* out;
-}
-
-/** What a running receiver may have made of a file since it was listed. */
-const LATER_NAMES = ['', '.gz', '.lz4', '.zst'];
-
-/** The name under which a segment is there now: a receiver completes and compresses files. */
-export function currentFile(directory: string, name: string): string {
-  if (fs.existsSync(join(directory, name))) return name;
-  const base = name.slice(0, 24);
-  const later = LATER_NAMES.map((suffix) => base + suffix);
-  return later.find((candidate) => fs.existsSync(join(directory, candidate))) ?? name;
 }

@@ -1,10 +1,11 @@
 import { LEDGER_FILE } from '../storage/ledger.js';
 import { historyFileName, segmentFileName, segmentOf } from '../wal/file-name.js';
-import { formatLsn, type Lsn } from '../wal/lsn.js';
+import { formatLsn } from '../wal/lsn.js';
 import { majorOfMagic } from '../wal/page.js';
 import type { TimelineHistory } from '../wal/timeline.js';
 import { acceptedGapState, type GapState } from './accepted-gap.js';
 import type { Catalog } from './catalog.js';
+import { missingEnd, type SegmentGap } from './catalog-lineage.js';
 import type { Finding } from './findings.js';
 import type { Scope } from './verify-plan.js';
 
@@ -68,12 +69,8 @@ function ledgerFindings(catalog: Catalog, scope: Scope): Finding[] {
       hint: 'If it is not among the other findings it was received again since.',
     });
   }
-  const timeline = ledger?.timeline;
-  const reached = higher(ledger?.flushedLsn, ledger?.completeLsn);
-  if (timeline !== undefined && reached !== undefined && inScope(scope, timeline, reached)) {
-    const end = missingEnd(catalog, timeline, reached);
-    if (end) findings.push(end);
-  }
+  const end = missingEnd(catalog.timelines, catalog.segmentSize, ledger);
+  if (end && inScope(scope, end.timeline, end.to)) findings.push(missingEndFinding(catalog, end));
   const first = ledger?.lineage[0];
   const begins = first && catalog.timelines.find((t) => t.segments.length > 0)?.ranges[0]?.from;
   if (first && begins !== undefined && begins > first.start && scope.since === undefined) {
@@ -89,27 +86,15 @@ function ledgerFindings(catalog: Catalog, scope: Scope): Finding[] {
   return findings;
 }
 
-/** WAL that was received, and of which not even a partial file is there. */
-function missingEnd(catalog: Catalog, timeline: number, reached: Lsn): Finding | undefined {
-  const { segmentSize } = catalog;
-  const newest = catalog.timelines.find((t) => t.timeline === timeline)?.ranges.at(-1);
-  const last = segmentOf(reached - 1n, segmentSize);
-  if (newest && newest.to >= reached) return undefined;
-  const start = catalog.ledger?.lineage.findLast((e) => e.timeline === timeline)?.start;
-  const from = newest?.to ?? start;
-  if (from === undefined || from >= reached) return undefined;
+function missingEndFinding({ segmentSize }: Catalog, { timeline, from, to }: SegmentGap): Finding {
   return {
     severity: 'error',
     code: 'missing-end',
-    file: segmentFileName(timeline, newest ? segmentOf(newest.to, segmentSize) : last, segmentSize),
+    file: segmentFileName(timeline, segmentOf(from, segmentSize), segmentSize),
     lsn: from,
-    message: `WAL from ${formatLsn(from)} to ${formatLsn(reached)} was received and is not here`,
+    message: `WAL from ${formatLsn(from)} to ${formatLsn(to)} was received and is not here`,
     hint: 'Put the removed files back, or receive the WAL again from the server.',
   };
-}
-
-function higher(a: Lsn | undefined, b: Lsn | undefined): Lsn | undefined {
-  return a === undefined || (b !== undefined && b > a) ? b : a;
 }
 
 function gapFindings(catalog: Catalog, scope: Scope): Finding[] {

@@ -19,6 +19,8 @@ export interface JobSegment {
   partial: 'tail' | 'accepted' | 'inside';
   /** A later timeline begins here, in the middle of the segment: a hole only if it ends before. */
   fork?: Lsn;
+  /** Nothing behind it on its timeline is complete: a receiver that runs may be about to name it. */
+  queued?: boolean;
 }
 
 /** Which part of an archive is asked for. */
@@ -115,7 +117,9 @@ function jobSegment(catalog: Catalog, t: CatalogTimeline, s: CatalogSegment): Jo
   if (t.segments.at(-1) === s && fork === undefined) return { segment, files, partial: 'tail' };
   if (isAccepted(catalog, t.timeline, segment)) return { segment, files, partial: 'accepted' };
   const here = fork !== undefined && segmentOf(fork, catalog.segmentSize) === segment;
-  return { segment, files, partial: 'inside', ...(here ? { fork } : {}) };
+  const complete = t.segments.findLast((other) => !other.files[0]!.partial);
+  const queued = complete === undefined || complete.segment < segment;
+  return { segment, files, partial: 'inside', queued, ...(here ? { fork } : {}) };
 }
 
 /** Up to where a timeline's WAL is needed, if that is behind the begin of its last segment. */

@@ -72,6 +72,7 @@ function workOn(worker: Worker, jobs: Iterator<VerifyJob>, report: JobReport): P
     worker.on('message', (message: WorkerMessage) => {
       if (message.type === 'finding') report.finding(message.finding);
       else if (message.type === 'progress') report.progress(message.bytes);
+      else if (message.type === 'vanished') report.vanished();
       else if (message.type === 'done') next();
       else reject(new InternalError(message.message, { detail: message.stack ?? '' }));
     });

@@ -1,12 +1,14 @@
-import { join } from 'node:path';
+import { existsSync } from 'node:fs';
 import { WalkeepError } from '../errors.js';
+import { readLockHolder } from '../storage/lock.js';
 import { parseSegmentFileName, segmentOf, segmentStart } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
 import type { WalVerifier } from '../wal/verifier.js';
 import { compareCopies } from './compare-copies.js';
 import { FaultLog } from './fault-finding.js';
 import type { Finding } from './findings.js';
-import { currentFile, readSegment, type SegmentRead, type TakeBytes } from './segment-reader.js';
+import { contentEnd, readSegment, type SegmentRead, type TakeBytes } from './segment-reader.js';
+import { completeName, isGone, readCurrent } from './segment-source.js';
 import {
   type CheckedFile,
   checkHeaderOnly,
@@ -22,6 +24,8 @@ export interface JobReport {
   finding(finding: Finding): void;
   /** So many bytes of the job's own segments were checked, decompressed. */
   progress(bytes: number): void;
+  /** Nothing is left of one of the job's own segments: since it was listed it was moved away. */
+  vanished(): void;
 }
 
 /** A segment while it is being checked. */
@@ -78,20 +82,21 @@ class StreamCheck {
 
   async segment(segment: JobSegment, role: Current['role']): Promise<void> {
     const { directory, segmentSize } = this.#job;
-    const name = currentFile(directory, segment.files[0]!);
-    const parsed = parseSegmentFileName(name, segmentSize)!;
+    const [first = '', ...others] = segment.files;
     const start = segmentStart(segment.segment, segmentSize);
-    const current: Current = { ...parsed, name, path: join(directory, name), start, role };
-    this.#names.set(segment.segment, name);
+    let current: Current | undefined;
     try {
-      if (this.#job.quick) await this.#headerOnly(current);
-      else if (current.partial) await this.#partial(current, segment);
-      else await this.#complete(current);
-      if (role === 'own' && !this.#job.quick) await this.#duplicates(segment, current);
+      await readCurrent(directory, first, async (file) => {
+        current = { ...parseSegmentFileName(file.name, segmentSize)!, ...file, start, role };
+        this.#names.set(segment.segment, file.name);
+        if (this.#job.quick) await this.#headerOnly(current);
+        else if (current.partial) await this.#partial(current, segment);
+        else await this.#complete(current);
+      });
+      if (role === 'own' && !this.#job.quick) await this.#duplicates(current!, others);
     } catch (e) {
-      // Completed by a receiver between the look at its name and the opening: nothing was read yet.
-      if (isGone(e) && currentFile(directory, name) !== name) return this.segment(segment, role);
-      this.#unreadable(current, e);
+      if (isGone(e)) this.#vanished(role);
+      else this.#unreadable(current!, e);
     }
   }
 
@@ -165,10 +170,14 @@ class StreamCheck {
       (lsn) => this.#fileOf(lsn, current),
     );
     let usable: boolean | undefined;
+    // Behind it a receiver may be writing: what is read there belongs to no one moment.
+    const plain = current.compression === 'none';
+    let content = plain ? contentEnd(current.path) : Number.POSITIVE_INFINITY;
     const read = await this.#read(current, (bytes) => {
       usable ??= this.#identify(current, bytes);
       if (!usable) return false;
-      check.feed(bytes);
+      check.feed(bytes.subarray(0, Math.max(0, content)));
+      content -= bytes.length;
       if (current.role === 'own') this.#report.progress(bytes.length);
       return true;
     });
@@ -183,25 +192,37 @@ class StreamCheck {
       fork === undefined
         ? 'goes on in the next one'
         : `up to ${formatLsn(fork)} a timeline needs it`;
-    this.#found(
-      current,
-      whole
-        ? {
-            severity: 'warning',
-            code: 'not-renamed',
-            file: current.name,
-            message: 'the segment is complete, but has the name of a partial one',
-            hint: 'A running receiver renames it soon; otherwise remove ".partial" from its name.',
-          }
-        : {
-            severity: 'error',
-            code: 'partial-inside',
-            file: current.name,
-            lsn: check.validEnd,
-            message: `WAL of this segment ends at ${formatLsn(check.validEnd)}, but ${goesOn}`,
-            hint: 'Recovery ends here: put the complete segment in its place.',
-          },
-    );
+    if (whole) return this.#notRenamed(current, segment);
+    this.#found(current, {
+      severity: 'error',
+      code: 'partial-inside',
+      file: current.name,
+      lsn: check.validEnd,
+      message: `WAL of this segment ends at ${formatLsn(check.validEnd)}, but ${goesOn}`,
+      hint: 'Recovery ends here: put the complete segment in its place.',
+    });
+  }
+
+  /**
+   * A receiver gives names in order, and takes its time where it compresses: what it is at work on
+   * is as it should be. One that ended has left it so.
+   */
+  async #notRenamed(current: Current, { queued }: JobSegment): Promise<void> {
+    const { directory } = this.#job;
+    // Before the look at the name: a receiver may finish it and end in between.
+    const state = (await readLockHolder(directory))?.state;
+    const named = completeName(directory, current.name) !== undefined;
+    if (named || !existsSync(current.path) || (queued && state === 'alive')) return;
+    const unknown = queued && state === 'elsewhere';
+    this.#found(current, {
+      severity: unknown ? 'info' : 'warning',
+      code: 'not-renamed',
+      file: current.name,
+      message: 'the segment is complete, but has the name of a partial one',
+      hint: unknown
+        ? 'A receiver on another machine renames it soon, if it still runs.'
+        : 'Start the receiver, or remove ".partial" from its name.',
+    });
   }
 
   async #headerOnly(current: Current): Promise<void> {
@@ -251,16 +272,20 @@ class StreamCheck {
     });
   }
 
-  async #duplicates(segment: JobSegment, current: Current): Promise<void> {
-    for (const name of segment.files.slice(1)) {
-      const finding = await compareCopies(
-        this.#job.directory,
-        current,
-        name,
-        this.#job.segmentSize,
+  async #duplicates(current: Current, others: readonly string[]): Promise<void> {
+    const { directory, segmentSize } = this.#job;
+    for (const name of others) {
+      const finding = await readCurrent(directory, current.name, (file) =>
+        compareCopies(directory, { ...current, ...file }, name, segmentSize),
       );
       if (finding) this.#found(current, finding);
     }
+  }
+
+  #vanished(role: Current['role']): void {
+    this.#verifier = undefined;
+    if (role === 'own') this.#report.vanished();
+    else this.finished = true;
   }
 
   #unreadable(current: Current, error: unknown): void {
@@ -300,9 +325,4 @@ class StreamCheck {
     if (this.#reached === undefined && end > this.#edge) this.#reached = end;
     return this.finished;
   }
-}
-
-function isGone(error: unknown): boolean {
-  const { code, cause } = error as { code?: unknown; cause?: { code?: unknown } };
-  return code === 'ENOENT' || cause?.code === 'ENOENT';
 }

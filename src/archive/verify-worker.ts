@@ -3,10 +3,11 @@ import type { Finding } from './findings.js';
 import type { VerifyJob } from './verify-plan.js';
 import { runJob } from './verify-stream.js';
 
-/** What the thread says: findings and bytes as they come, then that the job is done or failed. */
+/** What the thread says: findings, bytes and segments that vanished as they come, then that the job is done or failed. */
 export type WorkerMessage =
   | { type: 'finding'; finding: Finding }
   | { type: 'progress'; bytes: number }
+  | { type: 'vanished' }
   | { type: 'done' }
   | { type: 'failed'; message: string; stack: string | undefined };
 
@@ -26,6 +27,7 @@ parentPort?.on('message', async (job: VerifyJob) => {
         say({ type: 'progress', bytes });
         bytes = 0;
       },
+      vanished: () => say({ type: 'vanished' }),
     });
     say({ type: 'progress', bytes });
     say({ type: 'done' });

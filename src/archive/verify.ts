@@ -16,6 +16,7 @@ import { byPlace, type Finding, findingKey, type Severity } from './findings.js'
 import { catalogFindings } from './verify-catalog.js';
 import { planJobs } from './verify-plan.js';
 import { runJobs } from './verify-pool.js';
+import type { JobReport } from './verify-stream.js';
 
 /** What to check and whom to tell. */
 export interface VerifyOptions {
@@ -113,7 +114,19 @@ export async function verifyArchive(
     bytes += more;
     options.onProgress?.({ bytes, totalBytes });
   };
-  await runJobs(jobs, threads, { finding, progress }, options.signal);
+  let vanished = false;
+  const report: JobReport = {
+    finding,
+    progress,
+    vanished: () => {
+      vanished = true;
+    },
+  };
+  await runJobs(jobs, threads, report, options.signal);
+  // What was moved away meanwhile is judged as if it had been before: at the begin it may be gone.
+  if (vanished) {
+    for (const f of catalogFindings(await readArchive(directory), { since, timeline })) finding(f);
+  }
 
   const findings = [...found.values()].sort(byPlace);
   const count = (severity: Severity) => findings.filter((f) => f.severity === severity).length;

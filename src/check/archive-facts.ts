@@ -2,6 +2,7 @@ import { access, constants, lstat, stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Catalog, type CatalogTimeline, readCatalog } from '../archive/catalog.js';
 import { inspectWal } from '../archive/inspect-wal.js';
+import { readCurrent } from '../archive/segment-source.js';
 import { storageError } from '../storage/durable.js';
 import { readLockHolder } from '../storage/lock.js';
 import type { SegmentFile } from '../storage/wal-directory.js';
@@ -57,7 +58,8 @@ export async function readArchiveFacts(
   history: TimelineHistory | undefined,
 ): Promise<ArchiveFacts> {
   const receiver = await readLockHolder(directory);
-  const { catalog, files } = await readSettled(directory, history);
+  const catalog = await readCatalog(directory);
+  const files = await endOfFiles(catalog, history);
   const sample = await newestFiles(catalog);
   const space = await statfs(directory).catch((e) => {
     throw storageError('look at file system of', directory, e);
@@ -73,25 +75,6 @@ export async function readArchiveFacts(
     disk: { free: space.bavail * space.bsize, total: space.blocks * space.bsize },
     permissions: await readPermissions(directory, sample),
   };
-}
-
-/** How often a directory is read again that a receiver may have changed in the middle of it. */
-const READINGS = 3;
-
-/**
- * Reads the directory until nothing seems to be missing: while it is listed, a file can get its
- * final name and be seen under neither, and the ledger is read after that.
- */
-async function readSettled(directory: string, history: TimelineHistory | undefined) {
-  for (let n = 1; ; n++) {
-    const catalog = await readCatalog(directory);
-    const files = await endOfFiles(catalog, history);
-    const end = withLedger(files, catalog, history);
-    const missing =
-      catalog.gaps.some((gap) => !gap.accepted && !gap.beside) ||
-      isAhead(end, files?.segment, catalog);
-    if (!missing || n === READINGS) return { catalog, files };
-  }
 }
 
 /** True if WAL was archived in segments behind the last one that is here. */
@@ -114,12 +97,10 @@ async function endOfFiles(
     const file = last.files[0] as SegmentFile;
     let lsn = segmentStart(last.segment + (file.partial ? 0n : 1n), segmentSize);
     if (file.partial) {
-      for (const { name, compression, ...of } of last.files) {
-        const path = join(directory, name);
-        // A receiver may give it its final name in this moment.
-        const wal = await inspectWal(path, compression, { compression, ...of }, segmentSize).catch(
-          () => undefined,
-        );
+      for (const listed of last.files) {
+        const wal = await readCurrent(directory, listed.name, ({ path, compression }) =>
+          inspectWal(path, compression, listed, segmentSize),
+        ).catch(() => undefined);
         const end = segmentStart(last.segment, segmentSize) + BigInt(wal?.validLength ?? 0);
         if (end > lsn) lsn = end as Lsn;
       }

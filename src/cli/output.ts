@@ -1,5 +1,6 @@
 import type { Writable } from 'node:stream';
 import { WalkeepError } from '../errors.js';
+import { reason } from '../storage/durable.js';
 import { tame, withoutSecrets } from '../text.js';
 import type { ProgramName } from './command.js';
 import { GetoptError } from './getopt.js';
@@ -10,6 +11,9 @@ export interface OutputStreams {
   stderr: Writable & { isTTY?: boolean; columns?: number };
   env: NodeJS.ProcessEnv;
 }
+
+/** The other end of a pipe or socket was closed. */
+const READER_LEFT: readonly string[] = ['EPIPE', 'ECONNRESET'];
 
 type Part = 'error' | 'warning' | 'detail' | 'hint';
 
@@ -26,6 +30,9 @@ export class Output {
   readonly #colors: ReadonlyMap<string, string>;
   readonly #guarded = new Set<Writable>();
   #statusShown = false;
+  #printed = false;
+  /** What kept a part of the result from getting where stdout leads. */
+  #lost: NodeJS.ErrnoException | undefined;
 
   constructor(program: ProgramName, streams: OutputStreams) {
     this.#program = program;
@@ -42,7 +49,7 @@ export class Output {
     return this.#guard(this.#streams.stderr);
   }
 
-  /** A reader that went away must not turn a finished stop into a crash (EPIPE). */
+  /** A message that nobody can be told must not turn a finished stop into a crash. */
   #guard<T extends Writable>(stream: T): T {
     if (!this.#guarded.has(stream)) stream.on('error', () => {});
     this.#guarded.add(stream);
@@ -51,7 +58,22 @@ export class Output {
 
   /** The result of a command, on stdout. What a terminal would obey is shown escaped. */
   print(text: string): void {
-    this.#stdout.write(shown(text.endsWith('\n') ? text : `${text}\n`));
+    this.#printed = true;
+    this.#stdout.write(shown(text.endsWith('\n') ? text : `${text}\n`), (error) => {
+      if (error) this.#lost ??= error;
+    });
+  }
+
+  /**
+   * Resolves when all that was printed is out: true unless some of it was lost, to a full disk say,
+   * which is then told. A reader that went away has had what it wanted.
+   */
+  async delivered(): Promise<boolean> {
+    if (!this.#printed) return true;
+    await new Promise<void>((resolve) => this.#stdout.write('', () => resolve()));
+    if (!this.#lost || READER_LEFT.includes(this.#lost.code ?? '')) return true;
+    this.error(`could not write to standard output: ${reason(this.#lost)}`);
+    return false;
   }
 
   info(message: string): void {

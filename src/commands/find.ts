@@ -59,11 +59,19 @@ async function list(args: FindArguments, context: CommandContext): Promise<numbe
     return found >= args.limit;
   });
   warnOf(result, args, context);
-  if (found === 0) {
-    output.info('nothing found');
-    return result.damaged > 0 ? TROUBLE : NOTHING;
-  }
+  if (found === 0) output.info('nothing found');
+  if (!result.complete) return doubt(args, context);
+  if (found === 0) return NOTHING;
   return args.target ? target(matches, args, context) : FOUND;
+}
+
+/** What was not read may hold events that were asked for: another drop, an earlier commit. */
+function doubt({ target }: FindArguments, { output }: CommandContext): number {
+  output.error(`not all WAL in the range could be read${target ? ', so no target is clear' : ''}`);
+  output.hint(
+    'Choose a range that is whole with --since and --until; "walkeep verify" tells more.',
+  );
+  return TROUBLE;
 }
 
 async function moment(args: FindArguments, context: CommandContext): Promise<number> {
@@ -72,13 +80,13 @@ async function moment(args: FindArguments, context: CommandContext): Promise<num
   const print = printer(args, context);
   warnOf(result, args, context);
   for (const damage of result.damages) print(damage);
-  if (args.target) {
-    if (result.last) return target([result.last], args, context);
-  } else {
+  if (!args.target) {
     for (const event of [result.last, result.next]) if (event) print(event);
   }
-  explain(result, args, context);
-  return result.last ? FOUND : result.damaged > 0 ? TROUBLE : NOTHING;
+  if (!args.target || !result.last) explain(result, args, context);
+  if (!result.complete) return doubt(args, context);
+  if (!result.last) return NOTHING;
+  return args.target ? target([result.last], args, context) : FOUND;
 }
 
 /** What was not looked at. */

@@ -584,6 +584,23 @@ describe('races with a receiver', () => {
     });
   });
 
+  test.each(['compressed', 'removed'])('a segment before it that is %s meanwhile', async (how) => {
+    const archive = archiveOf('record-across-segments');
+    const before = join(archive.dir, seg(6));
+    const real = fs.openSync;
+    let opened = 0;
+    vi.spyOn(fs, 'openSync').mockImplementation(((...args: Parameters<typeof fs.openSync>) => {
+      // Its first page was read; what leads into the next segment is at its end.
+      if (args[0] === before && ++opened === 2) {
+        if (how === 'compressed') writeFileSync(`${before}.gz`, gzipSync(readFileSync(before)));
+        rmSync(before);
+      }
+      return real(...args);
+    }) as typeof fs.openSync);
+    expect(await fetch(archive, seg(7))).toMatchObject({ code: 0 });
+    expect(existsSync(before)).toBe(false);
+  });
+
   test('a partial that comes while its absence is explained', async () => {
     const archive = archiveOf('switch');
     const path = join(archive.dir, `${seg(12)}.partial`);

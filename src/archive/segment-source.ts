@@ -1,0 +1,79 @@
+import fs from 'node:fs';
+import { join } from 'node:path';
+import {
+  type Compression,
+  compressionSuffix,
+  MIN_SEGMENT_SIZE,
+  parseSegmentFileName,
+} from '../wal/file-name.js';
+
+/** A segment's file under the name that it has now. */
+export interface CurrentFile {
+  /** Bare name. */
+  name: string;
+  path: string;
+  compression: Compression;
+  partial: boolean;
+}
+
+const COMPRESSIONS: readonly Compression[] = ['none', 'gzip', 'lz4', 'zstd'];
+
+/** Names that one file may go through; more often than this nobody renames it. */
+const MOST_NAMES = 20;
+
+/**
+ * Reads a segment under whatever name it has by now: since it was listed a receiver may have
+ * completed, compressed or gone on with it. An open file stays what it is, so `read` has to open
+ * `file.path` before it does anything else; it is called again if that is not there any more.
+ * @throws what `read` throws; the error of a missing file if nothing is left of the segment, see
+ *   `isGone`
+ */
+export async function readCurrent<T>(
+  directory: string,
+  name: string,
+  read: (file: CurrentFile) => T | Promise<T>,
+): Promise<T> {
+  let current = name;
+  for (let names = 1; ; names++) {
+    const file = fileOf(directory, current);
+    try {
+      return await read(file);
+    } catch (e) {
+      const next = isGone(e, file.path) ? currentName(directory, current) : undefined;
+      if (next === undefined || names === MOST_NAMES) throw e;
+      current = next;
+    }
+  }
+}
+
+function fileOf(directory: string, name: string): CurrentFile {
+  const { compression, partial } = parseSegmentFileName(name, MIN_SEGMENT_SIZE)!;
+  return { name, path: join(directory, name), compression, partial };
+}
+
+/** The name under which a segment is there, complete rather than partial; undefined if it is not. */
+export function currentName(directory: string, name: string): string | undefined {
+  // One that gets its final name between the first two looks is found by the third.
+  return (
+    completeName(directory, name) ??
+    nameOf(directory, name, '.partial') ??
+    completeName(directory, name)
+  );
+}
+
+/** The name of a complete file of the segment, undefined if there is none. */
+export function completeName(directory: string, name: string): string | undefined {
+  return nameOf(directory, name, '');
+}
+
+function nameOf(directory: string, name: string, end: '' | '.partial'): string | undefined {
+  const base = name.slice(0, 24);
+  const names = COMPRESSIONS.map((c) => base + compressionSuffix(c) + end);
+  return names.find((candidate) => fs.existsSync(join(directory, candidate)));
+}
+
+/** True if an error says that a file is not there (any more). */
+export function isGone(error: unknown, path?: string): boolean {
+  const { code, cause, path: of } = error as NodeJS.ErrnoException & { cause?: { code?: unknown } };
+  return (code === 'ENOENT' || cause?.code === 'ENOENT') && (path === undefined || of === path);
+}
