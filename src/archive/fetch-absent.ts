@@ -6,7 +6,7 @@ import { parseSegmentFileName, segmentOf, segmentStart } from '../wal/file-name.
 import { formatLsn, type Lsn } from '../wal/lsn.js';
 import { type TimelineHistory, timelineAt } from '../wal/timeline.js';
 import { historyOf } from './catalog-lineage.js';
-import { VanishedError } from './fetch-access.js';
+import { refuseUnreadableForm, VanishedError } from './fetch-access.js';
 import type { ServerControl } from './fetch-cluster.js';
 import { forkedSources } from './fetch-fork.js';
 import { historyAt } from './fetch-history.js';
@@ -44,11 +44,13 @@ const HOLE_HINT = 'Recovery would end early: find the WAL, or choose a recovery 
  * Returns if the archive was really asked and does not have the file: its text says why that is in
  * order. Undefined if a later timeline's file begins with the segment. Costs a listing of the
  * directory.
- * @throws MissingWalError if it should have the file; or as `takeStock`
+ * @throws MissingWalError if it should have the file
+ * @throws ArchiveAccessError if it is there in a form that cannot be read; or as `takeStock`
  * @throws VanishedError if the file has come meanwhile
  */
 export async function explainAbsence(request: AbsentRequest): Promise<string | undefined> {
   const { directory, wanted, control } = request;
+  refuseUnreadableForm(directory, wanted.base);
   const stock = await takeStock(directory, control?.systemId);
   requireAbsent(request, stock);
   if (wanted.kind === 'history') return explainHistory(request, stock);

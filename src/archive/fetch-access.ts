@@ -1,6 +1,8 @@
 import fs from 'node:fs';
+import { join } from 'node:path';
 import { type ErrorDetails, StorageError } from '../errors.js';
 import { reason } from '../storage/durable.js';
+import { unreadableFormOf } from '../wal/file-name.js';
 
 /**
  * The archive could not be asked: unreachable, not mounted, not readable. A state that may pass,
@@ -68,4 +70,27 @@ function unreachable(directory: string, cause: unknown): ArchiveAccessError {
     path: directory,
     cause,
   });
+}
+
+/**
+ * Refuses to say anything of a file that is there under a name with an end that is not known: it
+ * may be compressed or encrypted, or still be copied.
+ * @param base the name without what may stand behind it
+ * @throws ArchiveAccessError
+ */
+export function refuseUnreadableForm(directory: string, base: string): void {
+  const name = listArchive(directory).find(
+    (name) => name !== base && name.startsWith(base) && isUnreadable(name, base),
+  );
+  if (name === undefined) return;
+  const path = join(directory, name);
+  throw new ArchiveAccessError(`"${path}" may hold ${base}, in a form that cannot be read`, {
+    path,
+    hint: 'Put it there plain, or compressed with gzip, lz4 or zstd; or move what it is not away.',
+  });
+}
+
+/** Behind the whole name of a backup history file nothing is known. */
+function isUnreadable(name: string, base: string): boolean {
+  return base.endsWith('.backup') || unreadableFormOf(name) === base;
 }

@@ -6,6 +6,7 @@ import {
   parseSegmentFileName,
   segmentFileName,
   segmentOf,
+  unreadableFormOf,
 } from '../wal/file-name.js';
 import { formatLsn } from '../wal/lsn.js';
 import type { TimelineHistory } from '../wal/timeline.js';
@@ -20,7 +21,7 @@ export interface Stock {
   /** All that is in the directory. */
   names: readonly string[];
   ledger: LedgerState | undefined;
-  /** Segment numbers by timeline, complete and partial. */
+  /** Segment numbers by timeline, complete and partial, also in forms that cannot be read. */
   segments: Map<number, Set<bigint>>;
   histories: TimelineHistory[];
   segmentSize: number;
@@ -39,6 +40,7 @@ export async function takeStock(directory: string, systemId: bigint | undefined)
   const names = listArchive(directory);
   const wal = names.filter((name) => parseSegmentFileName(name, MIN_SEGMENT_SIZE)).sort();
   const histories = names.filter((name) => parseHistoryFileName(name) !== undefined);
+  const unreadable = names.flatMap((name) => unreadableFormOf(name) ?? []);
   if (!ledger && wal.length === 0 && histories.length === 0) {
     throw new ArchiveAccessError(`"${directory}" holds no WAL and no ledger`, {
       path: directory,
@@ -52,7 +54,7 @@ export async function takeStock(directory: string, systemId: bigint | undefined)
     names,
     ledger,
     segmentSize,
-    segments: segmentsByTimeline(wal, segmentSize),
+    segments: segmentsByTimeline([...wal, ...unreadable], segmentSize),
     histories: histories.flatMap((name) => readHistory(directory, name)),
   };
 }

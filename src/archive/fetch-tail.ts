@@ -2,7 +2,7 @@ import { CorruptWalError } from '../errors.js';
 import { parseSegmentFileName, segmentOffset } from '../wal/file-name.js';
 import type { Lsn } from '../wal/lsn.js';
 import type { FetchResult } from './fetch.js';
-import { VanishedError } from './fetch-access.js';
+import { refuseUnreadableForm, VanishedError } from './fetch-access.js';
 import { forkedSources } from './fetch-fork.js';
 import { readOwnSegment } from './fetch-own.js';
 import { acknowledgedOn, copyPartial, type PartialCopy } from './fetch-partial.js';
@@ -54,6 +54,8 @@ export async function servePartial(
     const own = isSegment ? await readOwnSegment(directory, target, best.subject.id) : undefined;
     const keeps = { found: false, reason: 'the server has at least as much of it itself' } as const;
     if (own?.whole) return keeps;
+    // All of the segment may be in it.
+    if (!best.whole) refuseUnreadableForm(directory, wanted.base);
     const damage = verify ? (best.damage ?? (await holeBehind(request, best))) : undefined;
     if (damage !== undefined && !allowTorn) {
       // A receiver at work: what followed was written after this copy was made. Then the next look

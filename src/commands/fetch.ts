@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { dirname, join, resolve } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import type { FetchOptions, FetchResult } from '../archive/fetch.js';
 import { type Command, HELP_OPTION, type OptionSpec, VERSION_OPTION } from '../cli/command.js';
 import { parseIntOption } from '../cli/numbers.js';
@@ -136,7 +136,7 @@ export const command: Command = {
         typeof values.spool === 'string'
           ? resolve(values.spool)
           : join(dirname(options.target), '.walkeep-spool');
-      if (prefetch > 0 && options.verify) {
+      if (prefetch > 0 && options.verify && mayReadAhead(name, options.target)) {
         return await fetchAhead(options, { standby, wait }, prefetch, spool, output);
       }
       return tell(await fetchNow(options, { standby, wait }), output);
@@ -155,7 +155,14 @@ export function exitCodeOf(error: unknown): number {
 type Patience = { standby: boolean; wait: number };
 type Answer = FetchResult & { unknown?: Error };
 
-const isSegmentName = (name: string): boolean => /^[0-9A-F]{24}$/.test(name);
+/**
+ * True if a server in recovery asks for a segment: it has it put at `pg_wal/RECOVERYXLOG`
+ * (access/transam/xlogarchive.c). pg_rewind wants it under the segment's own name, goes backwards,
+ * and then walks through a data directory that nobody else may change meanwhile.
+ */
+export function mayReadAhead(name: string, target: string): boolean {
+  return /^[0-9A-F]{24}$/.test(name) && basename(target) === 'RECOVERYXLOG';
+}
 
 async function fetchNow(options: FetchOptions, patience: Patience): Promise<Answer> {
   const { fetchFile } = await import('../archive/fetch.js');
@@ -172,7 +179,6 @@ async function fetchAhead(
   output: Output,
 ): Promise<number> {
   const { directory, name, target, dataDir } = options;
-  if (!isSegmentName(name)) return tell(await fetchNow(options, patience), output);
   const [{ isTrusted, orderAhead, takePrefetched }, { readServerControl }] = await Promise.all([
     import('../archive/fetch-spool.js'),
     import('../archive/fetch-cluster.js'),

@@ -100,6 +100,22 @@ export function parseHistoryFileName(name: string): number | undefined {
   return m ? Number.parseInt(m[1] as string, 16) : undefined;
 }
 
+/** A segment's or history file's name with more behind it. */
+const EXTENDED = /^([0-9A-F]{24}|[0-9A-F]{8}\.history)./;
+/** `NAME.OFFSET.backup`: what PostgreSQL archives about a base backup (BackupHistoryFileName). */
+const BACKUP_HISTORY = /^[0-9A-F]{24}\.[0-9A-F]{8}\.backup$/;
+
+/**
+ * The segment's or history file's name with which a name begins whose end says nothing to us:
+ * `F` of `F.xz`, `F.age` and `F.partial.gz`, `T.history` of `T.history.gz`. Its content cannot be
+ * read, and the file is not "not there". Undefined for all other names.
+ */
+export function unreadableFormOf(name: string): string | undefined {
+  const begin = EXTENDED.exec(name)?.[1];
+  const known = parseSegmentFileName(name, MIN_SEGMENT_SIZE) || BACKUP_HISTORY.test(name);
+  return known ? undefined : begin;
+}
+
 /** Reads `16MB`, `1GB` as SHOW wal_segment_size prints it, into bytes. @throws ParseError */
 export function parseSegmentSize(text: string): number {
   const m = /^(\d+)(kB|MB|GB)$/.exec(text);

@@ -303,15 +303,31 @@ describe('prefetch', () => {
     await expect(readAhead(spool)).rejects.toMatchObject({ code: 'ENOENT' });
   });
 
+  test('for pg_rewind nothing is read ahead', async () => {
+    const archive = longArchive();
+    const args = ['--prefetch=4', archive.dir, name(0), `pg_wal/${name(0)}`];
+    expect(await fetch(archive, args)).toMatchObject({ code: 0, stderr: '' });
+    expect(readdirSync(join(archive.data, 'pg_wal'))).toEqual([name(0)]);
+  });
+
   test('two at once do no harm', async () => {
     const archive = longArchive();
     const spool = join(archive.data, 'pg_wal', '.walkeep-spool');
     const bin = join(copyPackage(), 'bin', 'walkeep');
+    for (const i of [0, 1, 2, 3]) mkdirSync(join(archive.data, 'pg_wal', `x${i}`));
+    const options = ['--prefetch=2', `--spool=${spool}`];
     const codes = await Promise.all(
       [0, 1, 0, 2].map(
         (n, i) =>
           new Promise((resolve) => {
-            const args = [bin, 'fetch', '--prefetch=2', archive.dir, name(n), `pg_wal/x${i}`];
+            const args = [
+              bin,
+              'fetch',
+              ...options,
+              archive.dir,
+              name(n),
+              `pg_wal/x${i}/RECOVERYXLOG`,
+            ];
             spawn(process.execPath, args, { cwd: archive.data, stdio: 'ignore' }).on(
               'exit',
               resolve,
@@ -321,7 +337,7 @@ describe('prefetch', () => {
     );
     expect(codes).toEqual([0, 0, 0, 0]);
     for (const [i, n] of [0, 1, 0, 2].entries()) {
-      const served = readFileSync(join(archive.data, 'pg_wal', `x${i}`));
+      const served = readFileSync(join(archive.data, 'pg_wal', `x${i}`, 'RECOVERYXLOG'));
       expect(served.equals(archive.content(n))).toBe(true);
     }
     rmSync(join(archive.data, 'recovery.signal'));

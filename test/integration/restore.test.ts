@@ -1,6 +1,14 @@
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { dirname, join } from 'node:path';
 import { expect, test, vi } from 'vitest';
 import { segmentFileName, segmentOf } from '../../src/wal/file-name.js';
 import type { Lsn } from '../../src/wal/lsn.js';
@@ -25,7 +33,7 @@ let shared: string | undefined;
 function restoreCommand(archive: string, options = '', root?: string): string {
   shared ??= copyPackage();
   const bin = join(root ?? shared, 'bin', 'walkeep');
-  return `${process.execPath} ${bin} fetch ${options} ${archive} %f %p`;
+  return `PATH=${dirname(process.execPath)}:$PATH ${bin} fetch ${options} ${archive} %f %p`;
 }
 
 /** Gives all of an archive to the servers' user. */
@@ -174,6 +182,43 @@ test('latest across two promotions, and onto the older timelines', async () => {
   }
 });
 
+/** Recovery must stop with FATAL, not end. */
+async function expectStop(
+  origin: PostgresServer,
+  backup: string,
+  cause: string,
+  restore: string,
+): Promise<void> {
+  const server = keep(await origin.recoverFrom({ backup, restoreCommand: restore, start: false }));
+  server.spawn();
+  await server.waitStopped();
+  const log = await server.log();
+  const fatal = expect.stringMatching(/FATAL: .*could not restore file/);
+  expect([cause, log]).toEqual([cause, fatal]);
+  expect(log).not.toMatch(/selected new timeline|archive recovery complete/);
+  await server.destroy();
+}
+
+test('node that fails once in the middle of recovery does not end it', async () => {
+  const { primary, archive, run, backup } = await received(NEWEST);
+  await writeWal(primary, 3_500_000);
+  await workload(primary, { transactions: 3 });
+  await waitEqual(archive, primary);
+  const segment = segmentOf(await primary.currentLsn(), primary.segmentSize) - 2n;
+  await primary.kill9();
+  await run.stop();
+  handOver(archive);
+  const ending = join(copyPackage(), 'end.cjs');
+  writeFileSync(ending, 'process.exit(0);');
+  chmodSync(ending, 0o644);
+  const name = segmentFileName(1, segment, primary.segmentSize);
+  // By itself it ends with 1, with 9, and with 0 though nothing was fetched.
+  for (const option of ['--require=/nonexistent.cjs', '--no-such-option', `--require=${ending}`]) {
+    const once = `case %f in ${name}) export NODE_OPTIONS=${option};; esac;`;
+    await expectStop(primary, backup, option, `${once} ${restoreCommand(archive)}`);
+  }
+});
+
 test('a broken archive never ends recovery early', async () => {
   const { primary, archive, run, backup } = await received(NEWEST);
   await writeWal(primary, 3_500_000);
@@ -224,23 +269,7 @@ test('a broken archive never ends recovery early', async () => {
         execFileSync('cp', ['-a', archive, copy]);
         handOver(copy);
         damage(copy);
-        // By its own name: of a program that is not there sh says 127, but node says 1.
-        const command =
-          root === '/nonexistent'
-            ? `${root}/walkeep fetch ${copy} %f %p`
-            : restoreCommand(copy, '', root);
-        const server = keep(
-          await primary.recoverFrom({ backup, restoreCommand: command, start: false }),
-        );
-        server.spawn();
-        await server.waitStopped();
-        const log = await server.log();
-        expect([cause, log]).toEqual([
-          cause,
-          expect.stringMatching(/FATAL: .*could not restore file/),
-        ]);
-        expect(log).not.toMatch(/selected new timeline|archive recovery complete/);
-        await server.destroy();
+        await expectStop(primary, backup, cause, restoreCommand(copy, '', root));
       }
     }),
   );
