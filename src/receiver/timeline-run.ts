@@ -279,7 +279,8 @@ export class TimelineRun {
     const { method, level } = this.o.compression ?? { method: 'none' };
     if (method === 'none') return undefined;
     const { fileMode } = this.archive.server;
-    return { method, mode: fileMode, sync: this.sync, ...(level === undefined ? {} : { level }) };
+    const { sync, fs } = this;
+    return { method, mode: fileMode, sync, fs, ...(level === undefined ? {} : { level }) };
   }
 
   /** Stores a full segment compressed under a dotfile's name, durably. */
