@@ -1,8 +1,9 @@
 import { join } from 'node:path';
+import { VERSION } from '../package.js';
 import { decompressFile } from '../storage/codec.js';
 import { durableRename, fsyncDir, fsyncFile, storageError, storeAnew } from '../storage/durable.js';
 import type { FileSystem } from '../storage/file-system.js';
-import type { Ledger } from '../storage/ledger.js';
+import type { Ledger, LedgerEntry } from '../storage/ledger.js';
 import { seedPartial } from '../storage/partial-seed.js';
 import { sameContent } from '../storage/same-content.js';
 import { SPARE_NAME } from '../storage/spare-segment.js';
@@ -94,9 +95,9 @@ export async function finishLeft(
       await seedPartial(directory, name, [file], { ...how, segmentSize, sync: true });
     }
     const { timeline } = file;
-    if (ledger.state.systemId !== undefined) {
-      await ledger.append({ type: 'complete', lsn: end, timeline });
-    }
+    // Also as the first that a new ledger says: from now on other tools may move the file away.
+    const first = ledger.state.systemId === undefined ? opening(server, file) : [];
+    await ledger.append(...first, { type: 'complete', lsn: end, timeline });
     await durableRename(path, join(directory, name), fs);
     if (file.compression === 'none') continue;
     await fs.unlink(join(directory, file.name)).catch((e) => {
@@ -104,6 +105,17 @@ export async function finishLeft(
     });
   }
   return undefined;
+}
+
+/** What a ledger begins with in a directory whose oldest left segment is that one. */
+function opening(
+  { systemId, segmentSize }: ServerState,
+  { timeline, segment }: SegmentFile,
+): LedgerEntry[] {
+  return [
+    { type: 'open', systemId, segmentSize, version: VERSION },
+    { type: 'timeline', timeline, start: segmentStart(segment, segmentSize), why: 'adopted' },
+  ];
 }
 
 /**
