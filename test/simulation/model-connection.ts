@@ -78,6 +78,12 @@ export class ModelConnection {
     return !this.closed && s !== undefined && !s.paused && !s.ended;
   }
 
+  /** Up to where WAL was sent, and of which timeline. */
+  get position(): { timeline: number; sent: number } | undefined {
+    const s = this.stream;
+    return s && { timeline: s.wal.id, sent: s.sent };
+  }
+
   timelineHistory(timeline: number): Promise<TimelineHistoryFile> {
     const content = Buffer.from(this.server.historyText(timeline));
     return Promise.resolve({ fileName: historyFileName(timeline), content });

@@ -236,7 +236,7 @@ export class World {
       damage: this.damaging && !this.calm && connection?.flowing ? 12 : 0,
       breakOff: this.calm ? 0 : 0.4,
       promote: this.calm ? 0 : 0.25,
-      stop: this.calm ? 0 : this.setting.compresses ? 0.6 : 0.1,
+      stop: this.calm ? 0 : this.setting.busy ? (this.comesAgain ? 4 : 0.4) : 0.1,
       // What is bad in a record that goes on behind a complete file is seen when that is gone.
       move: this.calm || !this.setting.moves || this.damaging ? 0 : 1,
     });
@@ -353,6 +353,12 @@ export class World {
     this.disk.cutPower(this.random);
     checkDisk(this.disk, this.server, this.moved, this.promised, this.damages);
     checkContinuous(this.disk, this.server, this.moved, this.promised);
+  }
+
+  /** WAL comes that was acknowledged before. */
+  private get comesAgain(): boolean {
+    const { timeline, sent } = this.process.connection?.position ?? { timeline: 0, sent: 0 };
+    return sent < (this.promised.get(timeline)?.flushed ?? 0);
   }
 
   private get pace(): number {
