@@ -8,7 +8,6 @@ import type { Mutation } from './world.js';
 const isStage = (path: string) => /\.walkeep-[0-9A-F]{24}\.(gz|lz4)$/.test(path);
 const isPartialStage = (path: string) =>
   /\.[\w-]*[0-9A-F]{24}\.(gz|lz4)\.partial(\.tmp)?$/.test(path);
-const isCompressed = (path: string) => /\/[0-9A-F]{24}\.(gz|lz4)$/.test(path);
 const isCompressedPartial = (path: string) => /(^|\/)[0-9A-F]{24}\.(gz|lz4)\.partial$/.test(path);
 const isPartial = (path: string) => /\/[0-9A-F]{24}\.partial$/.test(path);
 
@@ -30,6 +29,19 @@ const unsynced = (skips: (path: string) => boolean): Mutation => ({
 const gone = (e: NodeJS.ErrnoException): void => {
   if (e.code !== 'ENOENT') throw e;
 };
+
+/** Removes the plain file as soon as a compressed one is synced. */
+const plainGoesFirst = (isIts: (path: string) => boolean): Mutation => ({
+  fs: (fs) =>
+    withPaths(fs, (paths) => ({
+      fsync: async (fd) => {
+        await fs.fsync(fd);
+        const path = paths.get(fd) ?? '';
+        if (isIts(path)) await fs.unlink(plainOf(path)).catch(gone);
+      },
+      unlink: (path) => (isPartial(path) ? fs.unlink(path).catch(gone) : fs.unlink(path)),
+    })),
+});
 
 /** Bugs around compressed files: mostly a position, or a name, taken for the content of a file. */
 export const MUTATIONS_OF_COMPRESSION: Record<string, Mutation> = {
@@ -120,25 +132,8 @@ export const MUTATIONS_OF_COMPRESSION: Record<string, Mutation> = {
   },
   'do not sync a compressed segment before its rename': unsynced(isStage),
   'do not sync a compressed partial before its rename': unsynced(isPartialStage),
-  'remove the plain partial before the compressed segment has its name': {
-    fs: (fs) => ({
-      ...fs,
-      renameSync: (from, to) => {
-        if (isCompressed(to)) fs.unlinkSync(from.replace(basename(from), basename(plainOf(to))));
-        fs.renameSync(from, to);
-      },
-    }),
-  },
-  'remove the plain partial before the compressed one has its name': {
-    fs: (fs) => ({
-      ...fs,
-      rename: async (from, to) => {
-        if (isCompressedPartial(to)) await fs.unlink(plainOf(to)).catch(gone);
-        await fs.rename(from, to);
-      },
-      unlink: (path) => (isPartial(path) ? fs.unlink(path).catch(gone) : fs.unlink(path)),
-    }),
-  },
+  'remove the plain partial before the compressed segment has its name': plainGoesFirst(isStage),
+  'remove the plain partial before the compressed one has its name': plainGoesFirst(isPartialStage),
   'take what a crash left of a compression for the whole': {
     fs: (fs) => ({
       ...fs,
