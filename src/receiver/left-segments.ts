@@ -1,11 +1,13 @@
 import { join } from 'node:path';
+import { VERSION } from '../package.js';
 import { decompressFile } from '../storage/codec.js';
 import { durableRename, fsyncDir, fsyncFile, storageError, storeAnew } from '../storage/durable.js';
 import type { FileSystem } from '../storage/file-system.js';
-import type { Ledger } from '../storage/ledger.js';
+import type { Ledger, LedgerEntry } from '../storage/ledger.js';
 import { seedPartial } from '../storage/partial-seed.js';
 import { sameContent } from '../storage/same-content.js';
 import { SPARE_NAME } from '../storage/spare-segment.js';
+import { hasAllOf } from '../storage/stored-content.js';
 import type { DirectoryScan, SegmentFile } from '../storage/wal-directory.js';
 import { segmentFileName, segmentOf, segmentStart } from '../wal/file-name.js';
 import { XLP_FIRST_IS_CONTRECORD } from '../wal/page.js';
@@ -38,8 +40,16 @@ export function leftSegments(scan: DirectoryScan, ledger: Ledger): SegmentFile[]
       continue;
     }
     const file = files.find((s) => s.partial && s.timeline === newest.timeline);
+    const recorded = complete >= segmentStart(n + 1n, segmentSize);
+    // What is complete was in a plain file first: another program has moved that away, and this is
+    // what was received before.
+    if (file && file.compression !== 'none' && recorded) {
+      named += 1;
+      if (named > MOST_NAMED) break;
+      continue;
+    }
     // One of an ancestor is none: behind the fork it has other bytes.
-    if (!file || (named > 0 && complete < segmentStart(n + 1n, segmentSize))) break;
+    if (!file || (named > 0 && !recorded)) break;
     left = left[0]?.segment === n + 1n ? [file, ...left] : [file];
   }
   return left;
@@ -94,16 +104,44 @@ export async function finishLeft(
       await seedPartial(directory, name, [file], { ...how, segmentSize, sync: true });
     }
     const { timeline } = file;
-    if (ledger.state.systemId !== undefined) {
-      await ledger.append({ type: 'complete', lsn: end, timeline });
-    }
+    // Also as the first that a new ledger says: from now on other tools may move the file away.
+    const first = ledger.state.systemId === undefined ? opening(server, file) : [];
+    await ledger.append(...first, { type: 'complete', lsn: end, timeline });
     await durableRename(path, join(directory, name), fs);
-    if (file.compression === 'none') continue;
-    await fs.unlink(join(directory, file.name)).catch((e) => {
-      throw storageError('remove file', join(directory, file.name), e);
-    });
+    await removeOthers(directory, file, scan.segments, segmentSize, fs);
   }
   return undefined;
+}
+
+/** Removes what was received of a segment before it got its name: it has all of that. */
+async function removeOthers(
+  directory: string,
+  { segment, timeline }: SegmentFile,
+  files: readonly SegmentFile[],
+  segmentSize: number,
+  fs: FileSystem,
+): Promise<void> {
+  const named = join(directory, segmentFileName(timeline, segment, segmentSize));
+  for (const { name, compression, ...other } of files) {
+    const its = other.partial && other.segment === segment && other.timeline === timeline;
+    if (!its || compression === 'none') continue;
+    const path = join(directory, name);
+    if (!(await hasAllOf(named, { path, compression }, segmentSize, fs))) continue;
+    await fs.unlink(path).catch((e) => {
+      throw storageError('remove file', path, e);
+    });
+  }
+}
+
+/** What a ledger begins with in a directory whose oldest left segment is that one. */
+function opening(
+  { systemId, segmentSize }: ServerState,
+  { timeline, segment }: SegmentFile,
+): LedgerEntry[] {
+  return [
+    { type: 'open', systemId, segmentSize, version: VERSION },
+    { type: 'timeline', timeline, start: segmentStart(segment, segmentSize), why: 'adopted' },
+  ];
 }
 
 /**

@@ -2,13 +2,14 @@ import { basename } from 'node:path';
 import { type Compression, parseSegmentFileName, segmentStart } from '../wal/file-name.js';
 import type { WalVerifier } from '../wal/verifier.js';
 import { decompressFile } from './codec.js';
+import { storageError } from './durable.js';
 import { type FileSystem, OPEN_READ } from './file-system.js';
 import { WalComparison } from './same-wal.js';
 import { readFully } from './stored-content.js';
 
 /**
  * True if a plain segment file of `size` bytes holds the same WAL as another one does, which may be
- * compressed. @throws StorageError, NotSupportedError if the other one cannot be read
+ * compressed. @throws StorageError, NotSupportedError if one of them cannot be read
  */
 export async function sameContent(
   plain: string,
@@ -18,7 +19,14 @@ export async function sameContent(
 ): Promise<boolean> {
   const name = parseSegmentFileName(basename(plain), size);
   if (!name || fs.sizeSync(plain) !== size) return false;
-  const fd = fs.openSync(plain, OPEN_READ, 0);
+  const access = <T>(action: string, act: () => T): T => {
+    try {
+      return act();
+    } catch (e) {
+      throw storageError(action, plain, e);
+    }
+  };
+  const fd = access('open file', () => fs.openSync(plain, OPEN_READ, 0));
   try {
     let at = 0;
     let same = true;
@@ -26,9 +34,9 @@ export async function sameContent(
     const comparison = new WalComparison({ startLsn, segmentSize: size });
     const compare = (chunk: Uint8Array): void => {
       const stored = Buffer.alloc(chunk.length);
+      const read = () => fs.readSync(fd, stored, stored.length, at);
       same &&=
-        fs.readSync(fd, stored, stored.length, at) === stored.length &&
-        comparison.feed(stored, chunk) === undefined;
+        access('read file', read) === stored.length && comparison.feed(stored, chunk) === undefined;
       at += chunk.length;
     };
     const limits = { limit: size + 1, fs };
