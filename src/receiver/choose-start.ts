@@ -110,7 +110,10 @@ async function choose(
           ledger: {
             systemId: ledger.state.systemId,
             ...(ledgerEnd ? { end: ledgerEnd } : {}),
-            ...(ledger.state.completeLsn ? { complete: ledger.state.completeLsn } : {}),
+            // Of an abandoned branch it says nothing about the server's way.
+            ...(ledger.state.completeLsn && ledgerEnd?.timeline === ledger.state.timeline
+              ? { complete: ledger.state.completeLsn }
+              : {}),
           },
         }),
   };
