@@ -6,6 +6,7 @@ import type { Ledger } from '../storage/ledger.js';
 import { seedPartial } from '../storage/partial-seed.js';
 import { sameContent } from '../storage/same-content.js';
 import { SPARE_NAME } from '../storage/spare-segment.js';
+import { hasAllOf } from '../storage/stored-content.js';
 import type { DirectoryScan, SegmentFile } from '../storage/wal-directory.js';
 import { segmentFileName, segmentOf, segmentStart } from '../wal/file-name.js';
 import { XLP_FIRST_IS_CONTRECORD } from '../wal/page.js';
@@ -98,12 +99,30 @@ export async function finishLeft(
       await ledger.append({ type: 'complete', lsn: end, timeline });
     }
     await durableRename(path, join(directory, name), fs);
-    if (file.compression === 'none') continue;
-    await fs.unlink(join(directory, file.name)).catch((e) => {
-      throw storageError('remove file', join(directory, file.name), e);
-    });
+    await removeCovered(directory, name, scan, file, segmentSize, fs);
   }
   return undefined;
+}
+
+/** Removes the compressed partials of a segment that has its name now and all that they hold. */
+async function removeCovered(
+  directory: string,
+  name: string,
+  scan: Pick<DirectoryScan, 'segments'>,
+  { segment, timeline }: SegmentFile,
+  segmentSize: number,
+  fs: FileSystem,
+): Promise<void> {
+  for (const other of scan.segments) {
+    if (other.segment !== segment || other.timeline !== timeline) continue;
+    if (!other.partial || other.compression === 'none') continue;
+    const path = join(directory, other.name);
+    const stored = { path, compression: other.compression };
+    if (!(await hasAllOf(join(directory, name), stored, segmentSize, fs))) continue;
+    await fs.unlink(path).catch((e) => {
+      throw storageError('remove file', path, e);
+    });
+  }
 }
 
 /**
