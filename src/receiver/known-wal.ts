@@ -22,10 +22,10 @@ export interface StoredWal {
 
 /**
  * Looks at the plain `.partial` of the segment that begins at `lsn`, and, as far as each is good to
- * its end, at the next ones: a stream may begin further back than an earlier one ended. A server never sends other
- * bytes for WAL that was whole once, and after a crash the ledger lags behind what was
- * acknowledged: all of this is compared when it comes again. Not so a record whose end never came:
- * it was acknowledged unchecked, and may have been damaged on its way.
+ * its end, at the next ones: a stream may begin further back than an earlier one ended. A server
+ * never sends other bytes for WAL that was whole once, and after a crash the ledger lags behind what
+ * was acknowledged: all of this is compared when it comes again. Not so a record whose end never
+ * came: it was acknowledged unchecked, and may have been damaged on its way.
  *
  * @param acknowledged position for which `torn` is asked
  * @param anchor gives a verifier that knows the record that goes on at `lsn`; without it the rest of

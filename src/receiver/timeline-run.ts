@@ -15,8 +15,9 @@ import type { WalFault } from '../wal/fault.js';
 import { compressionSuffix, segmentStart } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
 import { type TimelineHistory, timelineAt } from '../wal/timeline.js';
-import type { WalVerifier } from '../wal/verifier.js';
+import { WalVerifier } from '../wal/verifier.js';
 import type { WalOptions } from '../wal/walker.js';
+import { anchoredVerifier } from './anchor.js';
 import type { Archive } from './archive.js';
 import { type VerifyMode, WalInspector } from './inspector.js';
 import { RECEIVE_TIMEOUT, type WalReceiverOptions } from './options.js';
@@ -323,9 +324,16 @@ export class TimelineRun {
     const file = options
       ? await compressPartial(open, this.knownOf(open), options, {
           ...{ directory: this.o.directory, segmentSize, fs: this.fs },
+          verifier: () => this.verifierAt(segmentStart(open.segment, segmentSize)),
         })
       : `${open.name}.partial`;
     this.owner.tell('partial', { file });
+  }
+
+  private async verifierAt(startLsn: Lsn): Promise<WalVerifier> {
+    const wal = { ...this.walOptions, startLsn };
+    const anchored = await anchoredVerifier(this.o.directory, wal, this.fs);
+    return anchored ?? new WalVerifier(wal);
   }
 
   /** Bytes of a segment that are written or acknowledged, also by an earlier stream. */

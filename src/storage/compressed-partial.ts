@@ -1,20 +1,30 @@
 import { join } from 'node:path';
 import { type Compression, compressionSuffix } from '../wal/file-name.js';
-import { type CompressOptions, compressFile } from './codec.js';
+import { type CompressOptions, canDecompress, compressFile } from './codec.js';
 import { fsyncDir, storageError } from './durable.js';
+import { keepAsEvidence } from './evidence.js';
 import type { FileSystem } from './file-system.js';
 import { temporaryName } from './leftovers.js';
 import type { OpenSegment } from './open-segment.js';
-import { contentLength, hasAllOf } from './stored-content.js';
+import { checkWal, type MakeVerifier } from './partial-seed.js';
+import { compareContent, contentLength, hasAllOf, type StoredFile } from './stored-content.js';
 
 const COMPRESSED: readonly Compression[] = ['gzip', 'lz4', 'zstd'];
+
+interface PlaceOptions {
+  directory: string;
+  segmentSize: number;
+  fs: FileSystem;
+  /** As for `seedPartial`. */
+  verifier?: MakeVerifier;
+}
 
 /**
  * Brings the partial of a writer that closed into its compressed form. It may hold more than this
  * stream has written, acknowledged by an earlier one: all of its content counts, and the plain file
- * and other forms go only once a durable file has all that they hold. Where the compressed name is
- * taken by a file with something else (`walkeep push` brings what a promoted server archives) the
- * partial stays as it is.
+ * and other forms go only once a durable file has all that they hold; one that came damaged is kept
+ * as evidence. Where the compressed name is taken by a file with something else (`walkeep push`
+ * brings what a promoted server archives) the partial stays as it is.
  *
  * @param known bytes of it that this stream wrote or that are known to be acknowledged: the last of
  *   them may be zeros
@@ -25,7 +35,7 @@ export async function compressPartial(
   { name, path, fresh }: OpenSegment,
   known: number,
   compression: CompressOptions,
-  { directory, segmentSize, fs }: { directory: string; segmentSize: number; fs: FileSystem },
+  { directory, segmentSize, fs, verifier }: PlaceOptions,
 ): Promise<string> {
   const nameIn = (form: Compression) => `${name}${compressionSuffix(form)}.partial`;
   const wanted = nameIn(compression.method);
@@ -36,10 +46,13 @@ export async function compressPartial(
     await compressFile(path, temporary, length, compression);
     // As late as possible: a push may bring one meanwhile.
     for (const form of COMPRESSED) {
-      const other = { path: join(directory, nameIn(form)), compression: form };
+      const file = nameIn(form);
+      const other = { path: join(directory, file), compression: form, limit: segmentSize };
       if (fs.sizeSync(other.path) === undefined) continue;
-      if (await hasAllOf(path, other, segmentSize, fs)) covered.push(nameIn(form));
-      else if (form === compression.method) {
+      if (await hasAllOf(path, other, segmentSize, fs)) covered.push(file);
+      else if (verifier && (await isWrong(other, path, length, verifier, fs))) {
+        keepAsEvidence(directory, file, fs);
+      } else if (file === wanted) {
         await fs.unlink(temporary);
         return nameIn('none');
       }
@@ -57,4 +70,21 @@ export async function compressPartial(
     });
   }
   return wanted;
+}
+
+/** True if another form holds no more than the plain one and its WAL is bad where they differ. */
+async function isWrong(
+  other: StoredFile & { limit: number },
+  path: string,
+  length: number,
+  verifier: MakeVerifier,
+  fs: FileSystem,
+): Promise<boolean> {
+  if (!canDecompress(other.compression)) return false;
+  const { limit } = other;
+  const { first, length: its } = await compareContent(path, other, limit, fs);
+  if (first === undefined || its > length) return false;
+  const good = async (file: StoredFile) =>
+    (await checkWal([{ ...file, limit }], verifier, fs)).good;
+  return (await good(other)) <= first && (await good({ path, compression: 'none' })) > first;
 }

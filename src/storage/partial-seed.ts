@@ -17,7 +17,7 @@ import {
 import type { SegmentFile } from './wal-directory.js';
 
 /** Makes a verifier that stands at the segment's start. */
-type MakeVerifier = () => Promise<WalVerifier>;
+export type MakeVerifier = () => Promise<WalVerifier>;
 
 interface SeedOptions {
   segmentSize: number;
@@ -66,7 +66,7 @@ export async function seedPartial(
       await merge(directory, base, { ...file, limit: segmentSize }, options);
     } else if (!partial && name === stem && verifier) {
       // The record that goes on in the next segment is not known to be bad.
-      const { sound: limit } = await check([{ ...file, limit: segmentSize }], verifier, fs);
+      const { sound: limit } = await checkWal([{ ...file, limit: segmentSize }], verifier, fs);
       if (limit > 0) await merge(directory, base, { ...file, limit }, options);
     }
   }
@@ -97,12 +97,12 @@ async function merge(
     if (length > stored) await place(directory, base, source, 0, options);
     return;
   }
-  const { good } = await check([source], verifier, fs);
+  const { good } = await checkWal([source], verifier, fs);
   if (good <= other) return;
-  if ((await check([plain], verifier, fs)).good > other) throw contradiction;
+  if ((await checkWal([plain], verifier, fs)).good > other) throw contradiction;
   // What the plain one has behind may be acknowledged too: it stays where it goes on from there.
   const head = { ...source, limit: length };
-  const both = async () => (await check([head, { ...plain, from: length }], verifier, fs)).good;
+  const both = async () => (await checkWal([head, { ...plain, from: length }], verifier, fs)).good;
   const goesOn = stored > length && (last < good || (await both()) > good);
   await place(directory, base, head, goesOn ? stored : 0, options);
 }
@@ -111,7 +111,7 @@ async function merge(
  * Of files read one behind the other: bytes up to the end of the last good record, and bytes that
  * are not known to be bad.
  */
-async function check(
+export async function checkWal(
   files: readonly (StoredFile & { from?: number; limit: number })[],
   makeVerifier: MakeVerifier,
   fs: FileSystem,

@@ -3,6 +3,7 @@ import { NotSupportedError, type WalkeepError } from '../errors.js';
 import { compressionSuffix, segmentStart } from '../wal/file-name.js';
 import type { Lsn } from '../wal/lsn.js';
 import { fsyncDir, fsyncError, storageError } from './durable.js';
+import { keepAsEvidence } from './evidence.js';
 import type { FileSystem } from './file-system.js';
 import { closeSegment, type OpenSegment } from './open-segment.js';
 import type { TargetPositions } from './progress.js';
@@ -210,24 +211,7 @@ export class SegmentFinisher {
       const same = await sameContent(path, other, segmentSize, fs).catch(
         (e) => e instanceof NotSupportedError,
       );
-      if (!same) this.hide(file);
-    }
-  }
-
-  private hide(file: string): void {
-    const { directory, fs } = this.o;
-    const path = join(directory, file);
-    let evidence = join(directory, `.${file}.replaced`);
-    // What was kept before may be all that is left of something.
-    for (let n = 2; fs.sizeSync(evidence) !== undefined; n++) {
-      evidence = join(directory, `.${file}.replaced.${n}`);
-    }
-    try {
-      fs.renameSync(path, evidence);
-    } catch (e) {
-      // Another program has moved it away meanwhile.
-      if ((e as NodeJS.ErrnoException).code === 'ENOENT') return;
-      throw storageError('rename file', path, e);
+      if (!same) keepAsEvidence(directory, file, fs);
     }
   }
 
@@ -256,7 +240,7 @@ export class SegmentFinisher {
         const own = path === plain;
         if (own || (await hasAllOf(plain, { path, compression }, segmentSize, fs))) {
           await fs.unlink(path);
-        } else this.hide(file);
+        } else keepAsEvidence(directory, file, fs);
       } catch (e) {
         throw storageError('remove file', path, e);
       }
