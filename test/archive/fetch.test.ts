@@ -174,7 +174,7 @@ describe('complete segments', () => {
     writeFileSync(`${path}.gz`, Buffer.concat([gzipSync(content), tail]));
     expect(await fetch(archive, seg(8))).toMatchObject({ code: 0 });
     expect(readFileSync(archive.target).equals(content)).toBe(true);
-    content[PAGE + 100] = content[PAGE + 100]! ^ 1;
+    content[PAGE - 100] = content[PAGE - 100]! ^ 1;
     writeFileSync(`${path}.gz`, Buffer.concat([gzipSync(content), tail]));
     expect(await code(archive, seg(8))).toBe(201);
   });
