@@ -79,6 +79,14 @@ function durableEnd(
 const ANSWER = 10;
 /** Seconds without a reply that are too many where the server never asks. */
 const QUIET = 60;
+/** Milliseconds behind which nothing was written just now: the archive is looked at after the server. */
+const SETTLED = 10_000;
+
+/** True if the server lacks WAL of its timeline that the archive has. */
+function isBehind({ state }: ServerFacts, { end, lastWriteAge }: ArchiveFacts): boolean {
+  if (end?.timeline !== state.timeline || (lastWriteAge ?? 0) < SETTLED) return false;
+  return end.lsn > state.flushLsn + BigInt(state.segmentSize);
+}
 
 /** How far the archive is behind. */
 export function checkPosition(
@@ -93,6 +101,12 @@ export function checkPosition(
     return fail(
       `nothing of the server's WAL up to ${formatLsn(flushLsn)} is in the directory`,
       'Start "walkeep receive".',
+    );
+  }
+  if (isBehind(server, archive)) {
+    return warn(
+      `the archive has WAL up to ${formatLsn(archive.end.lsn)}, the server only up to ${formatLsn(flushLsn)}`,
+      'A standby that lags behind catches up; a server that was restored from an older copy goes its own way: use a new directory for it.',
     );
   }
   const { bytes, seconds, silence } = point;

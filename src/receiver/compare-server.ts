@@ -1,6 +1,6 @@
 import { basename } from 'node:path';
 import type { ReplicationConnection } from '../connection/connection.js';
-import { RewriteError, ServerError, type WalkeepError } from '../errors.js';
+import { RewriteError, ServerError, type WalkeepError, WalRemovedError } from '../errors.js';
 import type { CopyBothHandler } from '../protocol/frame-reader.js';
 import type { FileSystem } from '../storage/file-system.js';
 import { segmentOf, segmentStart } from '../wal/file-name.js';
@@ -126,7 +126,8 @@ export function explainBehind(
   at: { lsn: Lsn; timeline: number },
 ): unknown {
   if (!(error instanceof ServerError) || error.hint !== undefined) return error;
-  if (at.timeline !== timeline || flushLsn >= at.lsn || error.code !== 'WK_SERVER') return error;
+  if (at.timeline !== timeline || flushLsn >= at.lsn || error instanceof WalRemovedError)
+    return error;
   const { message, sqlstate, severity, detail } = error;
   return new ServerError(message, {
     ...{ sqlstate, severity, lsn: at.lsn, cause: error },

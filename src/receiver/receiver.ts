@@ -18,7 +18,6 @@ import { nodeFileSystem } from '../storage/file-system.js';
 import { removeLeftovers } from '../storage/leftovers.js';
 import { acquireDirectoryLock, type DirectoryLock, readLockHolder } from '../storage/lock.js';
 import { readStoredHistory } from '../storage/stored-history.js';
-import { floorToSegment } from '../wal/file-name.js';
 import { INVALID_LSN, type Lsn } from '../wal/lsn.js';
 import { Archive } from './archive.js';
 import { explainBehind, isSameWal } from './compare-server.js';
@@ -292,13 +291,9 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
    */
   private async compareFirst(connection: ReplicationConnection, archive: Archive): Promise<void> {
     const { server, start, fs } = archive;
-    const { current, isLastTry } = this.refusals;
     const behind = server.timeline === start.timeline && server.flushLsn < start.lsn;
-    // What comes first in a segment is what does not fit to the one before, if any.
-    const refusedAt = isLastTry ? (current?.error.lsn ?? current?.verifiedEnd) : undefined;
-    const joint =
-      refusedAt === undefined ? undefined : floorToSegment(refusedAt, server.segmentSize);
-    const end = joint ?? (behind ? server.flushLsn : undefined);
+    const end =
+      this.refusals.doubtedJoint(server.segmentSize) ?? (behind ? server.flushLsn : undefined);
     if (end === undefined || end === this.compared) return;
     try {
       await isSameWal(connection, this.o.directory, server, end, fs);

@@ -4,7 +4,9 @@ import {
   type WalkeepError,
   WalRemovedError,
 } from '../errors.js';
+import { floorToSegment } from '../wal/file-name.js';
 import type { Lsn } from '../wal/lsn.js';
+import { LONG_PAGE_HEADER } from '../wal/page.js';
 import { type TimelineHistory, timelineEnd } from '../wal/timeline.js';
 
 /** Tries after which a server that keeps sending bad WAL is given up. */
@@ -55,9 +57,15 @@ export class Refusals {
     this.tries = 0;
   }
 
-  /** True if the WAL asked for is judged by what comes now: it was refused as often as it may be. */
-  get isLastTry(): boolean {
-    return this.current !== undefined && this.tries >= MAX_TRIES;
+  /**
+   * On the last try: the start of the segment in which WAL was refused, if no record before that in
+   * the segment was good. What comes first is what does not fit to the segment before, if any.
+   */
+  doubtedJoint(segmentSize: number): Lsn | undefined {
+    const { current, tries } = this;
+    if (!current || tries < MAX_TRIES) return undefined;
+    const joint = floorToSegment(current.error.lsn ?? current.verifiedEnd, segmentSize);
+    return current.verifiedEnd <= joint + BigInt(LONG_PAGE_HEADER) ? joint : undefined;
   }
 
   /** True if the refused WAL should be asked for once more. */

@@ -2,7 +2,13 @@ import { connect } from '../connection/connect.js';
 import type { ReplicationConnection } from '../connection/connection.js';
 import { resolveSettings } from '../connection/resolve.js';
 import type { ConnectionSettings } from '../connection/settings.js';
-import { ConnectionError, ProtocolError, SystemIdentifierError, WalkeepError } from '../errors.js';
+import {
+  ConnectionError,
+  ProtocolError,
+  SystemIdentifierError,
+  WalkeepError,
+  WalRemovedError,
+} from '../errors.js';
 import {
   aBigint,
   aFunction,
@@ -22,11 +28,12 @@ import {
 import { TargetPositions } from '../storage/progress.js';
 import { floorToSegment } from '../wal/file-name.js';
 import { formatLsn, type Lsn } from '../wal/lsn.js';
-import { rootHistory, type TimelineHistory, timelineAt } from '../wal/timeline.js';
+import { childTimeline, rootHistory, type TimelineHistory, timelineAt } from '../wal/timeline.js';
 import { checkFork, readServerHistory } from './history-files.js';
 import { type VerifyMode, WalInspector } from './inspector.js';
 import { RECEIVE_TIMEOUT } from './options.js';
 import { PacedTarget } from './paced-target.js';
+import { lookedForChild } from './removed-wal.js';
 import { readServerState, readSlot, type ServerState } from './server-state.js';
 import { SinkCalls } from './sink-calls.js';
 import { type StreamOutcome, StreamSession } from './stream.js';
@@ -248,7 +255,9 @@ class SinkRun {
     let at = await this.choose(server);
     for (;;) {
       if (this.o.endLsn !== undefined && at.lsn > this.o.endLsn) return at.lsn;
-      const outcome = await this.stream(at, server, signal);
+      const outcome = await this.stream(at, server, signal).catch((e) => {
+        throw withLaterTimeline(e, at.timeline, server);
+      });
       if (outcome.kind === 'stopped') return outcome.lsn;
       if (outcome.end.kind === 'shutdown') {
         throw new ConnectionError('replication stream was terminated before stop point', {
@@ -343,6 +352,18 @@ class SinkRun {
     const { content } = await this.connection.timelineHistory(timeline);
     return readServerHistory(timeline, content);
   }
+}
+
+/** Says where the end of a timeline is to be had that the server looked for in vain. */
+function withLaterTimeline(error: unknown, timeline: number, server: ServerState): unknown {
+  if (!(error instanceof WalRemovedError)) return error;
+  if (!lookedForChild(error, { ...server, timeline })) return error;
+  const { message, sqlstate, severity, file } = error;
+  const next = childTimeline(server.history, timeline);
+  return new WalRemovedError(message, {
+    ...{ sqlstate, severity, file, cause: error },
+    hint: `The server has no file for the end of timeline ${timeline}: begin at the same place with timeline ${next}, whose segment begins with the same WAL.`,
+  });
 }
 
 /** The sink as the destination of one stream, which keeps count of its positions. */

@@ -1,7 +1,13 @@
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { segmentFileName, segmentOf, segmentOffset } from '../../src/wal/file-name.js';
+import { streamWal } from '../../src/receiver/sink.js';
+import {
+  floorToSegment,
+  segmentFileName,
+  segmentOf,
+  segmentOffset,
+} from '../../src/wal/file-name.js';
 import { disposer } from '../support/cleanup.js';
 import { runCli } from '../support/cli.js';
 import { forkPoint } from '../support/failover.js';
@@ -119,6 +125,37 @@ describe.each(PAIR)('two promotions inside one segment, PostgreSQL %i', (major: 
     await writeWal(server, 1_500_000);
     await receiveAll(place, 3);
     await isWhole(directory, server);
+  });
+
+  test('a sink is told where the end of the timeline is, and gets it there', async () => {
+    const { server } = await start(false);
+    await writeWal(server, 20_000);
+    await promotedTwice(server);
+    const startLsn = floorToSegment(await forkPoint(server, 2), server.segmentSize);
+    const chunks: Buffer[] = [];
+    const from = (timeline?: number) =>
+      streamWal(
+        {
+          ...{ connection: server.conninfo(), startLsn, endLsn: startLsn },
+          ...(timeline === undefined ? {} : { timeline }),
+        },
+        {
+          write: (chunk) => void chunks.push(chunk),
+          flush: () => {},
+        },
+      );
+    const hint = /begin at the same place with timeline 2/;
+    await expect(from()).rejects.toMatchObject({
+      code: 'WK_WAL_REMOVED',
+      hint: expect.stringMatching(hint),
+    });
+    expect(chunks).toEqual([]);
+    await from(2);
+    const name = segmentFileName(3, segmentOf(startLsn, server.segmentSize), server.segmentSize);
+    const expected = readFileSync(join(server.dataDir, 'pg_wal', name));
+    const received = Buffer.concat(chunks);
+    expect(received.length).toBeGreaterThan(0);
+    expect(received.equals(expected.subarray(0, received.length))).toBe(true);
   });
 
   test('with no archive yet, from the slot on', async () => {

@@ -1,8 +1,9 @@
 import { execFileSync } from 'node:child_process';
-import { readdirSync, readFileSync, rmSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { disposer } from '../support/cleanup.js';
+import { runCli } from '../support/cli.js';
 import { MAJORS, type Major, PostgresServer } from '../support/postgres.js';
 import { archiveDirectory, receive, waitEqual, writeWal } from '../support/receiving.js';
 import { backend, ScriptedServer } from '../support/scripted-server.js';
@@ -61,6 +62,13 @@ describe.each(PAIR)('a server restored on the same timeline, PostgreSQL %i', (ma
     await writeWal(place.server, 50_000);
     const { before } = await isRefused(place);
     expect(contents(place.directory)).toEqual(before);
+    // As if nothing was received for a while.
+    for (const name of readdirSync(place.directory)) utimesSync(join(place.directory, name), 0, 0);
+    const check = keep(
+      runCli(['check', '-D', place.directory, '-d', place.server.conninfo(), '-w']),
+    );
+    await check.exit;
+    expect(check.stdout).toMatch(/the archive has WAL up to \S+, the server only up to/);
   });
 
   test.each([true, false])('once it has passed the archive; at a segment end: %s', async (at) => {
