@@ -63,7 +63,12 @@ test.each<[string, Lie]>([
   ],
   ...[null, '', '# nothing\n\n'].map((content): [string, Lie] => [
     `a history with ${JSON.stringify(content)} in it`,
-    { row: ['2', WHERE], history: { content }, code: 'WK_PROTOCOL', message: /an empty history/ },
+    {
+      row: ['2', WHERE],
+      history: { content },
+      code: 'WK_PROTOCOL',
+      message: /no history of timeline 2: it names no parent/,
+    },
   ]),
   ...['x', '1', `1 ${WHERE}\n1 ${WHERE}\n`, '2 0/1', `0\t${WHERE}\n`].map(
     (content): [string, Lie] => [

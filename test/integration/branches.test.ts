@@ -12,7 +12,7 @@ import { archiveDirectory, receive, waitEqual, writeWal } from '../support/recei
 import { serverUser } from '../support/scratch.js';
 import { waitFor } from '../support/wait.js';
 
-vi.setConfig({ testTimeout: 120_000 });
+vi.setConfig({ testTimeout: 300_000 });
 
 const keep = disposer();
 const NEWEST = MAJORS.at(-1) as Major;
@@ -123,7 +123,7 @@ test.each(ENDS)(
       const next = await recoveredTo(primary, backup, archive, point);
       await insert(next, timeline * 11);
       const { stdout } = await cli('check', '-D', archive, '-d', next.conninfo());
-      expect(stdout).toContain(`beside the server's timeline ${timeline}: both left timeline 1`);
+      expect(stdout).toContain(`beside the server's timeline ${timeline}:`);
       await writeWal(next, 1_300_000);
       const told = await receiveAll(archive, next, timeline, others, ['--synchronous']);
       expect(told).toMatch(`does not go on with timeline ${timeline - 1}`);
