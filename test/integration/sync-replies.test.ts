@@ -131,17 +131,20 @@ test('a question that comes with the consent to stream is answered', async () =>
 test('what arrives together is answered together', async () => {
   const count = 500;
   let replies = 0;
+  let elapsed = 0;
   const server = keep(
     await ScriptedServer.listen(async (c) => {
       await c.startStream(settings('on'));
       await c.waitStatus(() => true);
       const before = c.statusReplies.length;
+      const began = performance.now();
       const messages = Array.from({ length: count }, (_, n) =>
         backend.xlogData(START + BigInt(n * 100), Buffer.alloc(100, 1)),
       );
       c.send(...messages);
       await c.waitStatus((s) => s.flush === START + BigInt(count * 100));
       replies = c.statusReplies.length - before;
+      elapsed = performance.now() - began;
       await endStream(c);
     }),
   );
@@ -150,7 +153,8 @@ test('what arrives together is answered together', async () => {
   await waitFor(() => replies > 0 || server.errors.length > 0, { what: 'the replies' });
   expect(await run.stop()).toEqual({ code: 0, signal: null });
   expect(server.errors).toEqual([]);
-  expect(replies).toBeLessThan(25);
+  // While more is on its way one sync covers 50 ms of it.
+  expect(replies).toBeLessThan(25 + elapsed / 50);
 });
 
 test.each(PROGRAMS)(
@@ -205,6 +209,16 @@ class SlowDisk implements WalTarget {
     };
   }
 
+  private held: Promise<void> = Promise.resolve();
+  release: () => void = () => {};
+
+  /** Syncs that begin from now on do not end before `release`. */
+  hold(): void {
+    this.held = new Promise((resolve) => {
+      this.release = resolve;
+    });
+  }
+
   writeSync(chunks: readonly Uint8Array[]): void {
     const length = chunks.reduce((sum, chunk) => sum + chunk.length, 0);
     this.progress.wrote(this.progress.written + length);
@@ -224,7 +238,7 @@ class SlowDisk implements WalTarget {
   async sync(): Promise<void> {
     this.background += 1;
     const covered = this.progress.written;
-    await delay(SYNC_MS);
+    await Promise.all([delay(SYNC_MS), this.held]);
     this.progress.synced(covered);
   }
 
@@ -243,19 +257,21 @@ test.each<[WriteReport, boolean]>([
 ])(
   'keepalives are answered in time over a disk whose syncs take 200 ms (%s, with the write: %s)',
   async (writeReport, both) => {
-    const waits: number[] = [];
+    const progress = new StreamProgress(START as Lsn);
+    const target = new SlowDisk(progress, both);
     const server = keep(
       await ScriptedServer.listen(async (c) => {
         await c.startStream();
         let at = START;
         for (let n = 0; n < 60; n++) {
           const data = Buffer.alloc(8192, n);
+          const replies = c.statusReplies.length;
+          target.hold();
           c.send(backend.xlogData(at, data), backend.keepalive(at + 8192n, true));
           at += 8192n;
-          const asked = performance.now();
-          const replies = c.statusReplies.length;
+          // No answer waits for a sync in the background.
           await waitFor(() => c.statusReplies.length > replies, { intervalMs: 1 });
-          waits.push(performance.now() - asked);
+          target.release();
           await c.waitStatus((s) => s.write >= at);
         }
         await c.waitStatus((s) => s.flush === at);
@@ -272,8 +288,6 @@ test.each<[WriteReport, boolean]>([
     const connection = await connect(
       await resolveSettings({ conninfo, fallbackApplicationName: 'test' }),
     );
-    const progress = new StreamProgress(START as Lsn);
-    const target = new SlowDisk(progress, both);
     const session = new StreamSession({
       ...{ connection, timeline: 1, progress, target, writeReport },
       ...{ synchronous: true, reportFlush: true, applyIsFlush: false },
@@ -283,9 +297,6 @@ test.each<[WriteReport, boolean]>([
     const outcome = await session.run(new AbortController().signal, () => {});
     expect(server.errors).toEqual([]);
     expect(outcome).toMatchObject({ kind: 'ended', lsn: START + 60n * 8192n });
-    // Only the first one can be met by a sync that nobody knew to be slow.
-    waits.sort((a, b) => a - b);
-    expect(waits.at(-2)).toBeLessThan(SYNC_MS * 0.75);
     // Who is told of the write is not told with the sync.
     expect(target.inline).toBeLessThanOrEqual(writeReport === 'write' ? 0 : 1);
     expect(target.background).toBeGreaterThan(0);
