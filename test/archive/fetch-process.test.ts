@@ -15,6 +15,7 @@ import { gzipSync } from 'node:zlib';
 import { describe, expect, test, vi } from 'vitest';
 import { readAhead } from '../../src/archive/fetch-ahead.js';
 import { runCli } from '../support/cli.js';
+import { RandomKills } from '../support/kill-times.js';
 import { copyPackage } from '../support/package-copy.js';
 import { delay, waitFor } from '../support/wait.js';
 import { makeWal } from '../wal/synthetic.js';
@@ -165,21 +166,16 @@ describe('kill -9', () => {
       if (how === 'gzip') writeFileSync(`${path}.gz`, gzipSync(content));
       if (how === 'partial') writeFileSync(`${path}.partial`, content);
       const target = join(archive.data, TARGET);
-      const began = performance.now();
-      expect(await fetch(archive, [archive.dir, seg(6), TARGET])).toMatchObject({ code: 0 });
-      const whole = performance.now() - began;
-      let killed = 0;
+      const kills = new RandomKills();
       for (let i = 0; i < 16; i++) {
         rmSync(target, { force: true });
         const run = runCli(['fetch', archive.dir, seg(6), TARGET], { cwd: archive.data });
         // At any moment of it: the first half is node's start.
-        await delay(whole * (0.3 + 0.7 * Math.random()));
-        const { code } = await run.stop('SIGKILL');
-        if (code === null) killed++;
+        const { code } = await kills.kill(run);
         if (code === 0) expect(existsSync(target)).toBe(true);
         if (existsSync(target)) expect(readFileSync(target).equals(content)).toBe(true);
       }
-      expect(killed).toBeGreaterThan(0);
+      expect(kills.killed).toBeGreaterThan(0);
       expect(await fetch(archive, [archive.dir, seg(6), TARGET])).toMatchObject({ code: 0 });
       expect(readdirSync(join(archive.data, 'pg_wal'))).toEqual(['RECOVERYXLOG']);
     },

@@ -38,7 +38,7 @@ beforeAll(async () => {
   }
   await server.sql(`CREATE USER norights PASSWORD '${PASSWORD}'`);
   await server.sql(`CREATE USER "unicode" REPLICATION PASSWORD E'\\u2168 p\\u00AD\\u00E4ss'`);
-}, 60_000);
+}, 120_000);
 afterAll(() => server?.destroy());
 
 describe('authentication', () => {
@@ -466,4 +466,4 @@ test('PostgreSQL 14: the older slot syntax, and session attributes of a standby'
     await standby?.destroy();
     await primary.destroy();
   }
-}, 30_000);
+}, 120_000);

@@ -6,11 +6,12 @@ import { randomNumbers } from '../archive/archives.js';
 import { disposer } from '../support/cleanup.js';
 import { runCli } from '../support/cli.js';
 import { caughtUp } from '../support/failover.js';
+import { RandomKills } from '../support/kill-times.js';
 import { MAJORS, PostgresServer } from '../support/postgres.js';
 import { writeWal } from '../support/receiving.js';
 import { scratchDir } from '../support/scratch.js';
 import { walkeepForServer } from '../support/server-program.js';
-import { delay, waitFor } from '../support/wait.js';
+import { waitFor } from '../support/wait.js';
 
 const keep = disposer();
 
@@ -60,22 +61,15 @@ test('kill -9 at random instants: no hole, and nothing that is to be kept is gon
   const all = 4000;
   for (let n = 0; n < all; n++) writeFileSync(join(directory, name(n)), '');
   const left = () => readdirSync(directory).sort();
-  const started = performance.now();
-  const first = keep(runCli(['cleanup', directory, name(10)]));
-  expect((await first.exit).code).toBe(0);
-  const duration = performance.now() - started;
-  let interrupted = 0;
+  const kills = new RandomKills(random);
   for (let oldest = 300; oldest < all; oldest += 300) {
     const before = left();
-    const run = keep(runCli(['cleanup', directory, name(oldest)]));
-    await Promise.race([delay(duration * (0.5 + random() * 0.7)), run.exit]);
-    const { signal } = await run.stop('SIGKILL');
-    if (signal) interrupted += 1;
+    await kills.kill(keep(runCli(['cleanup', directory, name(oldest)])));
     const after = left();
     expect(after).toEqual(before.slice(before.length - after.length));
     expect(after.length).toBeGreaterThanOrEqual(all - oldest);
   }
-  expect(interrupted).toBeGreaterThan(0);
+  expect(kills.killed).toBeGreaterThan(0);
   const last = keep(runCli(['cleanup', directory, name(all - 1)]));
   expect((await last.exit).code).toBe(0);
   expect(left()).toEqual([name(all - 1)]);

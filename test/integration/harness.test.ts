@@ -1,14 +1,16 @@
 import { once } from 'node:events';
-import { readdirSync, readFileSync } from 'node:fs';
+import { copyFileSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, createConnection, createServer } from 'node:net';
 import { join } from 'node:path';
 import pg from 'pg';
-import { afterEach, describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 import { cmpSegments } from '../support/compare.js';
 import { MAJORS, PASSWORD, PostgresServer } from '../support/postgres.js';
 import { isRunning } from '../support/processes.js';
+import { scratchDir } from '../support/scratch.js';
 import { ScriptedServer } from '../support/scripted-server.js';
 import { TcpProxy } from '../support/tcp-proxy.js';
+import { findTool } from '../support/tools.js';
 import { waitFor } from '../support/wait.js';
 import { workload } from '../support/workload.js';
 
@@ -150,4 +152,19 @@ test('a proxy closes although the server was gone while its line was silent', as
   await new Promise((resolve) => setImmediate(resolve));
   await proxy.close();
   await waitFor(() => client.destroyed);
+});
+
+test('a wrapper that looks for a program is not that program', () => {
+  const dir = scratchDir('path');
+  const wrapper = join(dir, 'pg_wrapper');
+  writeFileSync(wrapper, '#!/bin/sh\nexit 1\n', { mode: 0o755 });
+  symlinkSync(wrapper, join(dir, 'pg_absent'));
+  copyFileSync(wrapper, join(dir, 'pg_present'));
+  vi.stubEnv('PATH', dir);
+  try {
+    expect(findTool('pg_absent')).toBeUndefined();
+    expect(findTool('pg_present')).toBe(join(dir, 'pg_present'));
+  } finally {
+    vi.unstubAllEnvs();
+  }
 });

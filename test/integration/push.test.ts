@@ -6,6 +6,7 @@ import { randomNumbers } from '../archive/archives.js';
 import { disposer } from '../support/cleanup.js';
 import { runCli } from '../support/cli.js';
 import { caughtUp, cutOff, pair } from '../support/failover.js';
+import { RandomKills } from '../support/kill-times.js';
 import { MAJORS, PostgresServer } from '../support/postgres.js';
 import {
   archiveDirectory,
@@ -16,7 +17,7 @@ import {
 } from '../support/receiving.js';
 import { scratchDir } from '../support/scratch.js';
 import { walkeepForServer } from '../support/server-program.js';
-import { delay, waitFor } from '../support/wait.js';
+import { waitFor } from '../support/wait.js';
 import { workload } from '../support/workload.js';
 
 const keep = disposer();
@@ -155,28 +156,18 @@ test('kill -9 at random instants leaves no wrong file under a final name', async
     names.push(await server.switchWal());
   }
   const directory = archiveDirectory();
-  const random = randomNumbers(7);
-  const started = performance.now();
-  expect(await push(directory, server, names[0]!)).toMatchObject({ code: 0 });
-  const duration = performance.now() - started;
-  let interrupted = 0;
+  const kills = new RandomKills(randomNumbers(7));
   for (const name of [...names, ...names, ...names]) {
     const path = join(server.dataDir, 'pg_wal', name);
     const runs = [0, 1].map(() => keep(runCli(['push', directory, path])));
     // Two at once, each killed at an instant of its own.
-    const ends = await Promise.all(
-      runs.map(async (run) => {
-        await Promise.race([delay(duration * (0.3 + random())), run.exit]);
-        return run.stop('SIGKILL');
-      }),
-    );
-    interrupted += ends.filter((end) => end.signal === 'SIGKILL').length;
+    await Promise.all(runs.map((run) => kills.kill(run)));
     for (const stored of complete(directory)) {
       const original = readFileSync(join(server.dataDir, 'pg_wal', stored));
       expect(readFileSync(join(directory, stored)).equals(original)).toBe(true);
     }
   }
-  expect(interrupted).toBeGreaterThan(5);
+  expect(kills.killed).toBeGreaterThan(5);
   for (const name of names) expect(await push(directory, server, name)).toMatchObject({ code: 0 });
   expect(complete(directory)).toEqual(names.sort());
   expect(readdirSync(directory).filter((name) => !names.includes(name))).toEqual(['.walkeep-push']);

@@ -23,7 +23,8 @@ async function expectStop(run: CliRun, name: NodeJS.Signals): Promise<void> {
       /error: (?!.*(Connection refused|reset by peer|closed the connection))/,
     ),
   });
-  expect(performance.now() - began).toBeLessThan(5000);
+  // 3 seconds for the server, and what a slow machine needs; the next limit would be a minute.
+  expect(performance.now() - began).toBeLessThan(20_000);
 }
 
 /** The peer stops to answer at some point: the script stays there for ever. */
@@ -52,7 +53,7 @@ const silent: Record<string, (c: ScriptedConnection) => Promise<void>> = {
   },
 };
 
-describe.each(PROGRAMS)('%s stops within 5 seconds with exit code 0', (program) => {
+describe.each(PROGRAMS)('%s stops within seconds with exit code 0', (program) => {
   test.each(Object.keys(silent))('while the server does not answer %s', async (point) => {
     let reached = false;
     const script: Script = async (c) => {

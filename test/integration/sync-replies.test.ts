@@ -132,17 +132,20 @@ test('a question that comes with the consent to stream is answered', async () =>
 test('what arrives together is answered together', async () => {
   const count = 500;
   let replies = 0;
+  let elapsed = 0;
   const server = keep(
     await ScriptedServer.listen(async (c) => {
       await c.startStream(settings('on'));
       await c.waitStatus(() => true);
       const before = c.statusReplies.length;
+      const began = performance.now();
       const messages = Array.from({ length: count }, (_, n) =>
         backend.xlogData(START + BigInt(n * 100), Buffer.alloc(100, 1)),
       );
       c.send(...messages);
       await c.waitStatus((s) => s.flush === START + BigInt(count * 100));
       replies = c.statusReplies.length - before;
+      elapsed = performance.now() - began;
       await endStream(c);
     }),
   );
@@ -151,7 +154,8 @@ test('what arrives together is answered together', async () => {
   await waitFor(() => replies > 0 || server.errors.length > 0, { what: 'the replies' });
   expect(await run.stop()).toEqual({ code: 0, signal: null });
   expect(server.errors).toEqual([]);
-  expect(replies).toBeLessThan(25);
+  // While more is on its way one sync covers 50 ms of it.
+  expect(replies).toBeLessThan(25 + elapsed / 50);
 });
 
 test.each(PROGRAMS)(
@@ -206,6 +210,16 @@ class SlowDisk implements WalDestination {
     };
   }
 
+  private held: Promise<void> = Promise.resolve();
+  release: () => void = () => {};
+
+  /** Syncs that begin from now on do not end before `release`. */
+  hold(): void {
+    this.held = new Promise((resolve) => {
+      this.release = resolve;
+    });
+  }
+
   writeSync(chunks: readonly Uint8Array[]): void {
     const length = chunks.reduce((sum, chunk) => sum + chunk.length, 0);
     this.positions.wrote(this.positions.written + length);
@@ -225,7 +239,7 @@ class SlowDisk implements WalDestination {
   async sync(): Promise<void> {
     this.background += 1;
     const covered = this.positions.written;
-    await delay(SYNC_MS);
+    await Promise.all([delay(SYNC_MS), this.held]);
     this.positions.synced(covered);
   }
 
@@ -244,19 +258,22 @@ test.each<[WriteReport, boolean]>([
 ])(
   'keepalives are answered in time over a disk whose syncs take 200 ms (%s, with the write: %s)',
   async (writeReport, both) => {
-    const waits: number[] = [];
+    const positions = new TargetPositions(START as Lsn);
+    const destination = new SlowDisk(positions, both);
+    const target = new PacedTarget({ destination, positions, synchronous: true, writeReport });
     const server = keep(
       await ScriptedServer.listen(async (c) => {
         await c.startStream();
         let at = START;
         for (let n = 0; n < 60; n++) {
           const data = Buffer.alloc(8192, n);
+          const replies = c.statusReplies.length;
+          destination.hold();
           c.send(backend.xlogData(at, data), backend.keepalive(at + 8192n, true));
           at += 8192n;
-          const asked = performance.now();
-          const replies = c.statusReplies.length;
+          // No answer waits for a sync in the background.
           await waitFor(() => c.statusReplies.length > replies, { intervalMs: 1 });
-          waits.push(performance.now() - asked);
+          destination.release();
           await c.waitStatus((s) => s.write >= at);
         }
         await c.waitStatus((s) => s.flush === at);
@@ -273,9 +290,6 @@ test.each<[WriteReport, boolean]>([
     const connection = await connect(
       await resolveSettings({ conninfo, fallbackApplicationName: 'test' }),
     );
-    const positions = new TargetPositions(START as Lsn);
-    const destination = new SlowDisk(positions, both);
-    const target = new PacedTarget({ destination, positions, synchronous: true, writeReport });
     const session = new StreamSession({
       ...{ connection, timeline: 1, target },
       ...{ synchronous: true, reportFlush: true, applyIsFlush: false },
@@ -285,9 +299,6 @@ test.each<[WriteReport, boolean]>([
     const outcome = await session.run(new AbortController().signal, () => {});
     expect(server.errors).toEqual([]);
     expect(outcome).toMatchObject({ kind: 'ended', lsn: START + 60n * 8192n });
-    // Only the first one can be met by a sync that nobody knew to be slow.
-    waits.sort((a, b) => a - b);
-    expect(waits.at(-2)).toBeLessThan(SYNC_MS * 0.75);
     // Who is told of the write is not told with the sync.
     expect(destination.inline).toBeLessThanOrEqual(writeReport === 'write' ? 0 : 1);
     expect(destination.background).toBeGreaterThan(0);

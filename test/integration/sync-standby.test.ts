@@ -151,7 +151,8 @@ describe.skipIf(MAJORS.length === 0)('walkeep receive as the synchronous standby
       times.push(performance.now() - began);
     }
     const median = times.sort((a, b) => a - b)[100];
-    expect(median).toBeLessThan(20);
+    // Not with a tick of the receiver (250 ms) or a status interval; a slow disk may take its time.
+    expect(median).toBeLessThan(200);
     expect(await run.stop()).toEqual({ code: 0, signal: null });
   });
 

@@ -469,7 +469,7 @@ describe.skipIf(!pgReceivewal)(`pg_receivewal 15${absent(pgReceivewal, 'pg_recei
         await server.destroy();
       }
     },
-    30_000,
+    120_000,
   );
 });
 

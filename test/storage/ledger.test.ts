@@ -205,7 +205,7 @@ describe('damage', () => {
       // The torn line is gone: what follows is intact.
       expect((await readLedger(dir))?.end).toBe(at('1/0'));
     }
-  }, 30_000);
+  }, 120_000);
 
   it('tolerates a last line of which not every block was written', async () => {
     const { bytes, states } = await sample();
@@ -229,7 +229,7 @@ describe('damage', () => {
       expect(error.hint).toMatch(/copy/);
       expect((await readFile(path)).equals(flipped)).toBe(true);
     }
-  }, 30_000);
+  }, 120_000);
 
   it('refuses damage before the last line', async () => {
     const { bytes } = await sample();

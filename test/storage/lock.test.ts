@@ -277,20 +277,20 @@ describe.runIf(linux)('several processes', () => {
     await Promise.all(all.map((c) => c.kill()));
   };
 
-  it('one of eight gets a stale lock', () => race(20), 30_000);
+  it('one of eight gets a stale lock', () => race(20), 120_000);
 
   it.skipIf(noUnshare !== '')(
     `one of eight gets a stale lock without the abstract socket${noUnshare}`,
     () => race(20, ['unshare', '-n']),
-    30_000,
+    120_000,
   );
 
-  it('one of eight gets a stale lock without hard links', () => race(20, [], false), 30_000);
+  it('one of eight gets a stale lock without hard links', () => race(20, [], false), 120_000);
 
   it.skipIf(noUnshare !== '')(
     `one of eight gets a stale lock without hard links and the abstract socket${noUnshare}`,
     () => race(20, ['unshare', '-n'], false),
-    30_000,
+    120_000,
   );
 
   it.skipIf(noUnshare !== '')(
@@ -302,9 +302,9 @@ describe.runIf(linux)('several processes', () => {
       expect(await first.lock(dir)).toBe('won');
       expect(await second.lock(dir)).toMatch(/^WK_LOCKED/);
       await first.kill();
-      await expect.poll(() => second.lock(dir), { timeout: 10_000 }).toBe('won');
+      await expect.poll(() => second.lock(dir), { timeout: 60_000 }).toBe('won');
       await second.kill();
     },
-    30_000,
+    120_000,
   );
 });

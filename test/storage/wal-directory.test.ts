@@ -231,13 +231,14 @@ describe('other things in the directory', () => {
     spawnSync('sh', ['-c', script], { cwd: dir, input: `${names.join('\n')}\n` });
     for (const last of names.slice(-3)) await put(last, full());
     await put(`${name(100_001)}.partial`);
-    const start = performance.now();
+    const before = process.cpuUsage();
     const scan = await scanDirectory(dir, MB);
     expect(scan.newest?.name).toBe(`${name(100_001)}.partial`);
     expect(scan.segments).toHaveLength(100_001);
-    // About 0.6 s; opening every file would take many seconds.
-    expect(performance.now() - start).toBeLessThan(3000);
-  }, 60_000);
+    // About 0.6 s of this process; opening every file would take many seconds.
+    const { user, system } = process.cpuUsage(before);
+    expect((user + system) / 1000).toBeLessThan(3000);
+  }, 240_000);
 });
 
 describe('identify', () => {
@@ -364,7 +365,7 @@ describe('of a real server', () => {
         await server.destroy();
       }
     },
-    30_000,
+    120_000,
   );
 });
 

@@ -76,7 +76,7 @@ export class CliRun {
   }
 
   /** Waits until stderr and stdout together match; rejects with the output if the child ends. */
-  async waitForOutput(pattern: RegExp, timeoutMs = 20_000): Promise<RegExpExecArray> {
+  async waitForOutput(pattern: RegExp, timeoutMs = 60_000): Promise<RegExpExecArray> {
     const find = () => pattern.exec(this.stderr) ?? pattern.exec(this.stdout);
     return new Promise((resolve, reject) => {
       const check = () => {

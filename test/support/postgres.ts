@@ -139,7 +139,7 @@ export class PostgresServer {
         // Line 8, LOCK_FILE_LINE_PM_STATUS; "standby": in recovery and not open for queries.
         return Number(lines[0]) === child.pid && /^(ready|standby)/.test(lines[7] ?? '');
       },
-      { what: 'the server to start', intervalMs: 5, timeoutMs: options.timeoutMs ?? 30_000 },
+      { what: 'the server to start', intervalMs: 5, timeoutMs: options.timeoutMs ?? 60_000 },
     );
     if (this.#process !== child) {
       throw new Error(`PostgreSQL ${this.major} did not start:\n${await this.log()}`);
@@ -176,12 +176,12 @@ export class PostgresServer {
   }
 
   /** Resolves when the postmaster is gone, whoever ends it. */
-  async waitStopped(timeoutMs = 30_000): Promise<void> {
+  async waitStopped(timeoutMs = 60_000): Promise<void> {
     await waitFor(() => !this.#process, { what: 'the server to stop', timeoutMs, intervalMs: 5 });
   }
 
   /** Asks the server to stop and waits. A fast stop waits for every walsender's client. */
-  async stop(mode: keyof typeof STOP_SIGNAL = 'fast', timeoutMs = 30_000): Promise<void> {
+  async stop(mode: keyof typeof STOP_SIGNAL = 'fast', timeoutMs = 60_000): Promise<void> {
     if (!this.#process) return;
     signal(this.pid, STOP_SIGNAL[mode]);
     await this.waitStopped(timeoutMs);
@@ -291,7 +291,7 @@ export class PostgresServer {
   }
 
   /** Waits until archive_command has stored a segment; gives the path of the copy. */
-  async waitArchived(segment: string, timeoutMs = 20_000): Promise<string> {
+  async waitArchived(segment: string, timeoutMs = 60_000): Promise<string> {
     const file = join(this.archiveDir, segment);
     await waitFor(() => existsSync(file), { what: `${segment} to be archived`, timeoutMs });
     return file;

@@ -160,7 +160,7 @@ export async function waitEqual(
     holes?: number;
   } = {},
 ): Promise<Lsn> {
-  const { timeline = 1, others = [], timeoutMs = 20_000, holes = 0 } = options;
+  const { timeline = 1, others = [], timeoutMs = 60_000, holes = 0 } = options;
   const lsn = await waitFor(
     async () => {
       const position = await server.currentLsn();

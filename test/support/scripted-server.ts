@@ -128,7 +128,7 @@ export class ScriptedConnection {
   }
 
   /** The next message not taken yet. Rejects if the client goes instead. */
-  async next(timeoutMs = 10_000): Promise<FrontendMessage> {
+  async next(timeoutMs = 30_000): Promise<FrontendMessage> {
     await waitFor(() => this.received.length > this.#taken || this.ended, {
       what: 'a message of the client',
       timeoutMs,
@@ -141,7 +141,7 @@ export class ScriptedConnection {
   }
 
   /** Skips to the next message of a type: `Q` query, `c` CopyDone, `X` Terminate, `d` CopyData. */
-  async nextOf(type: string, timeoutMs = 10_000): Promise<FrontendMessage> {
+  async nextOf(type: string, timeoutMs = 30_000): Promise<FrontendMessage> {
     for (;;) {
       const message = await this.next(timeoutMs);
       if (message.type === type) return message;
@@ -156,7 +156,7 @@ export class ScriptedConnection {
   /** Waits for a status reply, also an earlier one, that satisfies `condition`. */
   async waitStatus(
     condition: (reply: StatusReply) => boolean,
-    timeoutMs = 10_000,
+    timeoutMs = 30_000,
   ): Promise<StatusReply> {
     return waitFor(() => this.statusReplies.find(condition), {
       what: 'a status reply',

@@ -1,7 +1,9 @@
-import { accessSync, constants, readdirSync } from 'node:fs';
+import { accessSync, constants, readdirSync, realpathSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 
 const DEBIAN = '/usr/lib/postgresql';
+/** What Debian's names in /usr/bin lead to: it looks for the program, which need not be there. */
+const WRAPPER = /\/pg_wrapper$/;
 
 function debianDirs(): string[] {
   try {
@@ -24,7 +26,7 @@ export function findTool(name: string, major?: number): string | undefined {
     .find((file) => {
       try {
         accessSync(file, constants.X_OK);
-        return true;
+        return !WRAPPER.test(realpathSync(file));
       } catch {
         return false;
       }

@@ -9,7 +9,7 @@ export async function waitFor<T>(
   condition: () => T | Promise<T>,
   options: { timeoutMs?: number; intervalMs?: number; what?: string } = {},
 ): Promise<NonNullable<Exclude<T, false | 0 | ''>>> {
-  const { timeoutMs = 20_000, intervalMs = 10, what = condition.toString() } = options;
+  const { timeoutMs = 60_000, intervalMs = 10, what = condition.toString() } = options;
   const end = Date.now() + timeoutMs;
   let last: unknown;
   for (;;) {
