@@ -50,6 +50,13 @@ function store(name: string, bytes: Uint8Array): void {
   writeFileSync(join(dir, name), content);
 }
 
+/** What is in the directory beside the ledger. */
+function names(): string[] {
+  return readdirSync(dir)
+    .filter((name) => name !== '.walkeep-ledger')
+    .sort();
+}
+
 async function finish(acknowledged = 0n, ...known: LedgerEntry[]) {
   const ledger = (await Ledger.open(dir, { create: true })) as Ledger;
   if (known.length > 0) await ledger.append(...known);
@@ -84,7 +91,33 @@ it('finishes a segment whose last record is whole in the next file', async () =>
   store(`${SECOND}.partial`, wal.subarray(MB));
   expect(await finish()).toEqual({ left: [`${FIRST}.partial`], first: undefined });
   expect(readFileSync(join(dir, FIRST)).equals(wal.subarray(0, MB))).toBe(true);
-  expect(readdirSync(dir).sort()).toEqual([FIRST, `${SECOND}.partial`]);
+  expect(names()).toEqual([FIRST, `${SECOND}.partial`]);
+});
+
+it('tells a new ledger of a segment before it has its name', async () => {
+  store(`${FIRST}.partial`, wal.subarray(0, MB));
+  store(`${SECOND}.partial`, wal.subarray(MB));
+  await finish();
+  const ledger = (await Ledger.open(dir, { create: true })) as Ledger;
+  expect(ledger.state).toMatchObject({ systemId: 77n, timeline: 1, completeLsn: END });
+  await ledger.close();
+});
+
+it('passes over what is left of a segment that was complete and moved away', async () => {
+  writeFileSync(join(dir, `${FIRST}.gz.partial`), gzipSync(wal.subarray(0, 1000)));
+  store(`${SECOND}.partial`, wal.subarray(MB));
+  expect((await finish()).left).toEqual([`${FIRST}.gz.partial`]);
+  const known = { type: 'complete', lsn: END as Lsn, timeline: 1 } as const;
+  const opened = { type: 'open', systemId: 77n, segmentSize: MB, version: 'x' } as const;
+  expect(await finish(0n, opened, known)).toEqual({ left: [], first: undefined });
+});
+
+it('removes what was stored compressed of a segment that gets its name', async () => {
+  writeFileSync(join(dir, `${FIRST}.gz.partial`), gzipSync(wal.subarray(0, 1000)));
+  store(`${FIRST}.partial`, wal.subarray(0, MB));
+  store(`${SECOND}.partial`, wal.subarray(MB));
+  await finish();
+  expect(names()).toEqual([FIRST, `${SECOND}.partial`]);
 });
 
 it('writes it anew: after a failed fsync what is read need not be stored', async () => {
@@ -100,7 +133,7 @@ it('finishes one that a stop left compressed', async () => {
   store(`${SECOND}.partial`, wal.subarray(MB));
   expect(await finish()).toEqual({ left: [`${FIRST}.gz.partial`], first: undefined });
   expect(readFileSync(join(dir, FIRST)).equals(wal.subarray(0, MB))).toBe(true);
-  expect(readdirSync(dir).sort()).toEqual([FIRST, `${SECOND}.partial`]);
+  expect(names()).toEqual([FIRST, `${SECOND}.partial`]);
 });
 
 it('removes with it only those compressed ones that it has all of', async () => {
@@ -122,7 +155,7 @@ it('does not finish a compressed one that is not whole', async () => {
   writeFileSync(join(dir, `${FIRST}.gz.partial`), gzipSync(wal.subarray(0, MB - 1)));
   store(`${SECOND}.partial`, wal.subarray(MB));
   expect((await finish(END + 500n)).first).toBe(`${FIRST}.gz.partial`);
-  expect(readdirSync(dir).sort()).toEqual([`${FIRST}.gz.partial`, `${SECOND}.partial`]);
+  expect(names()).toEqual([`${FIRST}.gz.partial`, `${SECOND}.partial`]);
 });
 
 it('needs to know that WAL behind a record that is cut off was acknowledged', async () => {
@@ -179,13 +212,13 @@ it('finishes several', async () => {
   store(`${SECOND}.partial`, bytes.subarray(MB, 2 * MB));
   store(`${third}.partial`, bytes.subarray(2 * MB, 2 * MB + 500));
   expect((await finish(BigInt(7 * MB))).first).toBeUndefined();
-  expect(readdirSync(dir).sort()).toEqual([FIRST, SECOND, `${third}.partial`]);
+  expect(names()).toEqual([FIRST, SECOND, `${third}.partial`]);
 });
 
 it('removes a plain partial whose compressed segment is complete, if it holds the same', async () => {
   const copies = async () => {
     await removeCopies(dir, await scanDirectory(dir, MB), nodeFileSystem);
-    return readdirSync(dir).sort();
+    return names();
   };
   const first = wal.subarray(0, MB);
   store(`${FIRST}.partial`, first);
@@ -268,8 +301,8 @@ async function openArchive(
 it('finishes the newest too, if all of it was acknowledged', async () => {
   // The server may have removed it: it would be asked for in vain.
   store(`${FIRST}.partial`, wal.subarray(0, MB));
-  expect(await startAfter(END)).toMatchObject({ lsn: END, timeline: 1, reason: 'adopted' });
-  expect(readdirSync(dir).sort()).toEqual([FIRST]);
+  expect(await startAfter(END)).toMatchObject({ lsn: END, timeline: 1, reason: 'local' });
+  expect(names()).toEqual([FIRST]);
 });
 
 it('finishes the newest also where a stop left it compressed', async () => {
