@@ -40,16 +40,8 @@ export function leftSegments(scan: DirectoryScan, ledger: Ledger): SegmentFile[]
       continue;
     }
     const file = files.find((s) => s.partial && s.timeline === newest.timeline);
-    const recorded = complete >= segmentStart(n + 1n, segmentSize);
-    // What is complete was in a plain file first: another program has moved that away, and this is
-    // what was received before.
-    if (file && file.compression !== 'none' && recorded) {
-      named += 1;
-      if (named > MOST_NAMED) break;
-      continue;
-    }
     // One of an ancestor is none: behind the fork it has other bytes.
-    if (!file || (named > 0 && !recorded)) break;
+    if (!file || (named > 0 && complete < segmentStart(n + 1n, segmentSize))) break;
     left = left[0]?.segment === n + 1n ? [file, ...left] : [file];
   }
   return left;
@@ -103,17 +95,18 @@ export async function finishLeft(
       // There is no plain one beside it.
       await seedPartial(directory, name, [file], { ...how, segmentSize, sync: true });
     }
+    // Before it can be moved away: what is left then would be taken for all that there is.
+    await removeOthers(directory, file, scan.segments, segmentSize, fs);
     const { timeline } = file;
     // Also as the first that a new ledger says: from now on other tools may move the file away.
     const first = ledger.state.systemId === undefined ? opening(server, file) : [];
     await ledger.append(...first, { type: 'complete', lsn: end, timeline });
     await durableRename(path, join(directory, name), fs);
-    await removeOthers(directory, file, scan.segments, segmentSize, fs);
   }
   return undefined;
 }
 
-/** Removes what was received of a segment before it got its name: it has all of that. */
+/** Removes the compressed partials of a segment whose plain one is durable and has all of them. */
 async function removeOthers(
   directory: string,
   { segment, timeline }: SegmentFile,
@@ -121,16 +114,21 @@ async function removeOthers(
   segmentSize: number,
   fs: FileSystem,
 ): Promise<void> {
-  const named = join(directory, segmentFileName(timeline, segment, segmentSize));
-  for (const { name, compression, ...other } of files) {
-    const its = other.partial && other.segment === segment && other.timeline === timeline;
-    if (!its || compression === 'none') continue;
+  const plain = join(directory, `${segmentFileName(timeline, segment, segmentSize)}.partial`);
+  const others = files.filter((f) => {
+    const its = f.partial && f.segment === segment && f.timeline === timeline;
+    return its && f.compression !== 'none';
+  });
+  if (others.length === 0) return;
+  await fsyncDir(directory, fs);
+  for (const { name, compression } of others) {
     const path = join(directory, name);
-    if (!(await hasAllOf(named, { path, compression }, segmentSize, fs))) continue;
+    if (!(await hasAllOf(plain, { path, compression }, segmentSize, fs))) continue;
     await fs.unlink(path).catch((e) => {
       throw storageError('remove file', path, e);
     });
   }
+  await fsyncDir(directory, fs);
 }
 
 /** What a ledger begins with in a directory whose oldest left segment is that one. */

@@ -103,15 +103,6 @@ it('tells a new ledger of a segment before it has its name', async () => {
   await ledger.close();
 });
 
-it('passes over what is left of a segment that was complete and moved away', async () => {
-  writeFileSync(join(dir, `${FIRST}.gz.partial`), gzipSync(wal.subarray(0, 1000)));
-  store(`${SECOND}.partial`, wal.subarray(MB));
-  expect((await finish()).left).toEqual([`${FIRST}.gz.partial`]);
-  const known = { type: 'complete', lsn: END as Lsn, timeline: 1 } as const;
-  const opened = { type: 'open', systemId: 77n, segmentSize: MB, version: 'x' } as const;
-  expect(await finish(0n, opened, known)).toEqual({ left: [], first: undefined });
-});
-
 it('removes what was stored compressed of a segment that gets its name', async () => {
   writeFileSync(join(dir, `${FIRST}.gz.partial`), gzipSync(wal.subarray(0, 1000)));
   store(`${FIRST}.partial`, wal.subarray(0, MB));
