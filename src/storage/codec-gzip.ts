@@ -1,10 +1,10 @@
-import { createReadStream } from 'node:fs';
-import zlib, { constants, createInflateRaw } from 'node:zlib';
+import zlib, { constants } from 'node:zlib';
 import CRC32 from 'crc-32';
 import type { ByteReader } from './byte-reader.js';
 import { storageError } from './durable.js';
-import { OPEN_READ } from './file-system.js';
+import type { FileSystem } from './file-system.js';
 import type { Deliver, FormatResult } from './lz4-frame.js';
+import { readStream } from './read-stream.js';
 
 const FHCRC = 2;
 const FEXTRA = 4;
@@ -29,6 +29,7 @@ export async function decompressGzip(
   path: string,
   reader: ByteReader,
   deliver: Deliver,
+  fs: FileSystem,
 ): Promise<FormatResult> {
   for (let members = 0; ; members++) {
     if (members > 0 && (await reader.atEnd())) return { end: 'complete', trailingGarbage: false };
@@ -38,7 +39,7 @@ export async function decompressGzip(
       if (header === 'cut') return { end: 'cut', trailingGarbage: false };
       return { end: 'damaged', problem: 'no gzip header', trailingGarbage: false };
     }
-    const result = await inflateMember(path, reader, deliver);
+    const result = await inflateMember(path, reader, deliver, fs);
     if (result.end !== 'complete') return result;
   }
 }
@@ -70,6 +71,7 @@ async function inflateMember(
   path: string,
   reader: ByteReader,
   deliver: Deliver,
+  fs: FileSystem,
 ): Promise<FormatResult> {
   const start = reader.position;
   let crc = 0;
@@ -79,10 +81,10 @@ async function inflateMember(
     total += chunk.length;
     return deliver(chunk);
   };
-  let step = await inflate(path, start, CHUNK, 0, take);
+  let step = await inflate(path, start, CHUNK, 0, take, fs);
   if (step.problem !== undefined) {
     // Once more in tiny steps, for the bytes directly before the damage.
-    const again = await inflate(path, start, SMALL_CHUNK, total, take);
+    const again = await inflate(path, start, SMALL_CHUNK, total, take, fs);
     step = { ...again, problem: again.problem ?? step.problem };
   }
   if (step.stopped) return { end: 'limit', trailingGarbage: false };
@@ -106,14 +108,13 @@ async function inflate(
   chunkSize: number,
   skip: number,
   take: Deliver,
+  fs: FileSystem,
 ): Promise<{ consumed: number; stopped: boolean; problem?: string }> {
-  const source = createReadStream(path, {
-    // Numbers are taken as open(2) means them; the types know names only.
-    flags: OPEN_READ as unknown as string,
-    start,
-    highWaterMark: INPUT_CHUNK,
+  const source = readStream(path, { start, highWaterMark: INPUT_CHUNK }, fs);
+  const inflater = (fs.zlib ?? zlib).createInflateRaw({
+    chunkSize,
+    finishFlush: constants.Z_SYNC_FLUSH,
   });
-  const inflater = createInflateRaw({ chunkSize, finishFlush: constants.Z_SYNC_FLUSH });
   source.on('error', (e) => inflater.destroy(storageError('read file', path, e)));
   source.pipe(inflater);
   let before = skip;

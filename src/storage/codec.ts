@@ -1,15 +1,14 @@
-import { createReadStream } from 'node:fs';
-import { type FileHandle, lstat, open, rm, writeFile } from 'node:fs/promises';
 import type { Duplex } from 'node:stream';
 import zlib from 'node:zlib';
 import { NotSupportedError, StorageError } from '../errors.js';
 import type { Compression } from '../wal/file-name.js';
 import { ByteReader } from './byte-reader.js';
 import { decompressGzip } from './codec-gzip.js';
-import { fsyncError, storageError } from './durable.js';
-import { type FileSystem, grantMode, OPEN_READ } from './file-system.js';
+import { fsyncError, storageError, writeFully } from './durable.js';
+import { CREATE_NEW, type FileSystem, nodeFileSystem, OPEN_READ } from './file-system.js';
 import { type Deliver, decompressLz4, type FormatResult } from './lz4-frame.js';
 import { compressLz4InThread } from './lz4-thread.js';
+import { readStream } from './read-stream.js';
 
 export type { DecompressEnd } from './lz4-frame.js';
 
@@ -37,8 +36,7 @@ export function canDecompress(compression: Compression): boolean {
 /**
  * Decompresses a file and hands the bytes on in pieces, each valid until `onChunk` (or its promise)
  * returns. Damaged and unfinished files are no error here: whatever can be decompressed is
- * delivered and the result says how it ended. `limit` stops after so many bytes. Plain files are
- * read through `fs`.
+ * delivered and the result says how it ended. `limit` stops after so many bytes.
  * @throws StorageError if the file cannot be read, NotSupportedError for zstd before Node.js 22.15
  */
 export async function decompressFile(
@@ -47,7 +45,7 @@ export async function decompressFile(
   onChunk?: (chunk: Uint8Array) => void | Promise<void>,
   options: { limit?: number; signal?: AbortSignal; fs?: FileSystem } = {},
 ): Promise<DecompressResult> {
-  const { limit = Number.POSITIVE_INFINITY, signal } = options;
+  const { limit = Number.POSITIVE_INFINITY, signal, fs = nodeFileSystem } = options;
   let bytes = 0;
   const deliver: Deliver = async (chunk) => {
     signal?.throwIfAborted();
@@ -56,12 +54,12 @@ export async function decompressFile(
     await onChunk?.(wanted);
     return bytes >= limit;
   };
-  if (compression === 'zstd') return { ...(await decompressZstd(path, deliver)), bytes };
-  const reader = await ByteReader.open(path, options.fs);
+  if (compression === 'zstd') return { ...(await decompressZstd(path, deliver, fs)), bytes };
+  const reader = await ByteReader.open(path, fs);
   try {
     const result =
       compression === 'gzip'
-        ? await decompressGzip(path, reader, deliver)
+        ? await decompressGzip(path, reader, deliver, fs)
         : compression === 'lz4'
           ? await decompressLz4(reader, deliver)
           : await readPlain(reader, deliver);
@@ -79,9 +77,13 @@ async function readPlain(reader: ByteReader, deliver: Deliver): Promise<FormatRe
   }
 }
 
-async function decompressZstd(path: string, deliver: Deliver): Promise<FormatResult> {
+async function decompressZstd(
+  path: string,
+  deliver: Deliver,
+  fs: FileSystem,
+): Promise<FormatResult> {
   if (!createZstdDecompress) throw zstdMissing(path);
-  const source = createReadStream(path, { flags: OPEN_READ as unknown as string });
+  const source = readStream(path, {}, fs);
   const stream = createZstdDecompress();
   source.on('error', (e) => stream.destroy(storageError('read file', path, e)));
   source.pipe(stream);
@@ -114,12 +116,14 @@ export interface CompressOptions {
   mode?: number;
   /** False skips fsync. Default true. */
   sync?: boolean;
+  fs?: FileSystem;
 }
 
 /**
  * Compresses the first `length` bytes of a file into `target`, which is made anew and fsynced.
  * Returns the bytes written. gzip and zstd run in Node's thread pool, lz4 in a worker thread
- * (between other work in this one where the worker's file is missing, as in a bundle).
+ * (between other work in this one where the worker's file is missing, as in a bundle, or where the
+ * files are not those of the real file system).
  * @throws StorageError if a file cannot be read or written, or the source is shorter
  */
 export async function compressFile(
@@ -129,53 +133,53 @@ export async function compressFile(
   options: CompressOptions,
 ): Promise<number> {
   if (options.method === 'zstd' && !createZstdCompress) throw zstdMissing(target);
-  const from = await open(source, OPEN_READ).catch((e) => {
+  const { fs = nodeFileSystem } = options;
+  const from = await fs.open(source, OPEN_READ, 0).catch((e) => {
     throw storageError('open file', source, e);
   });
   try {
-    if ((await from.stat()).size < length) {
+    if ((await fs.size(from)) < length) {
       throw new StorageError(`file "${source}" is shorter than ${length} bytes`, { path: source });
     }
-    const mode = options.mode ?? 0o600;
-    const to = await openAnew(target, mode);
+    const to = await openAnew(target, options.mode ?? 0o600, fs);
     try {
-      grantMode(to.fd, mode);
-      if (options.method === 'lz4') await compressLz4InThread(from.fd, to.fd, length);
-      else await compressThrough(compressor(options), from, to, length);
+      if (options.method === 'lz4') await compressLz4InThread(from, to, length, fs);
+      else await compressThrough(compressor(options, fs), from, to, length, fs);
       if (options.sync ?? true) {
-        await to.sync().catch((e) => {
+        await fs.fsync(to).catch((e) => {
           throw fsyncError(target, e);
         });
       }
-      return (await to.stat()).size;
+      return await fs.size(to);
     } finally {
-      await to.close();
+      await fs.close(to);
     }
   } catch (e) {
     throw storageError('write file', target, e);
   } finally {
-    await from.close();
+    await fs.close(from);
   }
 }
 
 /** As `createAnew`, except that a device or directory of that name stays: it is none of ours. */
-async function openAnew(path: string, mode: number): Promise<FileHandle> {
+async function openAnew(path: string, mode: number, fs: FileSystem): Promise<number> {
   try {
-    const found = await lstat(path).catch(() => undefined);
-    if (found?.isFile() || found?.isSymbolicLink() || found?.isFIFO()) await rm(path);
-    return await open(path, 'wx+', mode);
+    const found = await fs.kind(path);
+    if (found !== undefined && found !== 'other') await fs.unlink(path);
+    return await fs.open(path, CREATE_NEW, mode);
   } catch (e) {
     throw storageError('create file', path, e);
   }
 }
 
-function compressor({ method, level }: CompressOptions): Duplex {
+function compressor({ method, level }: CompressOptions, fs: FileSystem): Duplex {
   if (method === 'gzip') {
     // The larger hash table costs 128 kB and takes a sixth off the time. Level 1 is for speed: a
     // window that stays in the CPU's first cache takes another eighth off, also of the size where
     // records are small; among full-page images it adds a twentieth to the size.
     const options = { chunkSize: STEP / 4, memLevel: 9, windowBits: level === 1 ? 14 : 15 };
-    return zlib.createGzip(level === undefined ? options : { ...options, level });
+    const { createGzip } = fs.zlib ?? zlib;
+    return createGzip(level === undefined ? options : { ...options, level });
   }
   const params = level === undefined ? {} : { [ZSTD_LEVEL]: level };
   return (createZstdCompress as NonNullable<typeof createZstdCompress>)({
@@ -192,12 +196,17 @@ const takeBuffer = (): Buffer => spareBuffers.pop() ?? Buffer.allocUnsafeSlow(ST
 /** Compresses the first `length` bytes of one file to the end of another. */
 async function compressThrough(
   stream: Duplex,
-  from: FileHandle,
-  to: FileHandle,
+  from: number,
+  to: number,
   length: number,
+  fs: FileSystem,
 ): Promise<void> {
   const store = async (): Promise<void> => {
-    for await (const chunk of stream as AsyncIterable<Buffer>) await writeFile(to, chunk);
+    let at = 0;
+    for await (const chunk of stream as AsyncIterable<Buffer>) {
+      await writeFully(fs, to, chunk, at);
+      at += chunk.length;
+    }
   };
   const feed = async (): Promise<void> => {
     // One is compressed while the other is filled.
@@ -205,7 +214,7 @@ async function compressThrough(
     let taken = Promise.resolve();
     for (let at = 0, turn = 0; at < length; turn++) {
       const buffer = buffers[turn % 2] as Buffer;
-      const { bytesRead } = await from.read(buffer, 0, Math.min(STEP, length - at), at);
+      const bytesRead = await fs.read(from, buffer, Math.min(STEP, length - at), at);
       if (bytesRead === 0) throw new StorageError('the file became shorter while it was read');
       at += bytesRead;
       await taken;

@@ -1,6 +1,8 @@
 import fs, { constants } from 'node:fs';
 import fsp from 'node:fs/promises';
+import type { Duplex } from 'node:stream';
 import { promisify } from 'node:util';
+import type { ZlibOptions } from 'node:zlib';
 import { readRegular } from './regular-file.js';
 
 /**
@@ -32,6 +34,21 @@ export interface FileSystem {
   rename(from: string, to: string): Promise<void>;
   unlink(path: string): Promise<void>;
   readdir(path: string): Promise<DirectoryEntry[]>;
+  /** What has that name, itself and not what it leads to; undefined if nothing has. */
+  kind(path: string): Promise<FileKind | undefined>;
+  /**
+   * Stands in for node:zlib, whose threads no schedule of a test directs. Absent: node:zlib. Other
+   * than with the real file system nothing is given to a worker thread either.
+   */
+  readonly zlib?: GzipCodec;
+}
+
+export type FileKind = 'file' | 'link' | 'fifo' | 'other';
+
+/** What of node:zlib reading and writing gzip takes. */
+export interface GzipCodec {
+  createGzip(options: ZlibOptions): Duplex;
+  createInflateRaw(options: ZlibOptions): Duplex & { readonly bytesWritten: number };
 }
 
 /** `isFile`: a regular file, no link. */
@@ -107,6 +124,14 @@ export const nodeFileSystem: FileSystem = {
       name: entry.name,
       isFile: entry.isFile(),
     })),
+  kind: async (path) => {
+    const found = await fsp.lstat(path).catch((e: NodeJS.ErrnoException) => {
+      if (e.code !== 'ENOENT') throw e;
+    });
+    if (!found) return undefined;
+    if (found.isFile()) return 'file';
+    return found.isSymbolicLink() ? 'link' : found.isFIFO() ? 'fifo' : 'other';
+  },
 };
 
 /** Create or open for reading and writing, following no symlink: a link is never one of ours. */

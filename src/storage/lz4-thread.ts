@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
+import { type FileSystem, nodeFileSystem } from './file-system.js';
 import { compressLz4 } from './lz4-compress.js';
 import type { Lz4Answer, Lz4Job } from './lz4-worker.js';
 
@@ -21,8 +22,15 @@ const waiting = new Map<number, Waiting>();
  * worker's file is missing (in a bundle, or run from the sources) this thread does it.
  * @throws as `compressLz4`
  */
-export async function compressLz4InThread(from: number, to: number, length: number): Promise<void> {
-  if (!worker && !existsSync(fileURLToPath(WORKER))) return compressLz4(from, to, length);
+export async function compressLz4InThread(
+  from: number,
+  to: number,
+  length: number,
+  fs: FileSystem,
+): Promise<void> {
+  // The thread knows descriptors of the system only.
+  const here = fs !== nodeFileSystem || (!worker && !existsSync(fileURLToPath(WORKER)));
+  if (here) return compressLz4(from, to, length, fs);
   worker ??= startWorker();
   const job: Lz4Job = { id: ++lastId, from, to, length };
   const done = new Promise<void>((resolve, reject) => waiting.set(job.id, { resolve, reject }));

@@ -149,6 +149,7 @@ export async function checkSegment(
   if (file.compression !== 'gzip') {
     const result = await decompressFile(path, file.compression, undefined, {
       limit: segmentSize + 1,
+      fs,
     });
     actual = result.bytes;
     if (result.end === 'damaged') {
