@@ -41,12 +41,30 @@ export interface ChosenStart {
   again: Refusal | undefined;
 }
 
+/** Files that vanish one after the other while the directory is looked at, at most. */
+const MOST_VANISHED = 100;
+
+/**
+ * As `choose`; looks again where another program moves a complete file away meanwhile, as Barman
+ * does at any time.
+ */
+export async function chooseFor(...args: Parameters<typeof choose>): Promise<ChosenStart> {
+  for (let tries = 0; ; tries++) {
+    try {
+      return await choose(...args);
+    } catch (e) {
+      const { code } = ((e as Error).cause ?? {}) as NodeJS.ErrnoException;
+      if (code !== 'ENOENT' || tries === MOST_VANISHED) throw e;
+    }
+  }
+}
+
 /**
  * Gathers what the choice of a start depends on: the directory, the ledger, the slot; gives full
  * segments that lack only their names those. @throws everything that `chooseStart` throws,
  * TimelineConflictError, StorageError
  */
-export async function chooseFor(
+async function choose(
   o: WalReceiverOptions,
   connection: ReplicationConnection,
   server: ServerState,
@@ -141,7 +159,7 @@ export async function chooseFor(
   const [oldest] = left;
   if (oldest) {
     const first = await finishLeft(directory, server, left, scan, ledger, await known(oldest), fs);
-    if (first !== oldest) return chooseFor(o, connection, server, ledger, options);
+    if (first !== oldest) return choose(o, connection, server, ledger, options);
   }
   return { start, again };
 }

@@ -1,11 +1,13 @@
 import { join } from 'node:path';
+import { VERSION } from '../package.js';
 import { decompressFile } from '../storage/codec.js';
 import { durableRename, fsyncDir, fsyncFile, storageError, storeAnew } from '../storage/durable.js';
 import type { FileSystem } from '../storage/file-system.js';
-import type { Ledger } from '../storage/ledger.js';
+import type { Ledger, LedgerEntry } from '../storage/ledger.js';
 import { seedPartial } from '../storage/partial-seed.js';
 import { sameContent } from '../storage/same-content.js';
 import { SPARE_NAME } from '../storage/spare-segment.js';
+import { hasAllOf } from '../storage/stored-content.js';
 import type { DirectoryScan, SegmentFile } from '../storage/wal-directory.js';
 import { segmentFileName, segmentOf, segmentStart } from '../wal/file-name.js';
 import { XLP_FIRST_IS_CONTRECORD } from '../wal/page.js';
@@ -93,17 +95,51 @@ export async function finishLeft(
       // There is no plain one beside it.
       await seedPartial(directory, name, [file], { ...how, segmentSize, sync: true });
     }
+    // Before it can be moved away: what is left then would be taken for all that there is.
+    await removeOthers(directory, file, scan.segments, segmentSize, fs);
     const { timeline } = file;
-    if (ledger.state.systemId !== undefined) {
-      await ledger.append({ type: 'complete', lsn: end, timeline });
-    }
+    // Also as the first that a new ledger says: from now on other tools may move the file away.
+    const first = ledger.state.systemId === undefined ? opening(server, file) : [];
+    await ledger.append(...first, { type: 'complete', lsn: end, timeline });
     await durableRename(path, join(directory, name), fs);
-    if (file.compression === 'none') continue;
-    await fs.unlink(join(directory, file.name)).catch((e) => {
-      throw storageError('remove file', join(directory, file.name), e);
-    });
   }
   return undefined;
+}
+
+/** Removes the compressed partials of a segment whose plain one is durable and has all of them. */
+async function removeOthers(
+  directory: string,
+  { segment, timeline }: SegmentFile,
+  files: readonly SegmentFile[],
+  segmentSize: number,
+  fs: FileSystem,
+): Promise<void> {
+  const plain = join(directory, `${segmentFileName(timeline, segment, segmentSize)}.partial`);
+  const others = files.filter((f) => {
+    const its = f.partial && f.segment === segment && f.timeline === timeline;
+    return its && f.compression !== 'none';
+  });
+  if (others.length === 0) return;
+  await fsyncDir(directory, fs);
+  for (const { name, compression } of others) {
+    const path = join(directory, name);
+    if (!(await hasAllOf(plain, { path, compression }, segmentSize, fs))) continue;
+    await fs.unlink(path).catch((e) => {
+      throw storageError('remove file', path, e);
+    });
+  }
+  await fsyncDir(directory, fs);
+}
+
+/** What a ledger begins with in a directory whose oldest left segment is that one. */
+function opening(
+  { systemId, segmentSize }: ServerState,
+  { timeline, segment }: SegmentFile,
+): LedgerEntry[] {
+  return [
+    { type: 'open', systemId, segmentSize, version: VERSION },
+    { type: 'timeline', timeline, start: segmentStart(segment, segmentSize), why: 'adopted' },
+  ];
 }
 
 /**

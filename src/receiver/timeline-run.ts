@@ -129,6 +129,9 @@ export class TimelineRun {
     // What was stored and not acknowledged may have lost sectors in a power cut. A complete segment
     // in which WAL was refused is received into a new file.
     if (archive.asksAgain || lsn >= archive.acknowledged(at.timeline)) return;
+    // Nor is a complete segment gone that another program moved away.
+    const { timeline, completeLsn = 0n } = archive.ledger.state;
+    if (fresh && timeline === at.timeline && lsn < completeLsn) return;
     if (this.refilled === path) return;
     this.refilled = path;
     this.owner.tell('warning', {
@@ -279,7 +282,8 @@ export class TimelineRun {
     const { method, level } = this.o.compression ?? { method: 'none' };
     if (method === 'none') return undefined;
     const { fileMode } = this.archive.server;
-    return { method, mode: fileMode, sync: this.sync, ...(level === undefined ? {} : { level }) };
+    const { sync, fs } = this;
+    return { method, mode: fileMode, sync, fs, ...(level === undefined ? {} : { level }) };
   }
 
   /** Stores a full segment compressed under a dotfile's name, durably. */

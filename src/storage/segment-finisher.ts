@@ -225,6 +225,8 @@ export class SegmentFinisher {
     try {
       fs.renameSync(path, evidence);
     } catch (e) {
+      // Another program has moved it away meanwhile.
+      if ((e as NodeJS.ErrnoException).code === 'ENOENT') return;
       throw storageError('rename file', path, e);
     }
   }

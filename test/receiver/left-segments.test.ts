@@ -49,6 +49,13 @@ function store(name: string, bytes: Uint8Array): void {
   writeFileSync(join(dir, name), content);
 }
 
+/** What is in the directory beside the ledger. */
+function names(): string[] {
+  return readdirSync(dir)
+    .filter((name) => name !== '.walkeep-ledger')
+    .sort();
+}
+
 async function finish(acknowledged = 0n, ...known: LedgerEntry[]) {
   const ledger = (await Ledger.open(dir, { create: true })) as Ledger;
   if (known.length > 0) await ledger.append(...known);
@@ -83,7 +90,24 @@ it('finishes a segment whose last record is whole in the next file', async () =>
   store(`${SECOND}.partial`, wal.subarray(MB));
   expect(await finish()).toEqual({ left: [`${FIRST}.partial`], first: undefined });
   expect(readFileSync(join(dir, FIRST)).equals(wal.subarray(0, MB))).toBe(true);
-  expect(readdirSync(dir).sort()).toEqual([FIRST, `${SECOND}.partial`]);
+  expect(names()).toEqual([FIRST, `${SECOND}.partial`]);
+});
+
+it('tells a new ledger of a segment before it has its name', async () => {
+  store(`${FIRST}.partial`, wal.subarray(0, MB));
+  store(`${SECOND}.partial`, wal.subarray(MB));
+  await finish();
+  const ledger = (await Ledger.open(dir, { create: true })) as Ledger;
+  expect(ledger.state).toMatchObject({ systemId: 77n, timeline: 1, completeLsn: END });
+  await ledger.close();
+});
+
+it('removes what was stored compressed of a segment that gets its name', async () => {
+  writeFileSync(join(dir, `${FIRST}.gz.partial`), gzipSync(wal.subarray(0, 1000)));
+  store(`${FIRST}.partial`, wal.subarray(0, MB));
+  store(`${SECOND}.partial`, wal.subarray(MB));
+  await finish();
+  expect(names()).toEqual([FIRST, `${SECOND}.partial`]);
 });
 
 it('writes it anew: after a failed fsync what is read need not be stored', async () => {
@@ -99,14 +123,14 @@ it('finishes one that a stop left compressed', async () => {
   store(`${SECOND}.partial`, wal.subarray(MB));
   expect(await finish()).toEqual({ left: [`${FIRST}.gz.partial`], first: undefined });
   expect(readFileSync(join(dir, FIRST)).equals(wal.subarray(0, MB))).toBe(true);
-  expect(readdirSync(dir).sort()).toEqual([FIRST, `${SECOND}.partial`]);
+  expect(names()).toEqual([FIRST, `${SECOND}.partial`]);
 });
 
 it('does not finish a compressed one that is not whole', async () => {
   writeFileSync(join(dir, `${FIRST}.gz.partial`), gzipSync(wal.subarray(0, MB - 1)));
   store(`${SECOND}.partial`, wal.subarray(MB));
   expect((await finish(END + 500n)).first).toBe(`${FIRST}.gz.partial`);
-  expect(readdirSync(dir).sort()).toEqual([`${FIRST}.gz.partial`, `${SECOND}.partial`]);
+  expect(names()).toEqual([`${FIRST}.gz.partial`, `${SECOND}.partial`]);
 });
 
 it('needs to know that WAL behind a record that is cut off was acknowledged', async () => {
@@ -163,13 +187,13 @@ it('finishes several', async () => {
   store(`${SECOND}.partial`, bytes.subarray(MB, 2 * MB));
   store(`${third}.partial`, bytes.subarray(2 * MB, 2 * MB + 500));
   expect((await finish(BigInt(7 * MB))).first).toBeUndefined();
-  expect(readdirSync(dir).sort()).toEqual([FIRST, SECOND, `${third}.partial`]);
+  expect(names()).toEqual([FIRST, SECOND, `${third}.partial`]);
 });
 
 it('removes a plain partial whose compressed segment is complete, if it holds the same', async () => {
   const copies = async () => {
     await removeCopies(dir, await scanDirectory(dir, MB), nodeFileSystem);
-    return readdirSync(dir).sort();
+    return names();
   };
   const first = wal.subarray(0, MB);
   store(`${FIRST}.partial`, first);
@@ -252,8 +276,8 @@ async function openArchive(
 it('finishes the newest too, if all of it was acknowledged', async () => {
   // The server may have removed it: it would be asked for in vain.
   store(`${FIRST}.partial`, wal.subarray(0, MB));
-  expect(await startAfter(END)).toMatchObject({ lsn: END, timeline: 1, reason: 'adopted' });
-  expect(readdirSync(dir).sort()).toEqual([FIRST]);
+  expect(await startAfter(END)).toMatchObject({ lsn: END, timeline: 1, reason: 'local' });
+  expect(names()).toEqual([FIRST]);
 });
 
 it('finishes the newest also where a stop left it compressed', async () => {
