@@ -9,7 +9,9 @@ import { parseSegmentFileName, type SegmentName } from '../../src/wal/file-name.
 import { formatLsn } from '../../src/wal/lsn.js';
 import type { ModelServer } from './model-server.js';
 import { SEGMENT, type TimelineWal, type WalRecord } from './model-wal.js';
+import type { MovedFiles } from './moved-files.js';
 import type { Inode, SimulatedDisk } from './simulated-disk.js';
+import { storedContent } from './stored-content.js';
 
 /** A promise that was broken. */
 export class Violation extends Error {}
@@ -17,6 +19,8 @@ export class Violation extends Error {}
 interface File extends SegmentName {
   name: string;
   inode: Inode;
+  /** Moved away by another program. */
+  moved: boolean;
 }
 
 /** Compared before and unchanged since: by file, the bytes that are those of a timeline. */
@@ -54,23 +58,20 @@ export function openDamages(
 }
 
 /** True if the file begins with these `length` bytes of the timeline's segment. */
-function holds(
-  { inode, segment }: File,
-  wal: TimelineWal,
-  length: number,
-  excused: Excused,
-): boolean {
-  if (inode.size < length) return false;
+function holds(f: File, wal: TimelineWal, length: number, excused: Excused): boolean {
+  const { inode, segment } = f;
+  const content = storedContent(inode, f);
+  if (content.length < length) return false;
   const before = known.get(inode);
   const fresh = before?.version === inode.version && before.wal === wal;
   if (fresh && before.length >= length) return true;
   const from = fresh ? before.length : 0;
   const expected = wal.segment(Number(segment));
-  if (inode.content.compare(expected, from, length, from, length) !== 0) {
+  if (content.compare(expected, from, length, from, length) !== 0) {
     if (excused.size === 0) return false;
     const begin = Number(segment) * SEGMENT;
     for (let i = from; i < length; i++) {
-      if (inode.content[i] !== expected[i] && !excused.has(begin + i)) return false;
+      if (content[i] !== expected[i] && !excused.has(begin + i)) return false;
     }
     return true;
   }
@@ -87,11 +88,12 @@ const lsn = (n: number) => formatLsn(BigInt(n));
 export function checkDisk(
   disk: SimulatedDisk,
   server: ModelServer,
+  moved: MovedFiles,
   promised: Promised,
   damages: Set<Damage> = new Set(),
 ): void {
   const excused = openDamages(damages, server, promised);
-  const files = segmentFiles(disk);
+  const files = segmentFiles(disk, moved);
   checkFinalNames(files, server, excused);
   checkPreallocated(disk);
   checkLedger(files, disk, server);
@@ -100,11 +102,13 @@ export function checkDisk(
   }
 }
 
-function segmentFiles(disk: SimulatedDisk): File[] {
+function segmentFiles(disk: SimulatedDisk, moved: MovedFiles): File[] {
   const files: File[] = [];
-  for (const [name, inode] of disk.names) {
-    const parsed = parseSegmentFileName(name, SEGMENT);
-    if (parsed) files.push({ name, inode, ...parsed });
+  for (const place of [disk, moved]) {
+    for (const [name, inode] of place.names) {
+      const parsed = parseSegmentFileName(name, SEGMENT);
+      if (parsed) files.push({ name, inode, moved: place === moved, ...parsed });
+    }
   }
   return files;
 }
@@ -114,8 +118,9 @@ function checkFinalNames(files: File[], server: ModelServer, excused: Excused): 
   for (const f of files) {
     if (f.partial) continue;
     const wal = server.timeline(f.timeline);
-    if (f.inode.size !== SEGMENT) {
-      throw new Violation(`${f.name} has ${f.inode.size} bytes under its final name`);
+    const { length } = storedContent(f.inode, f);
+    if (length !== SEGMENT) {
+      throw new Violation(`${f.name} holds ${length} bytes under its final name`);
     }
     const n = Number(f.segment);
     if (!wal || wal.end < (n + 1) * SEGMENT || !holds(f, wal, SEGMENT, excused)) {
@@ -137,7 +142,7 @@ function checkPreallocated(disk: SimulatedDisk): void {
 function checkLedger(files: File[], disk: SimulatedDisk, server: ModelServer): void {
   const state = ledgerState(disk);
   // No ledger yet: the next start adopts what is here, finished or not.
-  if (state.systemId === undefined) return;
+  if (state.systemId === undefined && !files.some((f) => f.moved)) return;
   for (const f of files) {
     if (f.partial || (state.timeline ?? 0) > f.timeline) continue;
     const end = Number(f.segment + 1n) * SEGMENT;
@@ -186,21 +191,22 @@ function checkRecoverable(
 }
 
 function describe(f: File, expected: Buffer): string {
-  const { content } = f.inode;
+  const content = storedContent(f.inode, f);
   let same = 0;
   while (same < content.length && content[same] === expected[same]) same += 1;
-  return `${f.name}: right up to offset ${same}`;
+  return `${f.name}${f.moved ? ' (moved away)' : ''}: right up to offset ${same}`;
 }
 
 /** Promise 3: no gap in the final names of the server's lineage up to its last full segment. */
 export function checkContinuous(
   disk: SimulatedDisk,
   server: ModelServer,
+  moved: MovedFiles,
   promised: Promised,
 ): void {
   const from = Math.min(...[...promised.values()].map((p) => p.from));
   const wal = server.current;
-  const files = segmentFiles(disk).filter((f) => !f.partial && server.timeline(f.timeline));
+  const files = segmentFiles(disk, moved).filter((f) => !f.partial && server.timeline(f.timeline));
   for (let at = from; at + SEGMENT <= wal.end; at += SEGMENT) {
     const n = at / SEGMENT;
     if (files.some((f) => Number(f.segment) === n && holds(f, wal, SEGMENT, new Set()))) continue;

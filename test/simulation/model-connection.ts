@@ -41,7 +41,7 @@ interface Stream {
 
 /** A connection to the model server; what the receiver uses of a ReplicationConnection. */
 export class ModelConnection {
-  readonly serverVersion = 180000;
+  readonly serverVersion: number;
   closed = false;
   lastReceivedAt = 0;
   /** Set: a bit of the WAL that is delivered next is flipped. */
@@ -52,7 +52,14 @@ export class ModelConnection {
   private readonly clock: VirtualClock;
   private readonly onStatus: OnStatus;
 
-  constructor(server: ModelServer, random: Random, clock: VirtualClock, onStatus: OnStatus) {
+  constructor(
+    server: ModelServer,
+    random: Random,
+    clock: VirtualClock,
+    version: number,
+    onStatus: OnStatus,
+  ) {
+    this.serverVersion = version;
     this.server = server;
     this.random = random;
     this.clock = clock;
@@ -69,6 +76,12 @@ export class ModelConnection {
   get flowing(): boolean {
     const s = this.stream;
     return !this.closed && s !== undefined && !s.paused && !s.ended;
+  }
+
+  /** Up to where WAL was sent, and of which timeline. */
+  get position(): { timeline: number; sent: number } | undefined {
+    const s = this.stream;
+    return s && { timeline: s.wal.id, sent: s.sent };
   }
 
   timelineHistory(timeline: number): Promise<TimelineHistoryFile> {

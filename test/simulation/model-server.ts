@@ -4,6 +4,7 @@ import { formatLsn, type Lsn } from '../../src/wal/lsn.js';
 import { parseTimelineHistory, rootHistory } from '../../src/wal/timeline.js';
 import { SEGMENT, SYSTEM_ID, TimelineWal } from './model-wal.js';
 import type { Random } from './random.js';
+import type { Setting } from './setting.js';
 
 const FIRST = 5 * SEGMENT;
 
@@ -15,10 +16,18 @@ export class ModelServer {
   oldestKept = FIRST;
   /** The slot's restart_lsn: the flush position that was last reported. */
   restartLsn: number | undefined;
+  /** Without a slot it keeps all WAL, as with a large wal_keep_size. */
+  private readonly hasSlot: boolean;
+  /** Bytes kept behind the slot's position (wal_keep_size). */
+  private readonly keep: number;
   private readonly random: Random;
 
-  constructor(random: Random) {
+  constructor(random: Random, { slot }: Pick<Setting, 'slot'>) {
     this.random = random;
+    this.hasSlot = slot !== 'none';
+    // Where the slot does not tell what was acknowledged, a full segment that a crash left without
+    // its name and whose first record began elsewhere has to be received again.
+    this.keep = slot === 'unreadable' ? 8 * SEGMENT : 0;
     this.grow(random.size(2 * SEGMENT));
   }
 
@@ -35,14 +44,19 @@ export class ModelServer {
     return this.lineage[this.lineage.findIndex((t) => t.id === id) + 1]?.fork;
   }
 
+  /** A status reply was taken: the slot moves. */
+  flushedTo(lsn: number): void {
+    if (this.hasSlot) this.restartLsn = lsn;
+  }
+
   grow(bytes: number): void {
     this.current.grow(bytes, this.random);
   }
 
   /** Removes what the slot does not hold, in whole segments. */
   checkpoint(): void {
-    const held = this.restartLsn;
-    if (held === undefined) return;
+    if (this.restartLsn === undefined) return;
+    const held = this.restartLsn - this.keep;
     this.oldestKept = Math.max(this.oldestKept, held - (held % SEGMENT));
   }
 
@@ -56,7 +70,7 @@ export class ModelServer {
     this.lineage.push(child);
     const begin = child.fork - (child.fork % SEGMENT);
     this.oldestKept = Math.min(this.oldestKept, begin);
-    this.restartLsn = Math.min(this.restartLsn ?? begin, child.fork);
+    this.flushedTo(Math.min(this.restartLsn ?? begin, child.fork));
     this.grow(this.random.size(SEGMENT / 4));
   }
 

@@ -1,5 +1,7 @@
 import { constants } from 'node:fs';
 import type { FileSystem } from '../../src/storage/file-system.js';
+import { MUTATIONS_OF_COMPRESSION } from './mutations-compression.js';
+import { nothing, withPaths } from './with-paths.js';
 import type { Mutation } from './world.js';
 
 const LEDGER = /\.walkeep-ledger$/;
@@ -7,34 +9,6 @@ const isLedger = (path: string) => LEDGER.test(path);
 const isSpare = (path: string) => path.endsWith('.walkeep-spare');
 const isSegment = (path: string) => /[0-9A-F]{24}$/.test(path);
 const isPartial = (path: string) => /[0-9A-F]{24}\.partial$/.test(path);
-
-/** Remembers which path a descriptor was opened with. */
-function withPaths(
-  fs: FileSystem,
-  change: (paths: Map<number, string>) => Partial<FileSystem>,
-): FileSystem {
-  const paths = new Map<number, string>();
-  const tracking: FileSystem = {
-    ...fs,
-    openSync: (path, flags, mode) => {
-      const fd = fs.openSync(path, flags, mode);
-      paths.set(fd, path);
-      return fd;
-    },
-    open: async (path, flags, mode) => {
-      const fd = await fs.open(path, flags, mode);
-      paths.set(fd, path);
-      return fd;
-    },
-    renameSync: (from, to) => {
-      fs.renameSync(from, to);
-      for (const [fd, path] of paths) if (path === from) paths.set(fd, to);
-    },
-  };
-  return { ...tracking, ...change(paths) };
-}
-
-const nothing = (): Promise<void> => Promise.resolve();
 
 /** A call that is put off until after the next rename, and reported as done at once. */
 function afterRename(fs: FileSystem, isPutOff: (path: string) => boolean): FileSystem {
@@ -65,6 +39,7 @@ function afterRename(fs: FileSystem, isPutOff: (path: string) => boolean): FileS
 
 /** Bugs that the simulation has to find, by what was done wrong. */
 export const MUTATIONS: Record<string, Mutation> = {
+  ...MUTATIONS_OF_COMPRESSION,
   'skip the fsync of the directory': {
     fs: (fs) =>
       withPaths(fs, (paths) => ({

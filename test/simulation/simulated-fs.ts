@@ -1,6 +1,7 @@
 import { constants } from 'node:fs';
 import { basename } from 'node:path';
-import type { DirectoryEntry, FileSystem } from '../../src/storage/file-system.js';
+import type { DirectoryEntry, FileKind, FileSystem } from '../../src/storage/file-system.js';
+import { gzipAtOnce } from './gzip-at-once.js';
 import type { Random } from './random.js';
 import type { Inode, SimulatedDisk } from './simulated-disk.js';
 
@@ -120,6 +121,11 @@ export class SimulatedFs implements FileSystem {
     this.later('readdir', path, () =>
       [...this.disk.names.keys()].map((name) => ({ name, isFile: true })),
     );
+
+  kind = (path: string): Promise<FileKind | undefined> =>
+    this.later('kind', path, () => (this.disk.names.has(basename(path)) ? 'file' : undefined));
+  /** Compressing takes no time, reading and writing take as long as they like. */
+  readonly zlib = gzipAtOnce;
 
   // --- the calls ---------------------------------------------------------------------------
 

@@ -16,8 +16,10 @@ import { faultFor, shortName } from './faults.js';
 import { ModelConnection, type OnStatus } from './model-connection.js';
 import { ModelServer } from './model-server.js';
 import { SEGMENT } from './model-wal.js';
+import { MovedFiles } from './moved-files.js';
 import { Random } from './random.js';
 import { ReceiverProcess } from './receiver-process.js';
+import { compressionFor, type Setting, settingOf } from './setting.js';
 import { SimulatedDisk } from './simulated-disk.js';
 import { type CallFate, SimulatedFs } from './simulated-fs.js';
 import { VirtualClock } from './virtual-clock.js';
@@ -44,6 +46,9 @@ export interface Tally {
   directWrites: number;
   /** Of them, those of commits, durable at once. */
   syncedWrites: number;
+  /** Segments stored compressed, and complete files that another program moved away. */
+  compressed: number;
+  moved: number;
 }
 
 const DIRECTORY = '/archive';
@@ -71,18 +76,24 @@ export class World {
     stops: 0,
     directWrites: 0,
     syncedWrites: 0,
+    compressed: 0,
+    moved: 0,
   };
   /** What happened last, for the report of a violation. */
   readonly log: string[] = [];
   private readonly random: Random;
   private readonly clock = new VirtualClock();
   private readonly disk = new SimulatedDisk();
+  private readonly moved = new MovedFiles();
   private readonly server: ModelServer;
   private readonly promised: Promised = new Map();
   /** Bytes that were damaged on their way and may be stored so. */
   private readonly damages = new Set<Damage>();
   /** In some runs the network damages WAL. All is checked there, and the server keeps its WAL. */
   private readonly damaging: boolean;
+  private readonly setting: Setting;
+  /** For what plain seeds do not have. */
+  private readonly more: Random;
   private readonly mutation: Mutation;
   private fs!: SimulatedFs;
   private process!: ReceiverProcess;
@@ -103,7 +114,10 @@ export class World {
     resetArena();
     this.random = new Random(seed);
     this.mutation = mutation;
-    this.server = new ModelServer(this.random);
+    const { setting, random } = settingOf(seed);
+    this.setting = setting;
+    this.more = random;
+    this.server = new ModelServer(this.random, setting);
     this.damaging = this.random.chance(0.4);
   }
 
@@ -115,7 +129,7 @@ export class World {
         this.begin();
         await this.round();
         this.crash();
-        checkDisk(this.disk, this.server, this.promised, this.damages);
+        checkDisk(this.disk, this.server, this.moved, this.promised, this.damages);
       }
       await this.settle();
     } finally {
@@ -130,7 +144,7 @@ export class World {
 
   private begin(): void {
     const { random } = this;
-    this.crashIn = this.calm || random.chance(0.3) ? 0 : random.size(600);
+    this.crashIn = this.calm || random.chance(0.3) ? 0 : random.size(600) * this.pace;
     this.crashOnReply = !this.calm && this.crashIn === 0 && random.chance(0.5);
     this.faultRate = this.calm || random.chance(0.6) ? 0 : random.size(200);
     this.faultIn = this.faultRate > 0 ? random.size(400) : 0;
@@ -149,23 +163,29 @@ export class World {
       this.tally.directWrites += 1;
       if (synced) this.tally.syncedWrites += 1;
     };
+    const { slot } = this.setting;
     const options: WalReceiverOptions = {
       connection: '',
       directory: DIRECTORY,
-      slot: 'sim',
-      synchronous: random.chance(0.7),
+      // Without a slot only synchronous receivers tell how far they are.
+      ...(slot === 'none' ? {} : { slot: 'sim' }),
+      synchronous: random.chance(0.7) || slot === 'none',
+      compression: compressionFor(this.setting, this.more),
       verify: this.mutation.verify ?? (this.damaging || random.chance(0.7) ? 'strict' : 'off'),
       directIo: random.chance(0.8),
     };
     const files = [...this.disk.names.keys()].filter((name) => !name.startsWith('.'));
-    this.note(`process with ${files.sort().map(shortName).join(' ')}`);
+    const version = slot === 'unreadable' ? 140000 : 180000;
+    this.note(
+      `process (${options.compression?.method}) with ${files.sort().map(shortName).join(' ')}`,
+    );
     this.process = new ReceiverProcess({
       server: this.server,
       fs: this.mutation.fs?.(fs) ?? fs,
       options,
       writeReport: random.pick(['slow', 'write'] as const),
       connect: () =>
-        new ModelConnection(this.server, random, this.clock, (...status) => {
+        new ModelConnection(this.server, random, this.clock, version, (...status) => {
           if (!fs.dead) this.onStatus(...status);
         }),
       onEvent: (event, detail) => {
@@ -192,7 +212,7 @@ export class World {
 
   private async round(): Promise<void> {
     const { random } = this;
-    const last = START_STEPS + random.size(ROUND_STEPS);
+    const last = START_STEPS + random.size(ROUND_STEPS) * this.pace;
     for (let step = 0; step < last; step++) {
       this.step();
       await turn();
@@ -210,13 +230,15 @@ export class World {
       deliver: connection?.flowing ? 30 : 0,
       commit: connection?.flowing ? 15 : 0,
       keepalive: connection?.flowing ? 12 : 0,
-      grow: this.behind < 2 * SEGMENT ? 8 : 0,
+      grow: this.behind < 2 * SEGMENT ? 8 * this.pace : 0,
       time: 8,
       checkpoint: this.damaging ? 0 : 3,
       damage: this.damaging && !this.calm && connection?.flowing ? 12 : 0,
       breakOff: this.calm ? 0 : 0.4,
       promote: this.calm ? 0 : 0.25,
-      stop: this.calm ? 0 : 0.1,
+      stop: this.calm ? 0 : this.setting.busy ? (this.comesAgain ? 4 : 0.4) : 0.1,
+      // What is bad in a record that goes on behind a complete file is seen when that is gone.
+      move: this.calm || !this.setting.moves || this.damaging ? 0 : 1,
     });
     if (action === 'complete') fs.completeOne();
     else if (action === 'deliver') connection?.deliver();
@@ -227,6 +249,7 @@ export class World {
     else if (action === 'checkpoint') this.server.checkpoint();
     else if (action === 'damage') this.damage();
     else if (action === 'stop') this.stop();
+    else if (action === 'move') this.move();
     else if (action === 'promote') this.promote();
     else this.breakOff('the connection breaks');
   }
@@ -260,6 +283,12 @@ export class World {
     this.note('stop');
     this.tally.stops += 1;
     this.process.stop();
+  }
+
+  private move(): void {
+    const taken = this.moved.take(this.disk, this.more);
+    this.tally.moved += taken.length;
+    if (taken.length > 0) this.note(`moved away: ${taken.map(shortName).join(' ')}`);
   }
 
   private breakOff(why: string): void {
@@ -319,11 +348,21 @@ export class World {
       const { connection } = this.process;
       if (step % 50 === 49 && connection?.flowing) connection.keepalive();
     }
-    checkDisk(this.disk, this.server, this.promised, this.damages);
-    checkContinuous(this.disk, this.server, this.promised);
+    checkDisk(this.disk, this.server, this.moved, this.promised, this.damages);
+    checkContinuous(this.disk, this.server, this.moved, this.promised);
     this.disk.cutPower(this.random);
-    checkDisk(this.disk, this.server, this.promised, this.damages);
-    checkContinuous(this.disk, this.server, this.promised);
+    checkDisk(this.disk, this.server, this.moved, this.promised, this.damages);
+    checkContinuous(this.disk, this.server, this.moved, this.promised);
+  }
+
+  /** WAL comes that was acknowledged before. */
+  private get comesAgain(): boolean {
+    const { timeline, sent } = this.process.connection?.position ?? { timeline: 0, sent: 0 };
+    return sent < (this.promised.get(timeline)?.flushed ?? 0);
+  }
+
+  private get pace(): number {
+    return this.setting.busy ? 3 : 1;
   }
 
   /** Bytes that the server has and nobody acknowledged. */
@@ -367,7 +406,7 @@ export class World {
         `replied write ${write}, flush ${flushed}; sent was ${sent} (timeline ${wal.id})`,
       );
     }
-    this.server.restartLsn = flushed;
+    this.server.flushedTo(flushed);
     if (flushed <= start) return;
     const before = this.promised.get(wal.id) ?? { from: start, flushed: 0 };
     // An ancestor's older WAL that comes once more up to the fork: between them nothing was promised.
@@ -384,7 +423,11 @@ export class World {
 
   private onEvent(event: string, detail: unknown): void {
     const { code } = (detail ?? {}) as { code?: string };
-    if (event === 'segment') this.note(`complete: ${shortName((detail as { path: string }).path)}`);
+    if (event === 'segment') {
+      const { path } = detail as { path: string };
+      if (/[a-z]$/.test(path)) this.tally.compressed += 1;
+      this.note(`complete: ${shortName(path)}`);
+    }
     if (event !== 'warning') return;
     this.note(`warning ${code}`);
     if (code === 'WK_REFILL') this.violation ??= new Violation('acknowledged WAL was gone');
