@@ -98,7 +98,7 @@ describe('complete segments', () => {
     ['in a record', 6, 200],
     ['in the first page header', 6, 9],
     ['in the magic', 6, 1],
-    ['in a later page header', 7, PAGE + 8],
+    ['in a later page header', 9, PAGE + 8],
   ])('a flipped bit %s is damage', async (_, n, offset) => {
     const archive = archiveOf('switch');
     flip(join(archive.dir, seg(n)), offset);
