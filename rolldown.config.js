@@ -6,7 +6,7 @@ import { defineConfig } from 'rolldown';
  */
 export default defineConfig(
   ['fetch', 'push'].map((command) => ({
-    input: 'dist/cli.js',
+    input: 'dist/cli/main.js',
     platform: 'node',
     external: [/^crc-32/, /\/cli\/(yargs|help)\.js$/, new RegExp(`/commands/(?!${command}\\.js$)`)],
     output: { file: `dist/${command}.cjs`, format: 'cjs', codeSplitting: false },

@@ -1,5 +1,24 @@
 import { defineConfig } from 'vitest/config';
 
+/** Tests that start real servers, or all there is of walkeep against one. */
+const SERVER = ['test/integration/**/*.test.ts'];
+/** Tests that start processes of their own: the command, tools, other readers of a file. */
+const PROCESS = ['test/**/*.process.test.ts'];
+/** Minutes of simulated crashes. */
+const SIMULATION = ['test/simulation/**/*.test.ts'];
+
+const project = (name: string, include: string[], exclude: string[] = []) => ({
+  extends: true as const,
+  test: {
+    name,
+    include,
+    exclude,
+    // A busy machine takes its time; what hangs is found all the same.
+    testTimeout: 180_000,
+    hookTimeout: 180_000,
+  },
+});
+
 export default defineConfig({
   test: {
     // One process a file: a server or a signal handler left behind cannot reach another file.
@@ -7,25 +26,10 @@ export default defineConfig({
     maxWorkers: 2,
     retry: 0,
     projects: [
-      {
-        extends: true,
-        test: {
-          name: 'unit',
-          include: ['test/**/*.test.ts'],
-          exclude: ['test/integration/**'],
-          // Many start processes; a busy machine takes its time.
-          testTimeout: 180_000,
-        },
-      },
-      {
-        extends: true,
-        test: {
-          name: 'integration',
-          include: ['test/integration/**/*.test.ts'],
-          testTimeout: 180_000,
-          hookTimeout: 180_000,
-        },
-      },
+      project('pure', ['test/**/*.test.ts'], [...SERVER, ...PROCESS, ...SIMULATION]),
+      project('simulation', SIMULATION),
+      project('process', PROCESS),
+      project('server', SERVER),
     ],
   },
 });

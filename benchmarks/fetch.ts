@@ -13,7 +13,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { compressFile } from '../src/storage/codec.js';
+import { compressFile } from '../src/codec/codec.js';
 import { copyPackage } from '../test/support/package-copy.js';
 import { giveToServer } from '../test/support/scratch.js';
 import { waitFor } from '../test/support/wait.js';

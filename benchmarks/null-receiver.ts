@@ -1,7 +1,7 @@
 /** A receiver that discards: the server's own limit. `null-receiver CONNINFO START END [SLOT]`. */
 import { connect } from '../src/connection/connect.js';
-import { resolveSettings } from '../src/connection/resolve.js';
-import { parseLsn } from '../src/wal/lsn.js';
+import { resolveSettings } from '../src/connection/conninfo/resolve.js';
+import { parseLsn } from '../src/lsn.js';
 
 const [conninfo, start, end] = process.argv.slice(2) as [string, string, string];
 const endLsn = parseLsn(end);

@@ -7,8 +7,8 @@
  */
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { readLedger } from '../src/storage/ledger.js';
-import { formatLsn, type Lsn, parseLsn } from '../src/wal/lsn.js';
+import { readLedger } from '../src/archive/ledger.js';
+import { formatLsn, type Lsn, parseLsn } from '../src/lsn.js';
 import { type CliRun, runCli } from '../test/support/cli.js';
 import { cmpPrefix, cmpSegments } from '../test/support/compare.js';
 import { MAJORS, PostgresServer } from '../test/support/postgres.js';

@@ -3,19 +3,37 @@
  * @packageDocumentation
  */
 
+export {
+  type DamageEntry,
+  type GapEntry,
+  type LedgerEntry,
+  type LedgerState,
+  type OpenEntry,
+  type PositionEntry,
+  readLedger,
+  type TimelineEntry,
+  type TimelineReason,
+} from './archive/ledger.js';
+export {
+  type DirectoryScan,
+  type HistoryFile,
+  type SegmentFile,
+  scanDirectory,
+} from './archive/wal-directory.js';
 export { type ConnectOptions, connect } from './connection/connect.js';
 export type { ReplicationConnection } from './connection/connection.js';
-export { type ConninfoInput, resolveSettings } from './connection/resolve.js';
+export { type ConninfoInput, resolveSettings } from './connection/conninfo/resolve.js';
 export type {
   AuthMethod,
   ConnectionSettings,
   HostTarget,
   SslMode,
   TargetSessionAttrs,
-} from './connection/settings.js';
+} from './connection/conninfo/settings.js';
 export type { ReplicationMode } from './connection/startup.js';
 export type { WalStream } from './connection/wal-stream.js';
 export * from './errors.js';
+export { formatLsn, INVALID_LSN, type Lsn, parseLsn, toLsn } from './lsn.js';
 export type { ResultField, ServerNotice } from './protocol/backend-message.js';
 export type { CopyBothHandler } from './protocol/frame-reader.js';
 export type {
@@ -28,32 +46,15 @@ export type {
   TimelineHistoryFile,
 } from './protocol/replication.js';
 export type { StandbyStatus } from './protocol/status-reply.js';
-export type { VerifyMode } from './receiver/inspector.js';
+export type { VerifyMode } from './receive/inspector.js';
 export type {
   CompressionOption,
   ReceiverEvents,
   ReceiverWarning,
   WalReceiverOptions,
-} from './receiver/options.js';
-export { WalReceiver } from './receiver/receiver.js';
-export { type StreamWalOptions, streamWal, type WalSink } from './receiver/sink.js';
-export {
-  type DamageEntry,
-  type GapEntry,
-  type LedgerEntry,
-  type LedgerState,
-  type OpenEntry,
-  type PositionEntry,
-  readLedger,
-  type TimelineEntry,
-  type TimelineReason,
-} from './storage/ledger.js';
-export {
-  type DirectoryScan,
-  type HistoryFile,
-  type SegmentFile,
-  scanDirectory,
-} from './storage/wal-directory.js';
+} from './receive/options.js';
+export { WalReceiver } from './receive/receiver.js';
+export { type StreamWalOptions, streamWal, type WalSink } from './receive/sink.js';
 export { DEFAULT_MAX_RECORD, WalDecoder, type WalDecoderOptions } from './wal/decoder.js';
 export type { WalEnd, WalFault, WalFaultKind } from './wal/fault.js';
 export {
@@ -72,7 +73,6 @@ export {
   segmentOffset,
   segmentStart,
 } from './wal/file-name.js';
-export { formatLsn, INVALID_LSN, type Lsn, parseLsn, toLsn } from './wal/lsn.js';
 export { type RecordHeader, rmgrName, type WalRecord } from './wal/record.js';
 export {
   type BlockReference,
@@ -80,8 +80,16 @@ export {
   parseRecordBody,
   type RecordBody,
   type RecordBodyOptions,
-} from './wal/record-body.js';
-export type { RelFileLocator } from './wal/relation.js';
+} from './wal/records/record-body.js';
+export type { RelFileLocator } from './wal/records/relation.js';
+export { formatIsoTimestamp, formatTimestamp, type TimestampTz } from './wal/records/timestamp.js';
+export {
+  type DroppedStatistics,
+  parseXactRecord,
+  RM_XACT,
+  type TransactionEnd,
+  type TransactionPrepare,
+} from './wal/records/xact.js';
 export {
   childTimeline,
   isInHistory,
@@ -92,13 +100,5 @@ export {
   timelineAt,
   timelineEnd,
 } from './wal/timeline.js';
-export { formatIsoTimestamp, formatTimestamp, type TimestampTz } from './wal/timestamp.js';
 export { WalVerifier } from './wal/verifier.js';
 export type { WalOptions } from './wal/walker.js';
-export {
-  type DroppedStatistics,
-  parseXactRecord,
-  RM_XACT,
-  type TransactionEnd,
-  type TransactionPrepare,
-} from './wal/xact.js';

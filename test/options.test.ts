@@ -1,10 +1,8 @@
 import { describe, expect, test, vi } from 'vitest';
-import { cleanupArchive, planCleanup } from '../src/archive/cleanup.js';
-import { fetchFile } from '../src/archive/fetch.js';
-import { findEvents, findMoment } from '../src/archive/find.js';
-import { pushFile } from '../src/archive/push.js';
-import { verifyArchive } from '../src/archive/verify.js';
 import { runCheck } from '../src/check/check.js';
+import { cleanupArchive, planCleanup } from '../src/cleanup/cleanup.js';
+import { fetchFile } from '../src/fetch/fetch.js';
+import { findEvents, findMoment } from '../src/find/find.js';
 import {
   connect,
   resolveSettings,
@@ -14,7 +12,9 @@ import {
   WalReceiver,
 } from '../src/index.js';
 import { createPhysicalSlotCommand, startReplicationCommand } from '../src/protocol/replication.js';
-import { abortableDelay } from '../src/receiver/retry.js';
+import { pushFile } from '../src/push/push.js';
+import { abortableDelay } from '../src/receive/retry.js';
+import { verifyArchive } from '../src/verify/verify.js';
 
 /** What programs without TypeScript may hand over. */
 // biome-ignore lint/suspicious/noExplicitAny: that is what is tested

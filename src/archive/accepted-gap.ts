@@ -1,7 +1,7 @@
-import type { GapEntry } from '../storage/ledger.js';
 import { segmentOf, segmentStart } from '../wal/file-name.js';
 import { isInHistory } from '../wal/timeline.js';
 import type { Catalog } from './catalog.js';
+import type { GapEntry } from './ledger.js';
 
 /**
  * What an accepted gap means for the WAL that is here now. `between`: a backup from before it cannot

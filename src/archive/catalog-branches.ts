@@ -1,15 +1,8 @@
-import type { LedgerState } from '../storage/ledger.js';
-import { storedUpTo, wasFollowed } from '../storage/ledger-entry.js';
 import { isInHistory, type TimelineHistory, timelineEnd } from '../wal/timeline.js';
+import type { Beside } from './catalog.js';
 import { historyOf } from './catalog-lineage.js';
-
-/**
- * How a timeline stands beside the way of the one that is received. `abandoned`: receiving left it
- * for another, or passed it by. `unfollowed`: it is later than that one, was never received, and
- * left the way before what was received: a clone pushed it, or a server that the receiver has not
- * found yet. Recovery to the latest timeline follows it all the same.
- */
-export type Beside = 'abandoned' | 'unfollowed';
+import type { LedgerState } from './ledger.js';
+import { storedUpTo, wasFollowed } from './ledger-entry.js';
 
 /**
  * How a timeline stands to what the ledger has followed; undefined on its way, for one that goes on

@@ -1,23 +1,9 @@
-import type { GapEntry, LedgerState } from '../storage/ledger.js';
-import { lineageHistory, storedUpTo } from '../storage/ledger-entry.js';
+import type { Lsn } from '../lsn.js';
 import { segmentOf, segmentStart } from '../wal/file-name.js';
-import type { Lsn } from '../wal/lsn.js';
 import { isInHistory, rootHistory, type TimelineHistory, timelineEnd } from '../wal/timeline.js';
-import type { CatalogSegment, CatalogTimeline } from './catalog.js';
-import type { Beside } from './catalog-branches.js';
-
-/** Segments of one timeline that should be there and are not. */
-export interface SegmentGap {
-  timeline: number;
-  /** LSN of the first missing byte. */
-  from: Lsn;
-  /** LSN behind the last one, as far as is known. */
-  to: Lsn;
-  /** The ledger's note that the operator accepted it. */
-  accepted?: GapEntry;
-  /** Only the way to a timeline beside the one that is received leads over it. */
-  beside?: Beside;
-}
+import type { CatalogSegment, CatalogTimeline, SegmentGap } from './catalog.js';
+import type { GapEntry, LedgerState } from './ledger.js';
+import { lineageHistory, storedUpTo } from './ledger-entry.js';
 
 /**
  * The ancestors of a timeline: from its own history file, else from that of a timeline that

@@ -1,8 +1,8 @@
-import type { SegmentFile } from '../storage/wal-directory.js';
 import { segmentOf, segmentStart } from '../wal/file-name.js';
 import type { Catalog, CatalogSegment, CatalogTimeline } from './catalog.js';
-import { inspectWal, type StoredWal } from './inspect-wal.js';
+import { inspectWal, type StoredWal } from './inspect.js';
 import { readCurrent } from './segment-source.js';
+import type { SegmentFile } from './wal-directory.js';
 
 type Archive = Pick<Catalog, 'directory' | 'timelines' | 'segmentSize' | 'systemId'>;
 

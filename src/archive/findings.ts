@@ -1,5 +1,5 @@
+import type { Lsn } from '../lsn.js';
 import type { WalFaultKind } from '../wal/fault.js';
-import type { Lsn } from '../wal/lsn.js';
 
 /** `error`: WAL is missing or bad. `warning`: look at it. `info`: known, or as it should be. */
 export type Severity = 'error' | 'warning' | 'info';

@@ -1,11 +1,11 @@
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { canDecompress } from '../storage/codec.js';
-import { type LongHeader, parseLongHeader } from '../storage/long-header.js';
-import { readFirstPage } from '../storage/wal-directory.js';
+import { canDecompress } from '../codec/codec.js';
 import { isValidSegmentSize, MIN_SEGMENT_SIZE, parseSegmentFileName } from '../wal/file-name.js';
+import { type LongHeader, parseLongHeader } from '../wal/long-header.js';
 import { parsePageHeader } from '../wal/page.js';
 import { readCurrent } from './segment-source.js';
+import { readFirstPage } from './wal-directory.js';
 
 /** What an archive's segments say of the server that wrote them. */
 export interface ArchiveIdentity {

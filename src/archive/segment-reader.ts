@@ -1,8 +1,8 @@
 import fs from 'node:fs';
 import { Readable } from 'node:stream';
-import { type DecompressEnd, decompressFile } from '../storage/codec.js';
-import { storageError } from '../storage/durable.js';
-import { OPEN_READ } from '../storage/file-system.js';
+import { type DecompressEnd, decompressFile } from '../codec/codec.js';
+import { storageError } from '../files/durable.js';
+import { OPEN_READ } from '../files/file-system.js';
 import { WAL_BUFFERS } from '../wal/chunk.js';
 import type { Compression } from '../wal/file-name.js';
 

@@ -1,13 +1,14 @@
 import { access, constants, lstat, stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type Catalog, type CatalogTimeline, readCatalog } from '../archive/catalog.js';
-import { inspectWal } from '../archive/inspect-wal.js';
+import type { Catalog, CatalogTimeline } from '../archive/catalog.js';
+import { inspectWal } from '../archive/inspect.js';
+import { readCatalog } from '../archive/read-catalog.js';
 import { readCurrent } from '../archive/segment-source.js';
-import { storageError } from '../storage/durable.js';
-import { readLockHolder } from '../storage/lock.js';
-import type { SegmentFile } from '../storage/wal-directory.js';
+import type { SegmentFile } from '../archive/wal-directory.js';
+import { storageError } from '../files/durable.js';
+import { readLockHolder } from '../files/lock.js';
+import type { Lsn } from '../lsn.js';
 import { segmentOf, segmentStart } from '../wal/file-name.js';
-import type { Lsn } from '../wal/lsn.js';
 import { isInHistory, type TimelineHistory, timelineEnd } from '../wal/timeline.js';
 
 /** Up to where an archive reaches. */

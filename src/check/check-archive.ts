@@ -1,12 +1,12 @@
 import { acceptedGapState, isBehind } from '../archive/accepted-gap.js';
-import type { SegmentGap } from '../archive/catalog-lineage.js';
+import type { SegmentGap } from '../archive/catalog.js';
+import { formatLsn } from '../lsn.js';
+import type { ServerFacts } from '../server/server-facts.js';
 import { formatBytes, formatSeconds } from '../units.js';
 import { historyFileName, segmentStart } from '../wal/file-name.js';
-import { formatLsn } from '../wal/lsn.js';
 import { commonTimeline, isInHistory, timelineEnd } from '../wal/timeline.js';
 import { type ArchiveFacts, isAhead } from './archive-facts.js';
 import { type CheckResult, judge } from './result.js';
-import type { ServerFacts } from './server-facts.js';
 
 /** Whether directory and server are of one cluster, and one goes on where the other is. */
 export function checkCluster(server: ServerFacts, archive: ArchiveFacts): CheckResult[] {

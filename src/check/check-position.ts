@@ -1,8 +1,8 @@
+import { formatLsn, type Lsn } from '../lsn.js';
+import type { ServerFacts, WalSender } from '../server/server-facts.js';
 import { formatBytes, formatSeconds } from '../units.js';
-import { formatLsn, type Lsn } from '../wal/lsn.js';
 import type { ArchiveFacts } from './archive-facts.js';
 import { type CheckResult, judge } from './result.js';
-import type { ServerFacts, WalSender } from './server-facts.js';
 
 /** What would be lost if the server were lost now. */
 export interface RecoveryPoint {

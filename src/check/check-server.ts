@@ -1,7 +1,7 @@
 import { isListed, parseSyncStandbyNames } from '../protocol/sync-standby-names.js';
-import { syncWarnings } from '../receiver/sync-standby.js';
+import type { ServerFacts, SqlFacts, WalSender } from '../server/server-facts.js';
+import { syncWarnings } from '../server/sync-standby.js';
 import { type CheckResult, judge } from './result.js';
-import type { ServerFacts, SqlFacts, WalSender } from './server-facts.js';
 
 /** The versions that walkeep is tested with. */
 const OLDEST = 14;

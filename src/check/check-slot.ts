@@ -1,11 +1,11 @@
-import type { SlotInfo } from '../connection/slots.js';
+import { formatLsn } from '../lsn.js';
+import type { ServerFacts, SqlFacts } from '../server/server-facts.js';
+import type { SlotInfo } from '../server/slots.js';
 import { formatBytes } from '../units.js';
 import { segmentOf } from '../wal/file-name.js';
-import { formatLsn } from '../wal/lsn.js';
 import type { ArchiveEnd } from './archive-facts.js';
 import { NEED_SQL } from './check-server.js';
 import { type CheckResult, judge } from './result.js';
-import type { ServerFacts, SqlFacts } from './server-facts.js';
 
 /** Retained WAL from which an unlimited slot endangers the server's disk, bytes. */
 const MUCH = 1024 ** 3;

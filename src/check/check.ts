@@ -1,7 +1,14 @@
+import { readStoredHistory } from '../archive/stored-history.js';
 import type { ReplicationConnection } from '../connection/connection.js';
 import type { ReplicationMode } from '../connection/startup.js';
 import { AuthenticationError, ServerError, WalkeepError } from '../errors.js';
 import { aFunction, aText, type Checks, checkOptions, required } from '../options.js';
+import {
+  readServerFacts,
+  readSqlFacts,
+  type ServerFacts,
+  type SqlFacts,
+} from '../server/server-facts.js';
 import { type ArchiveFacts, readArchiveFacts } from './archive-facts.js';
 import {
   checkCluster,
@@ -21,7 +28,6 @@ import {
 } from './check-server.js';
 import { checkSlot } from './check-slot.js';
 import { type CheckResult, judge } from './result.js';
-import { readServerFacts, readSqlFacts, type ServerFacts, type SqlFacts } from './server-facts.js';
 
 /** What is checked together. */
 export interface CheckOptions {
@@ -60,7 +66,9 @@ const PATIENCE = 30_000;
 export async function runCheck(options: CheckOptions): Promise<CheckReport> {
   checkOptions('check', options, CHECKS);
   const { directory, slot, applicationName } = options;
-  const physical = await attempt(options, 'physical', (c) => readServerFacts(c, slot, directory));
+  const physical = await attempt(options, 'physical', (c) =>
+    readServerFacts(c, slot, { read: (timeline) => readStoredHistory(directory, timeline) }),
+  );
   const plain = await attempt(options, 'off', readSqlFacts);
   const results = connectionResults(physical, plain);
   const server = 'facts' in physical ? physical.facts : undefined;

@@ -1,7 +1,8 @@
 import { UsageError } from '../errors.js';
-import { type Lsn, parseLsn } from '../wal/lsn.js';
-import { HELP_OPTION, type OptionSpec, type OptionValues, VERSION_OPTION } from './command.js';
+import { type Lsn, parseLsn } from '../lsn.js';
+import { HELP_OPTION, VERSION_OPTION } from './command.js';
 import { parseIntOption } from './numbers.js';
+import type { OptionSpec, OptionValues } from './option-spec.js';
 
 /** Options that every command on an archive directory ends its table with. */
 export const ARCHIVE_OPTIONS: readonly OptionSpec[] = [

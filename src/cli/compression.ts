@@ -1,5 +1,5 @@
 import { UsageError } from '../errors.js';
-import type { CompressionOption } from '../receiver/options.js';
+import type { CompressionOption } from '../receive/options.js';
 import { strtol } from './numbers.js';
 
 type Algorithm = 'none' | 'gzip' | 'lz4' | 'zstd';

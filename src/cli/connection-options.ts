@@ -1,8 +1,9 @@
 import type { ReplicationConnection } from '../connection/connection.js';
-import type { ConnectionSettings } from '../connection/settings.js';
+import type { ConnectionSettings } from '../connection/conninfo/settings.js';
 import type { ReplicationMode } from '../connection/startup.js';
 import { AuthenticationError } from '../errors.js';
-import type { CommandContext, OptionSpec, OptionValues } from './command.js';
+import type { CommandContext } from './command.js';
+import type { OptionSpec, OptionValues } from './option-spec.js';
 import { canPrompt, promptPassword } from './prompt.js';
 
 /** Heading of the connection options in every help. */
@@ -108,7 +109,7 @@ export async function resolveConnection(
   { program, env }: Pick<CommandContext, 'program' | 'env'>,
   given: { database?: string | undefined; password?: string | undefined },
 ): Promise<ConnectionSettings> {
-  const { resolveSettings } = await import('../connection/resolve.js');
+  const { resolveSettings } = await import('../connection/conninfo/resolve.js');
   return resolveSettings(
     {
       ...args.connection,

@@ -1,8 +1,8 @@
-import type { FindOptions } from '../archive/find.js';
 import { UsageError } from '../errors.js';
-import { parseTimestamp, type TimestampTz } from '../wal/timestamp.js';
+import type { FindOptions } from '../find/find.js';
+import { parseTimestamp, type TimestampTz } from '../wal/records/timestamp.js';
 import { ARCHIVE_OPTIONS, countOption, directoryOperand, lsnOption } from './archive-options.js';
-import type { OptionSpec, OptionValues } from './command.js';
+import type { OptionSpec, OptionValues } from './option-spec.js';
 
 const U32_MAX = 0xffff_ffff;
 

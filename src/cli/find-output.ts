@@ -1,20 +1,15 @@
-import {
-  dropsFiles,
-  eventTime,
-  type TransactionEvent,
-  type WalEvent,
-} from '../archive/find-event.js';
-import { printable } from '../archive/find-target.js';
-import { formatLsn } from '../wal/lsn.js';
-import { formatRelation } from '../wal/relation.js';
+import { dropsFiles, eventTime, type TransactionEvent, type WalEvent } from '../find/event.js';
+import { printable } from '../find/target.js';
+import { formatLsn } from '../lsn.js';
+import { formatRelation } from '../wal/records/relation.js';
 import {
   formatIsoTimestamp,
   formatLocalTimestamp,
   formatTimestamp,
   type TimestampTz,
   timestampFromSeconds,
-} from '../wal/timestamp.js';
-import { type DroppedStatistics, STATISTICS_OF_RELATION } from '../wal/xact.js';
+} from '../wal/records/timestamp.js';
+import { type DroppedStatistics, STATISTICS_OF_RELATION } from '../wal/records/xact.js';
 import { fold } from './help.js';
 
 /** No line of the table is longer, except for a name that is. */

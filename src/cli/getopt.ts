@@ -1,5 +1,5 @@
 import { UsageError } from '../errors.js';
-import type { OptionSpec, OptionValues } from './command.js';
+import type { OptionSpec, OptionValues } from './option-spec.js';
 
 /** What getopt_long complains about. Shown without the word `error`, as the C library does. */
 export class GetoptError extends UsageError {}

@@ -1,4 +1,4 @@
-import type { OptionSpec } from './command.js';
+import type { OptionSpec } from './option-spec.js';
 
 /** No help line is longer: the usual terminal. */
 export const HELP_WIDTH = 80;

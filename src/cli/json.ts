@@ -1,5 +1,5 @@
+import { formatLsn } from '../lsn.js';
 import { tameJson } from '../text.js';
-import { formatLsn } from '../wal/lsn.js';
 
 /** Names of fields that hold an LSN; other bigints are printed as decimal text. */
 const LSN_FIELDS: readonly string[] = ['lsn', 'from', 'to', 'end', 'start', 'validEnd', 'branch'];

@@ -1,9 +1,9 @@
 import type { Writable } from 'node:stream';
 import { WalkeepError } from '../errors.js';
-import { reason } from '../storage/durable.js';
+import { reason } from '../files/durable.js';
 import { tame, withoutSecrets } from '../text.js';
-import type { ProgramName } from './command.js';
 import { GetoptError } from './getopt.js';
+import type { ProgramName } from './option-spec.js';
 
 /** Where a run prints and what decides how. */
 export interface OutputStreams {

@@ -1,6 +1,6 @@
-import type { ReceiverEvents } from '../receiver/options.js';
+import { formatLsn } from '../lsn.js';
+import type { ReceiverEvents } from '../receive/options.js';
 import { formatBytes } from '../units.js';
-import { formatLsn } from '../wal/lsn.js';
 
 export { formatBytes };
 

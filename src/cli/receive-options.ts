@@ -1,12 +1,12 @@
 import { opendir } from 'node:fs/promises';
 import { getSystemErrorMap } from 'node:util';
 import { StorageError, UsageError } from '../errors.js';
-import type { VerifyMode } from '../receiver/inspector.js';
-import type { CompressionOption } from '../receiver/options.js';
-import type { Lsn } from '../wal/lsn.js';
-import type { OptionValues } from './command.js';
+import type { Lsn } from '../lsn.js';
+import type { VerifyMode } from '../receive/inspector.js';
+import type { CompressionOption } from '../receive/options.js';
 import { parseCompression } from './compression.js';
 import { type ConnectionArguments, connectionArguments } from './connection-options.js';
+import type { OptionValues } from './option-spec.js';
 import {
   parseApply,
   parseEndPosition,

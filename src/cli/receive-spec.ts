@@ -1,8 +1,9 @@
 import { UsageError } from '../errors.js';
-import { INVALID_LSN, type Lsn, parseLsn } from '../wal/lsn.js';
-import { HELP_OPTION, type OptionSpec, type ProgramName, VERSION_OPTION } from './command.js';
+import { INVALID_LSN, type Lsn, parseLsn } from '../lsn.js';
+import { HELP_OPTION, VERSION_OPTION } from './command.js';
 import { CONNECTION_GROUP, CONNECTION_OPTIONS } from './connection-options.js';
 import { INT_MAX, parseIntOption } from './numbers.js';
+import type { OptionSpec, ProgramName } from './option-spec.js';
 
 /** Seconds that still fit an int as milliseconds, upstream's bound for `-s`. */
 const MAX_SECONDS = Math.floor(INT_MAX / 1000);

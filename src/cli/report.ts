@@ -1,6 +1,6 @@
 import type { EventEmitter } from 'node:events';
-import type { ReceiverEvents } from '../receiver/options.js';
-import { formatLsn } from '../wal/lsn.js';
+import { formatLsn } from '../lsn.js';
+import type { ReceiverEvents } from '../receive/options.js';
 import type { Output } from './output.js';
 import { ProgressMeter } from './progress.js';
 

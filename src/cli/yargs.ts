@@ -1,7 +1,8 @@
 import yargs, { type Argv } from 'yargs';
-import type { Command, OptionSpec, OptionValues } from './command.js';
+import type { Command } from './command.js';
 import { canonicalArguments, type ScannedArguments } from './getopt.js';
 import { fold, HELP_WIDTH } from './help.js';
+import type { OptionSpec, OptionValues } from './option-spec.js';
 
 /**
  * yargs with everything off that reads an argument as something else than it says: `--no-sync`

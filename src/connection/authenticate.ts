@@ -7,7 +7,7 @@ import {
   encodeSaslResponse,
 } from '../protocol/frontend-message.js';
 import { type ChannelBinding, ScramClient } from '../protocol/scram.js';
-import type { AuthMethod, ConnectionSettings } from './settings.js';
+import type { AuthMethod, ConnectionSettings } from './conninfo/settings.js';
 
 /** AuthenticationXXX codes (AUTH_REQ_*, libpq/protocol.h). */
 const AUTH = {

@@ -11,8 +11,8 @@ import {
 import { aFunction, aSignal, type Checks, checkOptions, oneOf } from '../options.js';
 import type { ServerNotice } from '../protocol/backend-message.js';
 import { ReplicationConnection } from './connection.js';
+import type { ConnectionSettings, HostTarget } from './conninfo/settings.js';
 import { checkSession, type WantedSession } from './session-attributes.js';
-import type { ConnectionSettings, HostTarget } from './settings.js';
 import { SETTINGS_CHECKS } from './settings-checks.js';
 import { connectFailure, dial, type Endpoint, isUnixTarget, resolveEndpoints } from './socket.js';
 import { type ReplicationMode, startup } from './startup.js';

@@ -31,8 +31,8 @@ import {
   timelineHistoryCommand,
 } from '../protocol/replication.js';
 import { toServerError } from '../protocol/server-error.js';
+import type { HostTarget } from './conninfo/settings.js';
 import { type Operation, QueryOperation } from './operation.js';
-import type { HostTarget } from './settings.js';
 import { StreamOperation, type WalStream } from './wal-stream.js';
 import type { Wire } from './wire.js';
 

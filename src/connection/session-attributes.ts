@@ -1,5 +1,5 @@
 import type { ReplicationConnection } from './connection.js';
-import type { TargetSessionAttrs } from './settings.js';
+import type { TargetSessionAttrs } from './conninfo/settings.js';
 
 /** What the session must be like. */
 export type WantedSession = Exclude<TargetSessionAttrs, 'prefer-standby'>;

@@ -10,7 +10,7 @@ import {
   oneOf,
   required,
 } from '../options.js';
-import type { ConnectionSettings } from './settings.js';
+import type { ConnectionSettings } from './conninfo/settings.js';
 
 const TLS_VERSIONS = ['TLSv1', 'TLSv1.1', 'TLSv1.2', 'TLSv1.3'];
 const texts = listOf(aText, 'a list of strings');

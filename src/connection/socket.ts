@@ -1,7 +1,7 @@
 import { lookup } from 'node:dns/promises';
 import { isIP, connect as netConnect, type Socket } from 'node:net';
 import { ConnectionError, type WalkeepError } from '../errors.js';
-import type { HostTarget } from './settings.js';
+import type { HostTarget } from './conninfo/settings.js';
 
 /** Bytes of the one reused read buffer; larger ones gained nothing (measured on loopback). */
 const READ_BUFFER_LENGTH = 256 * 1024;

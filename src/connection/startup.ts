@@ -3,8 +3,8 @@ import { encodeStartup } from '../protocol/frontend-message.js';
 import { toServerError } from '../protocol/server-error.js';
 import { Authentication } from './authenticate.js';
 import type { ReplicationConnection } from './connection.js';
+import type { ConnectionSettings } from './conninfo/settings.js';
 import { MessageQueue } from './operation.js';
-import type { ConnectionSettings } from './settings.js';
 import type { Wire } from './wire.js';
 
 export const NOT_POSTGRES = 'Is this the port of a PostgreSQL server?';

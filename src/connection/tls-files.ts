@@ -4,7 +4,7 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { rootCertificates } from 'node:tls';
 import { TlsError } from '../errors.js';
-import type { ConnectionSettings } from './settings.js';
+import type { ConnectionSettings } from './conninfo/settings.js';
 import { systemReason } from './socket.js';
 
 /** What the files of the settings give to node's TLS; absent means none. */

@@ -3,7 +3,7 @@ import { isIP, type Socket } from 'node:net';
 import { type ConnectionOptions, type TLSSocket, connect as tlsConnect } from 'node:tls';
 import { ConnectionError, ProtocolError, TlsError, WalkeepError } from '../errors.js';
 import { SSL_REQUEST } from '../protocol/frontend-message.js';
-import type { ConnectionSettings } from './settings.js';
+import type { ConnectionSettings } from './conninfo/settings.js';
 import type { Endpoint } from './socket.js';
 import { systemReason } from './socket.js';
 import { NOT_POSTGRES } from './startup.js';

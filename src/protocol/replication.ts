@@ -1,4 +1,5 @@
 import { ProtocolError, ServerError, UsageError } from '../errors.js';
+import { formatLsn, type Lsn, parseLsn } from '../lsn.js';
 import {
   aName,
   anLsn,
@@ -8,7 +9,6 @@ import {
   checkOptions,
   required,
 } from '../options.js';
-import { formatLsn, type Lsn, parseLsn } from '../wal/lsn.js';
 import type { ResultField } from './backend-message.js';
 
 /** One result of a command; a value is its text as bytes, or null. */

@@ -1,4 +1,4 @@
-import type { Lsn } from './lsn.js';
+import type { Lsn } from '../lsn.js';
 
 /**
  * An LSN as two unsigned 32-bit numbers, for loops that cannot afford a bigint per record. `lo`

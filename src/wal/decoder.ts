@@ -1,3 +1,4 @@
+import type { Lsn } from '../lsn.js';
 import {
   aBigint,
   aFunction,
@@ -14,7 +15,6 @@ import { joinLsn } from './address.js';
 import { type Chunk, copyChunk } from './chunk.js';
 import { faultToError, type WalEnd, type WalFault } from './fault.js';
 import { MAX_SEGMENT_SIZE, MIN_SEGMENT_SIZE } from './file-name.js';
-import type { Lsn } from './lsn.js';
 import { majorOfMagic } from './page.js';
 import {
   parseRecordHeader,

@@ -4,7 +4,7 @@ import {
   SystemIdentifierError,
   type WalkeepError,
 } from '../errors.js';
-import { formatLsn, type Lsn } from './lsn.js';
+import { formatLsn, type Lsn } from '../lsn.js';
 
 /**
  * What is wrong with the WAL. `zeros`: nothing was written here, which is how a preallocated

@@ -1,5 +1,5 @@
 import { ParseError } from '../errors.js';
-import type { Lsn } from './lsn.js';
+import type { Lsn } from '../lsn.js';
 
 /** Bounds of wal_segment_size in bytes (access/xlog_internal.h: WalSegMinSize, WalSegMaxSize). */
 export const MIN_SEGMENT_SIZE = 1024 * 1024;

@@ -1,5 +1,3 @@
-import { CRC_TABLES, LITTLE_ENDIAN_HOST } from './crc32c.js';
-import { RECORD_HEADER_SIZE, RM_XLOG, XLOG_SWITCH } from './record.js';
 import {
   add,
   and,
@@ -27,7 +25,9 @@ import {
   wrap,
   xor,
   xor64,
-} from './wasm-writer.js';
+} from '../wasm/wasm-writer.js';
+import { CRC_TABLES, LITTLE_ENDIAN_HOST } from './crc32c.js';
+import { RECORD_HEADER_SIZE, RM_XLOG, XLOG_SWITCH } from './record.js';
 
 /**
  * The two loops in which checking WAL spends its time, as WebAssembly: about twice as fast as the

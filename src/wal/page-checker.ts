@@ -1,5 +1,5 @@
+import { formatLsn, type Lsn } from '../lsn.js';
 import type { WalFaultKind } from './fault.js';
-import { formatLsn, type Lsn } from './lsn.js';
 import {
   isSwappedMagic,
   isValidBlockSize,

@@ -1,8 +1,8 @@
 import { NotSupportedError, UsageError } from '../errors.js';
+import { formatLsn, type Lsn } from '../lsn.js';
 import { type Address, advance, joinLsn, splitLsn } from './address.js';
 import { LITTLE_ENDIAN_HOST } from './crc32c.js';
 import { isValidSegmentSize } from './file-name.js';
-import { formatLsn, type Lsn } from './lsn.js';
 import {
   DEFAULT_BLOCK_SIZE,
   HEADER_END,

@@ -1,4 +1,4 @@
-import type { Lsn } from './lsn.js';
+import type { Lsn } from '../lsn.js';
 
 /** Sizes of XLogPageHeaderData and XLogLongPageHeaderData in bytes (access/xlog_internal.h). */
 export const SHORT_PAGE_HEADER = 24;

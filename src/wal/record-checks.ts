@@ -1,6 +1,6 @@
+import { formatLsn, type Lsn } from '../lsn.js';
 import { type Address, joinLsn } from './address.js';
 import { finishRecordCrc } from './crc32c.js';
-import { formatLsn, type Lsn } from './lsn.js';
 import type { Failure } from './page-checker.js';
 import {
   MAX_RECORD_LENGTH,

@@ -1,4 +1,4 @@
-import type { Lsn } from './lsn.js';
+import type { Lsn } from '../lsn.js';
 
 /** Size of XLogRecord in bytes (access/xlogrecord.h: SizeOfXLogRecord). */
 export const RECORD_HEADER_SIZE = 24;

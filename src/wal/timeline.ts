@@ -1,5 +1,5 @@
 import { ParseError } from '../errors.js';
-import { type Lsn, parseLsn } from './lsn.js';
+import { type Lsn, parseLsn } from '../lsn.js';
 
 /** One line of a timeline history file: `timeline` ended at `end`, where its child begins. */
 export interface TimelineSwitch {

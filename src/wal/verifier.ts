@@ -1,6 +1,6 @@
+import type { Lsn } from '../lsn.js';
 import { readChunk } from './chunk.js';
 import { faultToError, type WalEnd, type WalFault } from './fault.js';
-import type { Lsn } from './lsn.js';
 import { majorOfMagic } from './page.js';
 import { type WalOptions, WalWalker } from './walker.js';
 

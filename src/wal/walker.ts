@@ -1,8 +1,8 @@
+import type { Lsn } from '../lsn.js';
 import { type Address, joinLsn, splitLsn } from './address.js';
 import { CRC_INIT, recordCrc, updateCrc } from './crc32c.js';
 import type { WalFault } from './fault.js';
 import { KERNEL, LAST_RECORD, type WalKernel } from './kernel.js';
-import type { Lsn } from './lsn.js';
 import { type PageHeader, XLP_FIRST_IS_OVERWRITE_CONTRECORD } from './page.js';
 import type { Failure, PageChecker, PageExpectations } from './page-checker.js';
 import { PageCursor } from './page-cursor.js';

@@ -1,17 +1,17 @@
 import { copyFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { readCatalog } from '../../src/archive/catalog.js';
-import { planCleanup } from '../../src/archive/cleanup.js';
-import { fetchFile } from '../../src/archive/fetch.js';
-import { findEvents } from '../../src/archive/find.js';
-import { listArchive } from '../../src/archive/list.js';
-import { pushFile } from '../../src/archive/push.js';
-import type { LedgerEntry } from '../../src/storage/ledger.js';
-import { parseLsn } from '../../src/wal/lsn.js';
+import type { LedgerEntry } from '../../src/archive/ledger.js';
+import { readCatalog } from '../../src/archive/read-catalog.js';
+import { planCleanup } from '../../src/cleanup/cleanup.js';
+import { fetchFile } from '../../src/fetch/fetch.js';
+import { findEvents } from '../../src/find/find.js';
+import { listArchive } from '../../src/list/list.js';
+import { parseLsn } from '../../src/lsn.js';
+import { pushFile } from '../../src/push/push.js';
 import { run } from '../cli/run.js';
+import { check as checkAll, sampleArchive, writeLedger } from '../support/archives.js';
 import { scratchDir } from '../support/scratch.js';
-import { check as checkAll, sampleArchive, writeLedger } from './archives.js';
 
 const name = (timeline: number, n: number) =>
   `0000000${timeline}00000000000000${n.toString(16).padStart(2, '0')}`;

@@ -11,27 +11,34 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import type { Catalog } from '../../src/archive/catalog.js';
-import { readCatalog } from '../../src/archive/catalog.js';
-import { findEvents, findMoment } from '../../src/archive/find.js';
-import type { TransactionEvent, WalEvent } from '../../src/archive/find-event.js';
 import type { Finding } from '../../src/archive/findings.js';
-import { listArchive } from '../../src/archive/list.js';
-import { pushFile } from '../../src/archive/push.js';
-import { verifyArchive } from '../../src/archive/verify.js';
-import { planJobs } from '../../src/archive/verify-plan.js';
-import { runJob } from '../../src/archive/verify-stream.js';
+import { Ledger } from '../../src/archive/ledger.js';
+import { readCatalog } from '../../src/archive/read-catalog.js';
 import { readArchiveFacts } from '../../src/check/archive-facts.js';
+import { compressFile } from '../../src/codec/codec.js';
 import { RewriteError } from '../../src/errors.js';
-import { compressFile } from '../../src/storage/codec.js';
-import { nodeFileSystem } from '../../src/storage/file-system.js';
-import { Ledger } from '../../src/storage/ledger.js';
-import { acquireDirectoryLock, type DirectoryLock } from '../../src/storage/lock.js';
+import { nodeFileSystem } from '../../src/files/file-system.js';
+import { acquireDirectoryLock, type DirectoryLock } from '../../src/files/lock.js';
+import type { TransactionEvent, WalEvent } from '../../src/find/event.js';
+import { findEvents, findMoment } from '../../src/find/find.js';
+import { listArchive } from '../../src/list/list.js';
+import type { Lsn } from '../../src/lsn.js';
+import { pushFile } from '../../src/push/push.js';
+import { planJobs } from '../../src/verify/plan.js';
+import { runJob } from '../../src/verify/stream.js';
+import { verifyArchive } from '../../src/verify/verify.js';
 import { compressionSuffix } from '../../src/wal/file-name.js';
-import type { Lsn } from '../../src/wal/lsn.js';
 import { run } from '../cli/run.js';
+import {
+  check,
+  edit,
+  fixtureArchive,
+  SEGMENT,
+  sampleArchive,
+  writeLedger,
+} from '../support/archives.js';
 import { scratchDir } from '../support/scratch.js';
 import { loadFixture } from '../wal/fixtures.js';
-import { check, edit, fixtureArchive, SEGMENT, sampleArchive, writeLedger } from './archives.js';
 
 /** What a receiver, or another tool, does at a moment between a listing and the reading. */
 const hooks = vi.hoisted(() => ({
@@ -64,8 +71,8 @@ vi.mock('node:fs/promises', async (original) => {
   return { ...real, default: { ...real, readdir: listed }, readdir: listed };
 });
 
-vi.mock('../../src/archive/push-place.js', async (original) => {
-  const real = (await original()) as typeof import('../../src/archive/push-place.js');
+vi.mock('../../src/push/place.js', async (original) => {
+  const real = (await original()) as typeof import('../../src/push/place.js');
   return {
     ...real,
     exists: async (path: string) => {

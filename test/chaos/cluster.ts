@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, renameSync, writeFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { parseLsn } from '../../src/wal/lsn.js';
+import { parseLsn } from '../../src/lsn.js';
 import { caughtUp } from '../support/failover.js';
 import { type Major, PostgresServer } from '../support/postgres.js';
 import { giveToServer, scratchDir } from '../support/scratch.js';

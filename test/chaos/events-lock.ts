@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { LOCK_FILE } from '../../src/storage/lock.js';
+import { LOCK_FILE } from '../../src/files/lock.js';
 import { signal } from '../support/processes.js';
 import { archiveDirectory, receive } from '../support/receiving.js';
 import type { ChaosEvent } from './events.js';

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import type { ArchiveFacts } from '../../src/check/archive-facts.js';
 import { checkPosition, recoveryPoint } from '../../src/check/check-position.js';
-import type { ServerFacts, WalSender } from '../../src/check/server-facts.js';
+import type { ServerFacts, WalSender } from '../../src/server/server-facts.js';
 
 const SEGMENT = 1 << 20;
 const at = (n: number) => BigInt(n) as never;

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { parseCompression } from '../../src/cli/compression.js';
 import { UsageError } from '../../src/errors.js';
-import type { CompressionOption } from '../../src/receiver/options.js';
+import type { CompressionOption } from '../../src/receive/options.js';
 
 const invalid = (reason: string) => `invalid compression specification: ${reason}`;
 const gzipLevel = invalid(

@@ -1,7 +1,7 @@
 import { EventEmitter } from 'node:events';
 import { tmpdir } from 'node:os';
 import { beforeEach, describe, expect, it, vi } from 'vitest';
-import type { ConnectionSettings } from '../../src/connection/settings.js';
+import type { ConnectionSettings } from '../../src/connection/conninfo/settings.js';
 import {
   AuthenticationError,
   ConnectionError,
@@ -9,8 +9,8 @@ import {
   ServerError,
   WalRemovedError,
 } from '../../src/errors.js';
-import type { ReceiverEvents, WalReceiverOptions } from '../../src/receiver/options.js';
-import { toLsn } from '../../src/wal/lsn.js';
+import { toLsn } from '../../src/lsn.js';
+import type { ReceiverEvents, WalReceiverOptions } from '../../src/receive/options.js';
 import { run } from './run.js';
 
 type Receiver = EventEmitter<ReceiverEvents>;
@@ -40,7 +40,7 @@ const { seen, behaviour, slots, promptPassword, canPrompt } = vi.hoisted(() => (
 }));
 
 vi.mock('../../src/cli/prompt.js', () => ({ promptPassword, canPrompt }));
-vi.mock('../../src/connection/resolve.js', () => ({
+vi.mock('../../src/connection/conninfo/resolve.js', () => ({
   resolveSettings: async (input: Record<string, unknown>) => {
     seen.resolved = [...(seen.resolved ?? []), input];
     return { ...input, warnings: ['gssencmode is ignored'] };
@@ -53,7 +53,7 @@ vi.mock('../../src/connection/connect.js', () => ({
     return { ...slots, identifySystem: async () => ({ database: behaviour.database ?? null }) };
   },
 }));
-vi.mock('../../src/receiver/receiver.js', () => ({
+vi.mock('../../src/receive/receiver.js', () => ({
   WalReceiver: class extends EventEmitter<ReceiverEvents> {
     constructor(options: WalReceiverOptions) {
       super();

@@ -2,8 +2,8 @@ import { EventEmitter } from 'node:events';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { formatSeconds, reportEvents } from '../../src/cli/report.js';
 import { ConnectionError } from '../../src/errors.js';
-import type { ReceiverEvents } from '../../src/receiver/options.js';
-import { toLsn } from '../../src/wal/lsn.js';
+import { toLsn } from '../../src/lsn.js';
+import type { ReceiverEvents } from '../../src/receive/options.js';
 import { captureOutput } from './run.js';
 
 const lsn = (n: bigint) => toLsn(n);

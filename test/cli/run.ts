@@ -1,7 +1,7 @@
 import { Writable } from 'node:stream';
-import type { ProgramName } from '../../src/cli/command.js';
+import { runCli } from '../../src/cli/main.js';
+import type { ProgramName } from '../../src/cli/option-spec.js';
 import { Output } from '../../src/cli/output.js';
-import { runCli } from '../../src/cli.js';
 
 class Sink extends Writable {
   text = '';

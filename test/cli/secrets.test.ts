@@ -2,8 +2,8 @@ import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Writable } from 'node:stream';
 import { describe, expect, it } from 'vitest';
-import type { ProgramName } from '../../src/cli/command.js';
-import { runCli } from '../../src/cli.js';
+import { runCli } from '../../src/cli/main.js';
+import type { ProgramName } from '../../src/cli/option-spec.js';
 import { scratchDir } from '../support/scratch.js';
 
 const CANARY = 'kAnari3nvogel';

@@ -3,7 +3,7 @@ import { renderHelp } from '../../src/cli/help.js';
 import { formatBytes, ProgressMeter } from '../../src/cli/progress.js';
 import { LineReader } from '../../src/cli/prompt.js';
 import { parseEndPosition } from '../../src/cli/receive-spec.js';
-import { toLsn } from '../../src/wal/lsn.js';
+import { toLsn } from '../../src/lsn.js';
 
 describe('LineReader', () => {
   it.each<[string[], { line: string } | 'interrupted' | undefined]>([

@@ -2,7 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { ProgramName } from '../../src/cli/command.js';
+import type { ProgramName } from '../../src/cli/option-spec.js';
 import { run } from './run.js';
 
 const LEVEL = 'expects a compression level between 1 and 9 (default at -1)';

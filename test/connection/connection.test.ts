@@ -2,7 +2,7 @@ import { createServer, type Socket } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
 import { connect } from '../../src/connection/connect.js';
 import { parseServerVersion } from '../../src/connection/connection.js';
-import type { ConnectionSettings } from '../../src/connection/settings.js';
+import type { ConnectionSettings } from '../../src/connection/conninfo/settings.js';
 import type { WalStream } from '../../src/connection/wal-stream.js';
 import {
   AuthenticationError,
@@ -13,7 +13,7 @@ import {
   TimeoutError,
   TlsError,
 } from '../../src/errors.js';
-import { parseLsn } from '../../src/wal/lsn.js';
+import { parseLsn } from '../../src/lsn.js';
 import { backend, type Script, ScriptedServer } from '../support/scripted-server.js';
 import { Recorder, rejection, settingsFor } from './fixtures.js';
 

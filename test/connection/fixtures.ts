@@ -1,4 +1,4 @@
-import type { ConnectionSettings } from '../../src/connection/settings.js';
+import type { ConnectionSettings } from '../../src/connection/conninfo/settings.js';
 import type { WalkeepError } from '../../src/errors.js';
 import type { CopyBothHandler } from '../../src/protocol/frame-reader.js';
 

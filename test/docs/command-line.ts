@@ -1,8 +1,9 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Command, ProgramName } from '../../src/cli/command.js';
+import type { Command } from '../../src/cli/command.js';
 import { findArguments } from '../../src/cli/find-options.js';
 import { plainValues, scanArguments } from '../../src/cli/getopt.js';
+import type { ProgramName } from '../../src/cli/option-spec.js';
 import { receiveArguments } from '../../src/cli/receive-options.js';
 import { packageRoot } from '../support/scratch.js';
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import type { Socket } from 'node:net';
 import fc from 'fast-check';
 import { connect } from '../../src/connection/connect.js';
-import type { ConnectionSettings } from '../../src/connection/settings.js';
+import type { ConnectionSettings } from '../../src/connection/conninfo/settings.js';
 import { settingsFor } from '../connection/fixtures.js';
 import * as backend from '../support/backend-messages.js';
 import { ScramServer } from '../support/scram-server.js';

@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net';
 import fc from 'fast-check';
-import { formatLsn } from '../../src/wal/lsn.js';
+import { formatLsn } from '../../src/lsn.js';
 import { SEGMENT, SYSTEM_ID, TimelineWal } from '../simulation/model-wal.js';
 import { Random } from '../simulation/random.js';
 import * as backend from '../support/backend-messages.js';

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
-import { parseFetchName } from '../../src/archive/fetch-name.js';
-import { parseConninfo } from '../../src/connection/conninfo.js';
-import { findPassword } from '../../src/connection/passfile.js';
-import { resolveSettings } from '../../src/connection/resolve.js';
-import { parseServiceFile } from '../../src/connection/service-file.js';
+import { parseFetchName } from '../../src/archive/stored-name.js';
+import { parseConninfo } from '../../src/connection/conninfo/conninfo.js';
+import { findPassword } from '../../src/connection/conninfo/passfile.js';
+import { resolveSettings } from '../../src/connection/conninfo/resolve.js';
+import { parseServiceFile } from '../../src/connection/conninfo/service-file.js';
+import { formatLsn, parseLsn } from '../../src/lsn.js';
 import { parseSyncStandbyNames } from '../../src/protocol/sync-standby-names.js';
 import {
   historyFileName,
@@ -13,9 +14,8 @@ import {
   parseSegmentSize,
   segmentFileName,
 } from '../../src/wal/file-name.js';
-import { formatLsn, parseLsn } from '../../src/wal/lsn.js';
+import { parseTimestamp } from '../../src/wal/records/timestamp.js';
 import { parseTimelineHistory, timelineAt } from '../../src/wal/timeline.js';
-import { parseTimestamp } from '../../src/wal/timestamp.js';
 import { asyncTarget, target, typed, typedAsync } from './harness.js';
 import { textOf } from './inputs.js';
 

@@ -3,7 +3,7 @@ import { connect } from '../../src/connection/connect.js';
 import { ResultBuilder } from '../../src/connection/operation.js';
 import type { WalStream } from '../../src/connection/wal-stream.js';
 import { ProtocolError } from '../../src/errors.js';
-import type { Lsn } from '../../src/wal/lsn.js';
+import type { Lsn } from '../../src/lsn.js';
 import { Recorder, rejection, settingsFor } from '../connection/fixtures.js';
 import { disposer } from '../support/cleanup.js';
 import { backend, type ScriptedConnection, ScriptedServer } from '../support/scripted-server.js';

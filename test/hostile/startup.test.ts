@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { createServer, type Socket } from 'node:net';
 import { describe, expect, test } from 'vitest';
 import { connect } from '../../src/connection/connect.js';
-import type { ConnectionSettings } from '../../src/connection/settings.js';
+import type { ConnectionSettings } from '../../src/connection/conninfo/settings.js';
 import type { WalkeepError } from '../../src/errors.js';
 import { rejection, settingsFor } from '../connection/fixtures.js';
 import { disposer } from '../support/cleanup.js';

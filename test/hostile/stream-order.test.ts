@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { connect } from '../../src/connection/connect.js';
 import type { WalStream } from '../../src/connection/wal-stream.js';
 import { ProtocolError } from '../../src/errors.js';
-import type { Lsn } from '../../src/wal/lsn.js';
+import type { Lsn } from '../../src/lsn.js';
 import { Recorder, settingsFor } from '../connection/fixtures.js';
 import { disposer } from '../support/cleanup.js';
 import { backend, ScriptedServer } from '../support/scripted-server.js';

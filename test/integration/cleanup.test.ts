@@ -2,7 +2,7 @@ import { readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { segmentFileName } from '../../src/wal/file-name.js';
-import { randomNumbers } from '../archive/archives.js';
+import { randomNumbers } from '../support/archives.js';
 import { disposer } from '../support/cleanup.js';
 import { runCli } from '../support/cli.js';
 import { caughtUp } from '../support/failover.js';

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { readLedger } from '../../src/storage/ledger.js';
+import { readLedger } from '../../src/archive/ledger.js';
 import { disposer } from '../support/cleanup.js';
 import { archiveDirectory, PROGRAMS, receive, unverified } from '../support/receiving.js';
 import { backend, type Identity, ScriptedServer } from '../support/scripted-server.js';

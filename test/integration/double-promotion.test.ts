@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { streamWal } from '../../src/receiver/sink.js';
+import { streamWal } from '../../src/receive/sink.js';
 import {
   floorToSegment,
   segmentFileName,

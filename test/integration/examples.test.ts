@@ -3,7 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { formatLsn, type Lsn, parseLsn } from '../../src/wal/lsn.js';
+import { formatLsn, type Lsn, parseLsn } from '../../src/lsn.js';
 import { disposer } from '../support/cleanup.js';
 import { firstDifference } from '../support/compare.js';
 import { MAJORS, PostgresServer } from '../support/postgres.js';

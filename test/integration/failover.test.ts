@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { readLedger } from '../../src/storage/ledger.js';
+import { readLedger } from '../../src/archive/ledger.js';
 import { disposer } from '../support/cleanup.js';
 import { caughtUp, cutOff, pair } from '../support/failover.js';
 import { MAJORS, type Major } from '../support/postgres.js';

@@ -1,6 +1,6 @@
 import { cpSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
-import { formatLsn } from '../../src/wal/lsn.js';
+import { formatLsn } from '../../src/lsn.js';
 import { run } from '../cli/run.js';
 import { disposer } from '../support/cleanup.js';
 import { forkPoint } from '../support/failover.js';

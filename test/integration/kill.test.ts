@@ -1,7 +1,7 @@
 import { readdirSync, renameSync, rmSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { type Lsn, parseLsn } from '../../src/wal/lsn.js';
+import { type Lsn, parseLsn } from '../../src/lsn.js';
 import { disposer } from '../support/cleanup.js';
 import { MAJORS, PostgresServer } from '../support/postgres.js';
 import { archiveDirectory, holds, receive, waitEqual, writeWal } from '../support/receiving.js';

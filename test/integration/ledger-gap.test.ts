@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { readLedger } from '../../src/storage/ledger.js';
+import { readLedger } from '../../src/archive/ledger.js';
 import { disposer } from '../support/cleanup.js';
 import { MAJORS, type Major, PostgresServer } from '../support/postgres.js';
 import { archiveDirectory, PROGRAMS, receive, waitEqual, writeWal } from '../support/receiving.js';

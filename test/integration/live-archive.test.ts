@@ -1,6 +1,6 @@
 import { readdirSync } from 'node:fs';
 import { expect, test } from 'vitest';
-import { parseLsn } from '../../src/wal/lsn.js';
+import { parseLsn } from '../../src/lsn.js';
 import { run } from '../cli/run.js';
 import { disposer } from '../support/cleanup.js';
 import { PostgresServer } from '../support/postgres.js';

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { formatLsn } from '../../src/wal/lsn.js';
+import { formatLsn } from '../../src/lsn.js';
 import { disposer } from '../support/cleanup.js';
 import { runCli } from '../support/cli.js';
 import { archiveDirectory, content, receive } from '../support/receiving.js';

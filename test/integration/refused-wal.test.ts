@@ -1,9 +1,9 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { readLedger } from '../../src/storage/ledger.js';
+import { readLedger } from '../../src/archive/ledger.js';
+import type { Lsn } from '../../src/lsn.js';
 import { segmentFileName, segmentOf, segmentStart } from '../../src/wal/file-name.js';
-import type { Lsn } from '../../src/wal/lsn.js';
 import { WalVerifier } from '../../src/wal/verifier.js';
 import { disposer } from '../support/cleanup.js';
 import { MAJORS, PostgresServer } from '../support/postgres.js';

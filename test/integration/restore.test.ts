@@ -10,9 +10,8 @@ import {
 } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { expect, test, vi } from 'vitest';
+import type { Lsn } from '../../src/lsn.js';
 import { segmentFileName, segmentOf } from '../../src/wal/file-name.js';
-import type { Lsn } from '../../src/wal/lsn.js';
-import { flip } from '../archive/wal-archive.js';
 import { disposer } from '../support/cleanup.js';
 import { caughtUp } from '../support/failover.js';
 import { copyPackage } from '../support/package-copy.js';
@@ -21,6 +20,7 @@ import { archiveDirectory, receive, waitEqual, writeWal } from '../support/recei
 import { scratchDir, serverUser } from '../support/scratch.js';
 import { findTool } from '../support/tools.js';
 import { delay, waitFor } from '../support/wait.js';
+import { flip } from '../support/wal-archive.js';
 import { workload } from '../support/workload.js';
 
 vi.setConfig({ testTimeout: 120_000 });

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { type StreamWalOptions, streamWal, WalkeepError } from '../../src/index.js';
-import type { Lsn } from '../../src/wal/lsn.js';
+import type { Lsn } from '../../src/lsn.js';
 import { disposer } from '../support/cleanup.js';
 import { MAJORS, PostgresServer } from '../support/postgres.js';
 

@@ -1,9 +1,9 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { streamWal } from '../../src/receiver/sink.js';
+import type { Lsn } from '../../src/lsn.js';
+import { streamWal } from '../../src/receive/sink.js';
 import { floorToSegment, segmentFileName, segmentOf } from '../../src/wal/file-name.js';
-import type { Lsn } from '../../src/wal/lsn.js';
 import { disposer } from '../support/cleanup.js';
 import { firstDifference } from '../support/compare.js';
 import { caughtUp, forkPoint, pair } from '../support/failover.js';

@@ -1,11 +1,11 @@
 import { expect, test } from 'vitest';
 import { connect } from '../../src/connection/connect.js';
-import { resolveSettings } from '../../src/connection/resolve.js';
-import { PacedTarget, type WriteReport } from '../../src/receiver/paced-target.js';
-import { StreamSession } from '../../src/receiver/stream.js';
-import type { WalDestination } from '../../src/receiver/wal-destination.js';
-import { TargetPositions } from '../../src/storage/progress.js';
-import type { Lsn } from '../../src/wal/lsn.js';
+import { resolveSettings } from '../../src/connection/conninfo/resolve.js';
+import type { Lsn } from '../../src/lsn.js';
+import { StreamSession } from '../../src/receive/stream.js';
+import { PacedTarget, type WriteReport } from '../../src/receive/target/paced-target.js';
+import { TargetPositions } from '../../src/receive/target/positions.js';
+import type { WalDestination } from '../../src/receive/target/wal-destination.js';
 import { disposer } from '../support/cleanup.js';
 import { archiveDirectory, PROGRAMS, receive, unverified } from '../support/receiving.js';
 import {

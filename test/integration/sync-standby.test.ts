@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { WalReceiver } from '../../src/receiver/receiver.js';
-import { nodeFileSystem } from '../../src/storage/file-system.js';
-import { type Lsn, parseLsn } from '../../src/wal/lsn.js';
+import { nodeFileSystem } from '../../src/files/file-system.js';
+import { type Lsn, parseLsn } from '../../src/lsn.js';
+import { WalReceiver } from '../../src/receive/receiver.js';
 import { disposer } from '../support/cleanup.js';
 import { MAJORS, PostgresServer } from '../support/postgres.js';
 import { archiveDirectory, receive } from '../support/receiving.js';

@@ -1,8 +1,8 @@
 import { copyFileSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { verifyArchive } from '../../src/archive/verify.js';
-import { randomNumbers } from '../archive/archives.js';
+import { verifyArchive } from '../../src/verify/verify.js';
+import { randomNumbers } from '../support/archives.js';
 import { disposer } from '../support/cleanup.js';
 import { runCli } from '../support/cli.js';
 import { cutOff, pair } from '../support/failover.js';

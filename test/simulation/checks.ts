@@ -1,12 +1,12 @@
-import { LEDGER_FILE } from '../../src/storage/ledger.js';
+import { LEDGER_FILE } from '../../src/archive/ledger.js';
 import {
   applyEntry,
   decodeLine,
   emptyState,
   type LedgerState,
-} from '../../src/storage/ledger-entry.js';
+} from '../../src/archive/ledger-entry.js';
+import { formatLsn } from '../../src/lsn.js';
 import { parseSegmentFileName, type SegmentName } from '../../src/wal/file-name.js';
-import { formatLsn } from '../../src/wal/lsn.js';
 import type { ModelServer } from './model-server.js';
 import { SEGMENT, type TimelineWal, type WalRecord } from './model-wal.js';
 import type { MovedFiles } from './moved-files.js';

@@ -1,5 +1,5 @@
 import { basename } from 'node:path';
-import type { FileSystem } from '../../src/storage/file-system.js';
+import type { FileSystem } from '../../src/files/file-system.js';
 import type { Random } from './random.js';
 import type { CallFate } from './simulated-fs.js';
 

@@ -1,6 +1,6 @@
 import { type Duplex, Transform } from 'node:stream';
 import zlib from 'node:zlib';
-import type { GzipCodec } from '../../src/storage/file-system.js';
+import type { GzipCodec } from '../../src/files/file-system.js';
 
 /**
  * node:zlib's gzip without its threads, so that the order of events repeats: all is done when the

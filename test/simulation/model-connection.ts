@@ -1,6 +1,7 @@
 import type { ReplicationConnection } from '../../src/connection/connection.js';
 import type { WalStream } from '../../src/connection/wal-stream.js';
 import { ConnectionError, InternalError, WalkeepError } from '../../src/errors.js';
+import type { Lsn } from '../../src/lsn.js';
 import type { CopyBothHandler } from '../../src/protocol/frame-reader.js';
 import type {
   SlotPosition,
@@ -10,7 +11,6 @@ import type {
 } from '../../src/protocol/replication.js';
 import type { StandbyStatus } from '../../src/protocol/status-reply.js';
 import { historyFileName } from '../../src/wal/file-name.js';
-import type { Lsn } from '../../src/wal/lsn.js';
 import type { ModelServer } from './model-server.js';
 import { SEGMENT, type TimelineWal } from './model-wal.js';
 import type { Random } from './random.js';

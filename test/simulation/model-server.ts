@@ -1,6 +1,6 @@
 import { ServerError, WalRemovedError } from '../../src/errors.js';
-import type { ServerState } from '../../src/receiver/server-state.js';
-import { formatLsn, type Lsn } from '../../src/wal/lsn.js';
+import { formatLsn, type Lsn } from '../../src/lsn.js';
+import type { ServerState } from '../../src/server/server-state.js';
 import { parseTimelineHistory, rootHistory } from '../../src/wal/timeline.js';
 import { SEGMENT, SYSTEM_ID, TimelineWal } from './model-wal.js';
 import type { Random } from './random.js';

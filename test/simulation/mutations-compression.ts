@@ -1,6 +1,6 @@
 import { constants } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import type { FileSystem } from '../../src/storage/file-system.js';
+import type { FileSystem } from '../../src/files/file-system.js';
 import { nothing, withPaths } from './with-paths.js';
 import type { Mutation } from './world.js';
 

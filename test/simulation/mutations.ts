@@ -1,5 +1,5 @@
 import { constants } from 'node:fs';
-import type { FileSystem } from '../../src/storage/file-system.js';
+import type { FileSystem } from '../../src/files/file-system.js';
 import { MUTATIONS_OF_COMPRESSION } from './mutations-compression.js';
 import { nothing, withPaths } from './with-paths.js';
 import type { Mutation } from './world.js';

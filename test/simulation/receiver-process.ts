@@ -1,13 +1,13 @@
 import { ConnectionError, type WalkeepError } from '../../src/errors.js';
-import { Archive } from '../../src/receiver/archive.js';
-import type { WalReceiverOptions } from '../../src/receiver/options.js';
-import type { WriteReport } from '../../src/receiver/paced-target.js';
-import type { WalReceiver } from '../../src/receiver/receiver.js';
-import { Refusals } from '../../src/receiver/refusals.js';
-import { RemovedWal } from '../../src/receiver/removed-wal.js';
-import { mayRetry } from '../../src/receiver/retry.js';
-import { TimelineRun } from '../../src/receiver/timeline-run.js';
-import type { FileSystem } from '../../src/storage/file-system.js';
+import type { FileSystem } from '../../src/files/file-system.js';
+import type { WalReceiverOptions } from '../../src/receive/options.js';
+import type { WalReceiver } from '../../src/receive/receiver.js';
+import { Refusals } from '../../src/receive/refusals.js';
+import { RemovedWal } from '../../src/receive/removed-wal.js';
+import { mayRetry } from '../../src/receive/retry.js';
+import { Archive } from '../../src/receive/start/receiving-directory.js';
+import type { WriteReport } from '../../src/receive/target/paced-target.js';
+import { TimelineRun } from '../../src/receive/timeline-run.js';
 import type { ModelConnection } from './model-connection.js';
 import type { ModelServer } from './model-server.js';
 

@@ -1,4 +1,4 @@
-import type { CompressionOption } from '../../src/receiver/options.js';
+import type { CompressionOption } from '../../src/receive/options.js';
 import { Random } from './random.js';
 
 /** What a seed's receivers are run with, and what goes on around them. */

@@ -1,6 +1,6 @@
 import { constants } from 'node:fs';
 import { basename } from 'node:path';
-import type { DirectoryEntry, FileKind, FileSystem } from '../../src/storage/file-system.js';
+import type { DirectoryEntry, FileKind, FileSystem } from '../../src/files/file-system.js';
 import { gzipAtOnce } from './gzip-at-once.js';
 import type { Random } from './random.js';
 import type { Inode, SimulatedDisk } from './simulated-disk.js';

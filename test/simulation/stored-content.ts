@@ -1,6 +1,6 @@
 import { constants, gunzipSync } from 'node:zlib';
-import { decompressBlock } from '../../src/storage/lz4-block.js';
-import { Xxh32 } from '../../src/storage/xxh32.js';
+import { decompressBlock } from '../../src/codec/lz4/block.js';
+import { Xxh32 } from '../../src/codec/lz4/xxh32.js';
 import type { SegmentName } from '../../src/wal/file-name.js';
 import { SEGMENT } from './arena.js';
 import type { Inode } from './simulated-disk.js';

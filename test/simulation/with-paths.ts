@@ -1,4 +1,4 @@
-import type { FileSystem } from '../../src/storage/file-system.js';
+import type { FileSystem } from '../../src/files/file-system.js';
 
 /** Remembers which path a descriptor was opened with. */
 export function withPaths(

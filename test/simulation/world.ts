@@ -1,8 +1,8 @@
 import { DiskFullError, WalkeepError } from '../../src/errors.js';
-import type { VerifyMode } from '../../src/receiver/inspector.js';
-import type { WalReceiverOptions } from '../../src/receiver/options.js';
-import type { FileSystem } from '../../src/storage/file-system.js';
-import { formatLsn } from '../../src/wal/lsn.js';
+import type { FileSystem } from '../../src/files/file-system.js';
+import { formatLsn } from '../../src/lsn.js';
+import type { VerifyMode } from '../../src/receive/inspector.js';
+import type { WalReceiverOptions } from '../../src/receive/options.js';
 import { resetArena } from './arena.js';
 import {
   checkContinuous,

@@ -1,4 +1,4 @@
-import { type Lsn, parseLsn } from '../../src/wal/lsn.js';
+import { type Lsn, parseLsn } from '../../src/lsn.js';
 import { PostgresServer } from './postgres.js';
 import { waitFor } from './wait.js';
 

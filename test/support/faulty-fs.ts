@@ -1,4 +1,4 @@
-import { type FileSystem, nodeFileSystem } from '../../src/storage/file-system.js';
+import { type FileSystem, nodeFileSystem } from '../../src/files/file-system.js';
 
 type Call = { op: keyof FileSystem; args: readonly unknown[] };
 

@@ -4,7 +4,7 @@ import { appendFile, chmod, copyFile, mkdir, readFile, writeFile } from 'node:fs
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import pg from 'pg';
-import { type Lsn, parseLsn } from '../../src/wal/lsn.js';
+import { type Lsn, parseLsn } from '../../src/lsn.js';
 import { copyRunningServer } from './base-backup.js';
 import { binDir } from './binaries.js';
 import { CertificateAuthority } from './certificates.js';

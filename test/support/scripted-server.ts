@@ -1,5 +1,5 @@
 import { createServer, type Server, type Socket } from 'node:net';
-import { formatLsn, type Lsn, parseLsn } from '../../src/wal/lsn.js';
+import { formatLsn, type Lsn, parseLsn } from '../../src/lsn.js';
 import * as backend from './backend-messages.js';
 import { formatConninfo } from './server-config.js';
 import { waitFor } from './wait.js';

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test, vi } from 'vitest';
+import { formatLsn, type Lsn, parseLsn } from '../../src/lsn.js';
 import { WalDecoder, type WalDecoderOptions } from '../../src/wal/decoder.js';
-import { formatLsn, type Lsn, parseLsn } from '../../src/wal/lsn.js';
 import { rmgrName, type WalRecord } from '../../src/wal/record.js';
 import { WalVerifier } from '../../src/wal/verifier.js';
 import { FIXTURES, loadFixture, optionsFor, usedBytes } from './fixtures.js';

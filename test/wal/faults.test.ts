@@ -8,9 +8,9 @@ import {
   UsageError,
   WalkeepError,
 } from '../../src/errors.js';
+import { type Lsn, parseLsn } from '../../src/lsn.js';
 import { WalDecoder } from '../../src/wal/decoder.js';
 import type { WalFaultKind } from '../../src/wal/fault.js';
-import { type Lsn, parseLsn } from '../../src/wal/lsn.js';
 import { XLP_BKP_REMOVABLE } from '../../src/wal/page.js';
 import { rootHistory } from '../../src/wal/timeline.js';
 import { WalVerifier } from '../../src/wal/verifier.js';

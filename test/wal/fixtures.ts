@@ -1,8 +1,8 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
+import { type Lsn, parseLsn } from '../../src/lsn.js';
 import { parseSegmentFileName, segmentStart } from '../../src/wal/file-name.js';
-import { type Lsn, parseLsn } from '../../src/wal/lsn.js';
 import { parseTimelineHistory, type TimelineHistory } from '../../src/wal/timeline.js';
 import { WalVerifier } from '../../src/wal/verifier.js';
 import type { WalOptions } from '../../src/wal/walker.js';

@@ -4,7 +4,7 @@ import { copyChunk, WAL_BUFFERS } from '../../src/wal/chunk.js';
 import { KERNEL } from '../../src/wal/kernel.js';
 import { WalVerifier } from '../../src/wal/verifier.js';
 import { WalWalker } from '../../src/wal/walker.js';
-import { randomNumbers } from '../archive/archives.js';
+import { randomNumbers } from '../support/archives.js';
 import { FIXTURES, loadFixture, optionsFor } from './fixtures.js';
 
 const kernel = KERNEL!;

@@ -1,5 +1,5 @@
 import crc32c from 'crc-32/crc32c.js';
-import type { Lsn } from '../../src/wal/lsn.js';
+import type { Lsn } from '../../src/lsn.js';
 
 export interface SyntheticRecord {
   xid?: number;

@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { formatLsn, type Lsn } from '../../../src/wal/lsn.js';
+import { formatLsn, type Lsn } from '../../../src/lsn.js';
 import { disposer } from '../../support/cleanup.js';
 import { MAJORS, type Major, PostgresServer } from '../../support/postgres.js';
 import {

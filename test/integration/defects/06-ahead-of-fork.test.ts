@@ -1,8 +1,8 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { formatLsn } from '../../../src/lsn.js';
 import { segmentFileName, segmentOf } from '../../../src/wal/file-name.js';
-import { formatLsn } from '../../../src/wal/lsn.js';
 import { disposer } from '../../support/cleanup.js';
 import { cutOff, forkPoint, pair } from '../../support/failover.js';
 import { MAJORS, type Major } from '../../support/postgres.js';

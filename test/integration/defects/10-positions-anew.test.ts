@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { type Lsn, parseLsn } from '../../../src/wal/lsn.js';
+import { type Lsn, parseLsn } from '../../../src/lsn.js';
 import { disposer } from '../../support/cleanup.js';
 import { cutOff, forkPoint, pair } from '../../support/failover.js';
 import { MAJORS, type Major } from '../../support/postgres.js';

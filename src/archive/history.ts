@@ -1,0 +1,41 @@
+import fs from 'node:fs';
+import { join } from 'node:path';
+import { readRegularSync } from '../files/regular-file.js';
+import { historyFileName } from '../wal/file-name.js';
+import { judgeHistory } from '../wal/history-file.js';
+import type { TimelineHistory } from '../wal/timeline.js';
+
+/**
+ * The content of a file, undefined if there is none. A link that leads nowhere is not "none": what
+ * it stood for may be on a disk that is not mounted.
+ * @throws the errno error
+ */
+export function readIfThere(path: string): Buffer | undefined {
+  try {
+    return readRegularSync(path);
+  } catch (e) {
+    const { code } = e as NodeJS.ErrnoException;
+    if (code !== 'ENOENT' && code !== 'ENOTDIR') throw e;
+    if (fs.lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink()) {
+      throw Object.assign(e as Error, { code: 'ENXIO' });
+    }
+    return undefined;
+  }
+}
+
+/** The history in a file's content. @throws CorruptWalError if it is none */
+export function historyIn(path: string, timeline: number, content: Buffer): TimelineHistory {
+  const judged = judgeHistory(path, timeline, content);
+  if (judged.state === 'damaged') throw judged.problem;
+  return judged.history;
+}
+
+/**
+ * The history of a timeline that a directory has; undefined if it has none.
+ * @throws the errno error, CorruptWalError if it is damaged
+ */
+export function historyAt(directory: string, timeline: number): TimelineHistory | undefined {
+  const path = join(directory, historyFileName(timeline));
+  const content = readIfThere(path);
+  return content && historyIn(path, timeline, content);
+}

@@ -1,0 +1,227 @@
+import { join } from 'node:path';
+import { canDecompress, decompressFile } from '../codec/codec.js';
+import { storageError } from '../files/durable.js';
+import {
+  type DirectoryEntry,
+  type FileSystem,
+  nodeFileSystem,
+  OPEN_READ,
+} from '../files/file-system.js';
+import {
+  type Compression,
+  parseHistoryFileName,
+  parseSegmentFileName,
+  type SegmentName,
+} from '../wal/file-name.js';
+import { LONG_HEADER_SIZE, type LongHeader, parseLongHeader } from '../wal/long-header.js';
+
+/** A segment file in the directory. */
+export interface SegmentFile extends SegmentName {
+  /** Bare file name. */
+  name: string;
+  /** Size on disk in bytes; known only once `checkSegment` looked at it. */
+  size?: number;
+  /** Why the file cannot be taken for its segment; absent if it can, or was not looked at. */
+  problem?: 'incorrect size' | 'damaged';
+}
+
+/** A timeline history file in the directory. */
+export interface HistoryFile {
+  name: string;
+  timeline: number;
+}
+
+/** What a receiving directory holds. */
+export interface DirectoryScan {
+  directory: string;
+  segmentSize: number;
+  /** Every segment file, newest first: segment, then timeline, then complete before partial. */
+  segments: SegmentFile[];
+  /** Lowest timeline first. */
+  histories: HistoryFile[];
+  /** The first usable one of `segments`: streaming starts behind it, or at its start if partial. */
+  newest: SegmentFile | undefined;
+  /**
+   * All files of the newest usable segment number, `newest` first, whatever their timeline,
+   * compression or problem.
+   */
+  atNewest: SegmentFile[];
+  /** For the operator, in pg_receivewal's words. */
+  warnings: string[];
+}
+
+/** Among files that upstream's rule ranks equal, the one that is cheapest to read comes first. */
+const COST: Record<Compression, number> = { none: 0, gzip: 1, zstd: 2, lz4: 3 };
+
+/** Newest first, by the rule of pg_receivewal.c, FindStreamingStart. */
+function newestFirst(a: SegmentName, b: SegmentName): number {
+  if (a.segment !== b.segment) return a.segment > b.segment ? -1 : 1;
+  if (a.timeline !== b.timeline) return b.timeline - a.timeline;
+  if (a.partial !== b.partial) return a.partial ? 1 : -1;
+  return COST[a.compression] - COST[b.compression];
+}
+
+/**
+ * Lists a receiving directory and finds where streaming goes on. Names alone decide the order, and
+ * files are opened from the newest down until one is usable: an archive with 100,000 files costs
+ * one readdir. `check: 'all'` looks at every file, as a check of the whole directory wants;
+ * `usable` says no to files from which streaming cannot go on.
+ * @throws StorageError if the directory or a candidate cannot be read
+ * @throws NotSupportedError if a candidate's compression cannot be read by this Node.js
+ */
+export async function scanDirectory(
+  directory: string,
+  segmentSize: number,
+  options: {
+    check?: 'newest' | 'all';
+    usable?: (file: SegmentName) => boolean;
+    fs?: FileSystem;
+  } = {},
+): Promise<DirectoryScan> {
+  const { fs = nodeFileSystem } = options;
+  const entries = await fs.readdir(directory).catch((e) => {
+    throw storageError('open directory', directory, e);
+  });
+  const { segments, histories, warnings } = sortOut(entries, segmentSize);
+  let newest: SegmentFile | undefined;
+  for (const file of segments) {
+    if (options.usable?.(file) === false && options.check !== 'all') continue;
+    const warning = await checkSegment(directory, file, segmentSize, fs);
+    if (warning !== undefined) warnings.push(warning);
+    else if (options.usable?.(file) !== false) newest ??= file;
+    if (newest && options.check !== 'all') break;
+  }
+  const atNewest = newest
+    ? segments.filter((s) => s !== newest && s.segment === newest.segment)
+    : [];
+  if (newest) atNewest.unshift(newest);
+  return { directory, segmentSize, segments, histories, newest, atNewest, warnings };
+}
+
+/** The segment files of a directory, newest first, with nothing read of them. @throws StorageError */
+export async function listSegments(
+  directory: string,
+  segmentSize: number,
+  fs: FileSystem = nodeFileSystem,
+): Promise<SegmentFile[]> {
+  const entries = await fs.readdir(directory).catch((e) => {
+    throw storageError('open directory', directory, e);
+  });
+  return sortOut(entries, segmentSize).segments;
+}
+
+function sortOut(entries: DirectoryEntry[], segmentSize: number) {
+  const segments: SegmentFile[] = [];
+  const histories: HistoryFile[] = [];
+  const warnings: string[] = [];
+  for (const entry of entries) {
+    const { name } = entry;
+    const segment = parseSegmentFileName(name, segmentSize);
+    const timeline = segment ? undefined : parseHistoryFileName(name);
+    if (!segment && timeline === undefined) continue;
+    // A link may lead anywhere, and a rename or a write through it would leave the directory.
+    if (!entry.isFile) warnings.push(`"${name}" is not a regular file, skipping`);
+    else if (segment) segments.push({ name, ...segment });
+    else histories.push({ name, timeline: timeline as number });
+  }
+  segments.sort(newestFirst);
+  histories.sort((a, b) => a.timeline - b.timeline);
+  return { segments, histories, warnings };
+}
+
+/**
+ * Checks that a complete file holds exactly one segment: plain by its size, gzip by the length in
+ * its last four bytes (ISIZE), the others by decompressing. Partial files are not measured. Sets
+ * `size` and `problem` of the file; the text returned is the warning, undefined if all is well.
+ * @throws StorageError if the file cannot be read
+ */
+export async function checkSegment(
+  directory: string,
+  file: SegmentFile,
+  segmentSize: number,
+  fs: FileSystem = nodeFileSystem,
+): Promise<string | undefined> {
+  const path = join(directory, file.name);
+  const { size, last4 } = await measure(path, fs);
+  file.size = size;
+  if (file.partial) return undefined;
+  if (file.compression === 'none') {
+    if (size === segmentSize) return undefined;
+    file.problem = 'incorrect size';
+    return `segment file "${file.name}" has incorrect size ${size}, skipping`;
+  }
+  let actual = last4;
+  if (file.compression !== 'gzip') {
+    const result = await decompressFile(path, file.compression, undefined, {
+      limit: segmentSize + 1,
+      fs,
+    });
+    actual = result.bytes;
+    if (result.end === 'damaged') {
+      file.problem = 'damaged';
+      return `could not decompress file "${file.name}": ${result.problem}, skipping`;
+    }
+  }
+  if (actual === segmentSize) return undefined;
+  file.problem = 'incorrect size';
+  return `compressed segment file "${file.name}" has incorrect uncompressed size ${actual}, skipping`;
+}
+
+/** Size of a file, and its last four bytes as a little-endian number (0 for a shorter file). */
+async function measure(path: string, fs: FileSystem): Promise<{ size: number; last4: number }> {
+  try {
+    const fd = await fs.open(path, OPEN_READ, 0);
+    try {
+      const size = await fs.size(fd);
+      const tail = Buffer.alloc(4);
+      if (size >= 4) await fs.read(fd, tail, 4, size - 4);
+      return { size, last4: tail.readUInt32LE() };
+    } finally {
+      await fs.close(fd);
+    }
+  } catch (e) {
+    throw storageError('read file', path, e);
+  }
+}
+
+/**
+ * The first bytes of a segment, decompressed: enough for a long page header, less if the file ends
+ * before or is damaged. @throws StorageError if the file cannot be read
+ */
+export async function readFirstPage(
+  path: string,
+  compression: Compression,
+  fs: FileSystem = nodeFileSystem,
+): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = [];
+  await decompressFile(path, compression, (chunk) => void chunks.push(Buffer.from(chunk)), {
+    limit: LONG_HEADER_SIZE,
+    fs,
+  });
+  return Buffer.concat(chunks);
+}
+
+/** The cluster that a directory's WAL is of, and the file that says so. */
+export interface Identity extends LongHeader {
+  /** Bare file name. */
+  file: string;
+}
+
+/**
+ * Finds out which cluster the directory belongs to: the newest file with a readable long page
+ * header tells. Empty files and those that are all zeros say nothing and are passed over, as are
+ * files whose compression this Node.js cannot read. Undefined if no file tells.
+ * @throws StorageError if a file cannot be read
+ */
+export async function identify(
+  directory: string,
+  scan: Pick<DirectoryScan, 'segments'>,
+  fs: FileSystem = nodeFileSystem,
+): Promise<Identity | undefined> {
+  for (const { name, compression } of scan.segments) {
+    if (!canDecompress(compression)) continue;
+    const header = parseLongHeader(await readFirstPage(join(directory, name), compression, fs));
+    if (header) return { ...header, file: name };
+  }
+  return undefined;
+}

@@ -1,0 +1,136 @@
+import { readdir, stat, unlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import { readLedger } from '../archive/ledger.js';
+import { StorageError, UsageError } from '../errors.js';
+import { storageError } from '../files/durable.js';
+import { aSwitch, aText, type Checks, checkOptions } from '../options.js';
+import { historyFileName } from '../wal/file-name.js';
+
+/** What `cleanupArchive` may remove beside segments. */
+export interface CleanupOptions {
+  /** An extension that other programs gave the files, such as `.bz2`; ours need no mention. */
+  stripExtension?: string | undefined;
+  /** Remove backup history files too. */
+  cleanBackupHistory?: boolean | undefined;
+}
+
+const CHECKS: Checks<CleanupOptions> = { stripExtension: aText, cleanBackupHistory: aSwitch };
+
+/** What would be removed, and from where on everything is kept. */
+export interface CleanupPlan {
+  directory: string;
+  /** Name of the oldest segment that is kept, its timeline included. */
+  oldest: string;
+  /** Bare names, oldest first: whenever removal is interrupted, what is left has no hole. */
+  remove: string[];
+}
+
+/** A segment in any form: plain, partial, compressed as ours are, or both. */
+const SEGMENT = /^([0-9A-F]{24})(\.gz|\.lz4|\.zst)?(\.partial)?$/;
+const BACKUP_HISTORY = /^([0-9A-F]{24})\.[0-9A-F]{8}\.backup$/;
+
+/**
+ * The segment that a name given as the oldest to keep means: of a segment, a partial file, or a
+ * backup history file (pg_archivecleanup.c, SetWALFileNameForCleanup).
+ * @throws UsageError for any other name
+ */
+export function oldestSegment(name: string, stripExtension?: string): string {
+  const trimmed = trim(name, stripExtension);
+  const segment = (SEGMENT.exec(trimmed) ?? BACKUP_HISTORY.exec(trimmed))?.[1];
+  if (segment !== undefined) return segment;
+  throw new UsageError('invalid file name argument', {
+    actual: name,
+    hint: 'Give the name of a segment, a .partial or a .backup file: archive_cleanup_command has it as %r.',
+  });
+}
+
+/**
+ * Finds what pg_archivecleanup would remove: files of segments before `oldest`, whatever their
+ * timeline, since a parent's segments may be needed below a child's. History files are never
+ * removed, nor are partial files with no complete segment behind them: the end of the archive,
+ * where a receiver goes on.
+ * @throws StorageError if the directory cannot be read; UsageError for a bad name
+ */
+export async function planCleanup(
+  directory: string,
+  oldest: string,
+  options: CleanupOptions = {},
+): Promise<CleanupPlan> {
+  checkOptions('cleanup', options, CHECKS);
+  const found = await stat(directory).catch(() => undefined);
+  if (!found?.isDirectory()) {
+    throw new StorageError(`archive location "${directory}" does not exist`, { path: directory });
+  }
+  const kept = oldestSegment(oldest, options.stripExtension);
+  const entries = await readdir(directory, { withFileTypes: true }).catch((e) => {
+    throw storageError('open archive location', directory, e);
+  });
+  const remove: { name: string; segment: string; timeline: string; open: boolean }[] = [];
+  /** Of every timeline, its last complete segment. */
+  const complete = new Map<string, string>();
+  for (const entry of entries) {
+    if (!entry.isFile() && !entry.isSymbolicLink()) continue;
+    const { name } = entry;
+    const trimmed = trim(name, options.stripExtension);
+    const match = SEGMENT.exec(trimmed);
+    const backup = options.cleanBackupHistory ? BACKUP_HISTORY.exec(trimmed) : null;
+    const full = match?.[1] ?? backup?.[1];
+    if (full === undefined) continue;
+    const [timeline, segment] = [full.slice(0, 8), full.slice(8)];
+    const open = match?.[3] !== undefined;
+    if (match && !open && segment > (complete.get(timeline) ?? '')) complete.set(timeline, segment);
+    if (segment < kept.slice(8)) remove.push({ name, segment, timeline, open });
+  }
+  const received = await receivedTimeline(directory);
+  // Behind a partial file lies what is complete later on its timeline or on one that left it. That a
+  // receiver goes on with has been left by none, whatever a clone has pushed.
+  const isEnd = (file: { segment: string; timeline: string }): boolean =>
+    ![...complete].some(
+      ([t, segment]) =>
+        segment >= file.segment &&
+        (t === file.timeline || (t > file.timeline && file.timeline !== received)),
+    );
+  const order = (a: { segment: string; name: string }, b: typeof a): number =>
+    a.segment === b.segment ? compare(a.name, b.name) : compare(a.segment, b.segment);
+  return {
+    directory,
+    oldest: kept,
+    remove: remove
+      .filter((file) => !file.open || !isEnd(file))
+      .sort(order)
+      .map((file) => file.name),
+  };
+}
+
+/** The timeline that the archive's receiver is on, as in names; undefined without a readable ledger. */
+async function receivedTimeline(directory: string): Promise<string | undefined> {
+  const ledger = await readLedger(directory).catch(() => undefined);
+  return ledger?.timeline === undefined ? undefined : historyFileName(ledger.timeline).slice(0, 8);
+}
+
+/**
+ * Removes what was planned. `onRemove` is told before each file.
+ * @throws StorageError for the first file that cannot be removed
+ */
+export async function cleanupArchive(
+  plan: CleanupPlan,
+  onRemove: (path: string) => void = () => {},
+): Promise<void> {
+  for (const name of plan.remove) {
+    const path = join(plan.directory, name);
+    onRemove(path);
+    await unlink(path).catch((e) => {
+      // Another cleanup was faster.
+      if ((e as NodeJS.ErrnoException).code !== 'ENOENT')
+        throw storageError('remove file', path, e);
+    });
+  }
+}
+
+/** As TrimExtension: a name that is nothing but the extension stays as it is. */
+function trim(name: string, extension: string | undefined): string {
+  if (!extension || name.length <= extension.length || !name.endsWith(extension)) return name;
+  return name.slice(0, -extension.length);
+}
+
+const compare = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0);

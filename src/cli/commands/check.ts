@@ -1,0 +1,155 @@
+import type { CheckReport } from '../../check/check.js';
+import { type CheckResult, type CheckStatus, worst } from '../../check/result.js';
+import type { ReplicationMode } from '../../connection/startup.js';
+import { AuthenticationError, UsageError } from '../../errors.js';
+import { tameJson } from '../../text.js';
+import { type Command, HELP_OPTION, VERSION_OPTION } from '../command.js';
+import {
+  CONNECTION_OPTIONS,
+  connectAsking,
+  connectionArguments,
+  connectionSettings,
+  resolveConnection,
+} from '../connection-options.js';
+import { fold } from '../help.js';
+import type { OptionSpec } from '../option-spec.js';
+import { canPrompt, promptPassword } from '../prompt.js';
+
+const GROUP = 'Options:';
+
+const OPTIONS: readonly OptionSpec[] = [
+  {
+    long: 'directory',
+    short: 'D',
+    argument: 'DIR',
+    group: GROUP,
+    help: 'the directory that WAL is received into',
+  },
+  { long: 'slot', short: 'S', argument: 'SLOTNAME', group: GROUP, help: "the receiver's slot" },
+  { long: 'json', group: GROUP, help: 'print one JSON object a line' },
+  { long: 'nagios', group: GROUP, help: 'print one line with performance data' },
+  VERSION_OPTION,
+  HELP_OPTION,
+  ...CONNECTION_OPTIONS,
+];
+
+const EXIT = { ok: 0, warn: 1, fail: 2 } as const;
+const NAGIOS = { ok: 'OK', warn: 'WARNING', fail: 'CRITICAL' } as const;
+/** Where SQL is asked when the connection string names no database. */
+const DATABASE = 'postgres';
+/** Milliseconds for one host where the connection string sets no connect_timeout. */
+const CONNECT_TIMEOUT = 10_000;
+
+/** `walkeep check`. Exit code 0: safe, 1: a warning, 2: not safe, or it could not be checked. */
+export const command: Command = {
+  usage: 'check [OPTION]... -D DIR',
+  description:
+    'Says whether an archive and its server are safe together: connection, settings, slot, ' +
+    'continuity, how far the archive is behind, disk. Give the connection options and the slot ' +
+    'of the receiver. Exit code 0: all is well, 1: a warning, 2: a failure.',
+  options: () => OPTIONS,
+  async run(values, operands, context) {
+    const { output, tryHelp } = context;
+    const misuse = (message: string): UsageError => new UsageError(message, { hint: tryHelp });
+    const { directory, slot } = values;
+    if (operands.length > 0) {
+      throw misuse(`too many command-line arguments (first is "${operands[0]}")`);
+    }
+    if (typeof directory !== 'string') throw misuse('no directory specified');
+    if (values.json === true && values.nagios === true) {
+      throw misuse('cannot use --json together with --nagios');
+    }
+    const args = connectionArguments(values);
+    const physical = await connectionSettings(args, context);
+    const { applicationName } = physical;
+    let { password } = physical;
+    const connect = async (mode: ReplicationMode) => {
+      const settings =
+        mode === 'off' ? await resolveConnection(args, context, { database: DATABASE }) : physical;
+      const timed = { ...settings, connectTimeout: settings.connectTimeout || CONNECT_TIMEOUT };
+      const known = password === undefined ? timed : { ...timed, password };
+      try {
+        return await connectAsking(known, false, mode);
+      } catch (error) {
+        const asked = error instanceof AuthenticationError && error.needsPassword;
+        if (!asked || args.password === 'never' || !canPrompt()) throw error;
+        // Asked once, for both connections.
+        password = await promptPassword();
+        return connectAsking({ ...known, password }, false, mode);
+      }
+    };
+    const { runCheck } = await import('../../check/check.js');
+    const report = await runCheck({
+      directory,
+      slot: typeof slot === 'string' ? slot : undefined,
+      applicationName,
+      connect,
+    });
+    if (values.json === true) output.print(jsonLines(report));
+    else if (values.nagios === true) output.print(nagiosLine(report));
+    else output.print(table(report));
+    return EXIT[worst(report.results)];
+  },
+};
+
+const LABEL: Record<CheckStatus, string> = {
+  ok: 'OK',
+  warn: 'WARN',
+  fail: 'FAIL',
+  unknown: 'unknown',
+};
+const WIDTH = 100;
+const INDENT = 28;
+
+function table({ results }: CheckReport): string {
+  const lines = results.flatMap(({ check, status, message, hint }) => {
+    const text = fold(message, WIDTH - INDENT);
+    if (hint !== undefined && status !== 'ok') text.push(...fold(hint, WIDTH - INDENT));
+    const [first = '', ...rest] = text;
+    const opening = `${LABEL[status].padEnd(8)} ${check.padEnd(INDENT - 10)} ${first}`;
+    return [opening, ...rest.map((line) => ' '.repeat(INDENT) + line)];
+  });
+  return [...lines, '', `${LABEL[worst(results)]}: ${counts(results)}`].join('\n');
+}
+
+function counts(results: readonly CheckResult[]): string {
+  const words: [CheckStatus, string][] = [
+    ['fail', 'failed'],
+    ['warn', results.filter((r) => r.status === 'warn').length === 1 ? 'warning' : 'warnings'],
+    ['unknown', 'unknown'],
+    ['ok', 'ok'],
+  ];
+  return words
+    .map(([status, word]) => [results.filter((r) => r.status === status).length, word] as const)
+    .filter(([n, word]) => n > 0 || word === 'ok')
+    .map(([n, word]) => `${n} ${word}`)
+    .join(', ');
+}
+
+function jsonLines({ results, recoveryPoint, free }: CheckReport): string {
+  const summary = {
+    type: 'summary',
+    status: worst(results),
+    exitCode: EXIT[worst(results)],
+    behindBytes: recoveryPoint === undefined ? null : Number(recoveryPoint.bytes),
+    behindSeconds: recoveryPoint?.seconds ?? null,
+    freeBytes: free ?? null,
+  };
+  const lines = results.map((result) => ({ type: 'check', ...result }));
+  return [...lines, summary].map((line) => tameJson(JSON.stringify(line))).join('\n');
+}
+
+/** One line by the plugin guidelines: state, what is wrong, performance data. */
+function nagiosLine({ results, recoveryPoint, free }: CheckReport): string {
+  const state = worst(results);
+  const told = results.filter((r) => state !== 'ok' && r.status === state);
+  const what = told.map(({ check, message }) => `${check}: ${message}`).join('; ');
+  const data = [
+    ...(recoveryPoint ? [`behind=${recoveryPoint.bytes}B`] : []),
+    ...(recoveryPoint?.seconds === undefined ? [] : [`age=${recoveryPoint.seconds.toFixed(1)}s`]),
+    ...(free === undefined ? [] : [`free=${free}B`]),
+  ];
+  // A bar begins the performance data.
+  const text = `WALKEEP ${NAGIOS[state]} - ${what || counts(results)}`.replaceAll('|', '/');
+  return data.length > 0 ? `${text} | ${data.join(' ')}` : text;
+}

@@ -1,0 +1,73 @@
+import { UsageError } from '../../errors.js';
+import { type Command, HELP_OPTION, VERSION_OPTION } from '../command.js';
+import type { OptionSpec } from '../option-spec.js';
+
+const GROUP = 'Options:';
+
+/** Those of pg_archivecleanup, with their letters. */
+const OPTIONS: readonly OptionSpec[] = [
+  {
+    long: 'clean-backup-history',
+    short: 'b',
+    group: GROUP,
+    help: 'clean up backup history files too',
+  },
+  { long: 'debug', short: 'd', group: GROUP, help: 'tell what is kept and what is removed' },
+  {
+    long: 'dry-run',
+    short: 'n',
+    group: GROUP,
+    help: 'show the names of the files that would be removed',
+  },
+  VERSION_OPTION,
+  {
+    long: 'strip-extension',
+    short: 'x',
+    argument: 'EXT',
+    group: GROUP,
+    help: 'strip this before identifying files; .gz, .lz4 and .zst are known',
+  },
+  HELP_OPTION,
+];
+
+/** `walkeep cleanup`. Exit code 1: a file could not be removed, 2: nothing was tried. */
+export const command: Command = {
+  usage: 'cleanup [OPTION]... DIR OLDESTKEPTWALFILE',
+  description:
+    'Removes older WAL files from an archive as pg_archivecleanup does, compressed ones too, for ' +
+    'archive_cleanup_command: walkeep cleanup DIR %r. The second argument is the oldest segment ' +
+    'to keep: its name, or that of a .partial or .backup file.',
+  options: () => OPTIONS,
+  async run(values, operands, { output, tryHelp }) {
+    const misuse = (message: string): UsageError => new UsageError(message, { hint: tryHelp });
+    const [directory, oldest, extra] = operands;
+    if (directory === undefined) throw misuse('must specify archive location');
+    if (oldest === undefined) throw misuse('must specify oldest kept WAL file');
+    if (extra !== undefined) throw misuse('too many command-line arguments');
+    const { cleanupArchive, planCleanup } = await import('../../cleanup/cleanup.js');
+    const extension = values['strip-extension'];
+    const plan = await planCleanup(directory, oldest, {
+      cleanBackupHistory: values['clean-backup-history'] === true,
+      stripExtension: typeof extension === 'string' ? extension : undefined,
+    });
+    const debug = (message: string): void => {
+      if (values.debug === true) output.info(message);
+    };
+    debug(`keeping WAL file "${directory}/${plan.oldest}" and later`);
+    if (values['dry-run'] === true) {
+      for (const name of plan.remove) {
+        // Put together as pg_archivecleanup does, for programs that read it.
+        output.print(`${directory}/${name}`);
+        debug(`file "${directory}/${name}" would be removed`);
+      }
+      return 0;
+    }
+    try {
+      await cleanupArchive(plan, (path) => debug(`removing file "${path}"`));
+      return 0;
+    } catch (error) {
+      output.report(error);
+      return 1;
+    }
+  },
+};

@@ -1,0 +1,179 @@
+import { dirname, join } from 'node:path';
+import { refuseUnreadableForm, VanishedError } from '../archive/access.js';
+import { historyOf } from '../archive/catalog-lineage.js';
+import { historyAt } from '../archive/history.js';
+import type { LedgerState } from '../archive/ledger.js';
+import { lineageHistory } from '../archive/ledger-entry.js';
+import type { FetchName } from '../archive/stored-name.js';
+import { storedNames } from '../archive/stored-name.js';
+import { GapError } from '../errors.js';
+import { formatLsn, type Lsn } from '../lsn.js';
+import { parseSegmentFileName, segmentOf, segmentStart } from '../wal/file-name.js';
+import { type TimelineHistory, timelineAt } from '../wal/timeline.js';
+import type { ServerControl } from './cluster.js';
+import { forkedSources } from './fork.js';
+import { readOwnSegment } from './own.js';
+import { goesOnBehind, type Stock, takeStock } from './stock.js';
+
+/** A file that was looked for in vain. */
+export interface AbsentRequest {
+  directory: string;
+  wanted: FetchName;
+  target: string;
+  /** The server that asks, as far as that is known. */
+  control: ServerControl | undefined;
+  /** It is a standby: what is not archived it can get by streaming. */
+  standby: boolean;
+  /** Paths that were found and hold nothing yet. */
+  empty: ReadonlySet<string>;
+}
+
+/** WAL that should be in the archive is not: recovery must not take that for the end. */
+export class MissingWalError extends GapError {
+  /** It may be about to come. */
+  override readonly retryable: boolean;
+  constructor(message: string, retryable: boolean, hint: string) {
+    super(message, { hint });
+    this.retryable = retryable;
+  }
+}
+
+const HOLE_HINT = 'Recovery would end early: find the WAL, or choose a recovery target before it.';
+
+/**
+ * Returns if the archive was really asked and does not have the file: its text says why that is in
+ * order. Undefined if a later timeline's file begins with the segment. Costs a listing of the
+ * directory.
+ * @throws MissingWalError if it should have the file
+ * @throws ArchiveAccessError if it is there in a form that cannot be read; or as `takeStock`
+ * @throws VanishedError if the file has come meanwhile
+ */
+export async function explainAbsence(request: AbsentRequest): Promise<string | undefined> {
+  const { directory, wanted, control } = request;
+  refuseUnreadableForm(directory, wanted.base);
+  const stock = await takeStock(directory, control?.systemId);
+  requireAbsent(request, stock);
+  if (wanted.kind === 'history') return explainHistory(request, stock);
+  if (wanted.kind === 'segment') return await explainSegment(request, stock);
+  return 'it is not in the archive';
+}
+
+function requireAbsent({ wanted, directory, empty }: AbsentRequest, { names }: Stock): void {
+  const isWal = wanted.kind === 'segment' || wanted.kind === 'partial';
+  const expected = isWal ? storedNames(wanted.base, true) : [wanted.name];
+  if (wanted.kind === 'segment') expected.push(...storedNames(wanted.base, false));
+  const come = expected.find((n) => names.includes(n) && !empty.has(join(directory, n)));
+  if (come !== undefined) throw new VanishedError(come);
+}
+
+/**
+ * PostgreSQL asks for the history of timelines that may not exist. That of one whose WAL is here
+ * exists: without it recovery would stay on an older timeline. A server that is on it already may
+ * do without.
+ */
+function explainHistory({ wanted, control, directory }: AbsentRequest, stock: Stock): string {
+  const { timeline, name } = wanted;
+  const known = stock.segments.has(timeline) && timeline > 1;
+  if (known && (control === undefined || control.timeline < timeline)) {
+    const message = `"${directory}" holds WAL of timeline ${timeline}, but not its history ${name}`;
+    throw new MissingWalError(message, true, 'Put the history file there: any server has it.');
+  }
+  return `there is no timeline ${timeline} in the archive`;
+}
+
+async function explainSegment(request: AbsentRequest, stock: Stock): Promise<string | undefined> {
+  const { directory, wanted, target, standby } = request;
+  const { timeline, name } = wanted;
+  const { segmentSize } = stock;
+  const segment = parseSegmentFileName(name, segmentSize)?.segment;
+  if (segment === undefined) return 'no segment of this archive can have that name';
+  const forked = forkedSources(stock, directory, wanted, segment);
+  if (forked.some(({ source }) => !request.empty.has(source.path))) return undefined;
+  const own = besideTarget(target, timeline);
+  const history = historyOf(timeline, [...stock.histories, ...own], stock.ledger);
+  const fork = history?.ancestors.at(-1)?.end;
+  if (fork !== undefined && segment < segmentOf(fork, segmentSize)) {
+    return `timeline ${timeline} begins at ${formatLsn(fork)}`;
+  }
+  const missing = whyMissing(stock, request, segment, fork);
+  if (missing === undefined) return 'it is behind the last one in the archive';
+  const systemId = request.control?.systemId ?? stock.ledger?.systemId;
+  const has = (number: bigint, owner = timeline) =>
+    readOwnSegment(directory, target, {
+      timeline: owner,
+      history,
+      segment: number,
+      segmentSize,
+      systemId,
+    });
+  if ((await has(segment))?.whole) return 'the server has it itself';
+  const first = firstSegment(stock);
+  if (first !== undefined && segment < first) {
+    const from = `the archive begins at ${formatLsn(segmentStart(first, segmentSize))}`;
+    // Where recovery begins, PostgreSQL itself stops if it cannot read; later it takes that for
+    // the end.
+    const before = segmentStart(segment, segmentSize) - 1n;
+    const owner = history ? timelineAt(history, before) : timeline;
+    if (standby || !(await has(segment - 1n, owner))) return from;
+    throw new MissingWalError(`${from}, behind the missing ${name}`, false, HOLE_HINT);
+  }
+  const { evidence, coming } = missing;
+  throw new MissingWalError(`the archive lacks ${name}, but ${evidence}`, coming, HOLE_HINT);
+}
+
+function firstSegment({ segments }: Stock): bigint | undefined {
+  let first: bigint | undefined;
+  for (const numbers of segments.values()) {
+    for (const n of numbers) if (first === undefined || n < first) first = n;
+  }
+  return first;
+}
+
+/** What says that a segment should be there; undefined if nothing does. */
+function whyMissing(
+  stock: Stock,
+  { directory, wanted: { timeline }, empty }: AbsentRequest,
+  segment: bigint,
+  fork: Lsn | undefined,
+): { evidence: string; coming: boolean } | undefined {
+  const { ledger, segmentSize, names } = stock;
+  const behind = goesOnBehind(stock, timeline, segment);
+  if (behind !== undefined) return { evidence: behind, coming: false };
+  const start = segmentStart(segment, segmentSize);
+  const stored = ledger && ledgerEnd(ledger, timeline, segmentStart(segment + 1n, segmentSize));
+  if (stored !== undefined && stored > start) {
+    const evidence = `its ledger says that WAL was stored up to ${formatLsn(stored)}`;
+    return { evidence, coming: false };
+  }
+  if (fork !== undefined && segment === segmentOf(fork, segmentSize)) {
+    const evidence = `timeline ${timeline} begins in it, at ${formatLsn(fork)}`;
+    // A receiver stores the history, and an empty file, a moment before the first bytes.
+    const begun = names.some(
+      (name) =>
+        parseSegmentFileName(name, segmentSize)?.timeline === timeline &&
+        !empty.has(join(directory, name)),
+    );
+    return { evidence, coming: !begun };
+  }
+  return undefined;
+}
+
+/** Up to where the ledger knows of WAL on a timeline that it followed before `lsn`. */
+function ledgerEnd(ledger: LedgerState, timeline: number, lsn: bigint): bigint | undefined {
+  const { lineage } = ledger;
+  const own = lineage.find((entry) => entry.timeline === timeline);
+  if (!own || own.start >= lsn) return undefined;
+  if (ledger.timeline === timeline) return ledger.end;
+  // Another timeline that was followed later may be no child of this one, but a branch beside it.
+  const children = lineage.filter(
+    ({ timeline: t }) => lineageHistory(ledger, t)?.ancestors.at(-1)?.timeline === timeline,
+  );
+  if (children.length === 0) return ledger.left.get(timeline);
+  return children.map(({ start }) => start).reduce((a, b) => (a > b ? a : b));
+}
+
+/** The history that PostgreSQL restored already. */
+function besideTarget(target: string, timeline: number): TimelineHistory[] {
+  const history = historyAt(dirname(target), timeline);
+  return history ? [history] : [];
+}

@@ -1,0 +1,199 @@
+import { readCatalog } from '../archive/read-catalog.js';
+import { formatLsn, type Lsn } from '../lsn.js';
+import {
+  aBigint,
+  aNumber,
+  anLsn,
+  aSignal,
+  aSwitch,
+  aText,
+  aTimeline,
+  type Checks,
+  checkOptions,
+} from '../options.js';
+import type { TimestampTz } from '../wal/records/timestamp.js';
+import { timelineAt } from '../wal/timeline.js';
+import { EventReader, isWanted, type TransactionEvent, type WalEvent } from './event.js';
+import { type EventFilter, EventMatcher, isWithin } from './filter.js';
+import { decoding, type Plan, type PlannedSegment, planTimeline } from './plan.js';
+import { scanSegments } from './read.js';
+import { type Damage, DamageTolerantScan, type ScanVisitor } from './scan.js';
+import { segmentsFromTime } from './start.js';
+
+export interface FindOptions extends EventFilter {
+  /** Follow the way to this timeline; default the newest. */
+  timeline?: number;
+  /** Read all of it, however much clocks may have gone back. */
+  full?: boolean;
+  signal?: AbortSignal;
+}
+
+const CHECKS: Checks<FindOptions> = {
+  since: anLsn,
+  until: anLsn,
+  after: aBigint,
+  before: aBigint,
+  xid: aNumber(0, 0xffff_ffff),
+  restorePoint: aText,
+  drops: aSwitch,
+  timeline: aTimeline,
+  full: aSwitch,
+  signal: aSignal,
+};
+
+/** Takes events in the order of the WAL; true: no more are wanted. */
+export type OnEvent = (event: WalEvent) => boolean | undefined;
+
+/** What was looked at. */
+export interface FindResult {
+  timeline: number;
+  /** The timeline's ancestors are not known: only its own segments were read. */
+  orphan: boolean;
+  /** Later timelines that the archive's receiver never followed; recovery to `latest` would. */
+  unfollowed: number[];
+  /** Places in the range asked for that could not be read, or are missing. */
+  damaged: number;
+  /** All WAL in that range was read, as far as events were wanted: nothing can have been missed. */
+  complete: boolean;
+  /** Of the first segment read, and behind the last byte. Absent if nothing was read. */
+  from?: Lsn;
+  to?: Lsn;
+}
+
+/**
+ * Reads the events out of an archive's WAL, on the way from the oldest segment to a timeline's end.
+ * @throws UsageError if the archive has no such timeline, StorageError if it cannot be read
+ */
+export async function findEvents(
+  directory: string,
+  options: FindOptions,
+  onEvent: OnEvent,
+): Promise<FindResult> {
+  checkOptions('find', options, CHECKS);
+  const plan = planTimeline(await readCatalog(directory), options.timeline);
+  const matcher = new EventMatcher(options);
+  const segments = await segmentsToRead(plan, options, options.after);
+  return walk(plan, segments, options, (event) => {
+    if (matcher.matches(event) && onEvent(event)) return true;
+    return !options.full && matcher.past(event);
+  });
+}
+
+/** The state of the database at a time, as recovery_target_time finds it. */
+export interface MomentResult extends FindResult {
+  /** The last commit that recovery to the time replays; undefined if none is in the archive. */
+  last?: TransactionEvent;
+  /** The first commit that it does not replay. */
+  next?: TransactionEvent;
+  /** Places that could not be read, up to 100: another commit may have been there. */
+  damages: Damage[];
+}
+
+/**
+ * What recovery to a time arrives at: PostgreSQL stops before the first transaction in the WAL
+ * that ended later than the time.
+ */
+export async function findMoment(
+  directory: string,
+  time: TimestampTz,
+  options: Pick<FindOptions, 'timeline' | 'since' | 'until' | 'full' | 'signal'>,
+): Promise<MomentResult> {
+  checkOptions<FindOptions>('find', options, CHECKS);
+  const plan = planTimeline(await readCatalog(directory), options.timeline);
+  const segments = await segmentsToRead(plan, options, time);
+  const { since = 0n, until } = options;
+  let last: TransactionEvent | undefined;
+  let next: TransactionEvent | undefined;
+  let later = false;
+  const damages: Damage[] = [];
+  const result = await walk(plan, segments, options, (event) => {
+    if (until !== undefined && event.lsn >= until) return true;
+    if (event.kind === 'damage' && damages.length < 100 && isWithin(event, options)) {
+      damages.push(event);
+    }
+    if ((event.kind !== 'commit' && event.kind !== 'abort') || event.lsn < since) return false;
+    later ||= event.time > time;
+    if (event.kind === 'abort') return false;
+    if (later) next = event;
+    else last = event;
+    return later;
+  });
+  return { ...result, ...(last ? { last } : {}), ...(next ? { next } : {}), damages };
+}
+
+async function segmentsToRead(
+  plan: Plan,
+  { since, until, full, signal }: FindOptions,
+  time: TimestampTz | undefined,
+): Promise<PlannedSegment[]> {
+  const segments = plan.segments.filter(
+    ({ start }) =>
+      (since === undefined || start + BigInt(plan.segmentSize) > since) &&
+      (until === undefined || start < until),
+  );
+  return time === undefined || full ? segments : segmentsFromTime(plan, segments, time, signal);
+}
+
+/** Reads segments and hands on their events, and the branches among them. */
+async function walk(
+  plan: Plan,
+  segments: readonly PlannedSegment[],
+  options: Pick<FindOptions, 'since' | 'until' | 'signal'>,
+  visit: (event: WalEvent) => boolean,
+): Promise<FindResult> {
+  const from = segments[0]?.start;
+  const reader = new EventReader((lsn) => timelineAt(plan.history, lsn));
+  const branches = plan.branches.filter((b) => from !== undefined && b.lsn >= from);
+  let damaged = 0;
+  const emit = (event: WalEvent): boolean => {
+    while (branches[0] && branches[0].lsn <= event.lsn) {
+      if (visit({ kind: 'branch', ...branches.shift()! })) return true;
+    }
+    return visit(event);
+  };
+  const damage = (found: Damage): boolean => {
+    if (isWithin(found, options)) damaged++;
+    return emit(found);
+  };
+  const visitor: ScanVisitor = {
+    damage,
+    record(record, major) {
+      let event: WalEvent | undefined;
+      try {
+        event = reader.read(record, major);
+      } catch (e) {
+        const { lsn, endLsn } = record;
+        const { message } = e as Error;
+        return damage({ kind: 'damage', lsn, from: lsn, resumedAt: endLsn, message });
+      }
+      return event !== undefined && emit(event);
+    },
+  };
+  const scan = new DamageTolerantScan({ ...decoding(plan), select: isWanted }, visitor);
+  await scanSegments(plan, segments, scan, options.signal);
+  // Where no record follows any more: a timeline that was promoted at the very end.
+  const end = scan.position ?? 0n;
+  let { enough } = scan;
+  for (const branch of branches) {
+    if (enough || branch.lsn > end) break;
+    enough = visit({ kind: 'branch', ...branch });
+  }
+  const { timeline, orphan, missing } = plan;
+  const { since } = options;
+  if (!enough && missing && (since === undefined || missing.to > since)) {
+    const { from: lsn } = missing;
+    const range = `${formatLsn(lsn)} to ${formatLsn(missing.to)}`;
+    damage({ kind: 'damage', lsn, from: lsn, message: `WAL is missing: ${range}` });
+  }
+  const { unfollowed } = plan;
+  const to = scan.position;
+  const complete = damaged === 0 && !(orphan && (since === undefined || since < (from ?? 0n)));
+  return {
+    timeline,
+    orphan,
+    unfollowed,
+    damaged,
+    complete,
+    ...(from === undefined || !to ? {} : { from, to }),
+  };
+}

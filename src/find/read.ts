@@ -1,0 +1,84 @@
+import { contentEnd } from '../archive/segment-reader.js';
+import { readCurrent } from '../archive/segment-source.js';
+import { decompressFile } from '../codec/codec.js';
+import { StorageError } from '../errors.js';
+import { formatLsn } from '../lsn.js';
+import type { Plan, PlannedFile, PlannedSegment } from './plan.js';
+import type { DamageTolerantScan } from './scan.js';
+
+/** Thrown through a decompressor to end it. */
+const ENOUGH = Symbol('enough');
+
+/**
+ * Feeds segments, in their order, to a scan until it has had enough.
+ * @throws the signal's reason; NotSupportedError for zstd before Node.js 22.15
+ */
+export async function scanSegments(
+  { directory, segmentSize }: Pick<Plan, 'directory' | 'segmentSize'>,
+  segments: readonly PlannedSegment[],
+  scan: DamageTolerantScan,
+  signal?: AbortSignal,
+): Promise<void> {
+  for (const [i, segment] of segments.entries()) {
+    signal?.throwIfAborted();
+    scan.startAt(segment.start);
+    let told = false;
+    for (const file of segment.files) {
+      if (scan.enough || scan.position! >= file.end) break;
+      told = (await scanFile(directory, file, segment, scan, signal)) || told;
+    }
+    if (scan.enough) return;
+    const full = scan.position === segment.start + BigInt(segmentSize);
+    if (i === segments.length - 1) finish(segment, scan, told);
+    else if (full) scan.endSegment();
+  }
+}
+
+/** Ends a scan. Only where nothing but partials is there the WAL may end anywhere. */
+function finish({ files }: PlannedSegment, scan: DamageTolerantScan, told: boolean): void {
+  const complete = files.filter((file) => !file.partial);
+  const to = complete.reduce((end, file) => (file.end > end ? file.end : end), 0n);
+  const from = scan.position!;
+  // Behind a complete one of the parent a partial of the timeline that follows may end.
+  scan.finish({ mayEnd: from > to });
+  if (told || from >= to) return;
+  scan.unreadable(`WAL is missing: ${formatLsn(from)} to ${formatLsn(to)}`);
+}
+
+/** Feeds what a file has behind the bytes that others had. True if it told that not all is read. */
+async function scanFile(
+  directory: string,
+  file: PlannedFile,
+  { start }: PlannedSegment,
+  scan: DamageTolerantScan,
+  signal?: AbortSignal,
+): Promise<boolean> {
+  const skip = Number(scan.position! - start);
+  const limit = Number(file.end - start);
+  const options = { limit, ...(signal ? { signal } : {}) };
+  try {
+    await readCurrent(directory, file.name, async ({ path, name, compression, partial }) => {
+      // Behind it a receiver may be writing: what is read there belongs to no one moment.
+      const content = partial && compression === 'none' ? contentEnd(path) : limit;
+      let at = 0;
+      const onChunk = (chunk: Uint8Array): void => {
+        const wanted = chunk.subarray(Math.max(0, skip - at), Math.max(0, content - at));
+        at += chunk.length;
+        if (wanted.length > 0) scan.feed(wanted);
+        if (scan.enough) throw ENOUGH;
+      };
+      const result = await decompressFile(path, compression, onChunk, options);
+      const zeros = at - Math.max(skip, content);
+      if (zeros > 0) scan.pad(zeros);
+      if (result.end !== 'damaged') return;
+      throw new StorageError(`could not decompress file "${name}": ${result.problem}`, { path });
+    });
+    return false;
+  } catch (e) {
+    if (e === ENOUGH) return false;
+    // The rest of the archive is there all the same.
+    if (!(e instanceof StorageError)) throw e;
+    scan.unreadable(e.message);
+  }
+  return true;
+}

@@ -1,0 +1,158 @@
+import { type FileHandle, lstat, mkdir, open, readdir, rm, unlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import { NotSupportedError, StorageError } from '../errors.js';
+import { fsyncDir, fsyncError, fsyncFile, storageError } from '../files/durable.js';
+import { grantMode } from '../files/file-system.js';
+import { linkAnew } from '../files/hard-link.js';
+import { liveness, ownIdentity, type ProcessIdentity } from '../files/process-identity.js';
+
+/** The file that is pushed, open for reading. */
+export interface PushSource {
+  handle: FileHandle;
+  path: string;
+  /** Its bare name. */
+  name: string;
+  /** Bytes. */
+  size: number;
+  /** Permission bits for its copy. */
+  mode: number;
+}
+
+/**
+ * Where files are written before they get their names: on the archive's own file system, and a
+ * dot directory, which neither a receiver nor other tools look into.
+ */
+const STAGING = '.walkeep-push';
+/** Milliseconds after which a staged file that nobody writes to was left by a crash, wherever. */
+const LEFTOVER_AGE = 600_000;
+const CHUNK = 1024 * 1024;
+
+/** True if the name is taken, by whatever. @throws StorageError if that cannot be said */
+export async function exists(path: string): Promise<boolean> {
+  try {
+    await lstat(path);
+    return true;
+  } catch (e) {
+    if ((e as NodeJS.ErrnoException).code === 'ENOENT') return false;
+    throw storageError('look at', path, e);
+  }
+}
+
+/** A new name in the staging directory, which is made first if need be. */
+export async function stagingPath(directory: string): Promise<string> {
+  const staging = join(directory, STAGING);
+  await mkdir(staging, { mode: 0o700 }).catch((e) => {
+    if ((e as NodeJS.ErrnoException).code !== 'EEXIST') {
+      throw storageError('create directory', staging, e);
+    }
+  });
+  // A link would have us write, and remove, wherever it leads.
+  if (!(await lstat(staging)).isDirectory()) {
+    throw new StorageError(`"${staging}" is not a directory`, {
+      path: staging,
+      hint: 'Remove it.',
+    });
+  }
+  const self = await ownIdentity();
+  await removeLeftovers(staging, self);
+  return join(staging, stagedName(self));
+}
+
+/** Says who writes the file: a killed push takes no space until somebody thinks that it is old. */
+function stagedName({ bootId, pidNamespace, pid, startTime, token }: ProcessIdentity): string {
+  const namespace = pidNamespace.replace(/\D/g, '');
+  return [token, bootId, namespace, pid, startTime].join('_');
+}
+
+/** True if a staged file's writer provably is no more. */
+async function isOrphaned(name: string, self: ProcessIdentity): Promise<boolean> {
+  const [token, bootId, namespace, pid, startTime] = name.split('_');
+  if (!token || !bootId || !namespace || !pid || !startTime) return false;
+  const pidNamespace = `pid:[${namespace}]`;
+  const owner = { host: '', bootId, pidNamespace, pid: Number(pid), startTime, token };
+  return (await liveness(owner, self)) === 'dead';
+}
+
+async function removeLeftovers(staging: string, self: ProcessIdentity): Promise<void> {
+  for (const name of await readdir(staging)) {
+    const path = join(staging, name);
+    const found = await lstat(path).catch(() => undefined);
+    if (!found) continue;
+    // Should its owner live after all, it finds the file gone, and says so.
+    const old = Date.now() - found.mtimeMs > LEFTOVER_AGE;
+    if (old || (await isOrphaned(name, self))) await rm(path, { force: true });
+  }
+}
+
+/** Copies the source into the staging directory, durably. Returns the path of the copy. */
+export async function stageCopy(source: PushSource, directory: string): Promise<string> {
+  const path = await stagingPath(directory);
+  try {
+    const target = await open(path, 'wx', source.mode).catch((e) => {
+      throw storageError('create file', path, e);
+    });
+    try {
+      grantMode(target.fd, source.mode);
+      await copy(source, target, path);
+      await target.sync().catch((e) => {
+        throw fsyncError(path, e);
+      });
+    } finally {
+      await target.close();
+    }
+    return path;
+  } catch (e) {
+    await rm(path, { force: true }).catch(() => {});
+    throw e;
+  }
+}
+
+async function copy(source: PushSource, target: FileHandle, path: string): Promise<void> {
+  const buffer = Buffer.allocUnsafe(Math.min(CHUNK, Math.max(source.size, 1)));
+  let at = 0;
+  for (;;) {
+    const { bytesRead } = await source.handle.read(buffer, 0, buffer.length, at).catch((e) => {
+      throw storageError('read file', source.path, e);
+    });
+    if (bytesRead === 0) break;
+    at += bytesRead;
+    await target.writeFile(buffer.subarray(0, bytesRead)).catch((e) => {
+      throw storageError('write file', path, e);
+    });
+  }
+  if (at === source.size) return;
+  throw new StorageError(`"${source.path}" changed while it was read`, {
+    path: source.path,
+    expected: `${source.size}`,
+    actual: `${at}`,
+  });
+}
+
+/**
+ * Gives a staged file its name, durably, unless something has it already: false then. A link, not
+ * a rename: what a receiver may have put there in this very moment is never replaced.
+ */
+export async function place(staged: string, directory: string, name: string): Promise<boolean> {
+  let linked: Awaited<ReturnType<typeof linkAnew>>;
+  try {
+    linked = await linkAnew(staged, join(directory, name));
+  } catch (e) {
+    throw storageError('link file', staged, e);
+  } finally {
+    await unlink(staged).catch(() => {});
+  }
+  if (linked === 'no links') {
+    throw new NotSupportedError(`the file system of "${directory}" has no hard links`, {
+      path: directory,
+      hint: 'push needs them to store a file without ever replacing one: use a file system that has them, or "walkeep receive", which does without.',
+    });
+  }
+  if (linked === 'done') await fsyncDir(directory);
+  return linked === 'done';
+}
+
+/** Makes sure that a file that is there already survives a crash: whoever made it may not have. */
+export async function confirmDurable(directory: string, name: string): Promise<void> {
+  await fsyncFile(join(directory, name));
+  await fsyncDir(directory);
+}

@@ -1,0 +1,228 @@
+import { open, readFile, stat } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import { inspectWal } from '../archive/inspect.js';
+import { isGone } from '../archive/segment-source.js';
+import { keepDamaged, readStoredHistory } from '../archive/stored-history.js';
+import { RewriteError, UsageError } from '../errors.js';
+import { durableRename, storageError } from '../files/durable.js';
+import { OPEN_READ } from '../files/file-system.js';
+import { formatLsn, type Lsn } from '../lsn.js';
+import { aSwitch, type Checks, checkOptions } from '../options.js';
+import type { SegmentName } from '../wal/file-name.js';
+import {
+  compressionSuffix,
+  isValidSegmentSize,
+  MIN_SEGMENT_SIZE,
+  parseHistoryFileName,
+  parseSegmentFileName,
+  segmentStart,
+} from '../wal/file-name.js';
+import { judgeHistory } from '../wal/history-file.js';
+import { COMPRESSIONS, completeFile, firstDifference } from './compare.js';
+import { keepAside, pushPartial } from './partial.js';
+import { confirmDurable, exists, type PushSource, place, stageCopy } from './place.js';
+import type { PushResult } from './result.js';
+import { checkSource, inspectSource, isPassedBy } from './source.js';
+
+export type { PushResult };
+
+export interface PushOptions {
+  /**
+   * Refuse a segment whose records are damaged, and store one whose WAL stops as partial. Default
+   * true.
+   */
+  verify?: boolean;
+}
+
+const CHECKS: Checks<PushOptions> = { verify: aSwitch };
+
+/** `NAME.OFFSET.backup` (BackupHistoryFileName). */
+const BACKUP_HISTORY = /^[0-9A-F]{24}\.[0-9A-F]{8}\.backup$/;
+
+/**
+ * Takes one file of a server's pg_wal into an archive, as archive_command asks: when it returns,
+ * the content is durable there, and the server may remove its own. Nothing that is there is ever
+ * replaced by something else; a receiver may run on the directory at the same time.
+ * @throws RewriteError if a file of that name has other content
+ * @throws UsageError, ParseError, CorruptWalError, SystemIdentifierError, StorageError: not stored
+ */
+export async function pushFile(
+  directory: string,
+  path: string,
+  options: PushOptions = {},
+): Promise<PushResult> {
+  checkOptions('push', options, CHECKS);
+  const { verify = true } = options;
+  const name = basename(path);
+  const isHistory = parseHistoryFileName(name) !== undefined;
+  if (!isHistory && !BACKUP_HISTORY.test(name)) {
+    const parsed = parseSegmentFileName(name, MIN_SEGMENT_SIZE);
+    if (parsed?.compression !== 'none' || parsed.timeline === 0) {
+      throw new UsageError(`"${name}" is not the name of a file that PostgreSQL archives`, {
+        path,
+        hint: 'Give the path of a file in pg_wal: archive_command has it as %p.',
+      });
+    }
+  }
+  await requireDirectory(directory);
+  const source = await openSource(path, name);
+  try {
+    return await whileRenamed(source, async () => {
+      if (isHistory) return pushHistory(source, directory);
+      if (!BACKUP_HISTORY.test(name)) return pushSegment(source, directory, verify);
+      return pushAsItIs(source, directory);
+    });
+  } finally {
+    await source.handle.close();
+  }
+}
+
+/** Looks that find a file gone again, before that counts as a fault. */
+const MOST_LOOKS = 20;
+
+/**
+ * Begins anew where a file of the archive is gone before it was read: a receiver that finished it
+ * meanwhile has it under another name, which must be compared with, or it was moved away.
+ */
+async function whileRenamed<T>(source: PushSource, push: () => Promise<T>): Promise<T> {
+  for (let looks = 1; ; looks++) {
+    try {
+      return await push();
+    } catch (e) {
+      if (!isGone(e) || isGone(e, source.path) || looks === MOST_LOOKS) throw e;
+    }
+  }
+}
+
+async function requireDirectory(directory: string): Promise<void> {
+  const found = await stat(directory).catch((e) => {
+    throw storageError('open directory', directory, e);
+  });
+  if (!found.isDirectory()) throw new UsageError(`"${directory}" is not a directory`);
+}
+
+async function openSource(path: string, name: string): Promise<PushSource> {
+  const handle = await open(path, OPEN_READ).catch((e) => {
+    throw storageError('open file', path, e);
+  });
+  const found = await handle.stat();
+  if (!found.isFile()) {
+    await handle.close();
+    throw new UsageError(`"${path}" is not a regular file`, { path });
+  }
+  // As the server's: readable for the group if its data directory is (common/file_perm.c).
+  const mode = 0o600 | (found.mode & 0o040);
+  return { handle, path, name, size: found.size, mode };
+}
+
+async function pushHistory(source: PushSource, directory: string): Promise<PushResult> {
+  const { path, name, mode } = source;
+  const timeline = parseHistoryFileName(name) as number;
+  const content = await readFile(path).catch((e) => {
+    throw storageError('read file', path, e);
+  });
+  const judged = judgeHistory(path, timeline, content);
+  if (judged.state === 'damaged') throw judged.problem;
+  const stored = await readStoredHistory(directory, timeline);
+  if (await isPassedBy(timeline, judged.history, directory)) {
+    return { ...(await keepAside(source, directory)), outcome: 'apart' };
+  }
+  if (stored.state !== 'damaged') return pushAsItIs(source, directory);
+  // An empty file, for example, that a crash left: every answer about this timeline fails with it.
+  await keepDamaged(directory, timeline, stored.content, { mode });
+  const staged = await stageCopy(source, directory);
+  await durableRename(staged, join(directory, name));
+  return { outcome: 'mended', name };
+}
+
+async function pushAsItIs(source: PushSource, directory: string): Promise<PushResult> {
+  const { name } = source;
+  for (;;) {
+    const path = join(directory, name);
+    if (await exists(path)) {
+      const at = await firstDifference(source, path, 'none');
+      if (at !== undefined) throw conflict(source, path, `from byte ${at} on`);
+      await confirmDurable(directory, name);
+      return { outcome: 'present', name };
+    }
+    const staged = await stageCopy(source, directory);
+    if (await place(staged, directory, name)) return { outcome: 'stored', name };
+  }
+}
+
+async function pushSegment(
+  source: PushSource,
+  directory: string,
+  verify: boolean,
+): Promise<PushResult> {
+  const { path, name, size } = source;
+  const parsed = isValidSegmentSize(size) ? parseSegmentFileName(name, size) : undefined;
+  if (!parsed) {
+    throw new UsageError(`"${path}" has ${size} bytes, which is no segment of that name`, {
+      path,
+      actual: `${size}`,
+    });
+  }
+  const known = await checkSource(source, parsed, directory);
+  if (await isPassedBy(parsed.timeline, known.history, directory)) {
+    return { ...(await keepAside(source, directory)), outcome: 'apart' };
+  }
+  if (parsed.partial) return pushPartial(source, parsed, directory, known);
+  for (;;) {
+    const found = await completeFile(name, directory);
+    if (found) {
+      const stored = join(directory, found.name);
+      const at = await firstDifference(source, stored, found.compression);
+      if (at !== undefined) throw conflict(source, stored, lsnText(source, parsed, at), parsed, at);
+      await confirmDurable(directory, found.name);
+      return { outcome: 'present', name: found.name };
+    }
+    await comparePartials(source, parsed, directory);
+    if (verify && (await inspectSource(source, parsed, directory, known)) === 'cut') {
+      const partial = { ...source, name: `${name}.partial` };
+      return pushPartial(partial, { ...parsed, partial: true }, directory, known);
+    }
+    const staged = await stageCopy(source, directory);
+    if (await place(staged, directory, name)) return { outcome: 'stored', name };
+  }
+}
+
+/**
+ * A receiver's partial file may hold acknowledged WAL: a segment that says something else is not
+ * to become the one that recovery finds first.
+ */
+async function comparePartials(
+  source: PushSource,
+  segment: SegmentName,
+  directory: string,
+): Promise<void> {
+  for (const compression of COMPRESSIONS) {
+    const path = join(directory, `${source.name}${compressionSuffix(compression)}.partial`);
+    if (!(await exists(path))) continue;
+    const at = await firstDifference(source, path, compression);
+    if (at === undefined) continue;
+    const stored = await inspectWal(path, compression, segment, source.size);
+    if (at < stored.validLength) {
+      throw conflict(source, path, lsnText(source, segment, at), segment, at);
+    }
+  }
+}
+
+function lsnText(source: PushSource, segment: SegmentName, at: number): string {
+  return `at ${formatLsn(segmentStart(segment.segment, source.size) + BigInt(at))}`;
+}
+
+function conflict(
+  source: PushSource,
+  stored: string,
+  where: string,
+  segment?: SegmentName,
+  at = 0,
+): RewriteError {
+  const lsn = segment && ((segmentStart(segment.segment, source.size) + BigInt(at)) as Lsn);
+  return new RewriteError(`"${source.path}" differs from "${stored}" ${where}`, {
+    path: stored,
+    ...(lsn === undefined ? {} : { lsn }),
+    hint: 'Two servers write to this archive, or one of the files is damaged: check both with "walkeep verify".',
+  });
+}

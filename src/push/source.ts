@@ -1,0 +1,169 @@
+import { readdir } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { standsBeside } from '../archive/catalog-branches.js';
+import type { KnownWal } from '../archive/inspect.js';
+import { readLedger } from '../archive/ledger.js';
+import { wasFollowed } from '../archive/ledger-entry.js';
+import { readStoredHistory } from '../archive/stored-history.js';
+import { identify, scanDirectory } from '../archive/wal-directory.js';
+import { StorageError, SystemIdentifierError } from '../errors.js';
+import { storageError } from '../files/durable.js';
+import { readRegular } from '../files/regular-file.js';
+import type { Lsn } from '../lsn.js';
+import { faultToError } from '../wal/fault.js';
+import {
+  historyFileName,
+  parseHistoryFileName,
+  type SegmentName,
+  segmentStart,
+} from '../wal/file-name.js';
+import { LONG_HEADER_SIZE, parseLongHeader } from '../wal/long-header.js';
+import { LONG_PAGE_HEADER } from '../wal/page.js';
+import { type TimelineHistory, timelineEnd } from '../wal/timeline.js';
+import { WalVerifier } from '../wal/verifier.js';
+import type { PushSource } from './place.js';
+
+/** Enough for the header of the first page, whatever the block size. */
+const FIRST_PAGE = 8192;
+
+const CHUNK = 1024 * 1024;
+
+/** pg_wal may be made of links. */
+const FOLLOWING = { readFile: (path: string) => readRegular(path, { follow: true }) };
+
+/**
+ * Proves by its first page that a file is the segment it is called: address, size, a timeline that
+ * its own descends from, and the cluster that the archive is of.
+ * @throws CorruptWalError, NotSupportedError, SystemIdentifierError, StorageError
+ */
+export async function checkSource(
+  source: PushSource,
+  segment: SegmentName,
+  directory: string,
+): Promise<KnownWal> {
+  const { handle, path, size } = source;
+  const page = Buffer.alloc(FIRST_PAGE);
+  await handle.read(page, 0, FIRST_PAGE, 0);
+  const expected = await archiveCluster(directory, size);
+  if (expected && expected.segmentSize !== size) {
+    throw new StorageError(
+      `"${path}" has ${size} bytes, the archive holds segments of ${expected.segmentSize}`,
+      { path, expected: `${expected.segmentSize}`, actual: `${size}` },
+    );
+  }
+  const history = await findHistory(segment.timeline, [directory, dirname(path)]);
+  const verifier = new WalVerifier({
+    startLsn: segmentStart(segment.segment, size),
+    segmentSize: size,
+    timeline: segment.timeline,
+    history,
+    systemId: expected?.systemId,
+  });
+  // Its header alone: the WAL of a partial file may end within the page.
+  const fault = verifier.feed(page, 0, LONG_PAGE_HEADER);
+  if (fault?.kind === 'system-identifier') {
+    throw new SystemIdentifierError(`"${path}" is of another cluster than the archive`, {
+      path,
+      expected: String(expected?.systemId),
+      actual: String(parseLongHeader(page)?.systemId ?? ''),
+    });
+  }
+  if (fault) throw faultToError({ ...fault, message: `"${path}": ${fault.message}` });
+  const header = parseLongHeader(page.subarray(0, LONG_HEADER_SIZE));
+  if (!header) throw new StorageError(`"${path}" does not begin as a WAL segment`, { path });
+  return { systemId: header.systemId, history };
+}
+
+/**
+ * Looks at all records of a complete segment. `whole`: a receiver that finds it under its final name
+ * may go on behind it. `cut`: good WAL that stops, as in the segment in which a timeline ended; with
+ * archive_mode = always a standby archives that under its full name.
+ * @throws CorruptWalError if it is damaged, StorageError
+ */
+export async function inspectSource(
+  { handle, path, size }: PushSource,
+  segment: SegmentName,
+  directory: string,
+  known: KnownWal,
+): Promise<'whole' | 'cut'> {
+  const startLsn = segmentStart(segment.segment, size);
+  const { timeline } = segment;
+  const verifier = new WalVerifier({ startLsn, segmentSize: size, timeline, ...known });
+  const chunk = Buffer.alloc(Math.min(CHUNK, size));
+  for (let at = 0; at < size; ) {
+    const { bytesRead } = await handle.read(chunk, 0, Math.min(chunk.length, size - at), at);
+    if (bytesRead === 0) throw new StorageError(`"${path}" became shorter`, { path });
+    verifier.feed(chunk, 0, bytesRead);
+    at += bytesRead;
+  }
+  const { fault, validEnd } = verifier;
+  if (!fault) return 'whole';
+  if (verifier.end().kind === 'zeros') return 'cut';
+  // Behind the end of a timeline lies what the file held before.
+  const ends = await timelineEnds(timeline, [directory, dirname(path)]);
+  if (ends.some((end) => end > startLsn && end <= validEnd)) return 'cut';
+  throw faultToError({ ...fault, message: `"${path}": ${fault.message}` });
+}
+
+/** Where a timeline ended, by the history files of its descendants. */
+async function timelineEnds(timeline: number, directories: readonly string[]): Promise<Lsn[]> {
+  const ends: Lsn[] = [];
+  for (const directory of directories) {
+    const names = await readdir(directory).catch((e) => {
+      throw storageError('open directory', directory, e);
+    });
+    for (const name of names) {
+      const child = parseHistoryFileName(name) ?? 0;
+      if (child <= timeline) continue;
+      const history = await findHistory(child, [directory]).catch(() => undefined);
+      const end = history && timelineEnd(history, timeline);
+      if (end !== undefined) ends.push(end);
+    }
+  }
+  return ends;
+}
+
+/** The cluster of an archive: its ledger's, else that of its newest file; undefined if it has none. */
+async function archiveCluster(directory: string, segmentSize: number) {
+  const ledger = await readLedger(directory);
+  if (ledger?.systemId !== undefined) {
+    return { systemId: ledger.systemId, segmentSize: ledger.segmentSize };
+  }
+  return identify(directory, await scanDirectory(directory, segmentSize));
+}
+
+/**
+ * True for a timeline that the archive can never go on with: one with a lower number than that which
+ * is received, which was never received itself, is no ancestor, and of which nothing is here. Its
+ * server is a clone, or a standby that was promoted beside another one. Of what is here already the
+ * rest must be found as well: a recovery to it would end early.
+ */
+export async function isPassedBy(
+  timeline: number,
+  history: TimelineHistory | undefined,
+  directory: string,
+): Promise<boolean> {
+  const ledger = await readLedger(directory);
+  if (ledger?.timeline === undefined || timeline >= ledger.timeline) return false;
+  const received = await findHistory(ledger.timeline, [directory]);
+  if (!received || wasFollowed(ledger, timeline)) return false;
+  if (standsBeside(timeline, history, [received], ledger) !== 'abandoned') return false;
+  const prefix = historyFileName(timeline).slice(0, 8);
+  const names = await readdir(directory).catch((e) => {
+    throw storageError('open directory', directory, e);
+  });
+  return !names.some((name) => name.startsWith(prefix));
+}
+
+async function findHistory(
+  timeline: number,
+  directories: readonly string[],
+): Promise<TimelineHistory | undefined> {
+  if (timeline === 1) return { timeline, ancestors: [] };
+  for (const directory of directories) {
+    // One that is damaged says nothing of the segment, whose archiving must not wait for its repair.
+    const stored = await readStoredHistory(directory, timeline, FOLLOWING).catch(() => undefined);
+    if (stored?.state === 'good') return stored.history;
+  }
+  return undefined;
+}

@@ -1,0 +1,176 @@
+import type { ConnectionSettings } from '../connection/conninfo/settings.js';
+import { UsageError, type WalkeepError } from '../errors.js';
+import type { Lsn } from '../lsn.js';
+import {
+  aFunction,
+  aName,
+  aNumber,
+  anLsn,
+  anObject,
+  aSwitch,
+  aText,
+  aTime,
+  type Checks,
+  checkOptions,
+  either,
+  oneOf,
+  required,
+} from '../options.js';
+import type { ReceiverWarning } from '../server/warning.js';
+import type { VerifyMode } from './inspector.js';
+
+/** How completed segments are stored. `level` is the method's own scale, absent for its default. */
+export interface CompressionOption {
+  method: 'none' | 'gzip' | 'lz4';
+  level?: number;
+}
+
+/** Default of `receiveTimeout`. */
+export const RECEIVE_TIMEOUT = 30_000;
+
+/** What a receiver is told. Times are milliseconds. */
+export interface WalReceiverOptions {
+  /** A conninfo string or URI as libpq takes it, or settings resolved with `resolveSettings`. */
+  connection: ConnectionSettings | string;
+  /** Existing directory that receives the segment files. */
+  directory: string;
+  /** Physical replication slot to use. */
+  slot?: string;
+  /**
+   * Create the slot (with RESERVE_WAL) when the server does not have it, and anew when it keeps no
+   * WAL: never used, or invalidated. Default false.
+   */
+  ensureSlot?: boolean;
+  /** Sync and report every time new WAL has been written. Default false. */
+  synchronous?: boolean;
+  /** False skips every fsync; what is written counts as flushed, as with --no-sync. Default true. */
+  sync?: boolean;
+  /** Between unasked status replies; 0 sends none. Default 10000. */
+  statusInterval?: number;
+  /** Stop once a position beyond this one has been received. */
+  endLsn?: Lsn;
+  /** Reconnect after a lost connection. Default true. */
+  reconnect?: boolean;
+  /** Also retry when the very first connection fails for a passing reason. Default true. */
+  retryFirstConnection?: boolean;
+  /** Fixed delay between connections; absent: back-off with jitter from 0.1 s to 5 s. */
+  retryDelay?: number;
+  compression?: CompressionOption;
+  /**
+   * Write WAL that comes in bulk, and with `synchronous` that of commits, past the page cache
+   * (O_DIRECT), where the file system can: cheaper, and other programs keep their pages. Default
+   * true; never with compression.
+   */
+  directIo?: boolean;
+  /** Start beyond the ledger's end although WAL in between is missing; the gap is recorded. */
+  acceptGap?: boolean;
+  /** Refuse a silent gap against the ledger. False warns instead (upstream's outcome). Default true. */
+  refuseGaps?: boolean;
+  /**
+   * Silence after which the server is asked for a sign of life; disconnected at twice that. Twice
+   * that is also the time for an answer, and to connect without connect_timeout. 0: never. Default
+   * 30000.
+   */
+  receiveTimeout?: number;
+  /**
+   * Check of received WAL: page headers, record CRCs, the xl_prev chain. `strict` (the default)
+   * never stores nor acknowledges what fails, `warn` stores it and says so.
+   */
+  verify?: VerifyMode;
+  /**
+   * With `synchronous`: `write` (default) tells the write position before the sync where
+   * remote_write commits wait for it, `sync` only with the sync, as pg_receivewal does.
+   */
+  writeReport?: 'write' | 'sync';
+  /**
+   * `flush` reports apply = flush, so that remote_apply is satisfied although nothing is replayed
+   * here: only where no other listed standby serves reads. Default `none`.
+   */
+  apply?: 'none' | 'flush';
+  /** Look at synchronous_standby_names and warn of what would make commits hang. Default true. */
+  checkSyncStandby?: boolean;
+  /** Asked for a password when the server wants one and none is known. */
+  promptPassword?: () => Promise<string>;
+}
+
+const COMPRESSION: Checks<CompressionOption> = {
+  method: required(oneOf('none', 'gzip', 'lz4')),
+  level: aNumber(0, 12),
+};
+
+/** Checks what a receiver is told. @throws UsageError */
+export function checkReceiverOptions(options: WalReceiverOptions): void {
+  checkOptions('WalReceiver', options, CHECKS);
+  const { compression, synchronous, sync } = options;
+  if (compression) {
+    checkOptions('WalReceiver, compression', compression, COMPRESSION);
+    const { method, level } = compression;
+    if (method === 'gzip' && level !== undefined && (level < 1 || level > 9)) {
+      throw new UsageError('WalReceiver: the level of gzip must be from 1 to 9', {
+        actual: `${level}`,
+      });
+    }
+  }
+  if (synchronous && sync === false) {
+    throw new UsageError('cannot use --synchronous together with --no-sync');
+  }
+}
+
+const CHECKS: Checks<WalReceiverOptions> = {
+  connection: required(either(aText, anObject)),
+  directory: required(aName),
+  slot: aName,
+  ensureSlot: aSwitch,
+  synchronous: aSwitch,
+  sync: aSwitch,
+  statusInterval: aTime,
+  endLsn: anLsn,
+  reconnect: aSwitch,
+  retryFirstConnection: aSwitch,
+  retryDelay: aTime,
+  compression: anObject,
+  directIo: aSwitch,
+  acceptGap: aSwitch,
+  refuseGaps: aSwitch,
+  receiveTimeout: aTime,
+  verify: oneOf('strict', 'warn', 'off'),
+  writeReport: oneOf('write', 'sync'),
+  apply: oneOf('none', 'flush'),
+  checkSyncStandby: aSwitch,
+  promptPassword: aFunction,
+};
+
+export type { ReceiverWarning };
+
+/** The events of a WalReceiver. */
+export interface ReceiverEvents {
+  /** A connection was made and the server identified. */
+  connect: [
+    {
+      host: string;
+      port: number;
+      serverVersion: number;
+      systemId: string;
+      timeline: number;
+      flushLsn: Lsn;
+    },
+  ];
+  /** START_REPLICATION is about to be sent. */
+  start: [{ lsn: Lsn; timeline: number }];
+  /** A segment is complete, durable and under its final name. `lsn` is its end. */
+  segment: [{ lsn: Lsn; timeline: number; path: string; size: number }];
+  /** The stream goes on on another timeline; `lsn` is where the old one was left. */
+  timeline: [{ timeline: number; lsn: Lsn }];
+  /** Positions moved (at most a few times a second). */
+  progress: [{ received: Lsn; written: Lsn; flushed: Lsn; serverEnd: Lsn; timeline: number }];
+  /** An incomplete segment was closed and keeps its `.partial` name (bare file name). */
+  partial: [{ file: string }];
+  /**
+   * `run` ends without an error: the end LSN was reached or a stop was asked for. `lsn` is the last
+   * position received; 0/0 on timeline 0 before any stream.
+   */
+  stop: [{ lsn: Lsn; timeline: number; reason: 'endpos' | 'signal' }];
+  warning: [ReceiverWarning];
+  /** The connection is gone; `retryIn` is undefined when no further try is made. */
+  disconnect: [{ error: WalkeepError; retryIn: number | undefined }];
+}

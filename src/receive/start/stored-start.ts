@@ -1,0 +1,91 @@
+import { listSegments } from '../../archive/wal-directory.js';
+import type { FileSystem } from '../../files/file-system.js';
+import { formatLsn, type Lsn } from '../../lsn.js';
+import { segmentFileName, segmentOf, segmentStart } from '../../wal/file-name.js';
+import { WalVerifier } from '../../wal/verifier.js';
+import type { WalOptions } from '../../wal/walker.js';
+import type { VerifyMode } from '../inspector.js';
+import type { ReceiverWarning } from '../options.js';
+import { seedPartial } from '../target/partial-seed.js';
+import { anchoredVerifier } from './anchor.js';
+import { storedWal } from './known-wal.js';
+import type { Archive } from './receiving-directory.js';
+
+/** What a stream finds where it begins. */
+export interface StoredStart {
+  /** Knows the record that goes on at the start; undefined: nothing is known of it, or not checked. */
+  anchored: WalVerifier | undefined;
+  /** Bytes below that come again must be the same as the stored ones. */
+  compareUntil: bigint;
+  /** Of these, bytes below are known to be good as they are stored. */
+  soundUntil: bigint;
+}
+
+interface Options {
+  directory: string;
+  archive: Archive;
+  /** The start, the first byte of a segment, with all that is known of its WAL. */
+  wal: WalOptions & { segmentSize: number; timeline: number };
+  verify: VerifyMode;
+  sync: boolean;
+  fs: FileSystem;
+  warn: (warning: ReceiverWarning) => void;
+}
+
+/**
+ * Brings what is stored of the segments that a stream will come through into their `.partial`, the
+ * one form in which WAL is received, and finds out how much of it must not change.
+ * @throws StorageError
+ */
+export async function storedStart(o: Options): Promise<StoredStart> {
+  const anchor = (startLsn = o.wal.startLsn) =>
+    anchoredVerifier(o.directory, { ...o.wal, startLsn }, o.fs, (file, why) =>
+      o.warn({
+        code: 'WK_STORED_DAMAGE',
+        message: `"${file}" is not as it should be: ${why}; the record that goes on at ${formatLsn(o.wal.startLsn)} is not checked to its end`,
+        hint: 'Run walkeep verify on the directory.',
+      }),
+    );
+  const anchored = o.verify === 'off' ? undefined : await anchor();
+  await placeSeeds(o, anchor);
+  return { anchored, ...(await protectedWal(o, anchored && anchor)) };
+}
+
+type Anchor = (startLsn?: Lsn) => Promise<WalVerifier | undefined>;
+
+/**
+ * Of the first segment and of those behind: a stream that begins further back than an earlier one
+ * did comes to what that one stored.
+ */
+async function placeSeeds(o: Options, anchor: Anchor): Promise<void> {
+  const { directory, archive, wal, sync, fs } = o;
+  const { segmentSize, timeline } = wal;
+  const options = { segmentSize, mode: archive.server.fileMode, sync, fs };
+  const first = segmentOf(wal.startLsn, segmentSize);
+  const files = (await listSegments(directory, segmentSize, fs)).filter(
+    (f) => f.timeline === timeline && f.segment >= first,
+  );
+  const others = files.filter((f) => !f.partial || f.compression !== 'none');
+  for (const segment of new Set(others.map((f) => f.segment))) {
+    const startLsn = segmentStart(segment, segmentSize);
+    const verifier = async () => (await anchor(startLsn)) ?? new WalVerifier({ ...wal, startLsn });
+    const name = segmentFileName(timeline, segment, segmentSize);
+    const its = files.filter((f) => f.segment === segment);
+    await seedPartial(directory, name, its, { ...options, verifier });
+  }
+}
+
+async function protectedWal(
+  { directory, archive, wal, verify, fs }: Options,
+  anchor: Anchor | undefined,
+): Promise<{ compareUntil: bigint; soundUntil: Lsn }> {
+  const { startLsn, timeline, segmentSize } = wal;
+  const acknowledged = archive.acknowledged(timeline);
+  const place = [directory, startLsn, acknowledged, timeline, segmentSize] as const;
+  const stored = await storedWal(...place, fs, anchor && (() => anchor()));
+  // Refused WAL may be replaced from its first bad record on. Whether what comes again in place of
+  // an unfinished record is right is seen at its end.
+  const replaced = !archive.isRefused(timeline) && stored.torn && verify === 'strict';
+  const compareUntil = stored.end > acknowledged || replaced ? stored.end : acknowledged;
+  return { compareUntil, soundUntil: stored.sound };
+}

@@ -1,0 +1,200 @@
+import { performance } from 'node:perf_hooks';
+import type { WalkeepError } from '../../errors.js';
+import { storageError } from '../../files/durable.js';
+import type { TargetPositions } from './positions.js';
+import { SyncPace } from './sync-pace.js';
+import type { WalDestination } from './wal-destination.js';
+import type { TargetListener, WalTarget } from './wal-target.js';
+import { WriteQueue } from './write-queue.js';
+
+/**
+ * When the write position is told: `sync` with the sync that covers it, as pg_receivewal does;
+ * `slow` before a sync that is known to be slow; `write` always at once (remote_write commits do
+ * not wait for the sync, all others pay for a second reply).
+ */
+export type WriteReport = 'sync' | 'slow' | 'write';
+
+export interface PacedTargetOptions {
+  destination: WalDestination;
+  positions: TargetPositions;
+  /** Sync whenever new WAL is written, and tell of it at once. */
+  synchronous: boolean;
+  writeReport: WriteReport;
+}
+
+/** A sync above this goes to the thread pool next time; one below half of it comes back inline. */
+const SLOW_SYNC_MS = 10;
+/** A write above this means that the disk stalls: writes go to the thread pool. */
+const SLOW_WRITE_MS = 100;
+/** Full segments waiting to be finished before the stream is paused; half of it to go on. */
+const MAX_PENDING = 8;
+/** While WAL keeps coming a sync covers at least this many milliseconds of it. */
+const CATCH_UP_SYNC_MS = 50;
+
+/**
+ * Chooses for each read how it is written, and when it is synced: at once and inline while the disk
+ * is quick (a turn of the thread pool costs more than it saves), in large blocks while WAL comes in
+ * bulk, off the event loop while the disk stalls, so that the server is still answered. All that one
+ * read brought is synced at once (group commit); the next sync starts as soon as more was written.
+ */
+export class PacedTarget implements WalTarget {
+  readonly positions: TargetPositions;
+  private readonly destination: WalDestination;
+  private readonly synchronous: boolean;
+  private readonly writeReport: WriteReport;
+  private readonly queue: WriteQueue;
+  /** Where commits wait for the write only. */
+  private readonly pace: SyncPace | undefined;
+  private listener: TargetListener | undefined;
+  private stopping = false;
+  private full = false;
+
+  /** Stream offset of the end of WAL that the server has, as of the last WAL. */
+  private serverEnd = 0;
+  private receivedAt = 0;
+  private slowWrite = false;
+  private syncing: Promise<void> | undefined;
+  private slowSync = false;
+  private lastSync = 0;
+
+  constructor({ destination, positions, synchronous, writeReport }: PacedTargetOptions) {
+    this.destination = destination;
+    this.positions = positions;
+    this.synchronous = synchronous;
+    this.writeReport = writeReport;
+    this.queue = new WriteQueue(
+      destination,
+      (took) => {
+        this.slowWrite = took > SLOW_WRITE_MS / 2;
+        this.afterWrite();
+        this.listener?.onRoom();
+      },
+      (e) => this.lose(storageError('write WAL in', 'the archive', e)),
+    );
+    if (writeReport === 'write') {
+      this.pace = new SyncPace(
+        () => this.flush(),
+        () => positions.written,
+      );
+    }
+  }
+
+  start(listener: TargetListener): void {
+    this.listener = listener;
+  }
+
+  get hasRoom(): boolean {
+    const { pending } = this.destination;
+    if (this.full) this.full = !this.queue.hasRoom || pending > MAX_PENDING / 2;
+    else this.full = this.queue.isFull || pending > MAX_PENDING;
+    return !this.full;
+  }
+
+  accept(chunks: readonly Uint8Array[], serverEnd: number, now: number): void {
+    const { positions, destination, queue } = this;
+    const begin = positions.accepted;
+    for (const chunk of chunks) positions.accepted += chunk.length;
+    this.serverEnd = serverEnd;
+    this.receivedAt = now;
+    const { stage } = destination;
+    const bulk = stage !== undefined && serverEnd - positions.accepted > stage.worthwhile;
+    if (bulk || this.slowWrite || queue.isBusy || !destination.writeSync) {
+      queue.push(chunks, Number(positions.start & 0xffffn) + begin, bulk);
+    } else if (!this.writeSynced(chunks)) {
+      const began = performance.now();
+      destination.writeSync(chunks);
+      const took = performance.now() - began;
+      if (took > SLOW_WRITE_MS) this.slowWrite = true;
+      this.afterWrite();
+    }
+  }
+
+  flush(): boolean {
+    const { positions, destination } = this;
+    if (positions.flushed === positions.written || this.syncing || this.stopping) return false;
+    const began = performance.now();
+    // Who was told of the write goes on at once: its next WAL must not wait behind the sync.
+    if (this.slowSync || this.queue.isBusy || this.tellsWrites || !destination.syncSync) {
+      this.syncing = this.syncInBackground(began);
+      return false;
+    }
+    destination.syncSync();
+    this.synced(began);
+    return true;
+  }
+
+  tick(now: number, active: boolean): void {
+    this.queue.releaseOld(now);
+    if (active && this.synchronous) this.flush();
+  }
+
+  stop(): void {
+    this.stopping = true;
+    this.pace?.stop();
+  }
+
+  async idle(): Promise<void> {
+    while (this.queue.isBusy || this.syncing) {
+      await this.queue.idle();
+      await this.syncing;
+    }
+  }
+
+  close(): Promise<void> {
+    return this.destination.close();
+  }
+
+  /** Both in one, where a sync would follow at once and nobody is to be told of the write before. */
+  private writeSynced(chunks: readonly Uint8Array[]): boolean {
+    if (!this.synchronous || this.stopping || this.syncing || this.slowSync) return false;
+    if (this.positions.accepted < this.serverEnd || this.tellsWrites) return false;
+    if (!this.destination.writeSynced?.(chunks)) return false;
+    // Since the read that brought it: nearly the same, and a commit pays for each look at the clock.
+    this.synced(this.receivedAt);
+    return true;
+  }
+
+  private get tellsWrites(): boolean {
+    return this.writeReport === 'write' || (this.writeReport === 'slow' && this.slowSync);
+  }
+
+  private afterWrite(): void {
+    if (!this.synchronous || this.stopping) return;
+    if (this.tellsWrites) this.listener?.onNews('written', performance.now());
+    // More is on its way: one sync for all of it, unless that takes long.
+    const behind = this.positions.written < this.serverEnd;
+    if (behind && performance.now() - this.lastSync < CATCH_UP_SYNC_MS) return;
+    this.flushInTime();
+  }
+
+  private flushInTime(): void {
+    if (!this.pace) this.flush();
+    else if (!this.syncing) this.pace.request(this.receivedAt);
+  }
+
+  private synced(began: number): void {
+    this.lastSync = performance.now();
+    this.slowSync = this.lastSync - began > SLOW_SYNC_MS;
+    this.listener?.onNews('flushed', this.lastSync);
+  }
+
+  private async syncInBackground(began: number): Promise<void> {
+    try {
+      await this.destination.sync();
+      this.lastSync = performance.now();
+      this.slowSync = this.lastSync - began > SLOW_SYNC_MS / 2;
+      this.syncing = undefined;
+      this.listener?.onNews('flushed', this.lastSync);
+      if (!this.synchronous || this.stopping) return;
+      this.pace?.ended(this.lastSync);
+      if (this.positions.flushed < this.positions.written) this.flushInTime();
+    } catch (e) {
+      this.syncing = undefined;
+      this.lose(storageError('sync', 'the archive', e));
+    }
+  }
+
+  private lose(error: WalkeepError): void {
+    this.listener?.onLost(error);
+  }
+}

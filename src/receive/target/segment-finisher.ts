@@ -1,0 +1,307 @@
+import { join } from 'node:path';
+import { keepAsEvidence } from '../../archive/evidence.js';
+import { sameContent } from '../../archive/same-content.js';
+import { hasAllOf } from '../../archive/stored-content.js';
+import { NotSupportedError, type WalkeepError } from '../../errors.js';
+import { fsyncDir, fsyncError, storageError } from '../../files/durable.js';
+import type { FileSystem } from '../../files/file-system.js';
+import type { Lsn } from '../../lsn.js';
+import { compressionSuffix, segmentStart } from '../../wal/file-name.js';
+import { closeSegment, type OpenSegment } from './open-segment.js';
+import type { TargetPositions } from './positions.js';
+
+/** A segment that is complete, durable and under its final name. */
+export interface FinishedSegment {
+  timeline: number;
+  segment: bigint;
+  /** LSN after its last byte. */
+  end: Lsn;
+  path: string;
+}
+
+export interface SegmentFinisherOptions {
+  directory: string;
+  segmentSize: number;
+  sync: boolean;
+  positions: TargetPositions;
+  fs: FileSystem;
+  /**
+   * Notes durably that the archive is complete up to `end`. Called before the final name
+   * appears: from then on other tools may move the file away.
+   */
+  record: (end: Lsn, timeline: number) => Promise<void>;
+  /**
+   * Stores the segment in another form, durably under a temporary dotfile; absent: it is renamed
+   * as it is.
+   */
+  convert?: (segment: OpenSegment) => Promise<Staged>;
+  onFinished: (segment: FinishedSegment) => void;
+  /** Positions or the queue moved. */
+  onProgress: () => void;
+  /** Called once, at the first failure; nothing is finished after it. */
+  onFailure: (error: WalkeepError) => void;
+}
+
+interface Pending {
+  segment: OpenSegment;
+  /** The one background sync of its data. */
+  syncing?: Promise<void>;
+  dataSynced: boolean;
+  closed: boolean;
+  /** The conversion, once it has begun, and what came of it. */
+  converting?: Promise<void>;
+  staged?: Staged;
+}
+
+/** A finished segment's content: under which name now, and under which at last. */
+interface Staged {
+  temporary: string;
+  name: string;
+}
+
+/** Segments compressed at the same time: while one waits for the event loop, another uses its core. */
+const CONVERT_AT_ONCE = 3;
+/** In which a segment may be here already. */
+const COMPRESSIONS = ['none', 'gzip', 'lz4', 'zstd'] as const;
+
+/**
+ * Brings full segments to their final names in the background, in order: fsync, ledger, rename,
+ * fsync of the directory. The order is the promise: a final name means complete and durable.
+ */
+export class SegmentFinisher {
+  private readonly o: SegmentFinisherOptions;
+  private queue: Pending[] = [];
+  private working: Promise<void> | undefined;
+  private failure: WalkeepError | undefined;
+
+  constructor(options: SegmentFinisherOptions) {
+    this.o = options;
+  }
+
+  /** Segments that are full and not yet under their final names. */
+  get pending(): number {
+    return this.queue.length;
+  }
+
+  push(segment: OpenSegment): void {
+    const pending: Pending = { segment, dataSynced: false, closed: false };
+    this.queue.push(pending);
+    // The disk must not idle while earlier segments get their names; a failure is found there too.
+    if (this.o.convert) this.convertMore(this.o.convert);
+    else if (this.o.sync) this.syncData(pending).catch(() => undefined);
+    this.working ??= this.work();
+  }
+
+  /** Syncs the data of all that is queued; a commit may lie in a segment just filled. */
+  syncPendingSync(): void {
+    if (this.failure) throw this.failure;
+    for (const p of this.queue) {
+      if (p.dataSynced) continue;
+      try {
+        this.o.fs.fdatasyncSync(p.segment.fd);
+      } catch (e) {
+        throw this.fail(fsyncError(p.segment.path, e));
+      }
+      p.dataSynced = true;
+    }
+  }
+
+  async syncPending(): Promise<void> {
+    for (const p of [...this.queue]) await this.syncData(p);
+    if (this.failure) throw this.failure;
+  }
+
+  /** Resolves when nothing is queued. @throws what made it stop. */
+  async drain(): Promise<void> {
+    await this.working;
+    if (this.failure) throw this.failure;
+  }
+
+  private async work(): Promise<void> {
+    try {
+      // Nothing is finished within the call that pushed it: what follows at once shares the work.
+      await Promise.resolve();
+      while (this.queue.length > 0 && !this.failure) {
+        await this.finish(await this.nextBatch());
+      }
+    } catch (e) {
+      this.fail(storageError('finish segment in', this.o.directory, e));
+    } finally {
+      // Nothing of this one may be going on under the next. Only then: what is pushed while this
+      // waits would have nobody to finish it.
+      if (this.failure) await Promise.allSettled(this.queue.map((p) => p.converting));
+      this.working = undefined;
+      if (this.failure) this.abandon();
+    }
+  }
+
+  /** The segments to finish together: all, or those at the front that are converted. */
+  private async nextBatch(): Promise<Pending[]> {
+    if (!this.o.convert) return [...this.queue];
+    await this.queue[0]?.converting;
+    const behind = this.queue.findIndex((p) => !p.staged);
+    return this.queue.slice(0, behind < 0 ? undefined : behind);
+  }
+
+  /** Keeps as many conversions going as there may be, the oldest segments first. */
+  private convertMore(convert: (segment: OpenSegment) => Promise<Staged>): void {
+    let going = this.queue.filter((p) => p.converting && !p.staged).length;
+    for (const p of this.queue) {
+      if (going >= CONVERT_AT_ONCE || this.failure) return;
+      if (p.converting) continue;
+      going += 1;
+      p.converting = convert(p.segment).then((staged) => {
+        p.staged = staged;
+        this.convertMore(convert);
+      });
+      // Found by who waits for it, if anybody still does.
+      p.converting.catch(() => {});
+    }
+  }
+
+  private async finish(batch: Pending[]): Promise<void> {
+    const { o } = this;
+    // Converted ones become durable in their new form; a commit that waits syncs the old one.
+    if (o.sync && !o.convert) for (const p of batch) await this.syncData(p);
+    for (const p of batch) {
+      await p.syncing;
+      await this.settled(p.segment);
+      // The ledger is told of a full segment on the strength of its present name.
+      await p.segment.named;
+      p.dataSynced = true;
+      this.close(p);
+    }
+    const last = (batch.at(-1) as Pending).segment;
+    this.assertSound();
+    await o.record(this.endOf(last), last.timeline);
+    const paths: string[] = [];
+    for (const { segment, staged } of batch) {
+      // Just before the rename: a push may bring a file of that name meanwhile.
+      await this.setAside(segment);
+      this.assertSound();
+      paths.push(this.rename(staged?.temporary ?? segment.path, staged?.name ?? segment.name));
+    }
+    if (o.sync) await fsyncDir(o.directory, o.fs);
+    o.positions.synced(last.end);
+    this.queue = this.queue.slice(batch.length);
+    for (const [i, { segment, staged }] of batch.entries()) {
+      const { timeline } = segment;
+      const path = paths[i] as string;
+      await this.removePartials(segment, staged ? segment.path : path);
+      o.onFinished({ timeline, segment: segment.segment, end: this.endOf(segment), path });
+    }
+    o.onProgress();
+  }
+
+  private endOf(segment: OpenSegment): Lsn {
+    return segmentStart(segment.segment + 1n, this.o.segmentSize);
+  }
+
+  /**
+   * Files of this segment, in whatever form, that are not the same (the scan did not accept it, or
+   * its WAL was refused later) are kept as evidence; what `walkeep push` brought is the same.
+   */
+  private async setAside({ name, path }: OpenSegment): Promise<void> {
+    const { directory, segmentSize, fs } = this.o;
+    for (const compression of COMPRESSIONS) {
+      const file = `${name}${compressionSuffix(compression)}`;
+      const other = { path: join(directory, file), compression };
+      if (fs.sizeSync(other.path) === undefined) continue;
+      // What cannot be read is not the same; of a compression unknown here nothing can be told.
+      const same = await sameContent(path, other, segmentSize, fs).catch(
+        (e) => e instanceof NotSupportedError,
+      );
+      if (!same) keepAsEvidence(directory, file, fs);
+    }
+  }
+
+  private rename(from: string, name: string): string {
+    const path = join(this.o.directory, name);
+    try {
+      this.o.fs.renameSync(from, path);
+    } catch (e) {
+      throw storageError('rename file', from, e);
+    }
+    return path;
+  }
+
+  /**
+   * Removes the partials of a finished segment. One that holds something else than the segment is
+   * kept as evidence. @param plain where the segment lies uncompressed
+   */
+  private async removePartials({ name }: OpenSegment, plain: string): Promise<void> {
+    const { directory, segmentSize, fs } = this.o;
+    // The plain one, to which the others are compared, last.
+    for (const compression of [...COMPRESSIONS].reverse()) {
+      const file = `${name}${compressionSuffix(compression)}.partial`;
+      const path = join(directory, file);
+      if (fs.sizeSync(path) === undefined) continue;
+      try {
+        const own = path === plain;
+        if (own || (await hasAllOf(plain, { path, compression }, segmentSize, fs))) {
+          await fs.unlink(path);
+        } else keepAsEvidence(directory, file, fs);
+      } catch (e) {
+        throw storageError('remove file', path, e);
+      }
+    }
+  }
+
+  private syncData(p: Pending): Promise<void> {
+    p.syncing ??= this.syncOnce(p);
+    return p.syncing;
+  }
+
+  private async syncOnce(p: Pending): Promise<void> {
+    const { segment } = p;
+    await this.settled(segment);
+    if (p.dataSynced) return;
+    try {
+      segment.inFlight = this.o.fs.fdatasync(segment.fd);
+      await segment.inFlight;
+    } catch (e) {
+      throw this.fail(fsyncError(segment.path, e));
+    }
+    p.dataSynced = true;
+  }
+
+  /** Waits for a sync under way. One that failed counts: the next success proves nothing. */
+  private async settled(segment: OpenSegment): Promise<void> {
+    try {
+      await segment.inFlight;
+    } catch (e) {
+      throw this.fail(fsyncError(segment.path, e));
+    }
+  }
+
+  private close(p: Pending): void {
+    if (p.closed) return;
+    p.closed = true;
+    closeSegment(p.segment, this.o.fs);
+  }
+
+  /** A commit's own sync of a file may have failed while ours, which proves nothing, went well. */
+  private assertSound(): void {
+    if (this.failure) throw this.failure;
+  }
+
+  /** The first failure stays: after a failed fsync no later success proves anything. */
+  private fail(error: WalkeepError): WalkeepError {
+    if (!this.failure) {
+      this.failure = error;
+      this.o.onFailure(error);
+    }
+    return this.failure;
+  }
+
+  private abandon(): void {
+    for (const p of this.queue) {
+      try {
+        this.close(p);
+      } catch {
+        // What made it stop is the error that counts.
+      }
+    }
+    this.queue = [];
+  }
+}

@@ -1,0 +1,149 @@
+import { availableParallelism } from 'node:os';
+import { byPlace, type Finding, findingKey, type Severity } from '../archive/findings.js';
+import { readArchive } from '../archive/read-catalog.js';
+import { UsageError } from '../errors.js';
+import type { Lsn } from '../lsn.js';
+import {
+  aFunction,
+  aNumber,
+  anLsn,
+  aSignal,
+  aSwitch,
+  aTimeline,
+  type Checks,
+  checkOptions,
+} from '../options.js';
+import { catalogFindings } from './catalog-findings.js';
+import { planJobs } from './plan.js';
+import { runJobs } from './pool.js';
+import type { JobReport } from './stream.js';
+
+/** What to check and whom to tell. */
+export interface VerifyOptions {
+  /** Only segments that reach beyond this LSN. */
+  since?: Lsn | undefined;
+  /** Only this timeline. */
+  timeline?: number | undefined;
+  /** Only names, sizes, headers and continuity: no records are read. */
+  quick?: boolean | undefined;
+  /** Threads. Default: one for each core. */
+  jobs?: number | undefined;
+  /** Bytes of WAL that a thread takes at a time. */
+  jobBytes?: number | undefined;
+  /** Each finding as it comes, in no order. */
+  onFinding?: ((finding: Finding) => void) | undefined;
+  onProgress?: ((progress: VerifyProgress) => void) | undefined;
+  signal?: AbortSignal | undefined;
+}
+
+const CHECKS: Checks<VerifyOptions> = {
+  since: anLsn,
+  timeline: aTimeline,
+  quick: aSwitch,
+  jobs: aNumber(1, 1024),
+  jobBytes: aNumber(1, Number.MAX_SAFE_INTEGER),
+  onFinding: aFunction,
+  onProgress: aFunction,
+  signal: aSignal,
+};
+
+/** How far a check is. Bytes are those of decompressed WAL. */
+export interface VerifyProgress {
+  bytes: number;
+  totalBytes: number;
+}
+
+/** What was checked. */
+export interface VerifySummary {
+  directory: string;
+  /** Undefined if nothing tells which cluster the archive is of. */
+  systemId: bigint | undefined;
+  /** Bytes. */
+  segmentSize: number;
+  timelines: number;
+  segments: number;
+  /** Decompressed WAL that was read. */
+  bytes: number;
+  milliseconds: number;
+  errors: number;
+  warnings: number;
+  infos: number;
+  quick: boolean;
+}
+
+export interface VerifyResult {
+  /** Ordered by file, which is by timeline and position. */
+  findings: Finding[];
+  summary: VerifySummary;
+}
+
+/**
+ * Checks an archive: that the WAL in it is what its names say, complete and undamaged. The result
+ * holds what was found; finding nothing but `info` means a recovery can read all of it.
+ * @throws StorageError if the directory cannot be read or is no WAL archive; UsageError; the
+ *   signal's reason
+ */
+export async function verifyArchive(
+  directory: string,
+  options: VerifyOptions = {},
+): Promise<VerifyResult> {
+  checkOptions('verify', options, CHECKS);
+  const began = performance.now();
+  const catalog = await readArchive(directory);
+  const { since, timeline, quick = false, jobs: threads = availableParallelism() } = options;
+  if (timeline !== undefined && !catalog.timelines.some((t) => t.timeline === timeline)) {
+    throw new UsageError(`"${directory}" has no timeline ${timeline}`, {
+      expected: catalog.timelines.map((t) => t.timeline).join(', '),
+    });
+  }
+  const found = new Map<string, Finding>();
+  const finding = (f: Finding): void => {
+    const key = findingKey(f);
+    if (found.has(key)) return;
+    found.set(key, f);
+    options.onFinding?.(f);
+  };
+  for (const f of catalogFindings(catalog, { since, timeline })) finding(f);
+
+  const jobs = planJobs(catalog, { since, timeline, quick, jobBytes: options.jobBytes });
+  const own = jobs.filter((job) => !job.leadIn);
+  const segments = own.reduce((n, job) => n + job.segments.length, 0);
+  const totalBytes = segments * catalog.segmentSize;
+  let bytes = 0;
+  const progress = (more: number): void => {
+    bytes += more;
+    options.onProgress?.({ bytes, totalBytes });
+  };
+  let vanished = false;
+  const report: JobReport = {
+    finding,
+    progress,
+    vanished: () => {
+      vanished = true;
+    },
+  };
+  await runJobs(jobs, threads, report, options.signal);
+  // What was moved away meanwhile is judged as if it had been before: at the begin it may be gone.
+  if (vanished) {
+    for (const f of catalogFindings(await readArchive(directory), { since, timeline })) finding(f);
+  }
+
+  const findings = [...found.values()].sort(byPlace);
+  const count = (severity: Severity) => findings.filter((f) => f.severity === severity).length;
+  return {
+    findings,
+    summary: {
+      directory,
+      systemId: catalog.systemId,
+      segmentSize: catalog.segmentSize,
+      timelines: new Set(own.map((job) => job.timeline)).size,
+      segments,
+      bytes,
+      milliseconds: performance.now() - began,
+      errors: count('error'),
+      warnings: count('warning'),
+      infos: count('info'),
+      quick,
+    },
+  };
+}

@@ -1,0 +1,62 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
+import { expect, it } from 'vitest';
+import { nodeFileSystem } from '../../../src/files/file-system.js';
+import type { Archive } from '../../../src/receive/start/receiving-directory.js';
+import { storedStart } from '../../../src/receive/start/stored-start.js';
+import { scratchDir } from '../../support/scratch.js';
+import { makeWal } from '../../wal/synthetic.js';
+
+const MB = 1024 * 1024;
+
+/** Segments 6 and 7 of timeline 2. */
+const wal = makeWal(
+  Array.from({ length: 60 }, (_, i) => ({ body: Buffer.alloc(30_000, i + 1) })),
+  { start: BigInt(6 * MB), timeline: 2 },
+);
+const NAME = '000000020000000000000006';
+const NEXT = '000000020000000000000007';
+
+/** What a stream finds that begins where `wal` does; the connection began further back. */
+async function start(directory: string, refused = false) {
+  const archive = {
+    ...{ server: { fileMode: 0o600 }, acknowledged: () => 0n, isRefused: () => false },
+    asksAgain: refused,
+  } as unknown as Archive;
+  const { start: startLsn, segmentSize } = wal;
+  return storedStart({
+    ...{ directory, archive, sync: false, fs: nodeFileSystem, warn: () => {} },
+    ...{ wal: { startLsn, segmentSize, timeline: 2, systemId: 77n }, verify: 'strict' },
+  });
+}
+
+const partial = (directory: string, name: string) =>
+  readFileSync(join(directory, `${name}.partial`));
+
+it('knows what is stored of a later timeline that the stream comes to', async () => {
+  const directory = scratchDir('start');
+  const held = wal.bytes.subarray(0, 700_000);
+  writeFileSync(join(directory, `${NAME}.gz.partial`), gzipSync(held));
+  const { compareUntil } = await start(directory);
+  expect(partial(directory, NAME).equals(Buffer.concat([held], MB))).toBe(true);
+  expect(compareUntil).toBeGreaterThan(wal.start + 660_000n);
+});
+
+it.each([true, false])('takes no segment for another one; asks again: %s', async (refused) => {
+  const directory = scratchDir('start');
+  const held = Buffer.concat([wal.bytes.subarray(0, 700_000)], MB);
+  writeFileSync(join(directory, `${NAME}.partial`), held);
+  writeFileSync(join(directory, NEXT), wal.bytes.subarray(MB, 2 * MB));
+  await start(directory, refused);
+  expect(partial(directory, NAME).equals(held)).toBe(true);
+});
+
+it('compares also what lies in the segments behind the first', async () => {
+  const directory = scratchDir('start');
+  writeFileSync(join(directory, `${NAME}.partial`), wal.bytes.subarray(0, MB));
+  writeFileSync(join(directory, `${NEXT}.partial`), wal.bytes.subarray(MB, MB + 300_000));
+  const { compareUntil, soundUntil } = await start(directory);
+  expect(compareUntil).toBeGreaterThan(wal.start + BigInt(MB + 260_000));
+  expect(soundUntil).toBe(compareUntil);
+});
