@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { readdirSync, readFileSync, rmSync, utimesSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { disposer } from '../support/cleanup.js';
@@ -36,8 +36,11 @@ describe.each(PAIR)('a server restored on the same timeline, PostgreSQL %i', (ma
     const run = keep(receive(directory, server.conninfo(), args));
     await run.waitForOutput(/starting log streaming/);
     await writeWal(server, 3_300_000);
-    if (atBoundary) await server.switchWal();
     await waitEqual(directory, server);
+    if (atBoundary) {
+      const last = join(directory, await server.switchWal());
+      await waitFor(() => existsSync(last));
+    }
     expect(await run.stop()).toEqual({ code: 0, signal: null });
     await server.stop();
     rmSync(server.dataDir, { recursive: true });
