@@ -164,6 +164,7 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> implements RunOwne
     return {
       ...{ timeline, history, segmentSize },
       completeBeyond: archive.completeBeyond && !refused,
+      unproved: refused ? undefined : archive.unproved,
       mayGoOver: (this.o.acceptGap === true || unknown) && !refused,
     };
   }

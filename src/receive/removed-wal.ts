@@ -1,4 +1,5 @@
 import { type WalkeepError, WalRemovedError } from '../errors.js';
+import type { Lsn } from '../lsn.js';
 import { segmentFileName, segmentOf } from '../wal/file-name.js';
 import { childTimeline, type TimelineHistory, timelineEnd } from '../wal/timeline.js';
 
@@ -9,6 +10,11 @@ export interface AskedStream {
   segmentSize: number;
   /** The start is the end of the newest file, and the ledger has complete segments behind it. */
   completeBeyond: boolean;
+  /**
+   * End of the segment at the start, if that lacks only its name and nothing tells whether it was
+   * acknowledged as a whole: servers before 15 do not tell where their slot stands.
+   */
+  unproved: Lsn | undefined;
   /** WAL that is lost may be gone over. */
   mayGoOver: boolean;
 }
@@ -25,12 +31,22 @@ export class RemovedWal {
   behindNewestGone = false;
   /** There is no file for the last segment of this timeline. */
   lastSegmentGone: number | undefined;
+  /**
+   * Up to here the slot was moved by acknowledgements of this directory: the server, which keeps what
+   * its slot asks for, has removed the segment before.
+   */
+  released: { timeline: number; lsn: Lsn } | undefined;
 
   /** Takes note of a failed stream; true if another start is worth a try, at once. */
   leadsOn(error: WalkeepError, asked: AskedStream | undefined): boolean {
     if (!(error instanceof WalRemovedError) || !asked) return false;
     if (lookedForChild(error, asked) && asked.timeline > (this.lastSegmentGone ?? 0)) {
       this.lastSegmentGone = asked.timeline;
+      return true;
+    }
+    const further = (asked.unproved ?? 0n) > (this.released?.lsn ?? 0n);
+    if (asked.unproved !== undefined && error.file !== undefined && further) {
+      this.released = { timeline: asked.timeline, lsn: asked.unproved };
       return true;
     }
     // Without a name it is the slot that is invalid.
@@ -48,6 +64,7 @@ export class RemovedWal {
     this.goesOver = false;
     this.behindNewestGone = false;
     this.lastSegmentGone = undefined;
+    this.released = undefined;
   }
 }
 

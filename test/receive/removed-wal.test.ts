@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { ConnectionError } from '../../src/errors.js';
+import type { Lsn } from '../../src/lsn.js';
 import { toServerError } from '../../src/protocol/server-error.js';
 import { type AskedStream, RemovedWal } from '../../src/receive/removed-wal.js';
 import { parseTimelineHistory } from '../../src/wal/timeline.js';
@@ -9,6 +10,7 @@ const asked: AskedStream = {
   history: parseTimelineHistory(3, '1\t0/1080000\tx\n2\t0/1090000\tx\n'),
   segmentSize: 1 << 20,
   completeBeyond: false,
+  unproved: undefined,
   mayGoOver: false,
 };
 const notice = (code: string, message: string) => ({
@@ -27,6 +29,16 @@ describe('RemovedWal', () => {
     const localised = lacks('', 'WAL-Segment 000000020000000000000010 wurde schon entfernt');
     expect(localised).toMatchObject({ file: '000000020000000000000010' });
     expect(new RemovedWal().leadsOn(localised, asked)).toBe(true);
+  });
+  it('takes a removed segment for acknowledged where the slot cannot be asked', () => {
+    const removed = new RemovedWal();
+    const end = 0x1100000n as Lsn;
+    expect(removed.leadsOn(OWN, { ...asked, unproved: end })).toBe(true);
+    expect(removed.released).toEqual({ timeline: 1, lsn: end });
+    expect(removed.leadsOn(OWN, { ...asked, unproved: end })).toBe(false);
+    expect(removed.leadsOn(OWN, { ...asked, unproved: 0x1200000n as Lsn })).toBe(true);
+    // That it is the slot that is invalid says nothing of a segment.
+    expect(new RemovedWal().leadsOn(invalid, { ...asked, unproved: end })).toBe(false);
   });
   it('asks the next timeline once for the end of one', () => {
     const removed = new RemovedWal();

@@ -1,6 +1,7 @@
 import { ServerError, WalRemovedError } from '../../src/errors.js';
 import { formatLsn, type Lsn } from '../../src/lsn.js';
 import type { ServerState } from '../../src/server/server-state.js';
+import { segmentFileName } from '../../src/wal/file-name.js';
 import { parseTimelineHistory, rootHistory } from '../../src/wal/timeline.js';
 import { SEGMENT, SYSTEM_ID, TimelineWal } from './model-wal.js';
 import type { Random } from './random.js';
@@ -18,16 +19,11 @@ export class ModelServer {
   restartLsn: number | undefined;
   /** Without a slot it keeps all WAL, as with a large wal_keep_size. */
   private readonly hasSlot: boolean;
-  /** Bytes kept behind the slot's position (wal_keep_size). */
-  private readonly keep: number;
   private readonly random: Random;
 
   constructor(random: Random, { slot }: Pick<Setting, 'slot'>) {
     this.random = random;
     this.hasSlot = slot !== 'none';
-    // Where the slot does not tell what was acknowledged, a full segment that a crash left without
-    // its name and whose first record began elsewhere has to be received again.
-    this.keep = slot === 'unreadable' ? 8 * SEGMENT : 0;
     this.grow(random.size(2 * SEGMENT));
   }
 
@@ -56,7 +52,7 @@ export class ModelServer {
   /** Removes what the slot does not hold, in whole segments. */
   checkpoint(): void {
     if (this.restartLsn === undefined) return;
-    const held = this.restartLsn - this.keep;
+    const held = this.restartLsn;
     this.oldestKept = Math.max(this.oldestKept, held - (held % SEGMENT));
   }
 
@@ -104,7 +100,9 @@ export class ModelServer {
       throw new ServerError(`requested starting point ${where} on timeline ${id} is not here`);
     }
     if (start < this.oldestKept) {
-      throw new WalRemovedError(`requested WAL segment at ${where} has already been removed`);
+      const file = segmentFileName(id, BigInt(Math.floor(start / SEGMENT)), SEGMENT);
+      const message = `requested WAL segment ${file} has already been removed`;
+      throw new WalRemovedError(message, { sqlstate: '58P01', file });
     }
     return wal;
   }

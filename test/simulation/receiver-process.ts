@@ -3,7 +3,7 @@ import type { FileSystem } from '../../src/files/file-system.js';
 import type { WalReceiverOptions } from '../../src/receive/options.js';
 import type { WalReceiver } from '../../src/receive/receiver.js';
 import { Refusals } from '../../src/receive/refusals.js';
-import { RemovedWal } from '../../src/receive/removed-wal.js';
+import { type AskedStream, RemovedWal } from '../../src/receive/removed-wal.js';
 import { mayRetry } from '../../src/receive/retry.js';
 import { Archive } from '../../src/receive/start/receiving-directory.js';
 import type { WriteReport } from '../../src/receive/target/paced-target.js';
@@ -34,6 +34,8 @@ export class ReceiverProcess {
   private readonly s: Surroundings;
   private readonly abort = new AbortController();
   private readonly refusals = new Refusals();
+  private readonly removed = new RemovedWal();
+  private asked: AskedStream | undefined;
 
   constructor(surroundings: Surroundings) {
     this.s = surroundings;
@@ -60,6 +62,7 @@ export class ReceiverProcess {
         return;
       } catch (e) {
         const error = e as WalkeepError;
+        if (this.removed.leadsOn(error, this.asked)) continue;
         if (!mayRetry(error, true) && !this.refusals.mayAskAgain(error)) throw error;
         if (this.abort.signal.aborted) return;
         this.s.onRetry(error);
@@ -73,8 +76,9 @@ export class ReceiverProcess {
   private async serve(connection: ModelConnection): Promise<void> {
     const { fs, options, onEvent } = this.s;
     const server = this.s.server.state();
+    this.asked = undefined;
     const archive = await Archive.open(options, connection.asConnection, server, {
-      removed: new RemovedWal(),
+      removed: this.removed,
       slotInvalid: false,
       refused: this.refusals.current,
       writeReport: this.s.writeReport,
@@ -86,10 +90,17 @@ export class ReceiverProcess {
       for (;;) {
         const owner = {
           tell: onEvent,
-          noteProgress: () => {},
+          noteProgress: () => this.removed.reset(),
           refusals: this.refusals,
         } as unknown as WalReceiver;
         const at = { lsn, timeline };
+        const refused = this.refusals.current !== undefined;
+        this.asked = {
+          ...{ timeline, history: server.history, segmentSize: server.segmentSize },
+          completeBeyond: archive.completeBeyond && !refused,
+          unproved: refused ? undefined : archive.unproved,
+          mayGoOver: false,
+        };
         const run = new TimelineRun(options, connection.asConnection, archive, at, owner);
         const outcome = await run.stream(this.abort.signal, () => {});
         if (outcome.kind === 'stopped') return;

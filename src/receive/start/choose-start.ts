@@ -27,7 +27,7 @@ type Warn = (code: string, message: string) => void;
 /** How a directory is opened for one connection. */
 export interface OpenOptions {
   /** What servers said that they lack. */
-  removed: Pick<RemovedWal, 'goesOver' | 'behindNewestGone' | 'lastSegmentGone'>;
+  removed: Pick<RemovedWal, 'goesOver' | 'behindNewestGone' | 'lastSegmentGone' | 'released'>;
   /** The server said that the slot is invalid. */
   slotInvalid: boolean;
   /** WAL that failed the check: start in its segment, unless it is stored good. */
@@ -45,6 +45,8 @@ export interface ChosenStart {
   again: Refusal | undefined;
   /** The start is the end of the newest file, and the ledger has complete segments behind it. */
   completeBeyond: boolean;
+  /** End of the segment at the start if it lacks only its name, and the slot cannot be asked. */
+  unproved: Lsn | undefined;
 }
 
 /** Files that vanish one after the other while the directory is looked at, at most. */
@@ -160,7 +162,11 @@ async function choose(
   const damaged = await checkHistories(directory, server, timelines, { fs, followed });
   await mendHistories(damaged, { directory, connection, server, sync: o.sync !== false, fs, warn });
   await removeCopies(directory, scan, fs);
-  const known = (file: SegmentFile) => acknowledgedOn(file, o, connection, server, ledger);
+  const known = async (file: SegmentFile) => {
+    const { released } = removed;
+    const told = await acknowledgedOn(file, o, connection, server, ledger);
+    return released?.timeline === file.timeline && released.lsn > told ? released.lsn : told;
+  };
   const inRow = left.length === 0 || left.at(-1)?.segment === (scan.newest?.segment ?? 0n) - 1n;
   if (!again && inRow && scan.newest && mayBeWhole(scan.newest, server)) {
     // Beyond its end nothing was acknowledged, or there were a next file: a slot that stands further
@@ -173,6 +179,10 @@ async function choose(
     const first = await finishLeft(directory, server, left, scan, ledger, await known(oldest), fs);
     if (first !== oldest) return choose(o, connection, server, ledger, options);
   }
+  const silentSlot = o.slot !== undefined && connection.serverVersion < 150000;
+  const atOldest = oldest !== undefined && segmentStart(oldest.segment, segmentSize) === start.lsn;
+  const unproved =
+    silentSlot && atOldest && !again ? segmentStart(oldest.segment + 1n, segmentSize) : undefined;
   const beyond = start.reason === 'local' && !again && completeBeyond(inputs) !== undefined;
   const notes = ledgerEnd?.warning === undefined ? [] : [ledgerEnd.warning];
   const strangers = [...new Set([...scan.besides, ...scan.histories].map((f) => f.timeline))]
@@ -180,7 +190,7 @@ async function choose(
     .sort((a, b) => a - b);
   if (strangers.length > 0) notes.push(strangerWarning(strangers, server));
   start = { ...start, warnings: [...notes, ...start.warnings] };
-  return { start, again, completeBeyond: beyond };
+  return { start, again, completeBeyond: beyond, unproved };
 }
 
 type LocalEnd = NonNullable<StartInputs['local']>;

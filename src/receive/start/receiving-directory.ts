@@ -27,6 +27,8 @@ export class Archive {
   readonly start: StartPoint;
   /** The start is the end of the newest file, and the ledger has complete segments behind it. */
   readonly completeBeyond: boolean;
+  /** End of the segment at the start if it lacks only its name, and the slot cannot be asked. */
+  readonly unproved: Lsn | undefined;
   readonly writeReport: WriteReport;
   readonly fs: FileSystem;
   private readonly directory: string;
@@ -38,7 +40,7 @@ export class Archive {
   private constructor(
     server: ServerState,
     ledger: Ledger,
-    { start, again, completeBeyond }: ChosenStart,
+    { start, again, completeBeyond, unproved }: ChosenStart,
     o: WalReceiverOptions,
     options: OpenOptions,
   ) {
@@ -51,6 +53,7 @@ export class Archive {
     this.ledger = ledger;
     this.start = start;
     this.completeBeyond = completeBeyond;
+    this.unproved = unproved;
     this.unrecorded = startEntries(ledger, server, start, again);
   }
 
