@@ -10,7 +10,6 @@ import fs, {
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { afterEach, describe, expect, test, vi } from 'vitest';
-import type { Catalog } from '../../src/archive/catalog.js';
 import type { Finding } from '../../src/archive/findings.js';
 import { Ledger } from '../../src/archive/ledger.js';
 import { readCatalog } from '../../src/archive/read-catalog.js';
@@ -47,17 +46,19 @@ const hooks = vi.hoisted(() => ({
   found: undefined as ((path: string) => void) | undefined,
 }));
 
-vi.mock('../../src/archive/catalog.js', async (original) => {
-  const real = (await original()) as { readCatalog: typeof readCatalog };
+vi.mock('../../src/archive/read-catalog.js', async (original) => {
+  const real = (await original()) as typeof import('../../src/archive/read-catalog.js');
+  const hooked = (read: typeof real.readCatalog) => async (directory: string) => {
+    const catalog = await read(directory);
+    const { listed } = hooks;
+    hooks.listed = undefined;
+    listed?.(directory);
+    return catalog;
+  };
   return {
     ...real,
-    readCatalog: async (directory: string): Promise<Catalog> => {
-      const catalog = await real.readCatalog(directory);
-      const { listed } = hooks;
-      hooks.listed = undefined;
-      listed?.(directory);
-      return catalog;
-    },
+    readCatalog: hooked(real.readCatalog),
+    readArchive: hooked(real.readArchive),
   };
 });
 

@@ -7,13 +7,17 @@ import type { ProgramName } from '../../src/cli/option-spec.js';
 import { receiveArguments } from '../../src/cli/receive-options.js';
 import { packageRoot } from '../support/scratch.js';
 
-const names = readdirSync(join(packageRoot, 'src', 'commands')).map((file) => file.slice(0, -3));
+const names = readdirSync(join(packageRoot, 'src', 'cli', 'commands')).map((file) =>
+  file.slice(0, -3),
+);
 
 /** Every command, as the program runs it. */
 export const COMMANDS = new Map<string, Command>(
   await Promise.all(
     names.map(async (name) => {
-      const { command } = (await import(`../../src/commands/${name}.ts`)) as { command: Command };
+      const { command } = (await import(`../../src/cli/commands/${name}.ts`)) as {
+        command: Command;
+      };
       return [name, command] as const;
     }),
   ),

@@ -138,12 +138,12 @@ it('removes with it only those compressed ones that it has all of', async () => 
   other[8000] = other[8000]! ^ 1;
   writeFileSync(join(dir, `${FIRST}.gz.partial`), gzipSync(wal.subarray(0, 9000)));
   await finish();
-  expect(readdirSync(dir).sort()).toEqual([FIRST, `${SECOND}.partial`]);
+  expect(names()).toEqual([FIRST, `${SECOND}.partial`]);
   rmSync(join(dir, FIRST));
   store(`${FIRST}.partial`, wal.subarray(0, MB));
   writeFileSync(join(dir, `${FIRST}.gz.partial`), gzipSync(other));
   await finish();
-  expect(readdirSync(dir).sort()).toEqual([FIRST, `${FIRST}.gz.partial`, `${SECOND}.partial`]);
+  expect(names()).toEqual([FIRST, `${FIRST}.gz.partial`, `${SECOND}.partial`]);
 });
 
 it('does not finish a compressed one that is not whole', async () => {
