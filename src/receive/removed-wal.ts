@@ -44,8 +44,7 @@ export class RemovedWal {
       this.lastSegmentGone = asked.timeline;
       return true;
     }
-    const further = (asked.unproved ?? 0n) > (this.released?.lsn ?? 0n);
-    if (asked.unproved !== undefined && error.file !== undefined && further) {
+    if (lacksUnproved(error, asked) && asked.unproved > (this.released?.lsn ?? 0n)) {
       this.released = { timeline: asked.timeline, lsn: asked.unproved };
       return true;
     }
@@ -66,6 +65,18 @@ export class RemovedWal {
     this.lastSegmentGone = undefined;
     this.released = undefined;
   }
+}
+
+/** True if what the server lacks is just the segment of which nothing tells if it was acknowledged. */
+function lacksUnproved(
+  { file }: WalRemovedError,
+  asked: AskedStream,
+): asked is AskedStream & { unproved: Lsn } {
+  const { timeline, segmentSize, unproved } = asked;
+  if (unproved === undefined) return false;
+  return (
+    file === segmentFileName(timeline, segmentOf((unproved - 1n) as Lsn, segmentSize), segmentSize)
+  );
 }
 
 /**

@@ -33,10 +33,13 @@ describe('RemovedWal', () => {
   it('takes a removed segment for acknowledged where the slot cannot be asked', () => {
     const removed = new RemovedWal();
     const end = 0x1100000n as Lsn;
+    const other = lacks('000000010000000000000012');
+    expect(new RemovedWal().leadsOn(other, { ...asked, unproved: end })).toBe(false);
     expect(removed.leadsOn(OWN, { ...asked, unproved: end })).toBe(true);
     expect(removed.released).toEqual({ timeline: 1, lsn: end });
     expect(removed.leadsOn(OWN, { ...asked, unproved: end })).toBe(false);
-    expect(removed.leadsOn(OWN, { ...asked, unproved: 0x1200000n as Lsn })).toBe(true);
+    const next = lacks('000000010000000000000011');
+    expect(removed.leadsOn(next, { ...asked, unproved: 0x1200000n as Lsn })).toBe(true);
     // That it is the slot that is invalid says nothing of a segment.
     expect(new RemovedWal().leadsOn(invalid, { ...asked, unproved: end })).toBe(false);
   });
