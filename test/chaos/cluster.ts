@@ -118,19 +118,25 @@ export class Cluster {
   }
 
   /**
-   * Two primaries are lost one after the other, within one segment: the ancestors' last segments
-   * are cut where they ended, and the newest timeline repeats both.
+   * A second standby, which no commit waits for: it has WAL from its backup on, whose start ends a
+   * segment.
    */
-  async doubleFailover(): Promise<void> {
-    const standby = await this.redundant();
-    const old = this.primary;
-    const [proxy, other] = [this.#proxyOf(old), this.#proxyOf(standby)];
-    // Made before the first loss: a backup ends its segment.
-    const spare = await old.createStandby({
+  async spare(): Promise<PostgresServer> {
+    return this.primary.createStandby({
       archive: true,
       applicationName: 'spare',
       settings: { synchronous_standby_names: ALONE },
     });
+  }
+
+  /**
+   * Two primaries are lost one after the other, within one segment: the ancestors' last segments
+   * are cut where they ended, and the newest timeline repeats both.
+   */
+  async doubleFailover(spare: PostgresServer): Promise<void> {
+    const standby = await this.redundant();
+    const old = this.primary;
+    const [proxy, other] = [this.#proxyOf(old), this.#proxyOf(standby)];
     await caughtUp(old, spare);
     await caughtUp(old, standby);
     await old.kill9();

@@ -121,9 +121,12 @@ const SERVER_EVENTS = {
   'two failovers while the receiver is away': {
     weight: 'alone',
     async run(world) {
+      const spare = await world.cluster.spare();
+      // What comes before its backup the spare does not have: more than all that were under way.
+      await world.settle(20);
       await world.supervisor.hold(world.random.pick(['SIGKILL', 'SIGTERM']));
       try {
-        await world.cluster.doubleFailover();
+        await world.cluster.doubleFailover(spare);
       } finally {
         world.supervisor.release();
       }

@@ -1,4 +1,11 @@
-import { readdirSync, renameSync, rmSync, truncateSync } from 'node:fs';
+import {
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { type Lsn, parseLsn } from '../../src/lsn.js';
@@ -65,8 +72,8 @@ test.each([[[]], [['-Z', 'gzip']], [['-Z', 'lz4']]])(
 );
 
 /** Two full segments that a killed receiver did not bring to their final names, and one begun. */
-async function unfinished() {
-  const server = keep(await PostgresServer.create({ major: MAJORS.at(-1)!, archive: true }));
+async function unfinished(major = MAJORS.at(-1)!) {
+  const server = keep(await PostgresServer.create({ major, archive: true }));
   await server.sql("SELECT pg_create_physical_replication_slot('s', true)");
   const directory = archiveDirectory();
   const args = ['-S', 's', '--synchronous'];
@@ -84,18 +91,23 @@ async function unfinished() {
   return { server, directory, args, left };
 }
 
+/** Waits until the server has none of these segments any more. */
+async function removed(server: PostgresServer, left: readonly string[]): Promise<void> {
+  await server.configure({ wal_keep_size: '0', max_wal_size: '2MB' });
+  await waitFor(async () => {
+    await server.switchWal();
+    await server.sql('CHECKPOINT');
+    const there = readdirSync(join(server.dataDir, 'pg_wal'));
+    return !left.some((path) => there.includes(path.slice(-24)));
+  });
+}
+
 test.each(['with the ledger', 'without'])(
   'full segments that the server no longer has get their final names, %s',
   async (ledger) => {
     const { server, directory, args, left } = await unfinished();
     if (ledger === 'without') rmSync(join(directory, '.walkeep-ledger'));
-    await server.configure({ wal_keep_size: '0', max_wal_size: '2MB' });
-    await waitFor(async () => {
-      await server.switchWal();
-      await server.sql('CHECKPOINT');
-      const there = readdirSync(join(server.dataDir, 'pg_wal'));
-      return !left.some((path) => there.includes(path.slice(-24)));
-    });
+    await removed(server, left);
     const run = keep(receive(directory, server.conninfo(), args));
     await run.waitForOutput(/starting log streaming/);
     await writeWal(server, 100_000);
@@ -116,3 +128,44 @@ test('a left segment that is not whole is received again', async () => {
   // The one before it was whole.
   expect(run.stderr.match(/finished segment/g)).toHaveLength(1);
 });
+
+// Servers before 15 do not tell where their slot stands: only that they lack the segment tells it.
+test.each(
+  [MAJORS[0]!, MAJORS.at(-1)!].flatMap((major) =>
+    (['with a ledger that ends before them', 'without a ledger'] as const).map(
+      (ledger) => [major, ledger] as const,
+    ),
+  ),
+)(
+  'left segments whose beginning was moved away, and that the server has removed (PostgreSQL %i, %s)',
+  async (major, ledger) => {
+    const { server, directory, args, left } = await unfinished(major);
+    // Each begins with the rest of a record, whose beginning is away.
+    const moved = readdirSync(directory).filter((name) => /^[0-9A-F]{24}$/.test(name));
+    for (const name of moved) rmSync(join(directory, name));
+    const path = join(directory, '.walkeep-ledger');
+    if (ledger === 'without a ledger') rmSync(path);
+    else {
+      const lines = readFileSync(path, 'utf8').split('\n');
+      const end = lines.findLastIndex((line) => /"complete"/.test(line));
+      const before = lines.findLastIndex((line, i) => i < end && /"complete"/.test(line));
+      writeFileSync(
+        path,
+        lines
+          .slice(0, before)
+          .map((line) => `${line}\n`)
+          .join(''),
+      );
+    }
+    await removed(server, left);
+    const run = keep(receive(directory, server.conninfo(), args));
+    const finished = () => left.every((file) => readdirSync(directory).includes(file.slice(-24)));
+    await waitFor(finished, { what: 'the segments to get their names' }).catch((error) => {
+      throw new Error(`${error.message}\n${run.stderr}`);
+    });
+    await writeWal(server, 100_000);
+    await waitEqual(directory, server);
+    expect(await run.stop()).toEqual({ code: 0, signal: null });
+    expect(run.stderr).not.toMatch(/warning/);
+  },
+);
