@@ -1,3 +1,4 @@
+import { killInSwitch } from '../support/killed-switch.js';
 import { childrenOf, isRunning, signal } from '../support/processes.js';
 import { delay, waitFor } from '../support/wait.js';
 import { DISK_EVENTS } from './events-disk.js';
@@ -105,17 +106,18 @@ const SERVER_EVENTS = {
   'server killed as it switches': {
     weight: 'alone',
     async run(world) {
-      const { random } = world;
-      await world.recycleSegments();
+      const { primary, random } = world;
+      const keep = primary.setting('wal_keep_size');
+      // The segments that come next are made of old ones: other WAL stands where nothing is written.
+      await world.cluster.redundant();
+      await primary.configure({ wal_keep_size: '4MB' });
       for (let i = 1 + random.below(3); i > 0; i--) {
-        const client = await world.primary.client();
-        const switched = client.query('SELECT pg_switch_wal()').catch(() => undefined);
-        await delay(random.below(4));
-        await world.primary.kill9();
-        await switched;
-        await world.primary.start();
-        await world.settle(1);
+        const { hit } = await killInSwitch(primary, random.below(60) / 100);
+        if (hit) world.note('killed within the fill');
+        await primary.start();
+        await world.settle(5);
       }
+      await primary.configure({ wal_keep_size: keep });
     },
   },
   'two failovers while the receiver is away': {

@@ -119,21 +119,6 @@ export class World implements AsyncDisposable {
     });
   }
 
-  /** Has the segments that come next made of old ones: other WAL stands where nothing is written. */
-  async recycleSegments(): Promise<void> {
-    const { primary } = this;
-    const keep = primary.setting('wal_keep_size');
-    await this.cluster.redundant();
-    await this.writeWal(6_000_000);
-    await primary.waitArchived(await primary.switchWal(), 60_000);
-    await this.settle(5);
-    await primary.configure({ wal_keep_size: '4MB' });
-    await primary.sql('CHECKPOINT');
-    await this.settle(5);
-    await primary.sql('CHECKPOINT');
-    await primary.configure({ wal_keep_size: keep });
-  }
-
   /** The walsender that serves walkeep; undefined while there is none. */
   async walSender(): Promise<number | undefined> {
     const { rows } = await this.#patiently((client) =>
