@@ -89,7 +89,7 @@ export function comparedWithServers(directory: string, cluster: Cluster): Archiv
 const [RM_XLOG, XLOG_SWITCH] = [0, 0x40];
 
 /** Where a segment's WAL ends, in bytes from its start: behind a switch record anything may stand. */
-function endOfWal(name: string, bytes: Buffer): number {
+export function endOfWal(name: string, bytes: Buffer): number {
   const { timeline, segment } = parseSegmentFileName(name, bytes.length) as SegmentName;
   const startLsn = segmentStart(segment, bytes.length);
   const decoder = new WalDecoder({

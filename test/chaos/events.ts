@@ -1,6 +1,8 @@
-import { killInSwitch } from '../support/killed-switch.js';
+import { readFileSync } from 'node:fs';
+import { killInSwitch, paintTail } from '../support/killed-switch.js';
 import { childrenOf, isRunning, signal } from '../support/processes.js';
 import { delay, waitFor } from '../support/wait.js';
+import { endOfWal } from './checks.js';
 import { DISK_EVENTS } from './events-disk.js';
 import { LOCK_EVENTS } from './events-lock.js';
 import { NETWORK_EVENTS } from './events-network.js';
@@ -112,8 +114,11 @@ const SERVER_EVENTS = {
       await world.cluster.redundant();
       await primary.configure({ wal_keep_size: '4MB' });
       for (let i = 1 + random.below(3); i > 0; i--) {
-        const { hit } = await killInSwitch(primary, random.below(60) / 100);
-        if (hit) world.note('killed within the fill');
+        const killed = await killInSwitch(primary, random.below(60) / 100);
+        if (killed.hit) world.note('killed within the fill');
+        // It is short in small segments: what a kill leaves there may be anything.
+        const from = endOfWal(killed.segment, readFileSync(killed.path));
+        if (random.chance(0.5)) paintTail({ ...killed, from }, primary.segmentSize, 0xd1);
         await primary.start();
         await world.settle(5);
       }
