@@ -208,6 +208,8 @@ test('what a clone pushes does not stop the receiver of the production server', 
   await run.waitForOutput(/starting log streaming/);
   await writeWal(primary, 700_000);
   await waitEqual(archive, primary);
+  // It is written first when something is recorded, and then belongs to who receives.
+  await waitFor(() => existsSync(join(archive, '.walkeep-ledger')), { what: 'the ledger' });
   handOver(archive);
   const clone = keep(
     await primary.createStandby({
