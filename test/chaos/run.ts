@@ -64,7 +64,7 @@ export async function runChaos(options: ChaosOptions): Promise<Tally> {
   const random = new Random(seed);
   await using world = await World.create(options, random, say);
   const byKind = await disturb(world, options.events, say);
-  const archived = await quiet(world);
+  const archived = await quiet(world, say);
   // The end: everything at once, in the middle of commits.
   await world.settle(50);
   const stopped = world.clients.stop();
@@ -148,8 +148,9 @@ async function disturb(
 }
 
 /** All has come to rest: the servers have archived what they finished. Gives the last segment. */
-async function quiet(world: World): Promise<string> {
+async function quiet(world: World, say: (text: string) => void): Promise<string> {
   await world.settle(20);
+  say('commits are confirmed; waiting for the archiver');
   const { primary } = world;
   const segment = await primary.switchWal();
   await primary.waitArchived(segment, 120_000);
