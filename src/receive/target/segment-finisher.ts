@@ -161,15 +161,13 @@ export class SegmentFinisher {
 
   private async finish(batch: Pending[]): Promise<void> {
     const { o } = this;
-    // Converted ones become durable in their new form; a commit that waits syncs the old one.
-    if (o.sync && !o.convert) for (const p of batch) await this.syncData(p);
     for (const p of batch) {
-      await p.syncing;
-      await this.settled(p.segment);
+      // Converted ones become durable in their new form: with its name, and not before. Until then a
+      // commit that waits syncs the old one.
+      if (o.sync && !o.convert) await this.syncData(p);
       // The ledger is told of a full segment on the strength of its present name.
       await p.segment.named;
-      p.dataSynced = true;
-      this.close(p);
+      if (!o.convert) await this.release(p);
     }
     const last = (batch.at(-1) as Pending).segment;
     this.assertSound();
@@ -184,6 +182,7 @@ export class SegmentFinisher {
     if (o.sync) await fsyncDir(o.directory, o.fs);
     o.positions.synced(last.end);
     this.queue = this.queue.slice(batch.length);
+    if (o.convert) await Promise.all(batch.map((p) => this.release(p)));
     for (const [i, { segment, staged }] of batch.entries()) {
       const { timeline } = segment;
       const path = paths[i] as string;
@@ -271,6 +270,18 @@ export class SegmentFinisher {
       await segment.inFlight;
     } catch (e) {
       throw this.fail(fsyncError(segment.path, e));
+    }
+  }
+
+  /** Its content is durable: closes the file once no sync of it is under way. */
+  private async release(p: Pending): Promise<void> {
+    // None begins from here on.
+    p.dataSynced = true;
+    try {
+      await p.syncing;
+      await this.settled(p.segment);
+    } finally {
+      this.close(p);
     }
   }
 

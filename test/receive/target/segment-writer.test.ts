@@ -4,6 +4,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   rmSync,
   statSync,
   writeFileSync,
@@ -53,6 +54,7 @@ function setUp(
     sync?: boolean;
     directIo?: boolean;
     convert?: SegmentFinisherOptions['convert'];
+    record?: SegmentFinisherOptions['record'];
   } = {},
 ) {
   const { fs, log } = faultyFileSystem(options.decide);
@@ -63,7 +65,7 @@ function setUp(
   const common = { directory: dir, segmentSize: MB, sync: options.sync ?? true, positions, fs };
   const finisher = new SegmentFinisher({
     ...common,
-    record: async (lsn) => void log.push(`record ${lsn}`),
+    record: options.record ?? (async (lsn) => void log.push(`record ${lsn}`)),
     onFinished: (s) => finished.push(s.path),
     onProgress: () => undefined,
     onFailure: (e) => failures.push(e),
@@ -570,6 +572,39 @@ describe('SegmentFinisher with a conversion', () => {
     expect(walFiles()).toEqual(names.map((name) => `${name}.x`));
     expect(s.positions.flushed).toBe(5 * MB);
   });
+
+  it.each(['sync', 'syncSync'] as const)(
+    'has a commit sync the old form until the new one has its name: %s',
+    async (how) => {
+      const synced: string[] = [];
+      let noted: (() => void) | undefined;
+      const s = setUp({
+        decide: ({ op, args }) => {
+          if (op.startsWith('fdatasync')) {
+            synced.push(basename(readlinkSync(`/proc/self/fd/${args[0]}`)));
+          }
+          return undefined;
+        },
+        convert: async ({ name }) => {
+          writeFileSync(join(dir, `.${name}.gz`), gzipSync(WAL.subarray(0, MB)));
+          return { temporary: join(dir, `.${name}.gz`), name: `${name}.gz` };
+        },
+        record: () =>
+          new Promise((resolve) => {
+            noted = resolve;
+          }),
+      });
+      s.feed(WAL.subarray(0, MB + 1000));
+      await vi.waitUntil(() => noted);
+      await s.writer[how]();
+      expect(s.positions.flushed).toBe(MB + 1000);
+      expect(synced).toContain(`${NAMES[0]}.partial`);
+      noted?.();
+      await s.writer.close();
+      expect(walFiles()).toEqual([`${NAMES[0]}.gz`, `${NAMES[1]}.partial`]);
+      expect(s.failures).toEqual([]);
+    },
+  );
 
   it('waits for those under way when one fails, and finishes nothing behind it', async () => {
     const c = conversions();
