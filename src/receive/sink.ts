@@ -2,14 +2,8 @@ import { connect } from '../connection/connect.js';
 import type { ReplicationConnection } from '../connection/connection.js';
 import { resolveSettings } from '../connection/conninfo/resolve.js';
 import type { ConnectionSettings } from '../connection/conninfo/settings.js';
-import {
-  ConnectionError,
-  ProtocolError,
-  SystemIdentifierError,
-  WalkeepError,
-  WalRemovedError,
-} from '../errors.js';
-import { formatLsn, type Lsn } from '../lsn.js';
+import { SystemIdentifierError, WalkeepError, WalRemovedError } from '../errors.js';
+import type { Lsn } from '../lsn.js';
 import {
   aBigint,
   aFunction,
@@ -32,14 +26,15 @@ import { floorToSegment } from '../wal/file-name.js';
 import { childTimeline, rootHistory, type TimelineHistory, timelineAt } from '../wal/timeline.js';
 import { type VerifyMode, WalInspector } from './inspector.js';
 import { RECEIVE_TIMEOUT } from './options.js';
-import { lookedForChild } from './removed-wal.js';
 import { SinkCalls } from './sink-calls.js';
 import { checkFork } from './start/history-files.js';
+import { lookedForChild } from './start/removed-wal.js';
 import { type StreamOutcome, StreamSession } from './stream.js';
 import { PacedTarget } from './target/paced-target.js';
 import { TargetPositions } from './target/positions.js';
 import type { WalDestination } from './target/wal-destination.js';
-import { patient, Watchdog } from './watchdog.js';
+import { followTimelines, type WalPlace } from './timelines.js';
+import { overConnection, patient, type Watchdog } from './watchdog.js';
 
 /**
  * A destination for WAL. The server is told that WAL is flushed only when a `flush` that began
@@ -179,26 +174,20 @@ async function overOneConnection(
   calls: SinkCalls,
   signal: AbortSignal,
 ): Promise<Lsn> {
-  let connection: ReplicationConnection | undefined;
-  let watchdog: Watchdog | undefined;
+  const { receiveTimeout = RECEIVE_TIMEOUT } = options;
+  const opened = open(options.connection, receiveTimeout, signal);
   let run: SinkRun | undefined;
   try {
-    const { receiveTimeout = RECEIVE_TIMEOUT } = options;
-    connection = await open(options.connection, receiveTimeout, signal);
-    watchdog = new Watchdog(connection, signal, receiveTimeout);
-    run = new SinkRun(options, sink, calls, connection, watchdog);
-    const lsn = await run.run(signal);
-    await connection.close();
-    return lsn;
+    return await overConnection(opened, receiveTimeout, signal, (connection, watchdog) => {
+      run = new SinkRun(options, sink, calls, connection, watchdog);
+      return run.run(signal);
+    });
   } catch (e) {
     const passing = e === signal.reason || (e instanceof WalkeepError && e.retryable);
-    if (!signal.aborted || !passing) throw watchdog?.error ?? e;
+    if (!signal.aborted || !passing) throw e;
     // A stop that a dying connection overtakes is still a stop, if the sink had its last flush.
     if (run?.closedAt === undefined) throw signal.reason;
     return run.closedAt;
-  } finally {
-    watchdog?.release();
-    connection?.destroy();
   }
 }
 
@@ -213,11 +202,6 @@ async function open(
       ? await resolveSettings({ ...conninfo, conninfo: connection })
       : connection;
   return connect(patient(settings, receiveTimeout), { signal });
-}
-
-interface Start {
-  lsn: Lsn;
-  timeline: number;
 }
 
 /** The streams of one connection. */
@@ -253,35 +237,22 @@ class SinkRun {
         actual: String(server.systemId),
       });
     }
-    let at = await this.choose(server);
-    for (;;) {
-      if (this.o.endLsn !== undefined && at.lsn > this.o.endLsn) return at.lsn;
-      const outcome = await this.stream(at, server, signal).catch((e) => {
-        throw withLaterTimeline(e, at.timeline, server);
-      });
-      if (outcome.kind === 'stopped') return outcome.lsn;
-      if (outcome.end.kind === 'shutdown') {
-        throw new ConnectionError('replication stream was terminated before stop point', {
-          lsn: outcome.lsn,
-          hint: 'The server shut down.',
-        });
-      }
-      const next = { timeline: outcome.end.timeline, lsn: outcome.end.startLsn };
-      if (next.lsn > outcome.lsn || next.timeline <= at.timeline) {
-        throw new ProtocolError(
-          `server ended timeline ${at.timeline} at ${formatLsn(outcome.lsn)}, but timeline ${next.timeline} begins at ${formatLsn(next.lsn)}`,
-          { lsn: outcome.lsn },
-        );
-      }
-      const fork = { parent: at.timeline, lsn: next.lsn };
-      checkFork(await this.history(next.timeline, server), fork);
-      const go = await this.calls.run('change the timeline', () => this.sink.timeline?.(next));
-      if (go === false) return outcome.lsn;
-      at = next;
-    }
+    const { lsn } = await followTimelines(await this.choose(server), this.o.endLsn, {
+      stream: (at) =>
+        this.stream(at, server, signal).catch((e) => {
+          throw withLaterTimeline(e, at.timeline, server);
+        }),
+      follow: async ({ timeline: parent }, _, end) => {
+        const next = { timeline: end.timeline, lsn: end.startLsn };
+        checkFork(await this.history(next.timeline, server), { parent, lsn: next.lsn });
+        const go = await this.calls.run('change the timeline', () => this.sink.timeline?.(next));
+        return go === false ? undefined : next;
+      },
+    });
+    return lsn;
   }
 
-  private async choose(server: ServerState): Promise<Start> {
+  private async choose(server: ServerState): Promise<WalPlace> {
     const { startLsn, timeline, slot } = this.o;
     const { segmentSize, history } = server;
     if (startLsn !== undefined) {
@@ -298,7 +269,7 @@ class SinkRun {
   }
 
   private async stream(
-    at: Start,
+    at: WalPlace,
     server: ServerState,
     signal: AbortSignal,
   ): Promise<StreamOutcome> {
@@ -329,7 +300,7 @@ class SinkRun {
   }
 
   private async makeInspector(
-    { lsn, timeline }: Start,
+    { lsn, timeline }: WalPlace,
     server: ServerState,
   ): Promise<WalInspector | undefined> {
     if (this.o.verify === 'off') return undefined;

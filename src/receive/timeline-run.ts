@@ -1,5 +1,5 @@
-import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { writeEvidence } from '../archive/evidence.js';
 import { temporaryName } from '../archive/leftovers.js';
 import { type CompressOptions, compressFile } from '../codec/codec.js';
 import type { ReplicationConnection } from '../connection/connection.js';
@@ -21,7 +21,7 @@ import { type StreamOutcome, StreamSession } from './stream.js';
 import { BulkStage } from './target/bulk-stage.js';
 import { compressPartial } from './target/compressed-partial.js';
 import type { OpenSegment } from './target/open-segment.js';
-import { PacedTarget } from './target/paced-target.js';
+import { PacedTarget, type WriteReport } from './target/paced-target.js';
 import { TargetPositions } from './target/positions.js';
 import { SegmentFinisher } from './target/segment-finisher.js';
 import { SegmentWriter } from './target/segment-writer.js';
@@ -39,6 +39,8 @@ const SPARE_WAIT = 64 * 1024 * 1024;
 export interface RunOwner {
   /** WAL that failed the check and is asked for again. */
   readonly refusals: Refusals;
+  /** When the write position is told. */
+  readonly writeReport: WriteReport;
   tell<K extends keyof ReceiverEvents>(event: K, ...args: ReceiverEvents[K]): void;
   /** WAL was stored for a while: the next failure is a new one. */
   noteProgress(): void;
@@ -92,7 +94,8 @@ export class TimelineRun {
     const { anchored, compareUntil, soundUntil } = await storedStart({
       ...{ directory: o.directory, archive, sync: this.sync, fs: this.fs },
       wal: this.walOptions,
-      verify: this.verifyMode,
+      checked: this.verifyMode !== 'off',
+      refuses: this.verifyMode === 'strict',
       warn: (warning) => this.owner.tell('warning', warning),
     });
     const finisher = this.makeFinisher();
@@ -192,7 +195,7 @@ export class TimelineRun {
       destination,
       positions: this.positions,
       synchronous: this.o.synchronous ?? false,
-      writeReport: this.archive.writeReport,
+      writeReport: this.owner.writeReport,
     });
   }
 
@@ -248,7 +251,7 @@ export class TimelineRun {
     const place = formatLsn(lsn).replace('/', '-');
     const path = join(this.o.directory, `.walkeep-refused-${this.at.timeline}-${place}`);
     try {
-      writeFileSync(path, bytes, { mode: this.archive.server.fileMode });
+      writeEvidence(path, bytes, { mode: this.archive.server.fileMode, fs: this.fs });
     } catch (e) {
       // Without the evidence the refusal stands all the same.
       const message = `could not keep refused WAL in "${path}": ${(e as Error).message}`;

@@ -10,6 +10,30 @@ export function patient(settings: ConnectionSettings, receiveTimeout: number): C
   return { ...settings, connectTimeout: settings.connectTimeout || 2 * receiveTimeout };
 }
 
+/**
+ * Uses a connection under watch and ends it, however that goes.
+ * @throws what `use` throws, or TimeoutError where the cause of that was a missing answer
+ */
+export async function overConnection<T>(
+  opened: Promise<ReplicationConnection>,
+  receiveTimeout: number,
+  signal: AbortSignal,
+  use: (connection: ReplicationConnection, watchdog: Watchdog) => Promise<T>,
+): Promise<T> {
+  const connection = await opened;
+  const watchdog = new Watchdog(connection, signal, receiveTimeout);
+  try {
+    const result = await use(connection, watchdog);
+    await connection.close();
+    return result;
+  } catch (e) {
+    throw watchdog.error ?? e;
+  } finally {
+    watchdog.release();
+    connection.destroy();
+  }
+}
+
 /** What a connection is at; a running stream keeps its own time, it may be paused. */
 export type Phase = 'command' | 'stream' | 'ending';
 

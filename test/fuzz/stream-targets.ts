@@ -4,14 +4,13 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { connect } from '../../src/connection/connect.js';
 import type { ReplicationConnection } from '../../src/connection/connection.js';
-import { ConnectionError } from '../../src/errors.js';
 import type { Lsn } from '../../src/lsn.js';
 import type { WalReceiverOptions } from '../../src/receive/options.js';
-import type { WalReceiver } from '../../src/receive/receiver.js';
 import { Refusals } from '../../src/receive/refusals.js';
-import { RemovedWal } from '../../src/receive/removed-wal.js';
 import { Archive } from '../../src/receive/start/receiving-directory.js';
-import { TimelineRun } from '../../src/receive/timeline-run.js';
+import { RemovedWal } from '../../src/receive/start/removed-wal.js';
+import { type RunOwner, TimelineRun } from '../../src/receive/timeline-run.js';
+import { followTimelines } from '../../src/receive/timelines.js';
 import { readServerState } from '../../src/server/server-state.js';
 import { parseSegmentFileName } from '../../src/wal/file-name.js';
 import { settingsFor } from '../connection/fixtures.js';
@@ -28,7 +27,7 @@ const input = fc.record({
   abort: fc.boolean(),
 });
 
-/** The loop of WalReceiver over one connection. */
+/** What a DirectoryReceiver does over one connection. */
 class Receiver {
   readonly stop = new AbortController();
   private readonly options: WalReceiverOptions;
@@ -46,23 +45,21 @@ class Receiver {
       removed: new RemovedWal(),
       slotInvalid: false,
       refused: refusals.current,
-      writeReport: 'slow',
       warn: () => {},
     });
-    const owner = {
-      tell: () => {},
-      noteProgress: () => {},
-      refusals,
-    } as unknown as WalReceiver;
+    const owner: RunOwner = {
+      ...{ tell: () => {}, noteProgress: () => {} },
+      ...{ refusals, writeReport: 'slow' },
+    };
     try {
-      let at = { lsn: archive.start.lsn, timeline: archive.start.timeline };
-      for (;;) {
-        const run = new TimelineRun(options, connection, archive, at, owner);
-        const outcome = await run.stream(this.stop.signal, () => {});
-        if (outcome.kind === 'stopped') return;
-        if (outcome.end.kind === 'shutdown') throw new ConnectionError('the server shut down');
-        at = await archive.follow(connection, at.timeline, outcome.lsn, outcome.end);
-      }
+      await followTimelines(archive.start, options.endLsn, {
+        stream: (at) =>
+          new TimelineRun(options, connection, archive, at, owner).stream(
+            this.stop.signal,
+            () => {},
+          ),
+        follow: (at, _, end) => archive.follow(connection, at.timeline, end),
+      });
     } finally {
       await archive.close();
     }

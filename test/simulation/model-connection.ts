@@ -7,6 +7,7 @@ import type {
   SlotPosition,
   StartReplicationOptions,
   StreamEnd,
+  SystemIdentification,
   TimelineHistoryFile,
 } from '../../src/protocol/replication.js';
 import type { StandbyStatus } from '../../src/protocol/status-reply.js';
@@ -42,11 +43,15 @@ interface Stream {
 /** A connection to the model server; what the receiver uses of a ReplicationConnection. */
 export class ModelConnection {
   readonly serverVersion: number;
-  closed = false;
+  readonly target = { host: '/model', port: 5432 };
+  /** Resolves once it is over. */
+  readonly ended: Promise<void>;
   lastReceivedAt = 0;
   /** Set: a bit of the WAL that is delivered next is flipped. */
   damage: OnDamage | undefined;
   private stream: Stream | undefined;
+  private over = false;
+  private settleEnded = (): void => {};
   private readonly server: ModelServer;
   private readonly random: Random;
   private readonly clock: VirtualClock;
@@ -65,6 +70,18 @@ export class ModelConnection {
     this.clock = clock;
     this.onStatus = onStatus;
     this.lastReceivedAt = clock.now;
+    this.ended = new Promise((resolve) => {
+      this.settleEnded = resolve;
+    });
+  }
+
+  get closed(): boolean {
+    return this.over;
+  }
+
+  private set closed(over: boolean) {
+    this.over = over;
+    if (over) this.settleEnded();
   }
 
   /** As the type that the receiver takes. */
@@ -82,6 +99,15 @@ export class ModelConnection {
   get position(): { timeline: number; sent: number } | undefined {
     const s = this.stream;
     return s && { timeline: s.wal.id, sent: s.sent };
+  }
+
+  show(name: string): Promise<string> {
+    return Promise.resolve(name === 'wal_segment_size' ? `${SEGMENT / 1024 / 1024}MB` : '0700');
+  }
+
+  identifySystem(): Promise<SystemIdentification> {
+    const { systemId, timeline, flushLsn } = this.server.state();
+    return Promise.resolve({ systemId, timeline, flushLsn, database: null });
   }
 
   timelineHistory(timeline: number): Promise<TimelineHistoryFile> {

@@ -180,7 +180,6 @@ export class World {
       `process (${options.compression?.method}) with ${files.sort().map(shortName).join(' ')}`,
     );
     this.process = new ReceiverProcess({
-      server: this.server,
       fs: this.mutation.fs?.(fs) ?? fs,
       options,
       writeReport: random.pick(['slow', 'write'] as const),

@@ -8,6 +8,7 @@ import { formatLsn, type Lsn } from '../../lsn.js';
 import { isLostFile, readServerHistory } from '../../server/server-history.js';
 import type { ServerState } from '../../server/server-state.js';
 import { historyFileName } from '../../wal/file-name.js';
+import type { StoredHistory } from '../../wal/history-file.js';
 import {
   childTimeline,
   isInHistory,
@@ -34,24 +35,36 @@ function conflict(
   );
 }
 
+/** What is stored here of the histories of the server's timelines. @throws StorageError */
+export async function readHistories(
+  directory: string,
+  server: Pick<ServerState, 'history'>,
+  timelines: readonly number[],
+  fs: FileSystem,
+): Promise<Map<number, StoredHistory>> {
+  const histories = new Map<number, StoredHistory>();
+  for (const timeline of timelines) {
+    if (!isInHistory(server.history, timeline)) continue;
+    histories.set(timeline, await readStoredHistory(directory, timeline, fs));
+  }
+  return histories;
+}
+
 /**
  * Compares the server's history with the history files stored here: two standbys promoted from
  * one parent both become the next timeline of one system identifier, and only this tells. A damaged
- * file says nothing, and is not believed either way.
+ * file says nothing, and is not believed either way. Pure.
  * @param followed whether WAL of a timeline was received here before
  * @returns the timelines of the server whose files here are damaged
  * @throws TimelineConflictError
  */
-export async function checkHistories(
-  directory: string,
+export function checkHistories(
+  histories: ReadonlyMap<number, StoredHistory>,
   server: ServerState,
-  timelines: readonly number[],
-  { fs, followed }: { fs: FileSystem; followed: (timeline: number) => boolean },
-): Promise<number[]> {
+  { directory, followed }: { directory: string; followed: (timeline: number) => boolean },
+): number[] {
   const damaged: number[] = [];
-  for (const timeline of timelines) {
-    if (!isInHistory(server.history, timeline)) continue;
-    const stored = await readStoredHistory(directory, timeline, fs);
+  for (const [timeline, stored] of histories) {
     if (stored.state === 'absent') continue;
     if (stored.state === 'damaged') {
       damaged.push(timeline);

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import type { Ledger, LedgerEntry } from '../../archive/ledger.js';
+import type { Ledger, LedgerEntry, LedgerState } from '../../archive/ledger.js';
 import { sameContent } from '../../archive/same-content.js';
 import { hasAllOf } from '../../archive/stored-content.js';
 import type { DirectoryScan, SegmentFile } from '../../archive/wal-directory.js';
@@ -29,12 +29,12 @@ const MOST_NAMED = 16;
  * the background, while the next one is being written and acknowledged. Behind one that has its name
  * only those count that the ledger has as complete: renames need not survive in their order.
  */
-export function leftSegments(scan: DirectoryScan, ledger: Ledger): SegmentFile[] {
+export function leftSegments(scan: DirectoryScan, ledger: LedgerState): SegmentFile[] {
   const { newest, segments, segmentSize } = scan;
   // An empty partial is the wish to start exactly there.
   if (!newest || newest.size === 0) return [];
-  const begun = ledger.state.lineage.at(-1)?.start ?? 0n;
-  const { timeline, completeLsn = 0n } = ledger.state;
+  const begun = ledger.lineage.at(-1)?.start ?? 0n;
+  const { timeline, completeLsn = 0n } = ledger;
   const complete = timeline === newest.timeline ? completeLsn : 0n;
   let left: SegmentFile[] = [];
   let named = 0;

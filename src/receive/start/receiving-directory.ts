@@ -1,19 +1,17 @@
 import { Ledger, type LedgerEntry } from '../../archive/ledger.js';
 import { removeLeftovers } from '../../archive/leftovers.js';
 import type { ReplicationConnection } from '../../connection/connection.js';
-import { ProtocolError, StorageError } from '../../errors.js';
+import { StorageError } from '../../errors.js';
 import { type FileSystem, nodeFileSystem } from '../../files/file-system.js';
-import { formatLsn, type Lsn } from '../../lsn.js';
+import type { Lsn } from '../../lsn.js';
 import { VERSION } from '../../package.js';
 import type { StreamEnd } from '../../protocol/replication.js';
 import { isLostFile } from '../../server/server-history.js';
 import type { ServerState } from '../../server/server-state.js';
 import { floorToSegment } from '../../wal/file-name.js';
 import { isInHistory, parentTimeline, type TimelineHistory } from '../../wal/timeline.js';
-import type { WalReceiverOptions } from '../options.js';
-import type { Refusal } from '../refusals.js';
-import type { WriteReport } from '../target/paced-target.js';
-import { type ChosenStart, chooseFor, type OpenOptions } from './choose-start.js';
+import type { ChosenStart, RefusedWal } from './decide.js';
+import { findStart, type OpenOptions, type StartOptions } from './find-start.js';
 import { ancestorHistory, checkFork, ensureHistoryFile, type Fork } from './history-files.js';
 import type { StartPoint } from './start-point.js';
 
@@ -29,11 +27,10 @@ export class Archive {
   readonly completeBeyond: boolean;
   /** End of the segment at the start if it lacks only its name, and the slot cannot be asked. */
   readonly unproved: Lsn | undefined;
-  readonly writeReport: WriteReport;
   readonly fs: FileSystem;
   private readonly directory: string;
   private readonly sync: boolean;
-  private readonly refused: Refusal | undefined;
+  private readonly refused: RefusedWal | undefined;
   /** What the start adds to the ledger: with the first WAL, so that a refused one leaves no trace. */
   private unrecorded: LedgerEntry[];
 
@@ -41,14 +38,13 @@ export class Archive {
     server: ServerState,
     ledger: Ledger,
     { start, again, completeBeyond, unproved }: ChosenStart,
-    o: WalReceiverOptions,
-    options: OpenOptions,
+    o: StartOptions,
+    fs: FileSystem,
   ) {
     this.directory = o.directory;
     this.sync = o.sync !== false;
     this.refused = again;
-    this.writeReport = options.writeReport;
-    this.fs = options.fs ?? nodeFileSystem;
+    this.fs = fs;
     this.server = server;
     this.ledger = ledger;
     this.start = start;
@@ -59,7 +55,7 @@ export class Archive {
 
   /** @throws everything that `chooseStart` throws, TimelineConflictError, StorageError */
   static async open(
-    o: WalReceiverOptions,
+    o: StartOptions,
     connection: ReplicationConnection,
     server: ServerState,
     options: OpenOptions,
@@ -71,9 +67,9 @@ export class Archive {
     const ledger = await Ledger.open(o.directory, { create: true, mode, sync, fs });
     if (!ledger) throw new StorageError('could not create the ledger', { path: o.directory });
     try {
-      const chosen = await chooseFor(o, connection, server, ledger, options);
+      const chosen = await findStart({ o, connection, server, ledger, fs }, options);
       for (const w of chosen.start.warnings) warn('WK_START', w);
-      return new Archive(server, ledger, chosen, o, options);
+      return new Archive(server, ledger, chosen, o, fs);
     } catch (e) {
       await ledger.close();
       throw e;
@@ -114,26 +110,14 @@ export class Archive {
   }
 
   /**
-   * Checks what the server says comes after a timeline, and notes it.
-   * @throws ProtocolError if it cannot follow, or the history of the next timeline says otherwise
+   * Notes what the server says comes after a timeline.
+   * @throws ProtocolError if the history of the next timeline says otherwise
    */
   async follow(
     connection: ReplicationConnection,
     timeline: number,
-    position: Lsn,
     end: Extract<StreamEnd, { kind: 'timeline' }>,
   ): Promise<{ lsn: Lsn; timeline: number }> {
-    if (end.timeline <= timeline) {
-      throw new ProtocolError(
-        `server reported unexpected next timeline ${end.timeline}, following timeline ${timeline}`,
-      );
-    }
-    if (end.startLsn > position) {
-      throw new ProtocolError(
-        `server stopped streaming timeline ${timeline} at ${formatLsn(position)}, but reported next timeline ${end.timeline} to begin at ${formatLsn(end.startLsn)}`,
-        { lsn: position },
-      );
-    }
     // Nothing protects this answer on its way, and what is noted is believed from now on.
     await this.history(connection, end.timeline, { parent: timeline, lsn: end.startLsn });
     const lsn = floorToSegment(end.startLsn, this.server.segmentSize);
@@ -171,7 +155,7 @@ function startEntries(
   ledger: Ledger,
   server: ServerState,
   start: StartPoint,
-  refused: Refusal | undefined,
+  refused: RefusedWal | undefined,
 ): LedgerEntry[] {
   const { state } = ledger;
   const { systemId, segmentSize } = server;

@@ -153,7 +153,12 @@ function gapText(from: Lsn, to: Lsn, timeline: number): string {
   return `WAL from ${formatLsn(from)} to ${formatLsn(to)} (timeline ${timeline}) would be missing in the archive`;
 }
 
-function checkCluster({ server, ledger, localSystemId }: StartInputs): void {
+/** @throws SystemIdentifierError if what is stored here is another cluster's */
+export function checkCluster({
+  server,
+  ledger,
+  localSystemId,
+}: Pick<StartInputs, 'server' | 'ledger' | 'localSystemId'>): void {
   for (const [what, id] of [
     ['ledger', ledger?.systemId],
     ['newest segment', localSystemId],

@@ -1,11 +1,10 @@
 import { listSegments } from '../../archive/wal-directory.js';
 import type { FileSystem } from '../../files/file-system.js';
 import { formatLsn, type Lsn } from '../../lsn.js';
+import type { ReceiverWarning } from '../../server/warning.js';
 import { segmentFileName, segmentOf, segmentStart } from '../../wal/file-name.js';
 import { WalVerifier } from '../../wal/verifier.js';
 import type { WalOptions } from '../../wal/walker.js';
-import type { VerifyMode } from '../inspector.js';
-import type { ReceiverWarning } from '../options.js';
 import { seedPartial } from '../target/partial-seed.js';
 import { anchoredVerifier } from './anchor.js';
 import { storedWal } from './known-wal.js';
@@ -26,7 +25,10 @@ interface Options {
   archive: Archive;
   /** The start, the first byte of a segment, with all that is known of its WAL. */
   wal: WalOptions & { segmentSize: number; timeline: number };
-  verify: VerifyMode;
+  /** WAL is checked as it comes. */
+  checked: boolean;
+  /** What fails the check is not stored. */
+  refuses: boolean;
   sync: boolean;
   fs: FileSystem;
   warn: (warning: ReceiverWarning) => void;
@@ -46,7 +48,7 @@ export async function storedStart(o: Options): Promise<StoredStart> {
         hint: 'Run walkeep verify on the directory.',
       }),
     );
-  const anchored = o.verify === 'off' ? undefined : await anchor();
+  const anchored = o.checked ? await anchor() : undefined;
   await placeSeeds(o, anchor);
   return { anchored, ...(await protectedWal(o, anchored && anchor)) };
 }
@@ -76,7 +78,7 @@ async function placeSeeds(o: Options, anchor: Anchor): Promise<void> {
 }
 
 async function protectedWal(
-  { directory, archive, wal, verify, fs }: Options,
+  { directory, archive, wal, refuses, fs }: Options,
   anchor: Anchor | undefined,
 ): Promise<{ compareUntil: bigint; soundUntil: Lsn }> {
   const { startLsn, timeline, segmentSize } = wal;
@@ -85,7 +87,7 @@ async function protectedWal(
   const stored = await storedWal(...place, fs, anchor && (() => anchor()));
   // Refused WAL may be replaced from its first bad record on. Whether what comes again in place of
   // an unfinished record is right is seen at its end.
-  const replaced = !archive.isRefused(timeline) && stored.torn && verify === 'strict';
+  const replaced = !archive.isRefused(timeline) && stored.torn && refuses;
   const compareUntil = stored.end > acknowledged || replaced ? stored.end : acknowledged;
   return { compareUntil, soundUntil: stored.sound };
 }

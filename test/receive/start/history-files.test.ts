@@ -10,6 +10,7 @@ import {
   checkHistories,
   ensureHistoryFile,
   mendHistories,
+  readHistories,
 } from '../../../src/receive/start/history-files.js';
 import { readServerState, type ServerState } from '../../../src/server/server-state.js';
 import { parseTimelineHistory } from '../../../src/wal/timeline.js';
@@ -57,8 +58,10 @@ const state = (historyFile: Buffer): ServerState => ({
   history: parseTimelineHistory(2, historyFile.toString()),
 });
 const stored = () => join(dir, '00000002.history');
-const check = (followed: boolean) =>
-  checkHistories(dir, state(GOOD), [2, 3], { fs: nodeFileSystem, followed: () => followed });
+const check = async (followed: boolean) => {
+  const histories = await readHistories(dir, state(GOOD), [2, 3], nodeFileSystem);
+  return checkHistories(histories, state(GOOD), { directory: dir, followed: () => followed });
+};
 
 it('one number with different content is refused; what nobody received can be moved away', async () => {
   writeFileSync(stored(), FLIPPED);

@@ -18,13 +18,13 @@ import { CorruptWalError, FsyncError } from '../../../src/errors.js';
 import { nodeFileSystem } from '../../../src/files/file-system.js';
 import { formatLsn, type Lsn } from '../../../src/lsn.js';
 import type { Refusal } from '../../../src/receive/refusals.js';
-import { RemovedWal } from '../../../src/receive/removed-wal.js';
 import {
   finishLeft,
   leftSegments,
   removeCopies,
 } from '../../../src/receive/start/left-segments.js';
 import { Archive } from '../../../src/receive/start/receiving-directory.js';
+import { RemovedWal } from '../../../src/receive/start/removed-wal.js';
 import type { ServerState } from '../../../src/server/server-state.js';
 import { parseTimelineHistory, rootHistory } from '../../../src/wal/timeline.js';
 import { faultyFileSystem } from '../../support/faulty-fs.js';
@@ -65,7 +65,7 @@ async function finish(acknowledged = 0n, ...known: LedgerEntry[]) {
   const ledger = (await Ledger.open(dir, { create: true })) as Ledger;
   if (known.length > 0) await ledger.append(...known);
   const scan = await scanDirectory(dir, MB);
-  const left = leftSegments(scan, ledger);
+  const left = leftSegments(scan, ledger.state);
   const server = { segmentSize: MB, systemId: 77n, fileMode: 0o600 } as ServerState;
   const first = await finishLeft(dir, server, left, scan, ledger, acknowledged, nodeFileSystem);
   await ledger.close();
@@ -278,18 +278,12 @@ async function openArchive(
   refused?: Refusal,
 ) {
   const warnings: string[] = [];
-  const archive = await Archive.open(
-    { connection: '', directory: dir, slot: 'wk' },
-    connection,
-    server,
-    {
-      removed: new RemovedWal(),
-      slotInvalid: false,
-      refused,
-      writeReport: 'write',
-      warn: (_, message) => warnings.push(message),
-    },
-  );
+  const archive = await Archive.open({ directory: dir, slot: 'wk' }, connection, server, {
+    removed: new RemovedWal(),
+    slotInvalid: false,
+    refused,
+    warn: (_, message) => warnings.push(message),
+  });
   return { archive, warnings };
 }
 

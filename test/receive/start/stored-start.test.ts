@@ -27,7 +27,7 @@ async function start(directory: string, refused = false) {
   const { start: startLsn, segmentSize } = wal;
   return storedStart({
     ...{ directory, archive, sync: false, fs: nodeFileSystem, warn: () => {} },
-    ...{ wal: { startLsn, segmentSize, timeline: 2, systemId: 77n }, verify: 'strict' },
+    ...{ wal: { startLsn, segmentSize, timeline: 2, systemId: 77n }, checked: true, refuses: true },
   });
 }
 

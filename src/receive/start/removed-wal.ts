@@ -1,7 +1,7 @@
-import { type WalkeepError, WalRemovedError } from '../errors.js';
-import type { Lsn } from '../lsn.js';
-import { segmentFileName, segmentOf } from '../wal/file-name.js';
-import { childTimeline, type TimelineHistory, timelineEnd } from '../wal/timeline.js';
+import { type WalkeepError, WalRemovedError } from '../../errors.js';
+import type { Lsn } from '../../lsn.js';
+import { segmentFileName, segmentOf } from '../../wal/file-name.js';
+import { childTimeline, type TimelineHistory, timelineEnd } from '../../wal/timeline.js';
 
 /** What a server was asked for when it said that it lacks the WAL. */
 export interface AskedStream {
@@ -19,22 +19,30 @@ export interface AskedStream {
   mayGoOver: boolean;
 }
 
-/**
- * What servers said that they lack, for the next choice of a start. That one file is not there says
- * nothing yet about the WAL: another file may hold it, or the archive has it and it was moved away.
- * Each of the ways is tried once, until WAL comes again.
- */
-export class RemovedWal {
+/** What servers said that they lack. */
+export interface ServerLacks {
   /** The WAL wanted is lost, and going over that is accepted. */
-  goesOver = false;
+  readonly goesOver: boolean;
   /** What follows the newest file is not there. */
-  behindNewestGone = false;
+  readonly behindNewestGone: boolean;
   /** There is no file for the last segment of this timeline. */
-  lastSegmentGone: number | undefined;
+  readonly lastSegmentGone: number | undefined;
   /**
    * Up to here the slot was moved by acknowledgements of this directory: the server, which keeps what
    * its slot asks for, has removed the segment before.
    */
+  readonly released: { timeline: number; lsn: Lsn } | undefined;
+}
+
+/**
+ * Remembers what servers said that they lack, for the next choice of a start. That one file is not there says
+ * nothing yet about the WAL: another file may hold it, or the archive has it and it was moved away.
+ * Each of the ways is tried once, until WAL comes again.
+ */
+export class RemovedWal implements ServerLacks {
+  goesOver = false;
+  behindNewestGone = false;
+  lastSegmentGone: number | undefined;
   released: { timeline: number; lsn: Lsn } | undefined;
 
   /** Takes note of a failed stream; true if another start is worth a try, at once. */

@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
-import { ConnectionError } from '../../src/errors.js';
-import type { Lsn } from '../../src/lsn.js';
-import { toServerError } from '../../src/protocol/server-error.js';
-import { type AskedStream, RemovedWal } from '../../src/receive/removed-wal.js';
-import { parseTimelineHistory } from '../../src/wal/timeline.js';
+import { ConnectionError } from '../../../src/errors.js';
+import type { Lsn } from '../../../src/lsn.js';
+import { toServerError } from '../../../src/protocol/server-error.js';
+import { type AskedStream, RemovedWal } from '../../../src/receive/start/removed-wal.js';
+import { parseTimelineHistory } from '../../../src/wal/timeline.js';
 
 const asked: AskedStream = {
   timeline: 1,
