@@ -4,6 +4,7 @@ import { NotSupportedError, StorageError } from '../errors.js';
 import { fsyncError, storageError, writeFully } from '../files/durable.js';
 import { CREATE_NEW, type FileSystem, nodeFileSystem, OPEN_READ } from '../files/file-system.js';
 import { readStream } from '../files/read-stream.js';
+import { SpareBuffers } from '../files/spare-buffers.js';
 import type { Compression } from '../wal/file-name.js';
 import { ByteReader } from './byte-reader.js';
 import { decompressGzip } from './gzip.js';
@@ -188,10 +189,8 @@ function compressor({ method, level }: CompressOptions, fs: FileSystem): Duplex 
   });
 }
 
-/** Of conversions that have ended: new ones for each would be garbage by the hundred megabytes. */
-const spareBuffers: Buffer[] = [];
-
-const takeBuffer = (): Buffer => spareBuffers.pop() ?? Buffer.allocUnsafeSlow(STEP);
+/** Of conversions: each has two, and three at most go on at the same time. */
+const STEP_BUFFERS = new SpareBuffers(STEP, 6);
 
 /** Compresses the first `length` bytes of one file to the end of another. */
 async function compressThrough(
@@ -210,7 +209,7 @@ async function compressThrough(
   };
   const feed = async (): Promise<void> => {
     // One is compressed while the other is filled.
-    const buffers = [takeBuffer(), takeBuffer()] as const;
+    const buffers = [STEP_BUFFERS.take(), STEP_BUFFERS.take()] as const;
     let taken = Promise.resolve();
     for (let at = 0, turn = 0; at < length; turn++) {
       const buffer = buffers[turn % 2] as Buffer;
@@ -225,7 +224,7 @@ async function compressThrough(
       taken.catch(() => {});
     }
     await taken;
-    spareBuffers.push(...buffers);
+    for (const buffer of buffers) STEP_BUFFERS.giveBack(buffer);
     stream.end();
   };
   try {

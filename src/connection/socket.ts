@@ -1,10 +1,13 @@
 import { lookup } from 'node:dns/promises';
 import { isIP, connect as netConnect, type Socket } from 'node:net';
 import { ConnectionError, type WalkeepError } from '../errors.js';
+import { SpareBuffers } from '../files/spare-buffers.js';
 import type { HostTarget } from './conninfo/settings.js';
 
 /** Bytes of the one reused read buffer; larger ones gained nothing (measured on loopback). */
 const READ_BUFFER_LENGTH = 256 * 1024;
+/** Connections come one behind the other, mostly. */
+const READ_BUFFERS = new SpareBuffers(READ_BUFFER_LENGTH, 1);
 
 /** One address of a target, and how libpq names it in messages. */
 export interface Endpoint {
@@ -87,7 +90,7 @@ export function dial(
   });
   if (reader) {
     socket.once('close', () => {
-      spareBuffer = reader.buffer;
+      READ_BUFFERS.giveBack(reader.buffer);
     });
   }
   if (endpoint.path === undefined) {
@@ -102,15 +105,8 @@ export function dial(
   return { socket, connected };
 }
 
-/**
- * The read buffer of a connection that is closed, for the next one: left to the garbage collector,
- * those of many reconnects pile up to megabytes before it looks at them.
- */
-let spareBuffer: Buffer | undefined;
-
 function readInto(onRead: (buffer: Buffer, length: number) => void) {
-  const buffer = spareBuffer ?? Buffer.allocUnsafeSlow(READ_BUFFER_LENGTH);
-  spareBuffer = undefined;
+  const buffer = READ_BUFFERS.take();
   return {
     buffer,
     // pause() within the callback stops reading by itself; true does not resume it.

@@ -24,33 +24,43 @@ interface WebAssemblyApi {
   Memory: new (pages: { initial: number; maximum: number }) => { buffer: ArrayBuffer };
 }
 
-/** Memories that are known to be aligned. */
-const aligned = new WeakSet<ArrayBufferLike>();
-/** Released ones, by their size. */
-const spares = new Map<number, Uint8Array>();
+/**
+ * The aligned memory of the process. Node has no aligned allocation; the memory of a WebAssembly
+ * instance is mapped by pages. One of a size is kept for the next taker: see SpareBuffers.
+ */
+class AlignedMemories {
+  /** All that were made. */
+  private readonly aligned = new WeakSet<ArrayBufferLike>();
+  /** Released ones, by their size. */
+  private readonly spares = new Map<number, Uint8Array>();
+
+  take(size: number): AlignedMemory {
+    const pages = Math.ceil(size / WASM_PAGE);
+    const bytes = this.spares.get(pages) ?? this.make(pages);
+    this.spares.delete(pages);
+    return { bytes, release: () => void this.spares.set(pages, bytes) };
+  }
+
+  has({ buffer }: Uint8Array): boolean {
+    return this.aligned.has(buffer);
+  }
+
+  private make(pages: number): Uint8Array {
+    const { Memory } = (globalThis as unknown as { WebAssembly: WebAssemblyApi }).WebAssembly;
+    const { buffer } = new Memory({ initial: pages, maximum: pages });
+    this.aligned.add(buffer);
+    return new Uint8Array(buffer);
+  }
+}
+
+const MEMORIES = new AlignedMemories();
 
 /**
- * At least `size` zeroed or formerly used bytes. Node has no aligned allocation; the memory of a
- * WebAssembly instance is mapped by pages. One of a size is kept for the next taker: see socket.ts.
+ * At least `size` zeroed or formerly used bytes.
  * @throws RangeError if there is no memory
  */
 export function takeAlignedMemory(size: number): AlignedMemory {
-  const pages = Math.ceil(size / WASM_PAGE);
-  let bytes = spares.get(pages);
-  if (bytes) {
-    spares.delete(pages);
-  } else {
-    const { Memory } = (globalThis as unknown as { WebAssembly: WebAssemblyApi }).WebAssembly;
-    bytes = new Uint8Array(new Memory({ initial: pages, maximum: pages }).buffer);
-    aligned.add(bytes.buffer);
-  }
-  const taken = bytes;
-  return {
-    bytes: taken,
-    release: () => {
-      spares.set(pages, taken);
-    },
-  };
+  return MEMORIES.take(size);
 }
 
 /**
@@ -80,13 +90,13 @@ export interface DirectPiece {
 export function firstPiece(buffers: readonly Uint8Array[], position: number): DirectPiece {
   const first = buffers[0] as Uint8Array;
   const skew = position % DIRECT_ALIGN;
-  if (!aligned.has(first.buffer) || first.byteOffset % DIRECT_ALIGN !== skew) {
+  if (!MEMORIES.has(first) || first.byteOffset % DIRECT_ALIGN !== skew) {
     return { direct: false, buffers };
   }
   if (skew > 0) return { direct: false, buffers: [first.subarray(0, DIRECT_ALIGN - skew)] };
   const whole: Uint8Array[] = [];
   for (const b of buffers) {
-    if (!aligned.has(b.buffer) || b.byteOffset % DIRECT_ALIGN !== 0) break;
+    if (!MEMORIES.has(b) || b.byteOffset % DIRECT_ALIGN !== 0) break;
     const length = b.length - (b.length % DIRECT_ALIGN);
     if (length > 0) whole.push(length === b.length ? b : b.subarray(0, length));
     if (length < b.length) break;

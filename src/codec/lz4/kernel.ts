@@ -133,19 +133,35 @@ interface Exports {
   decode(at: number, end: number, out: number, limit: number, low: number): number;
 }
 
-/** Nobody's at present, and how large its blocks may be and its output is. */
-let spare: { decoder: Lz4Decoder; blockSize: number; outputSize: number } | undefined;
+/**
+ * The decoder that is between two frames: compiling one costs as much as a small frame. Who takes it
+ * owns it until it is released.
+ */
+class SpareDecoder {
+  /** How large its blocks may be, and its output is. */
+  private spare: { decoder: Lz4Decoder; blockSize: number; outputSize: number } | undefined;
+
+  take(blockSize: number, outputSize: number): Lz4Decoder | undefined {
+    const { spare } = this;
+    if (!spare || spare.blockSize < blockSize || spare.outputSize < outputSize) return undefined;
+    this.spare = undefined;
+    return spare.decoder;
+  }
+
+  giveBack(decoder: Lz4Decoder, blockSize: number, outputSize: number): void {
+    this.spare ??= { decoder, blockSize, outputSize };
+  }
+}
+
+const SPARE = new SpareDecoder();
 
 /**
  * A decoder for blocks of up to `blockSize` bytes, compressed or not, and `outputSize` bytes of
  * output. In WebAssembly, three times as fast and fast from the start, where that is to be had.
  */
 export function takeLz4Decoder(blockSize: number, outputSize: number): Lz4Decoder {
-  if (spare && spare.blockSize >= blockSize && spare.outputSize >= outputSize) {
-    const { decoder } = spare;
-    spare = undefined;
-    return decoder;
-  }
+  const spare = SPARE.take(blockSize, outputSize);
+  if (spare) return spare;
   try {
     return makeKernel(blockSize, outputSize);
   } catch {
@@ -175,9 +191,7 @@ function makeKernel(blockSize: number, outputSize: number): Lz4Decoder {
       const end = decode(0, src.length, low + start, low + limit, low);
       return end < 0 ? malformed(BLOCK_FAULTS[-1 - end] as BlockFault) : end - low;
     },
-    release: () => {
-      spare ??= { decoder, blockSize, outputSize };
-    },
+    release: () => SPARE.giveBack(decoder, blockSize, outputSize),
   };
   return decoder;
 }

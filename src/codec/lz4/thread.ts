@@ -12,14 +12,58 @@ interface Waiting {
   reject: (error: Error) => void;
 }
 
-/** One thread for the process: its code is optimized once, not anew for each segment. */
-let worker: Worker | undefined;
-let lastId = 0;
-const waiting = new Map<number, Waiting>();
+/**
+ * The compressing thread of the process: one, since its code is optimized once and not anew for each
+ * segment. It is started with the first job and keeps the process running only while it works.
+ */
+class CompressingThread {
+  private worker: Worker | undefined;
+  private lastId = 0;
+  private readonly waiting = new Map<number, Waiting>();
+
+  /** False where the worker's file is missing: in a bundle, or run from the sources. */
+  get isPossible(): boolean {
+    return this.worker !== undefined || existsSync(fileURLToPath(WORKER));
+  }
+
+  run(job: Omit<Lz4Job, 'id'>): Promise<void> {
+    this.worker ??= this.start();
+    this.lastId += 1;
+    const id = this.lastId;
+    const done = new Promise<void>((resolve, reject) => this.waiting.set(id, { resolve, reject }));
+    this.worker.ref();
+    this.worker.postMessage({ id, ...job });
+    return done;
+  }
+
+  private start(): Worker {
+    const { waiting } = this;
+    // Options of the main program, such as --input-type, are not the thread's.
+    const started = new Worker(WORKER, { execArgv: [] });
+    started.on('message', ({ id, error }: Lz4Answer) => {
+      const job = waiting.get(id);
+      waiting.delete(id);
+      if (waiting.size === 0) started.unref();
+      if (error) job?.reject(Object.assign(new Error(error.message), error));
+      else job?.resolve();
+    });
+    let cause = new Error('the compressing thread ended early');
+    started.on('error', (e) => {
+      cause = e as Error;
+    });
+    started.on('exit', () => {
+      this.worker = undefined;
+      for (const { reject } of waiting.values()) reject(cause);
+      waiting.clear();
+    });
+    return started;
+  }
+}
+
+const THREAD = new CompressingThread();
 
 /**
- * `compressLz4` in a worker thread, which keeps the process running only while it works. Where the
- * worker's file is missing (in a bundle, or run from the sources) this thread does it.
+ * `compressLz4` in a worker thread. Where there is none this thread does it.
  * @throws as `compressLz4`
  */
 export async function compressLz4InThread(
@@ -29,34 +73,6 @@ export async function compressLz4InThread(
   fs: FileSystem,
 ): Promise<void> {
   // The thread knows descriptors of the system only.
-  const here = fs !== nodeFileSystem || (!worker && !existsSync(fileURLToPath(WORKER)));
-  if (here) return compressLz4(from, to, length, fs);
-  worker ??= startWorker();
-  const job: Lz4Job = { id: ++lastId, from, to, length };
-  const done = new Promise<void>((resolve, reject) => waiting.set(job.id, { resolve, reject }));
-  worker.ref();
-  worker.postMessage(job);
-  return done;
-}
-
-function startWorker(): Worker {
-  // Options of the main program, such as --input-type, are not the thread's.
-  const started = new Worker(WORKER, { execArgv: [] });
-  started.on('message', ({ id, error }: Lz4Answer) => {
-    const job = waiting.get(id);
-    waiting.delete(id);
-    if (waiting.size === 0) started.unref();
-    if (error) job?.reject(Object.assign(new Error(error.message), error));
-    else job?.resolve();
-  });
-  let cause = new Error('the compressing thread ended early');
-  started.on('error', (e) => {
-    cause = e as Error;
-  });
-  started.on('exit', () => {
-    worker = undefined;
-    for (const { reject } of waiting.values()) reject(cause);
-    waiting.clear();
-  });
-  return started;
+  if (fs !== nodeFileSystem || !THREAD.isPossible) return compressLz4(from, to, length, fs);
+  return THREAD.run({ from, to, length });
 }

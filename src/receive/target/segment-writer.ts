@@ -3,6 +3,7 @@ import { DiskFullError, StorageError, type WalkeepError } from '../../errors.js'
 import { firstPiece, openDirect } from '../../files/direct-io.js';
 import { fsyncError, storageError } from '../../files/durable.js';
 import { type FileSystem, OPEN_DIRECTORY, OPEN_SEGMENT } from '../../files/file-system.js';
+import { SpareBuffers } from '../../files/spare-buffers.js';
 import type { Lsn } from '../../lsn.js';
 import { segmentFileName, segmentOf } from '../../wal/file-name.js';
 import { AcknowledgedWal } from './acknowledged-wal.js';
@@ -37,6 +38,8 @@ export interface SegmentWriterOptions {
 /** More chunks than this are copied into one buffer: cheaper than that many iovecs. */
 const MAX_IOVECS = 16;
 const SCRATCH = 256 * 1024;
+/** Writers come one behind the other, with each stream. */
+const SCRATCHES = new SpareBuffers(SCRATCH, 1);
 
 /**
  * Writes a contiguous stream of WAL into segment files of one timeline.
@@ -285,7 +288,7 @@ export class SegmentWriter {
       await this.naming?.catch(() => undefined);
       this.fs.closeSync(this.dirFd);
       this.tail?.close();
-      spareScratch ??= this.scratch;
+      if (this.scratch) SCRATCHES.giveBack(this.scratch);
       this.scratch = undefined;
     }
   }
@@ -353,7 +356,7 @@ export class SegmentWriter {
   private joined(batch: readonly Uint8Array[]): Uint8Array {
     const length = batch.reduce((sum, b) => sum + b.length, 0);
     if (length > SCRATCH) return Buffer.concat(batch);
-    this.scratch ??= takeScratch();
+    this.scratch ??= SCRATCHES.take();
     let at = 0;
     for (const b of batch) {
       this.scratch.set(b, at);
@@ -434,13 +437,4 @@ export class SegmentWriter {
       throw storageError('open write-ahead log file', path, e);
     }
   }
-}
-
-/** The scratch buffer of a writer that closed, for the next one: see socket.ts. */
-let spareScratch: Buffer | undefined;
-
-function takeScratch(): Buffer {
-  const buffer = spareScratch ?? Buffer.allocUnsafeSlow(SCRATCH);
-  spareScratch = undefined;
-  return buffer;
 }
