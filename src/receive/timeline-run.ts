@@ -18,14 +18,12 @@ import { anchoredVerifier } from './start/anchor.js';
 import type { Archive } from './start/receiving-directory.js';
 import { storedStart } from './start/stored-start.js';
 import { type StreamOutcome, StreamSession } from './stream.js';
-import { BulkStage } from './target/bulk-stage.js';
 import { compressPartial } from './target/compressed-partial.js';
 import type { OpenSegment } from './target/open-segment.js';
 import { PacedTarget, type WriteReport } from './target/paced-target.js';
 import { TargetPositions } from './target/positions.js';
 import { SegmentFinisher } from './target/segment-finisher.js';
 import { SegmentWriter } from './target/segment-writer.js';
-import type { WalDestination } from './target/wal-destination.js';
 import type { WalTarget } from './target/wal-target.js';
 import type { Phase } from './watchdog.js';
 
@@ -112,14 +110,13 @@ export class TimelineRun {
       directIo: this.directIo,
       onRefill: (lsn, path, fresh) => this.tellRefill(lsn, path, fresh),
     });
-    const stage = this.directIo ? makeStage(archive.server.segmentSize) : undefined;
     try {
       if (o.synchronous) {
         const spare = writer.prepareSpare();
         // Worth waiting for unless it would take seconds: only the first segment is affected.
         if (archive.server.segmentSize <= SPARE_WAIT) await spare;
       }
-      const target = this.makeTarget(writer, stage, () => onPhase('ending'));
+      const target = this.makeTarget(writer, () => onPhase('ending'));
       this.session = this.makeSession(target, this.makeInspector(anchored));
       return await this.session.run(signal, () => onPhase('stream'));
     } catch (e) {
@@ -133,7 +130,6 @@ export class TimelineRun {
       await this.recordFlushed().catch(outweighed);
       throw e;
     } finally {
-      stage?.close();
       this.noteStored();
     }
   }
@@ -170,29 +166,14 @@ export class TimelineRun {
     return this.o.directIo !== false && this.compressOptions === undefined;
   }
 
-  /** The writer as the stream's target; its clean end gives an incomplete segment its name. */
-  private makeTarget(
-    writer: SegmentWriter,
-    stage: BulkStage | undefined,
-    onClosed: () => void,
-  ): WalTarget {
-    const destination: WalDestination = {
-      ...(stage ? { stage } : {}),
-      writeSync: (chunks) => writer.writeSync(chunks),
-      writeSynced: (chunks) => writer.writeSynced(chunks),
-      write: (chunks) => writer.write(chunks),
-      syncSync: () => writer.syncSync(),
-      sync: () => writer.sync(),
-      get pending() {
-        return writer.pending;
-      },
+  /** The stream's target; its clean end gives an incomplete segment its name. */
+  private makeTarget(writer: SegmentWriter, onClosed: () => void): WalTarget {
+    return new PacedTarget({
+      destination: writer,
       close: async () => {
         await this.onClosed(await writer.close());
         onClosed();
       },
-    };
-    return new PacedTarget({
-      destination,
       positions: this.positions,
       synchronous: this.o.synchronous ?? false,
       writeReport: this.owner.writeReport,
@@ -381,14 +362,5 @@ export class TimelineRun {
     this.recorded = flushed;
     const lsn = this.positions.lsn(flushed);
     await this.archive.record({ type: 'flushed', lsn, timeline: this.at.timeline });
-  }
-}
-
-/** None where there is no memory for it: WAL is written as it comes then. */
-function makeStage(segmentSize: number): BulkStage | undefined {
-  try {
-    return new BulkStage(segmentSize);
-  } catch {
-    return undefined;
   }
 }

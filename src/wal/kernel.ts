@@ -279,5 +279,9 @@ function makeKernel(): WalKernel | undefined {
   }
 }
 
-/** The thread's kernel; undefined where WebAssembly is not to be had. */
+/**
+ * The thread's kernel; undefined where WebAssembly is not to be had. Of its memory the tables are its
+ * own, the scratch part belongs to `readChunk` for the time of a call, and the buffers are lent out as
+ * `WAL_BUFFERS` (chunk.ts).
+ */
 export const KERNEL: WalKernel | undefined = makeKernel();

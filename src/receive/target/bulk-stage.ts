@@ -92,3 +92,12 @@ export class BulkStage {
     return this.free.pop() ?? new Uint8Array(this.blockSize);
   }
 }
+
+/** None where there is no memory for it: WAL is written as it comes then. */
+export function makeBulkStage(segmentSize: number): BulkStage | undefined {
+  try {
+    return new BulkStage(segmentSize);
+  } catch {
+    return undefined;
+  }
+}

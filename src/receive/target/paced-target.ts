@@ -20,6 +20,8 @@ export interface PacedTargetOptions {
   /** Sync whenever new WAL is written, and tell of it at once. */
   synchronous: boolean;
   writeReport: WriteReport;
+  /** Ends the destination and what belongs to its end; absent: the destination's own. */
+  close?: () => Promise<void>;
 }
 
 /** A sync above this goes to the thread pool next time; one below half of it comes back inline. */
@@ -42,6 +44,7 @@ export class PacedTarget implements WalTarget {
   private readonly destination: WalDestination;
   private readonly synchronous: boolean;
   private readonly writeReport: WriteReport;
+  private readonly end: () => Promise<unknown>;
   private readonly queue: WriteQueue;
   /** Where commits wait for the write only. */
   private readonly pace: SyncPace | undefined;
@@ -57,11 +60,12 @@ export class PacedTarget implements WalTarget {
   private slowSync = false;
   private lastSync = 0;
 
-  constructor({ destination, positions, synchronous, writeReport }: PacedTargetOptions) {
+  constructor({ destination, positions, synchronous, writeReport, close }: PacedTargetOptions) {
     this.destination = destination;
     this.positions = positions;
     this.synchronous = synchronous;
     this.writeReport = writeReport;
+    this.end = close ?? (() => destination.close());
     this.queue = new WriteQueue(
       destination,
       (took) => {
@@ -140,8 +144,8 @@ export class PacedTarget implements WalTarget {
     }
   }
 
-  close(): Promise<void> {
-    return this.destination.close();
+  async close(): Promise<void> {
+    await this.end();
   }
 
   /** Both in one, where a sync would follow at once and nobody is to be told of the write before. */

@@ -7,11 +7,13 @@ import { SpareBuffers } from '../../files/spare-buffers.js';
 import type { Lsn } from '../../lsn.js';
 import { segmentFileName, segmentOf } from '../../wal/file-name.js';
 import { AcknowledgedWal } from './acknowledged-wal.js';
+import { type BulkStage, makeBulkStage } from './bulk-stage.js';
 import { closeSegment, createSegment, type OpenSegment, requireRoom } from './open-segment.js';
 import type { TargetPositions } from './positions.js';
 import type { SegmentFinisher } from './segment-finisher.js';
 import { SpareSegment } from './spare-segment.js';
 import { SyncedTail } from './synced-tail.js';
+import type { WalDestination } from './wal-destination.js';
 
 export interface SegmentWriterOptions {
   directory: string;
@@ -47,7 +49,8 @@ const SCRATCHES = new SpareBuffers(SCRATCH, 1);
  * Invariants: a file is open exactly while its segment is incomplete and was begun; its size is
  * one segment from the start; bytes below `compareUntil` are never replaced by other bytes.
  */
-export class SegmentWriter {
+export class SegmentWriter implements WalDestination {
+  readonly stage?: BulkStage | undefined;
   private readonly o: SegmentWriterOptions;
   private readonly positions: TargetPositions;
   private readonly fs: FileSystem;
@@ -81,6 +84,7 @@ export class SegmentWriter {
     } catch (e) {
       throw storageError('open directory', options.directory, e);
     }
+    if (this.direct) this.stage = makeBulkStage(options.segmentSize);
   }
 
   /** Name of the `.partial` that is open now, without directory. */
@@ -288,6 +292,7 @@ export class SegmentWriter {
       await this.naming?.catch(() => undefined);
       this.fs.closeSync(this.dirFd);
       this.tail?.close();
+      this.stage?.close();
       if (this.scratch) SCRATCHES.giveBack(this.scratch);
       this.scratch = undefined;
     }

@@ -16,7 +16,7 @@ export interface WalDestination {
    * Where WAL is collected while it comes in bulk; `write` then gets its blocks, which are used
    * again once it has returned. Absent: the destination may keep what it gets.
    */
-  readonly stage?: BulkStage;
+  readonly stage?: BulkStage | undefined;
   /**
    * `writeSync` and `syncSync` in one, where that is cheaper. False: not for these chunks, and
    * nothing was done.
@@ -29,5 +29,5 @@ export interface WalDestination {
   /** Work that piles up behind the writes; the stream is paused while it is above 8. */
   readonly pending: number;
   /** Syncs and ends. Called once, at a clean end of the stream. */
-  close(): Promise<void>;
+  close(): Promise<unknown>;
 }
