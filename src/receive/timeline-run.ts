@@ -1,5 +1,9 @@
 import { join } from 'node:path';
+
 import { writeEvidence } from '../archive/evidence.js';
+
+import { anchoredVerifier } from '../archive/lead-in.js';
+
 import { temporaryName } from '../archive/leftovers.js';
 import { type CompressOptions, compressFile } from '../codec/codec.js';
 import type { ReplicationConnection } from '../connection/connection.js';
@@ -14,7 +18,6 @@ import type { WalOptions } from '../wal/walker.js';
 import { type VerifyMode, WalInspector } from './inspector.js';
 import { RECEIVE_TIMEOUT, type ReceiverEvents, type WalReceiverOptions } from './options.js';
 import type { Refusals } from './refusals.js';
-import { anchoredVerifier } from './start/anchor.js';
 import type { Archive } from './start/receiving-directory.js';
 import { storedStart } from './start/stored-start.js';
 import { type StreamOutcome, StreamSession } from './stream.js';

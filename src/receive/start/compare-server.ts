@@ -1,4 +1,5 @@
 import { basename } from 'node:path';
+import { findComplete, readStored } from '../../archive/lead-in.js';
 import type { ReplicationConnection } from '../../connection/connection.js';
 import { RewriteError, ServerError, type WalkeepError, WalRemovedError } from '../../errors.js';
 import type { FileSystem } from '../../files/file-system.js';
@@ -7,7 +8,6 @@ import type { CopyBothHandler } from '../../protocol/frame-reader.js';
 import type { ServerState } from '../../server/server-state.js';
 import { segmentOf, segmentStart } from '../../wal/file-name.js';
 import { timelineAt } from '../../wal/timeline.js';
-import { findComplete, readStored } from './anchor.js';
 
 /** Bytes that are compared at most. Behind the place where two servers part all of their WAL differs. */
 const WINDOW = 1024n * 1024n;

@@ -1,11 +1,11 @@
 import { join } from 'node:path';
+import { anchoredVerifier, beginsInRecord, readStored } from '../../archive/lead-in.js';
 import type { SegmentFile } from '../../archive/wal-directory.js';
 import { decompressFile } from '../../codec/codec.js';
 import { type FileSystem, nodeFileSystem } from '../../files/file-system.js';
 import type { Lsn } from '../../lsn.js';
 import { segmentFileName, segmentOf, segmentStart } from '../../wal/file-name.js';
 import { WalVerifier } from '../../wal/verifier.js';
-import { anchoredVerifier, continuedBytes, readStored } from './anchor.js';
 
 /** What the plain `.partial` of a segment holds, and those behind it in a row. */
 export interface StoredWal {
@@ -71,7 +71,7 @@ export async function storedWal(
   }
   const end = verifier.validEnd > lsn ? verifier.validEnd : lsn;
   const known =
-    anchored !== undefined || (await continuedBytes({ path, compression: 'none' }, fs)) === 0;
+    anchored !== undefined || !(await beginsInRecord({ path, compression: 'none' }, fs));
   return { end, sound: known ? end : lsn, torn: torn && end < acknowledged };
 }
 

@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { readStored } from '../../archive/lead-in.js';
 import type { Ledger, LedgerState } from '../../archive/ledger.js';
 import { lineageHistory } from '../../archive/ledger-entry.js';
 import { readStoredHistory } from '../../archive/stored-history.js';
@@ -17,7 +18,6 @@ import { type SegmentName, segmentStart } from '../../wal/file-name.js';
 import type { StoredHistory } from '../../wal/history-file.js';
 import { type TimelineHistory, timelineEnd } from '../../wal/timeline.js';
 import { WalVerifier } from '../../wal/verifier.js';
-import { readStored } from './anchor.js';
 import { isBeside, type KnownEnd, knownEnd } from './branches.js';
 import { readHistories } from './history-files.js';
 import { leftSegments } from './left-segments.js';

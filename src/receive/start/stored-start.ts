@@ -1,3 +1,4 @@
+import { anchoredVerifier } from '../../archive/lead-in.js';
 import { listSegments } from '../../archive/wal-directory.js';
 import type { FileSystem } from '../../files/file-system.js';
 import { formatLsn, type Lsn } from '../../lsn.js';
@@ -6,7 +7,6 @@ import { segmentFileName, segmentOf, segmentStart } from '../../wal/file-name.js
 import { WalVerifier } from '../../wal/verifier.js';
 import type { WalOptions } from '../../wal/walker.js';
 import { seedPartial } from '../target/partial-seed.js';
-import { anchoredVerifier } from './anchor.js';
 import { storedWal } from './known-wal.js';
 import type { Archive } from './receiving-directory.js';
 

@@ -2,16 +2,16 @@ import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { beforeEach, expect, it } from 'vitest';
-import { scanDirectory } from '../../../src/archive/wal-directory.js';
-import { nodeFileSystem } from '../../../src/files/file-system.js';
-import type { Lsn } from '../../../src/lsn.js';
-import { anchoredVerifier } from '../../../src/receive/start/anchor.js';
-import { isStoredGood, storedWal } from '../../../src/receive/start/known-wal.js';
-import { segmentFileName, segmentOf } from '../../../src/wal/file-name.js';
-import { faultyFileSystem } from '../../support/faulty-fs.js';
-import { scratchDir } from '../../support/scratch.js';
-import { loadFixture } from '../../wal/fixtures.js';
-import { makeWal } from '../../wal/synthetic.js';
+import { anchoredVerifier } from '../../src/archive/lead-in.js';
+import { scanDirectory } from '../../src/archive/wal-directory.js';
+import { nodeFileSystem } from '../../src/files/file-system.js';
+import type { Lsn } from '../../src/lsn.js';
+import { isStoredGood, storedWal } from '../../src/receive/start/known-wal.js';
+import { segmentFileName, segmentOf } from '../../src/wal/file-name.js';
+import { faultyFileSystem } from '../support/faulty-fs.js';
+import { scratchDir } from '../support/scratch.js';
+import { loadFixture } from '../wal/fixtures.js';
+import { makeWal } from '../wal/synthetic.js';
 
 /** A record from the first segment to the third, and two more behind it. */
 const wal = loadFixture('record-across-segments');
