@@ -2,7 +2,8 @@ import fs from 'node:fs';
 import { join } from 'node:path';
 import { type ErrorDetails, StorageError } from '../errors.js';
 import { reason } from '../files/durable.js';
-import { unreadableFormOf } from '../wal/file-name.js';
+import { type Compression, unreadableFormOf } from '../wal/file-name.js';
+import { COMPRESSIONS, storedNames } from './stored-name.js';
 
 /**
  * The archive could not be asked: unreachable, not mounted, not readable. A state that may pass,
@@ -13,22 +14,18 @@ export class ArchiveAccessError extends StorageError {
   override readonly retryable = true;
 }
 
-/** The file could not be put where PostgreSQL wants it. */
-export class TargetError extends StorageError {
-  override readonly code = 'WK_TARGET';
-}
-
-/** A file that was found is gone again: a receiver renamed it. Never leaves `fetchFile`. */
-export class VanishedError extends Error {}
-
-/** A failed call on the archive as the error it means; `ENOENT` of a file that was seen before. */
+/** A failed call on the archive as the error it means. */
 export function accessError(action: string, path: string, cause: unknown): Error {
   const root = causeOf(cause);
-  if (root.code === 'ENOENT' || root.code === 'ESTALE') return new VanishedError(path);
   // A defect, or an answer that was found while reading.
   if (root.code === undefined || root.syscall === undefined) return cause as Error;
   const details: ErrorDetails = { path, cause: root };
   return new ArchiveAccessError(`could not ${action} "${path}": ${reason(root)}`, details);
+}
+
+/** True if a call failed because a file that was there is gone again: a receiver renamed it, say. */
+export function isGone(cause: unknown): boolean {
+  return ['ENOENT', 'ESTALE'].includes(causeOf(cause).code ?? '');
 }
 
 /** The system call's error inside a typed one. */
@@ -37,12 +34,63 @@ function causeOf(error: unknown): NodeJS.ErrnoException {
   return (error instanceof StorageError && cause ? cause : error) as NodeJS.ErrnoException;
 }
 
-/** Runs a call on a file of the archive that was there a moment ago. */
+/** Tries of a call by name, which a file server may answer for the file that had the name before. */
+const MOST_TRIES = 20;
+
+/** Runs a call on a name in the archive. @throws ArchiveAccessError */
 export function onArchive<T>(action: string, path: string, call: () => T): T {
+  for (let tries = 1; ; tries++) {
+    try {
+      return call();
+    } catch (e) {
+      if (causeOf(e).code !== 'ESTALE' || tries === MOST_TRIES) throw accessError(action, path, e);
+    }
+  }
+}
+
+/**
+ * Runs a call on a file of the archive that was there a moment ago; undefined if it is gone again.
+ * @throws ArchiveAccessError
+ */
+export function ifThere<T>(action: string, path: string, call: () => T): T | undefined {
   try {
     return call();
   } catch (e) {
+    if (isGone(e)) return undefined;
     throw accessError(action, path, e);
+  }
+}
+
+/** A segment's file in the archive, or beside the target. */
+export interface StoredSegment {
+  path: string;
+  compression: Compression;
+  /** Bytes on disk. */
+  size: number;
+}
+
+/** The files of a segment that are there now, best first. @throws ArchiveAccessError */
+export function findStored(directory: string, base: string, partial: boolean): StoredSegment[] {
+  return storedNames(base, partial).flatMap((name, i) => {
+    const path = join(directory, name);
+    const stat = onArchive('stat file', path, () => fs.statSync(path, { throwIfNoEntry: false }));
+    return stat?.isFile() ? [{ path, compression: COMPRESSIONS[i]!, size: stat.size }] : [];
+  });
+}
+
+/**
+ * Refuses to take a name for absent that is there but is no file: a link to a disk that is not
+ * mounted, a fifo. "Not there" would end recovery. @throws ArchiveAccessError
+ */
+export function refuseIrregular(directory: string, base: string, partial: boolean): void {
+  for (const name of storedNames(base, partial)) {
+    const path = join(directory, name);
+    const stat = onArchive('stat file', path, () => fs.lstatSync(path, { throwIfNoEntry: false }));
+    if (!stat || stat.isFile()) continue;
+    throw new ArchiveAccessError(`"${path}" is there, but no file that could be read`, {
+      path,
+      hint: 'See what it is: a link must lead to a file, on a disk that is mounted.',
+    });
   }
 }
 

@@ -101,7 +101,7 @@ async function firstUsable(
   const name = nameOnLineage(wal, segment);
   let first: Refusal | undefined;
   for (const file of name === undefined ? [] : candidates(name)) {
-    const head = await readHead(file, fs);
+    const head = await headOf(file, fs);
     let refused: Omit<Refusal, 'path'> | undefined;
     if (!(head instanceof Uint8Array)) refused = head;
     else if (head.length < LONG_PAGE_HEADER)
@@ -172,8 +172,16 @@ async function lastRecordPage(
   return found ?? { state: 'unsound', path, why: 'it ends too early' };
 }
 
-/** The first bytes of a segment, enough for a long page header unless it is shorter. */
-async function readHead(
+/**
+ * The first bytes of a segment, enough for a long page header unless it is shorter. Undefined if it
+ * is nothing that can be read. @throws StorageError if reading fails
+ */
+export async function readHead(file: StoredFile, fs: FileSystem): Promise<Uint8Array | undefined> {
+  const head = await headOf(file, fs);
+  return head instanceof Uint8Array ? head : undefined;
+}
+
+async function headOf(
   file: StoredFile,
   fs: FileSystem,
 ): Promise<Uint8Array | Omit<Refusal, 'path'>> {
@@ -270,7 +278,7 @@ export async function readStored(
 /** True if a segment begins with the rest of a record; false if it does not, or nothing tells. */
 export async function beginsInRecord(file: StoredFile, fs: FileSystem): Promise<boolean> {
   const head = await readHead(file, fs);
-  return head instanceof Uint8Array && head.length >= LONG_PAGE_HEADER && continuedBytes(head) > 0;
+  return head !== undefined && head.length >= LONG_PAGE_HEADER && continuedBytes(head) > 0;
 }
 
 /**

@@ -1,5 +1,5 @@
 import { dirname, join } from 'node:path';
-import { refuseUnreadableForm, VanishedError } from '../archive/access.js';
+import { refuseUnreadableForm } from '../archive/access.js';
 import { historyOf } from '../archive/catalog-lineage.js';
 import { historyAt } from '../archive/history.js';
 import type { LedgerState } from '../archive/ledger.js';
@@ -8,12 +8,16 @@ import type { FetchName } from '../archive/stored-name.js';
 import { storedNames } from '../archive/stored-name.js';
 import { GapError } from '../errors.js';
 import { formatLsn, type Lsn } from '../lsn.js';
+import type { ServerControl } from '../server/control-file.js';
 import { parseSegmentFileName, segmentOf, segmentStart } from '../wal/file-name.js';
 import { type TimelineHistory, timelineAt } from '../wal/timeline.js';
-import type { ServerControl } from './cluster.js';
-import { forkedSources } from './fork.js';
-import { readOwnSegment } from './own.js';
-import { goesOnBehind, type Stock, takeStock } from './stock.js';
+import {
+  forkedFiles,
+  goesOnBehind,
+  type Holdings,
+  readHoldings,
+  readServerSegment,
+} from './holdings.js';
 
 /** A file that was looked for in vain. */
 export interface AbsentRequest {
@@ -41,29 +45,32 @@ export class MissingWalError extends GapError {
 const HOLE_HINT = 'Recovery would end early: find the WAL, or choose a recovery target before it.';
 
 /**
- * Returns if the archive was really asked and does not have the file: its text says why that is in
- * order. Undefined if a later timeline's file begins with the segment. Costs a listing of the
- * directory.
- * @throws MissingWalError if it should have the file
- * @throws ArchiveAccessError if it is there in a form that cannot be read; or as `takeStock`
- * @throws VanishedError if the file has come meanwhile
+ * Why it is in order that the archive, which was really asked, does not have the file. `forked`: a
+ * later timeline's file begins with the segment; `changed`: the file has come meanwhile.
  */
-export async function explainAbsence(request: AbsentRequest): Promise<string | undefined> {
+export type Absence = { reason: string } | 'forked' | 'changed';
+
+/**
+ * Explains why a file is not there. Costs a listing of the directory.
+ * @throws MissingWalError if the archive should have it
+ * @throws ArchiveAccessError if it is there in a form that cannot be read; or as `readHoldings`
+ */
+export async function explainAbsence(request: AbsentRequest): Promise<Absence> {
   const { directory, wanted, control } = request;
   refuseUnreadableForm(directory, wanted.base);
-  const stock = await takeStock(directory, control?.systemId);
-  requireAbsent(request, stock);
-  if (wanted.kind === 'history') return explainHistory(request, stock);
-  if (wanted.kind === 'segment') return await explainSegment(request, stock);
-  return 'it is not in the archive';
+  const archive = await readHoldings(directory, control?.systemId);
+  if (hasCome(request, archive)) return 'changed';
+  if (wanted.kind === 'history') return { reason: explainHistory(request, archive) };
+  if (wanted.kind !== 'segment') return { reason: 'it is not in the archive' };
+  const reason = await explainSegment(request, archive);
+  return reason === undefined ? 'forked' : { reason };
 }
 
-function requireAbsent({ wanted, directory, empty }: AbsentRequest, { names }: Stock): void {
+function hasCome({ wanted, directory, empty }: AbsentRequest, { names }: Holdings): boolean {
   const isWal = wanted.kind === 'segment' || wanted.kind === 'partial';
   const expected = isWal ? storedNames(wanted.base, true) : [wanted.name];
   if (wanted.kind === 'segment') expected.push(...storedNames(wanted.base, false));
-  const come = expected.find((n) => names.includes(n) && !empty.has(join(directory, n)));
-  if (come !== undefined) throw new VanishedError(come);
+  return expected.some((n) => names.includes(n) && !empty.has(join(directory, n)));
 }
 
 /**
@@ -71,9 +78,9 @@ function requireAbsent({ wanted, directory, empty }: AbsentRequest, { names }: S
  * exists: without it recovery would stay on an older timeline. A server that is on it already may
  * do without.
  */
-function explainHistory({ wanted, control, directory }: AbsentRequest, stock: Stock): string {
+function explainHistory({ wanted, control, directory }: AbsentRequest, archive: Holdings): string {
   const { timeline, name } = wanted;
-  const known = stock.segments.has(timeline) && timeline > 1;
+  const known = archive.segments.has(timeline) && timeline > 1;
   if (known && (control === undefined || control.timeline < timeline)) {
     const message = `"${directory}" holds WAL of timeline ${timeline}, but not its history ${name}`;
     throw new MissingWalError(message, true, 'Put the history file there: any server has it.');
@@ -81,25 +88,29 @@ function explainHistory({ wanted, control, directory }: AbsentRequest, stock: St
   return `there is no timeline ${timeline} in the archive`;
 }
 
-async function explainSegment(request: AbsentRequest, stock: Stock): Promise<string | undefined> {
+/** Undefined if a later timeline's file begins with the segment. */
+async function explainSegment(
+  request: AbsentRequest,
+  archive: Holdings,
+): Promise<string | undefined> {
   const { directory, wanted, target, standby } = request;
   const { timeline, name } = wanted;
-  const { segmentSize } = stock;
+  const { segmentSize } = archive;
   const segment = parseSegmentFileName(name, segmentSize)?.segment;
   if (segment === undefined) return 'no segment of this archive can have that name';
-  const forked = forkedSources(stock, directory, wanted, segment);
-  if (forked.some(({ source }) => !request.empty.has(source.path))) return undefined;
-  const own = besideTarget(target, timeline);
-  const history = historyOf(timeline, [...stock.histories, ...own], stock.ledger);
+  const forked = forkedFiles(archive, directory, wanted, segment);
+  if (forked.some(({ file }) => !request.empty.has(file.path))) return undefined;
+  const restored = besideTarget(target, timeline);
+  const history = historyOf(timeline, [...archive.histories, ...restored], archive.ledger);
   const fork = history?.ancestors.at(-1)?.end;
   if (fork !== undefined && segment < segmentOf(fork, segmentSize)) {
     return `timeline ${timeline} begins at ${formatLsn(fork)}`;
   }
-  const missing = whyMissing(stock, request, segment, fork);
+  const missing = whyMissing(archive, request, segment, fork);
   if (missing === undefined) return 'it is behind the last one in the archive';
-  const systemId = request.control?.systemId ?? stock.ledger?.systemId;
+  const systemId = request.control?.systemId ?? archive.ledger?.systemId;
   const has = (number: bigint, owner = timeline) =>
-    readOwnSegment(directory, target, {
+    readServerSegment(directory, target, {
       timeline: owner,
       history,
       segment: number,
@@ -107,7 +118,7 @@ async function explainSegment(request: AbsentRequest, stock: Stock): Promise<str
       systemId,
     });
   if ((await has(segment))?.whole) return 'the server has it itself';
-  const first = firstSegment(stock);
+  const first = firstSegment(archive);
   if (first !== undefined && segment < first) {
     const from = `the archive begins at ${formatLsn(segmentStart(first, segmentSize))}`;
     // Where recovery begins, PostgreSQL itself stops if it cannot read; later it takes that for
@@ -121,7 +132,7 @@ async function explainSegment(request: AbsentRequest, stock: Stock): Promise<str
   throw new MissingWalError(`the archive lacks ${name}, but ${evidence}`, coming, HOLE_HINT);
 }
 
-function firstSegment({ segments }: Stock): bigint | undefined {
+function firstSegment({ segments }: Holdings): bigint | undefined {
   let first: bigint | undefined;
   for (const numbers of segments.values()) {
     for (const n of numbers) if (first === undefined || n < first) first = n;
@@ -131,13 +142,13 @@ function firstSegment({ segments }: Stock): bigint | undefined {
 
 /** What says that a segment should be there; undefined if nothing does. */
 function whyMissing(
-  stock: Stock,
+  archive: Holdings,
   { directory, wanted: { timeline }, empty }: AbsentRequest,
   segment: bigint,
   fork: Lsn | undefined,
 ): { evidence: string; coming: boolean } | undefined {
-  const { ledger, segmentSize, names } = stock;
-  const behind = goesOnBehind(stock, timeline, segment);
+  const { ledger, segmentSize, names } = archive;
+  const behind = goesOnBehind(archive, timeline, segment);
   if (behind !== undefined) return { evidence: behind, coming: false };
   const start = segmentStart(segment, segmentSize);
   const stored = ledger && ledgerEnd(ledger, timeline, segmentStart(segment + 1n, segmentSize));
@@ -161,8 +172,8 @@ function whyMissing(
 /** Up to where the ledger knows of WAL on a timeline that it followed before `lsn`. */
 function ledgerEnd(ledger: LedgerState, timeline: number, lsn: bigint): bigint | undefined {
   const { lineage } = ledger;
-  const own = lineage.find((entry) => entry.timeline === timeline);
-  if (!own || own.start >= lsn) return undefined;
+  const entry = lineage.find((e) => e.timeline === timeline);
+  if (!entry || entry.start >= lsn) return undefined;
   if (ledger.timeline === timeline) return ledger.end;
   // Another timeline that was followed later may be no child of this one, but a branch beside it.
   const children = lineage.filter(

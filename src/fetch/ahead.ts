@@ -1,23 +1,150 @@
 import fs from 'node:fs';
-import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { ledgerOf } from '../archive/ledger-of.js';
-import { parseFetchName } from '../archive/stored-name.js';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { findStored, onArchive } from '../archive/access.js';
+import { parseFetchName, storedNames } from '../archive/stored-name.js';
+import { fsyncDir } from '../files/durable.js';
+import { MODULES } from '../package.js';
+import { readServerControl } from '../server/control-file.js';
 import { parseSegmentFileName, segmentFileName } from '../wal/file-name.js';
 import { parseLongHeader } from '../wal/long-header.js';
-import { readServerControl } from './cluster.js';
-import { checkComplete } from './segment.js';
-import { readHead } from './source.js';
-import {
-  type AheadOrder,
-  ALIVE_FILE,
-  isRecovering,
-  isTrusted,
-  MOST_AHEAD,
-  ORDER_FILE,
-  spoolName,
-} from './spool.js';
-import { findSources, Staging } from './stage.js';
+import { AT_ONCE, moveToTarget } from './target.js';
+
+/** This file, as the program that reads ahead. */
+const PROGRAM = fileURLToPath(new URL('fetch/ahead.js', MODULES));
+
+/** Beside the target unless said otherwise. */
+export const SPOOL_DIRECTORY = '.walkeep-spool';
+/** Most segments that are read ahead. */
+export const MOST_AHEAD = 64;
+
+/** What the process that reads ahead is told. */
+export interface AheadOrder {
+  /** The archive. */
+  directory: string;
+  /** The segment that was served last: those behind it come next. */
+  name: string;
+  /** How many. */
+  count: number;
+  dataDir: string | undefined;
+  /** A server was recovering there: when it is not any more, all is over. */
+  recovering: boolean;
+  /** Where PostgreSQL keeps what it restored. */
+  near: string;
+}
+
+/** File in the spool with the order that holds now. */
+export const ORDER_FILE = 'order.json';
+/** File in the spool that names the process at work and is touched by it while it lives. */
+export const ALIVE_FILE = 'alive';
+/** Files of a server's data directory of which one is there as long as it recovers. */
+const RECOVERING = ['recovery.signal', 'standby.signal'];
+
+/** True if a server runs and recovers in a data directory. */
+export function isRecovering(dataDir: string | undefined): boolean {
+  if (dataDir === undefined) return false;
+  const has = (name: string) => fs.existsSync(join(dataDir, name));
+  return has('postmaster.pid') && RECOVERING.some(has);
+}
+
+/**
+ * True if a spool is a directory in which nobody else can have put anything: what lies there goes
+ * to PostgreSQL without being checked again. Undefined if there is none.
+ */
+export function isTrusted(spool: string): boolean | undefined {
+  const stat = fs.lstatSync(spool, { throwIfNoEntry: false });
+  if (!stat) return undefined;
+  return stat.isDirectory() && isOwn(stat) && (stat.mode & 0o022) === 0;
+}
+
+function isOwn({ uid }: fs.Stats): boolean {
+  return process.geteuid === undefined || uid === process.geteuid();
+}
+
+/** Milliseconds after which a process that has not touched the file is taken for dead. */
+export const ALIVE_FOR = 3000;
+
+/**
+ * The name that a prefetched segment has in the spool: that of the segment, then what tells its
+ * source file and the cluster apart from all others. One that was replaced since, in another
+ * archive, or checked for another server is not found under it. Undefined if there is no complete
+ * file of that segment. @throws ArchiveAccessError
+ */
+export function spoolName(
+  directory: string,
+  base: string,
+  systemId: bigint | undefined,
+): string | undefined {
+  for (const name of storedNames(base, false)) {
+    const path = join(directory, name);
+    const stat = onArchive('stat file', path, () =>
+      fs.statSync(path, { bigint: true, throwIfNoEntry: false }),
+    );
+    if (!stat?.isFile()) continue;
+    const { dev, ino, size, mtimeNs, ctimeNs } = stat;
+    const parts = [dev, ino, size, mtimeNs, ctimeNs, systemId ?? 0n];
+    return [base, ...parts.map((n) => n.toString(36))].join('-');
+  }
+  return undefined;
+}
+
+/**
+ * Moves a prefetched segment to the target; it was verified and synced when it was put there.
+ * False if there is none, or the spool is on another file system.
+ * @throws ArchiveAccessError, TargetError, FsyncError
+ */
+export async function takePrefetched(
+  spool: string,
+  directory: string,
+  base: string,
+  systemId: bigint | undefined,
+  target: string,
+): Promise<boolean> {
+  if (isTrusted(spool) !== true) return false;
+  const name = spoolName(directory, base, systemId);
+  if (name === undefined) return false;
+  const path = join(spool, name);
+  const stat = fs.lstatSync(path, { throwIfNoEntry: false });
+  if (!stat?.isFile() || !isOwn(stat) || stat.dev !== deviceOf(dirname(target))) return false;
+  moveToTarget(path, target);
+  await fsyncDir(dirname(target));
+  return true;
+}
+
+function deviceOf(path: string): number | undefined {
+  return fs.statSync(path, { throwIfNoEntry: false })?.dev ?? Number.NaN;
+}
+
+/**
+ * Has the segments behind the one just served read ahead, by a process that goes on when this one
+ * has ended. Best effort: without it the next fetch takes longer, that is all.
+ */
+export async function orderAhead(
+  spool: string,
+  order: Omit<AheadOrder, 'recovering'>,
+): Promise<void> {
+  try {
+    const full: AheadOrder = { ...order, recovering: isRecovering(order.dataDir) };
+    fs.mkdirSync(spool, { recursive: true, mode: 0o700 });
+    if (isTrusted(spool) !== true) return;
+    const temporary = join(spool, `${ORDER_FILE}.${process.pid}`);
+    fs.writeFileSync(temporary, JSON.stringify(full), { mode: 0o600 });
+    fs.renameSync(temporary, join(spool, ORDER_FILE));
+    const alive = fs.statSync(join(spool, ALIVE_FILE), { throwIfNoEntry: false });
+    if (alive && Date.now() - alive.mtimeMs < ALIVE_FOR) return;
+    const { spawn } = await import('node:child_process');
+    // Its own session: PostgreSQL signals whole process groups.
+    const child = spawn(process.execPath, [PROGRAM, spool], {
+      detached: true,
+      stdio: 'ignore',
+      cwd: '/',
+    });
+    child.on('error', () => {});
+    child.unref();
+  } catch {
+    // A full disk, no more processes: recovery goes on without.
+  }
+}
 
 /** Milliseconds without a new order after which it ends: recovery is over, or replay is slow. */
 const IDLE_END = 60_000;
@@ -72,18 +199,18 @@ export async function readAhead(spool: string): Promise<void> {
       failed.set(name, now);
       return true;
     });
-    if (!worked) await sleep(Math.min(POLL.max, POLL.min + (now - changed) / 20));
+    if (!worked) await pause(Math.min(POLL.max, POLL.min + (now - changed) / 20));
   }
 }
 
 /** What this makes in a spool. */
-const OWN = /^([0-9A-F]{24}-.*|order\.json(\.[0-9]+)?|alive|\.walkeep-fetch\..*\.tmp)$/;
+const MADE = /^([0-9A-F]{24}-.*|order\.json(\.[0-9]+)?|alive|\.walkeep-fetch\..*\.tmp)$/;
 
 /** Removes the spool; of a directory that has something else in it only what is ours. */
 function clear(spool: string): void {
   try {
     for (const name of fs.readdirSync(spool)) {
-      if (OWN.test(name)) fs.rmSync(join(spool, name), { force: true });
+      if (MADE.test(name)) fs.rmSync(join(spool, name), { force: true });
     }
     fs.rmdirSync(spool);
   } catch {
@@ -111,11 +238,13 @@ async function readOne(
   mayTry: (name: string) => boolean,
 ): Promise<boolean> {
   const { directory } = order;
-  const systemId =
-    order.dataDir === undefined ? undefined : readServerControl(order.dataDir)?.systemId;
+  const { dataDir } = order;
+  const systemId = dataDir === undefined ? undefined : readServerControl(dataDir)?.systemId;
   try {
+    const { serveComplete } = await import('./fetch.js');
+    const { ledgerOf } = await import('../archive/ledger-of.js');
     const window = await windowBehind(order);
-    const cluster = systemId ?? (await ledgerOf(directory))?.systemId;
+    const cluster = async () => systemId ?? (await ledgerOf(directory))?.systemId;
     const names = window.map((name) => ({ name, file: spoolName(directory, name, systemId) }));
     const kept = new Set(names.map(({ file }) => file));
     for (const entry of fs.readdirSync(spool)) {
@@ -126,19 +255,11 @@ async function readOne(
       const target = join(spool, file);
       if (fs.existsSync(target)) continue;
       if (!mayTry(name)) return false;
-      const wanted = parseFetchName(name);
-      const near = [order.near, spool];
-      const source = findSources(directory, name, false)[0];
+      const source = findStored(directory, name, false)[0];
       if (!source) return false;
-      const staging = new Staging(source, target, false);
-      try {
-        const request = { directory, wanted, target, systemId: cluster, near };
-        await checkComplete(request, source.path, staging);
-        await staging.file.commit();
-      } finally {
-        await staging.done.catch(() => {});
-        await staging.file.discard();
-      }
+      const wanted = parseFetchName(name);
+      const request = { directory, wanted, target, near: [order.near, spool] };
+      if (await serveComplete(request, source, cluster)) return false;
       // Replaced while it was read: not what the name says.
       if (spoolName(directory, name, systemId) !== file) fs.rmSync(target);
       return true;
@@ -151,8 +272,10 @@ async function readOne(
 
 /** The names behind the segment served last, on its timeline. */
 async function windowBehind({ directory, name, count }: AheadOrder): Promise<string[]> {
-  const source = findSources(directory, name, false)[0];
-  const header = source && parseLongHeader(await readHead(source));
+  const source = findStored(directory, name, false)[0];
+  const { readHead } = await import('../archive/lead-in.js');
+  const head = source && (await readHead(source, AT_ONCE));
+  const header = head && parseLongHeader(head);
   const parsed = header && parseSegmentFileName(name, header.segmentSize);
   if (!parsed) return [];
   const length = Math.min(count, MOST_AHEAD);
@@ -160,3 +283,8 @@ async function windowBehind({ directory, name, count }: AheadOrder): Promise<str
     segmentFileName(parsed.timeline, parsed.segment + BigInt(i) + 1n, header.segmentSize),
   );
 }
+
+const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
+
+// Started by `orderAhead`, with the spool as its argument. Nobody sees what it would say.
+if (process.argv[1] === PROGRAM) readAhead(process.argv[2] as string).catch(() => {});

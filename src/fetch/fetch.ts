@@ -1,15 +1,21 @@
 import { dirname, join } from 'node:path';
-import { ArchiveAccessError, onArchive, requireArchive, VanishedError } from '../archive/access.js';
+import {
+  ArchiveAccessError,
+  findStored,
+  onArchive,
+  refuseIrregular,
+  requireArchive,
+  type StoredSegment,
+} from '../archive/access.js';
 import { historyIn, readIfThere } from '../archive/history.js';
 import { type FetchName, parseFetchName } from '../archive/stored-name.js';
-import { CorruptWalError } from '../errors.js';
+import { CorruptWalError, WalkeepError } from '../errors.js';
 import type { Lsn } from '../lsn.js';
 import { aSwitch, aText, type Checks, checkOptions, required } from '../options.js';
+import { readServerControl, type ServerControl } from '../server/control-file.js';
 import type { TimelineHistory } from '../wal/timeline.js';
-import { readServerControl, type ServerControl } from './cluster.js';
-import type { FetchResult } from './result.js';
-import { findSources, refuseIrregular, type Source, Staging } from './stage.js';
-import { TargetFile } from './target.js';
+import type { SegmentRequest } from './complete.js';
+import { type Problem, TargetFile, UncheckedCopy } from './target.js';
 
 /** What to fetch, from where, to where. */
 export interface FetchOptions {
@@ -39,7 +45,33 @@ const CHECKS: Checks<FetchOptions> = {
   standby: aSwitch,
 };
 
-export type { FetchResult };
+/** How a fetch ended that could be answered. */
+export type FetchResult =
+  | {
+      found: true;
+      /** The file in the archive that was served. */
+      path: string;
+      /** Of a partial: end of its last complete good record. */
+      validEnd?: Lsn;
+      /** Why a partial was served only because `allowTorn` says so. */
+      damage?: string;
+      /** A history file is of a timeline that was never received here. */
+      unfollowed?: string;
+    }
+  | {
+      found: false;
+      /** Why that is in order. */
+      reason: string;
+    };
+
+/** A fetch under way. */
+interface FetchRequest extends Required<Omit<FetchOptions, 'name' | 'dataDir'>> {
+  wanted: FetchName;
+  /** The server that asks, as far as that is known. */
+  control: ServerControl | undefined;
+  /** Partials that an earlier look found more than torn, and where. */
+  suspects: Map<string, Lsn>;
+}
 
 /** Lookups of a name that keeps vanishing. */
 const MOST_LOOKUPS = 20;
@@ -53,131 +85,118 @@ const MOST_LOOKUPS = 20;
  */
 export async function fetchFile(options: FetchOptions): Promise<FetchResult> {
   checkOptions('fetch', options, CHECKS);
-  const wanted = parseFetchName(options.name);
-  requireArchive(options.directory);
-  const control = options.dataDir === undefined ? undefined : readServerControl(options.dataDir);
+  const { directory, name, target, dataDir } = options;
+  const { verify = true, allowTorn = false, standby = false } = options;
+  const wanted = parseFetchName(name);
+  requireArchive(directory);
+  const control = dataDir === undefined ? undefined : readServerControl(dataDir);
+  const paths = { directory, target };
   const suspects = new Map<string, Lsn>();
-  for (let lookups = 1; ; lookups++) {
-    try {
-      return await lookUp(options, wanted, control, suspects);
-    } catch (e) {
-      if (!(e instanceof VanishedError)) throw e;
-      // The directory may have gone as a whole.
-      requireArchive(options.directory);
-      if (lookups === MOST_LOOKUPS) {
-        const path = join(options.directory, wanted.name);
-        throw new ArchiveAccessError(`"${path}" is there and gone again, over and over`, { path });
-      }
-    }
+  const request = { ...paths, verify, allowTorn, standby, wanted, control, suspects };
+  for (let looks = 1; looks <= MOST_LOOKUPS; looks++) {
+    const answer = await lookUp(request);
+    if (answer !== 'changed') return answer;
+    // The directory may have gone as a whole.
+    requireArchive(directory);
   }
+  const path = join(directory, name);
+  throw new ArchiveAccessError(`"${path}" is there and gone again, over and over`, { path });
 }
 
-async function lookUp(
-  options: FetchOptions,
-  wanted: FetchName,
-  control: ServerControl | undefined,
-  suspects: Map<string, Lsn>,
-): Promise<FetchResult> {
+/** `changed`: a file was renamed while it was looked at. */
+type Answer = FetchResult | 'changed';
+
+async function lookUp(request: FetchRequest): Promise<Answer> {
+  const { kind } = request.wanted;
   const empty = new Set<string>();
-  const isWal = wanted.kind === 'segment' || wanted.kind === 'partial';
-  const found = isWal
-    ? await lookUpWal(options, wanted, control, empty, suspects)
-    : await lookUpText(options, wanted, control);
+  const isWal = kind === 'segment' || kind === 'partial';
+  const found = isWal ? await lookUpWal(request, empty) : await lookUpText(request);
   if (found) return found;
   const { explainAbsence } = await import('./absent.js');
-  const { directory, target, standby = false } = options;
-  const request = { directory, wanted, target, control, standby, empty };
-  const reason = await explainAbsence(request);
-  if (reason !== undefined) return { found: false, reason };
-  const forked = await lookUpPartials(options, wanted, control, [], empty, suspects);
+  const absence = await explainAbsence({ ...request, empty });
+  if (absence === 'changed') return absence;
+  if (absence !== 'forked') return { found: false, reason: absence.reason };
+  const forked = await lookUpPartials(request, [], empty);
   if (forked) return forked;
-  return {
-    found: false,
-    reason: (await explainAbsence(request)) ?? 'nothing is written of it yet',
-  };
+  // Its files are known to be empty now.
+  const again = await explainAbsence({ ...request, empty });
+  if (again === 'changed') return again;
+  const reason = again === 'forked' ? 'nothing is written of it yet' : again.reason;
+  return { found: false, reason };
 }
 
-async function lookUpWal(
-  options: FetchOptions,
-  wanted: FetchName,
-  control: ServerControl | undefined,
-  empty: Set<string>,
-  suspects: Map<string, Lsn>,
-): Promise<FetchResult | undefined> {
-  const { directory } = options;
+async function lookUpWal(request: FetchRequest, empty: Set<string>): Promise<Answer | undefined> {
+  const { directory, wanted, target, verify } = request;
   const isSegment = wanted.kind === 'segment';
-  const identify = async () => control?.systemId ?? ledgerSystemId(directory);
-  const complete = isSegment ? findSources(directory, wanted.base, false) : [];
-  let damaged: unknown;
-  for (const source of complete) {
-    try {
-      return await serveComplete(options, wanted, source, identify);
-    } catch (e) {
-      // A copy that was cut short, say: another form of the segment may be whole.
-      if (!(e instanceof CorruptWalError)) throw e;
-      damaged ??= e;
-    }
+  const segment = { directory, wanted, target, near: [dirname(target)] };
+  const systemId = () => knownSystemId(request);
+  let damage: CorruptWalError | undefined;
+  for (const source of isSegment ? findStored(directory, wanted.base, false) : []) {
+    const problem = await serveComplete(segment, source, verify ? systemId : undefined);
+    if (problem === undefined) return { found: true, path: source.path };
+    if (problem === 'gone') return 'changed';
+    // A copy that was cut short, say: another form of the segment may be whole.
+    damage ??= problem;
   }
-  if (damaged) throw damaged;
-  const partials = findSources(directory, wanted.base, true);
+  if (damage) throw damage;
+  const partials = findStored(directory, wanted.base, true);
   if (isSegment) refuseIrregular(directory, wanted.base, false);
-  if (partials.length === 0) {
-    refuseIrregular(directory, wanted.base, true);
-    return undefined;
-  }
-  return lookUpPartials(options, wanted, control, partials, empty, suspects);
+  if (partials.length > 0) return lookUpPartials(request, partials, empty);
+  refuseIrregular(directory, wanted.base, true);
+  return undefined;
 }
 
 async function lookUpPartials(
-  { directory, target, verify = true, allowTorn = false }: FetchOptions,
-  wanted: FetchName,
-  control: ServerControl | undefined,
-  partials: readonly Source[],
+  request: FetchRequest,
+  partials: readonly StoredSegment[],
   empty: Set<string>,
-  suspects: Map<string, Lsn>,
-): Promise<FetchResult | undefined> {
-  const systemId = verify ? (control?.systemId ?? (await ledgerSystemId(directory))) : undefined;
-  const near = [dirname(target)];
-  const { servePartial } = await import('./tail.js');
-  const request = { directory, wanted, target, systemId, near, verify, allowTorn };
-  return servePartial(request, partials, empty, suspects);
+): Promise<Answer | undefined> {
+  const systemId = request.verify ? await knownSystemId(request) : undefined;
+  const near = [dirname(request.target)];
+  const { servePartial } = await import('./partial.js');
+  const answer = await servePartial({ ...request, systemId, near, empty }, partials);
+  return answer === 'empty' ? undefined : answer;
 }
 
-async function serveComplete(
-  { directory, target, verify = true }: FetchOptions,
-  wanted: FetchName,
-  source: Source,
-  identify: () => Promise<bigint | undefined>,
-): Promise<FetchResult> {
-  // In the thread pool, while what checks it is being loaded.
-  const staging = new Staging(source, target, false);
-  try {
-    if (verify) {
-      const [{ checkComplete }, systemId] = await Promise.all([import('./segment.js'), identify()]);
-      const request = { directory, wanted, target, systemId, near: [dirname(target)] };
-      await checkComplete(request, source.path, staging);
-    }
-    await staging.done;
-    await staging.file.commit();
-  } finally {
-    await staging.done.catch(() => {});
-    await staging.file.discard();
-  }
-  return { found: true, path: source.path };
-}
-
-/** The cluster that the archive's ledger names. */
-async function ledgerSystemId(directory: string): Promise<bigint | undefined> {
+/** The cluster that the segment must be of: the server's, or the one that the ledger names. */
+async function knownSystemId({ control, directory }: FetchRequest): Promise<bigint | undefined> {
+  if (control) return control.systemId;
   const { ledgerOf } = await import('../archive/ledger-of.js');
   return (await ledgerOf(directory))?.systemId;
 }
 
-async function lookUpText(
-  options: FetchOptions,
-  wanted: FetchName,
-  control: ServerControl | undefined,
-): Promise<FetchResult | undefined> {
-  const { directory, target, verify = true } = options;
+/**
+ * Puts a complete segment in place. Undefined if it is there now.
+ * @param systemId gives the cluster it must be of; without it nothing is checked
+ * @throws as `checkComplete` and `TargetFile.commit`
+ */
+export async function serveComplete(
+  request: Omit<SegmentRequest, 'systemId'>,
+  source: StoredSegment,
+  systemId: (() => Promise<bigint | undefined>) | undefined,
+): Promise<Problem | undefined> {
+  // In the thread pool, while what checks it is being loaded.
+  const copy = new UncheckedCopy(source, request.target, false);
+  try {
+    let problem: Problem | undefined;
+    if (systemId) {
+      const [{ checkComplete }, id] = await Promise.all([import('./complete.js'), systemId()]);
+      problem = await checkComplete({ ...request, systemId: id }, source.path, copy);
+    } else problem = await copy.done;
+    if (!problem) await copy.file.commit();
+    return problem;
+  } finally {
+    await copy.discard();
+  }
+}
+
+async function lookUpText({
+  directory,
+  wanted,
+  target,
+  verify,
+  control,
+}: FetchRequest): Promise<FetchResult | undefined> {
   const path = join(directory, wanted.name);
   const content = onArchive('read file', path, () => readIfThere(path));
   if (content === undefined) return undefined;
@@ -189,8 +208,8 @@ async function lookUpText(
       throw new CorruptWalError(`"${path}" is no backup history file`, { path });
     }
     if (control) {
-      const { takeStock } = await import('./stock.js');
-      await takeStock(directory, control.systemId);
+      const { readHoldings } = await import('./holdings.js');
+      await readHoldings(directory, control.systemId);
     }
   }
   const file = TargetFile.create(target);
@@ -219,3 +238,51 @@ async function neverReceived(
   if (standsBeside(timeline, history, [history], ledger) !== 'unfollowed') return undefined;
   return `timeline ${timeline} was never received here, and receiving went on with timeline ${ledger.timeline} behind where it begins`;
 }
+
+/** Milliseconds between the tries of a standby: together as long as a short outage, not longer. */
+const RETRIES: readonly number[] = [100, 200, 400, 800, 1500];
+
+/** Milliseconds between two looks for a file that is waited for. */
+const POLL = 250;
+
+/** Longest wait in seconds: PostgreSQL cannot be promoted meanwhile. */
+export const MOST_WAIT = 300;
+
+/** How long to try. */
+export interface RetryOptions {
+  standby: boolean;
+  /** Seconds to wait for a segment that is not there yet. */
+  wait: number;
+}
+
+/** As `fetchFile`, or why a standby is told that there is nothing though that is not known. */
+export type RetryResult = FetchResult | { found: false; reason: string; unknown: WalkeepError };
+
+/**
+ * Calls `fetch` again while a segment is waited for, and on a standby while what failed may pass:
+ * an answer other than "not there" would end a healthy hot standby.
+ * @throws what `fetch` throws: on a standby only what does not pass
+ */
+export async function fetchRetrying(
+  fetch: (options: FetchOptions) => Promise<FetchResult>,
+  options: FetchOptions,
+  { standby, wait }: RetryOptions,
+): Promise<RetryResult> {
+  const retries = standby ? [...RETRIES] : [];
+  const end = performance.now() + Math.min(wait, MOST_WAIT) * 1000;
+  for (;;) {
+    try {
+      const result = await fetch(options);
+      const waits = !options.name.endsWith('.history') && performance.now() < end;
+      if (result.found || !waits) return result;
+      await pause(POLL);
+    } catch (error) {
+      if (!standby || !(error instanceof WalkeepError && error.retryable)) throw error;
+      const next = retries.shift();
+      if (next === undefined) return { found: false, reason: error.message, unknown: error };
+      await pause(next);
+    }
+  }
+}
+
+const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));

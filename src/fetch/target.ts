@@ -1,10 +1,26 @@
 import fs from 'node:fs';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
-import { accessError, TargetError } from '../archive/access.js';
-import { DiskFullError, FsyncError, type StorageError } from '../errors.js';
+import { createGunzip } from 'node:zlib';
+import { accessError, ifThere, isGone, type StoredSegment } from '../archive/access.js';
+import { CorruptWalError, DiskFullError, FsyncError, StorageError } from '../errors.js';
 import { fsyncDir, reason, storageError } from '../files/durable.js';
-import { grantMode } from '../files/file-system.js';
+import { type FileSystem, grantMode, nodeFileSystem } from '../files/file-system.js';
+import { MAX_SEGMENT_SIZE } from '../wal/file-name.js';
+
+/** The file could not be put where PostgreSQL wants it. */
+export class TargetError extends StorageError {
+  override readonly code = 'WK_TARGET';
+}
+
+/** Bytes a read. */
+const READ_SIZE = 1024 * 1024;
+/** Output bytes of one turn of the thread pool, which waits for this thread between two. */
+const GUNZIP_STEP = 1024 * 1024;
+/** Bytes behind which the disk begins to write them, while more are being decompressed. */
+const FLUSH_STEP = 4 * 1024 * 1024;
+/** Bytes, compressed or not, up to which gzip is done quickly. */
+const ONE_STEP = 64 * 1024 * 1024;
 
 /** `.walkeep-fetch.PID.TIME.tmp`, beside the target. */
 const TEMPORARY = /^\.walkeep-fetch\.([0-9]+)\.[0-9a-z]+\.tmp$/;
@@ -51,18 +67,20 @@ export class TargetFile {
 
   /**
    * Takes the content of another file, in the thread pool.
-   * @throws ArchiveAccessError, VanishedError, DiskFullError
+   * @throws ArchiveAccessError, DiskFullError
    */
-  async copy(source: string): Promise<void> {
+  async copy(source: string): Promise<'gone' | undefined> {
     try {
       await promisify(fs.copyFile)(source, this.#temporary);
     } catch (e) {
+      if (isGone(e)) return 'gone';
       const wrapped = storageError('write file', this.#temporary, e);
       throw wrapped instanceof DiskFullError ? wrapped : accessError('copy file', source, e);
     }
     // Copying gave it the mode of its source.
     fs.fchmodSync(this.#fd as number, this.#mode);
     this.flush();
+    return undefined;
   }
 
   /** @throws TargetError, DiskFullError */
@@ -159,5 +177,240 @@ function isAlive(pid: number): boolean {
     return true;
   } catch (e) {
     return (e as NodeJS.ErrnoException).code !== 'ESRCH';
+  }
+}
+
+/** Why a stored segment cannot be served: it is gone again, or what is wrong with it. */
+export type Problem = 'gone' | CorruptWalError;
+
+/** A copy of a stored segment on its way to the target's side, unchecked. */
+export class UncheckedCopy {
+  readonly file: TargetFile;
+  /**
+   * Resolves when all is there, or with why that cannot be: it was renamed, it cannot be
+   * decompressed, it is larger than any segment.
+   * @throws ArchiveAccessError, NotSupportedError, TargetError, DiskFullError
+   */
+  readonly done: Promise<Problem | undefined>;
+  /** What was read of it before `done` may have been written anew. */
+  restarted = false;
+  #filled = 0;
+  #over = false;
+  #wake: (() => void)[] = [];
+
+  /** @param partial it may be growing, and may be cut where its writer ended */
+  constructor(source: StoredSegment, target: string, partial: boolean) {
+    this.file = TargetFile.create(target);
+    this.done = this.#fill(source, partial).finally(() => {
+      this.#over = true;
+      this.#tell();
+    });
+    // Who reads along hears of it later.
+    this.done.catch(() => {});
+  }
+
+  /**
+   * Resolves when there are more than `bytes` from the start on, or will be no more; gives how
+   * many there are.
+   */
+  async beyond(bytes: number): Promise<number> {
+    while (this.#filled <= bytes && !this.#over) {
+      await new Promise<void>((resolve) => this.#wake.push(resolve));
+    }
+    return this.#filled;
+  }
+
+  /** Removes what was not put in place. */
+  async discard(): Promise<void> {
+    await this.done.catch(() => {});
+    await this.file.discard();
+  }
+
+  async #fill(source: StoredSegment, partial: boolean): Promise<Problem | undefined> {
+    const problem = await this.#take(source, partial);
+    this.#filled = this.file.size;
+    return problem;
+  }
+
+  #take(source: StoredSegment, partial: boolean): Promise<Problem | undefined> {
+    const { path, size, compression } = source;
+    if (compression !== 'none') return this.#decompress(source, partial);
+    if (partial) return Promise.resolve(copyBackwards(path, this.file));
+    const problem = tooLarge(path, size);
+    return problem ? Promise.resolve(problem) : this.file.copy(path);
+  }
+
+  /** Behind what is there. */
+  #append(bytes: Uint8Array): void {
+    this.file.write(bytes, this.#filled);
+    const before = this.#filled;
+    this.#filled += bytes.length;
+    if (Math.floor(before / FLUSH_STEP) < Math.floor(this.#filled / FLUSH_STEP)) this.file.flush();
+    this.#tell();
+  }
+
+  #tell(): void {
+    for (const wake of this.#wake.splice(0)) wake();
+  }
+
+  async #decompress(source: StoredSegment, partial: boolean): Promise<Problem | undefined> {
+    const quickly = source.compression === 'gzip' && !partial && source.size <= ONE_STEP;
+    const append = (bytes: Uint8Array): void => this.#append(bytes);
+    const result = quickly ? await gunzipQuickly(source.path, append) : 'uncertain';
+    if (result === 'gone') return 'gone';
+    if (result === 'uncertain') {
+      this.restarted = this.#filled > 0;
+      this.#filled = 0;
+      const problem = await this.#decompressCarefully(source, partial);
+      if (problem) return problem;
+    }
+    this.file.flush();
+    return undefined;
+  }
+
+  async #decompressCarefully(
+    source: StoredSegment,
+    partial: boolean,
+  ): Promise<Problem | undefined> {
+    const { path } = source;
+    let failure: unknown;
+    const append = (bytes: Uint8Array): void => {
+      try {
+        this.#append(bytes);
+      } catch (e) {
+        failure = e;
+        throw e;
+      }
+    };
+    let result: Decompressed;
+    try {
+      result = await decompress(source, append);
+    } catch (e) {
+      // The target's disk is full, say: nothing that the archive is to blame for.
+      if (failure) throw failure;
+      if (isGone(e)) return 'gone';
+      throw accessError('read file', path, e);
+    }
+    if (this.restarted) this.file.resize(this.#filled);
+    const problem = tooLarge(path, this.#filled);
+    if (problem || result.end === 'complete' || partial) return problem;
+    const why = result.problem ?? 'it ends before its end';
+    return new CorruptWalError(`could not decompress "${path}": ${why}`, { path });
+  }
+}
+
+function tooLarge(path: string, size: number): CorruptWalError | undefined {
+  if (size <= MAX_SEGMENT_SIZE) return undefined;
+  return new CorruptWalError(`"${path}" is larger than any WAL segment`, { path });
+}
+
+/**
+ * Copies a plain file that may be growing, piece by piece from its end to its start: what a later
+ * piece was seen to hold was written after all that is in the earlier ones, so the whole is a
+ * state that the file once had.
+ */
+function copyBackwards(path: string, file: TargetFile): Problem | undefined {
+  const fd = ifThere('open file', path, () => fs.openSync(path, 'r'));
+  if (fd === undefined) return 'gone';
+  const buffer = Buffer.allocUnsafeSlow(READ_SIZE);
+  try {
+    const size = ifThere('stat file', path, () => fs.fstatSync(fd).size);
+    const problem = size === undefined ? 'gone' : tooLarge(path, size);
+    if (size === undefined || problem) return problem;
+    file.resize(size);
+    for (let end = size; end > 0; ) {
+      const start = Math.max(0, end - READ_SIZE);
+      for (let at = start; at < end; ) {
+        const n = ifThere('read file', path, () => fs.readSync(fd, buffer, 0, end - at, at));
+        // Shortened meanwhile: not the file that was found.
+        if (!n) return 'gone';
+        file.write(buffer.subarray(0, n), at);
+        at += n;
+      }
+      end = start;
+    }
+    return undefined;
+  } finally {
+    fs.closeSync(fd);
+  }
+}
+
+type Append = (bytes: Uint8Array) => void;
+
+/** How decompressing ended. */
+type Decompressed = { end: string; problem?: string };
+
+/** Whatever can be decompressed, up to one byte more than any segment has. */
+async function decompress(
+  { path, compression }: StoredSegment,
+  append: Append,
+): Promise<Decompressed> {
+  const most = MAX_SEGMENT_SIZE + 1;
+  let bytes = 0;
+  const deliver = async (chunk: Uint8Array): Promise<boolean> => {
+    const wanted = chunk.length > most - bytes ? chunk.subarray(0, most - bytes) : chunk;
+    bytes += wanted.length;
+    append(wanted);
+    return bytes >= most;
+  };
+  if (compression !== 'lz4') {
+    const { decompressFile } = await import('../codec/codec.js');
+    return decompressFile(path, compression, append, { limit: most });
+  }
+  // Not by way of codec.js: what all that loads takes as long as the decompressing.
+  const [{ decompressLz4 }, { ByteReader }] = await Promise.all([
+    import('../codec/lz4/frame.js'),
+    import('../codec/byte-reader.js'),
+  ]);
+  const reader = await ByteReader.open(path, AT_ONCE);
+  try {
+    return await decompressLz4(reader, deliver);
+  } finally {
+    await reader.close();
+  }
+}
+
+/** Nothing else is waiting for this thread: a turn of the thread pool would be lost time. */
+export const AT_ONCE: FileSystem = {
+  ...nodeFileSystem,
+  open: async (path, flags, mode) => fs.openSync(path, flags, mode),
+  read: async (fd, buffer, length, position) => fs.readSync(fd, buffer, 0, length, position),
+  close: async (fd) => fs.closeSync(fd),
+};
+
+/**
+ * Decompresses a gzip file in the thread pool, in a few large steps. `uncertain` if it is too large
+ * or anything is wrong with it, which the careful way then judges.
+ * @throws what `append` throws, ArchiveAccessError
+ */
+async function gunzipQuickly(
+  path: string,
+  append: Append,
+): Promise<'complete' | 'uncertain' | 'gone'> {
+  const compressed = ifThere('read file', path, () => fs.readFileSync(path));
+  if (compressed === undefined) return 'gone';
+  const stream = createGunzip({ chunkSize: GUNZIP_STEP });
+  let taken = Promise.resolve();
+  try {
+    return await new Promise((resolve, reject) => {
+      let bytes = 0;
+      stream.on('data', (chunk: Buffer) => {
+        bytes += chunk.length;
+        // Not before the next step is under way.
+        if (bytes <= ONE_STEP) taken = taken.then(() => append(chunk));
+        else resolve('uncertain');
+        taken.catch(reject);
+      });
+      stream.on('end', () => taken.then(() => resolve('complete'), reject));
+      stream.on('error', (e: NodeJS.ErrnoException) => {
+        if (e.code?.startsWith('Z_')) resolve('uncertain');
+        else reject(e);
+      });
+      stream.end(compressed);
+    });
+  } finally {
+    stream.destroy();
+    // Nothing of this may be appended to what the careful way begins.
+    await taken.catch(() => {});
   }
 }

@@ -16,8 +16,7 @@ import { gzipSync } from 'node:zlib';
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import { exitCodeOf } from '../../src/cli/commands/fetch.js';
 import { compressFile } from '../../src/codec/codec.js';
-import { type FetchOptions, fetchFile } from '../../src/fetch/fetch.js';
-import { fetchPatiently } from '../../src/fetch/patience.js';
+import { type FetchOptions, fetchFile, fetchRetrying } from '../../src/fetch/fetch.js';
 import { formatLsn } from '../../src/lsn.js';
 import {
   archiveOf,
@@ -708,20 +707,20 @@ describe('patience', () => {
         if (existsSync(away)) renameSync(away, archive.dir);
         throw e;
       });
-    expect(await fetchPatiently(failing, options, patience)).toMatchObject({ found: true });
+    expect(await fetchRetrying(failing, options, patience)).toMatchObject({ found: true });
     renameSync(archive.dir, away);
     let tries = 0;
     const counted = (o: FetchOptions) => {
       tries++;
       return fetchFile(o);
     };
-    expect(await fetchPatiently(counted, options, patience)).toMatchObject({
+    expect(await fetchRetrying(counted, options, patience)).toMatchObject({
       found: false,
       unknown: { code: 'WK_ARCHIVE_ACCESS' },
     });
     expect(tries).toBe(6);
     await expect(
-      fetchPatiently(fetchFile, options, { standby: false, wait: 0 }),
+      fetchRetrying(fetchFile, options, { standby: false, wait: 0 }),
     ).rejects.toMatchObject({ code: 'WK_ARCHIVE_ACCESS' });
   });
 
@@ -734,9 +733,9 @@ describe('patience', () => {
       calls++;
       return fetchFile(o);
     };
-    await expect(
-      fetchPatiently(counted, options, { standby: true, wait: 0 }),
-    ).rejects.toMatchObject({ code: 'WK_CORRUPT_WAL' });
+    await expect(fetchRetrying(counted, options, { standby: true, wait: 0 })).rejects.toMatchObject(
+      { code: 'WK_CORRUPT_WAL' },
+    );
     expect(calls).toBe(1);
   });
 
@@ -745,12 +744,12 @@ describe('patience', () => {
     const third = async () =>
       ++calls < 3 ? { found: false as const, reason: '' } : { found: true as const, path: '' };
     const patience = { standby: false, wait: 10 };
-    expect(await fetchPatiently(third, base, patience)).toMatchObject({ found: true });
+    expect(await fetchRetrying(third, base, patience)).toMatchObject({ found: true });
     const never = async () => ({ found: false as const, reason: '' });
     const history = { ...base, name: '00000002.history' };
-    expect(await fetchPatiently(never, history, patience)).toMatchObject({ found: false });
+    expect(await fetchRetrying(never, history, patience)).toMatchObject({ found: false });
     const began = performance.now();
-    await fetchPatiently(never, base, { standby: false, wait: 0.3 });
+    await fetchRetrying(never, base, { standby: false, wait: 0.3 });
     expect(performance.now() - began).toBeGreaterThan(290);
   });
 });

@@ -1,8 +1,8 @@
 import { copyFileSync, existsSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { ALIVE_FILE, SPOOL_DIRECTORY } from '../../src/fetch/ahead.js';
 import { fetchFile } from '../../src/fetch/fetch.js';
-import { ALIVE_FILE, SPOOL_DIRECTORY } from '../../src/fetch/spool.js';
 import type { Lsn } from '../../src/lsn.js';
 import { verifyArchive } from '../../src/verify/verify.js';
 import { sampleArchive, writeLedger as writeLedgerOf } from '../support/archives.js';

@@ -153,7 +153,7 @@ export function exitCodeOf(error: unknown): number {
   return BY_CODE[(error as { code?: string }).code ?? ''] ?? EXIT.failed;
 }
 
-type Patience = { standby: boolean; wait: number };
+type Retries = { standby: boolean; wait: number };
 type Answer = FetchResult & { unknown?: Error };
 
 /**
@@ -165,24 +165,23 @@ export function mayReadAhead(name: string, target: string): boolean {
   return /^[0-9A-F]{24}$/.test(name) && basename(target) === 'RECOVERYXLOG';
 }
 
-async function fetchNow(options: FetchOptions, patience: Patience): Promise<Answer> {
-  const { fetchFile } = await import('../../fetch/fetch.js');
-  if (!patience.standby && patience.wait === 0) return fetchFile(options);
-  const { fetchPatiently } = await import('../../fetch/patience.js');
-  return fetchPatiently(fetchFile, options, patience);
+async function fetchNow(options: FetchOptions, retries: Retries): Promise<Answer> {
+  const { fetchFile, fetchRetrying } = await import('../../fetch/fetch.js');
+  if (!retries.standby && retries.wait === 0) return fetchFile(options);
+  return fetchRetrying(fetchFile, options, retries);
 }
 
 async function fetchAhead(
   options: FetchOptions,
-  patience: Patience,
+  retries: Retries,
   count: number,
   spool: string,
   output: Output,
 ): Promise<number> {
   const { directory, name, target, dataDir } = options;
   const [{ isTrusted, orderAhead, takePrefetched }, { readServerControl }] = await Promise.all([
-    import('../../fetch/spool.js'),
-    import('../../fetch/cluster.js'),
+    import('../../fetch/ahead.js'),
+    import('../../server/control-file.js'),
   ]);
   const systemId = dataDir === undefined ? undefined : readServerControl(dataDir)?.systemId;
   const ready = await takePrefetched(spool, directory, name, systemId, target).catch(() => false);
@@ -191,7 +190,7 @@ async function fetchAhead(
       `not reading ahead: "${spool}" is no directory of this user's that nobody else may write to`,
     );
   }
-  const code = ready ? EXIT.found : tell(await fetchNow(options, patience), output);
+  const code = ready ? EXIT.found : tell(await fetchNow(options, retries), output);
   if (code === EXIT.found) {
     await orderAhead(spool, { directory, name, count, dataDir, near: dirname(target) });
   }

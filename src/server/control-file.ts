@@ -1,8 +1,7 @@
 import fs from 'node:fs';
 import { join } from 'node:path';
-import { SystemIdentifierError } from '../errors.js';
 
-/** What the pg_control of the server that recovers says. */
+/** What the pg_control of a server says. */
 export interface ServerControl {
   systemId: bigint;
   /** Timeline of its last checkpoint. */
@@ -32,20 +31,4 @@ export function readServerControl(dataDir: string): ServerControl | undefined {
   const view = new DataView(bytes.buffer);
   const systemId = view.getBigUint64(0, true);
   return systemId === 0n ? undefined : { systemId, timeline: view.getUint32(48, true) };
-}
-
-/** @throws SystemIdentifierError unless both are known to be the same or one is unknown */
-export function requireSameCluster(
-  path: string,
-  expected: bigint | undefined,
-  actual: bigint | undefined,
-): void {
-  if (expected === undefined || actual === undefined || expected === actual) return;
-  throw new SystemIdentifierError(`"${path}" holds WAL of another cluster`, {
-    path,
-    expected: String(expected),
-    actual: String(actual),
-    detail: `System identifier ${actual}; this server's is ${expected}.`,
-    hint: 'Give the archive of the cluster that is to be recovered.',
-  });
 }

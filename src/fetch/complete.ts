@@ -1,0 +1,279 @@
+import fs from 'node:fs';
+import { dirname, join } from 'node:path';
+import { accessError, findStored, onArchive, type StoredSegment } from '../archive/access.js';
+import { historyAt } from '../archive/history.js';
+import { leadIn, type SegmentWal } from '../archive/lead-in.js';
+import type { FetchName } from '../archive/stored-name.js';
+import { CorruptWalError, SystemIdentifierError } from '../errors.js';
+import type { Lsn } from '../lsn.js';
+import { WAL_BUFFERS } from '../wal/chunk.js';
+import { faultToError, type WalFault } from '../wal/fault.js';
+import { historyFileName, parseSegmentFileName, segmentStart } from '../wal/file-name.js';
+import { LONG_HEADER_SIZE, parseLongHeader } from '../wal/long-header.js';
+import { parsePageHeader, XLP_FIRST_IS_CONTRECORD } from '../wal/page.js';
+import { rootHistory, type TimelineHistory } from '../wal/timeline.js';
+import { WalVerifier } from '../wal/verifier.js';
+import { AT_ONCE, type Problem, type TargetFile, type UncheckedCopy } from './target.js';
+
+/** What one fetch of a segment works on. */
+export interface SegmentRequest {
+  /** The archive. */
+  directory: string;
+  wanted: FetchName;
+  /** Path to put it at. */
+  target: string;
+  /** The cluster it must be of, as far as that is known. */
+  systemId: bigint | undefined;
+  /** Directories, beside the archive, in which the segment before may lie as plain file. */
+  near: readonly string[];
+}
+
+/** A segment as its name and first page tell it. */
+export interface SegmentIdentity {
+  /** Timeline in the file name. */
+  timeline: number;
+  history: TimelineHistory | undefined;
+  segment: bigint;
+  /** Bytes. */
+  segmentSize: number;
+  /** XLOG_BLCKSZ, bytes. */
+  blockSize: number;
+  systemId: bigint;
+  /** It begins with the rest of a record. */
+  continues: boolean;
+}
+
+const REPLACE = 'Put a good copy in its place: recovery cannot go past it.';
+
+/**
+ * Checks all of a complete segment while it is being copied: name, size, cluster, timeline, every
+ * record. Undefined if it is good.
+ * @param path where it comes from
+ * @throws SystemIdentifierError, and what `copy.done` throws
+ */
+export async function checkComplete(
+  request: SegmentRequest,
+  path: string,
+  copy: UncheckedCopy,
+): Promise<Problem | undefined> {
+  const { file } = copy;
+  const places = { archive: request.directory, near: request.near };
+  const along = await checkAlong(request, path, copy, places).catch((e: unknown) => ({
+    failed: e,
+  }));
+  const problem = await copy.done;
+  // What could not be read says more than what was looked for in it.
+  if (problem) return problem;
+  if ('failed' in along) throw along.failed;
+  if (along instanceof CorruptWalError) return along;
+  const { segmentSize } = along.id;
+  const { size } = file;
+  if (size !== segmentSize) {
+    return new CorruptWalError(`"${path}" has ${size} bytes of WAL instead of ${segmentSize}`, {
+      path,
+      expected: String(segmentSize),
+      actual: String(size),
+      hint: REPLACE,
+    });
+  }
+  let { id, fault } = along;
+  // What was checked may not be what is there.
+  if (copy.restarted) {
+    const again = identifyCopy(request, path, file);
+    if (again instanceof CorruptWalError) return again;
+    id = again;
+    ({ fault } = await faultIn(id, file, places));
+  }
+  if (!fault) return undefined;
+  // A file outside the archive accuses nobody that the archive itself acquits. Without that the
+  // server, which reads on from that file, would take the fault for the end of WAL.
+  const archived = await faultIn(id, file, { archive: request.directory, near: [] });
+  if (!archived.fault && archived.ledIn) return undefined;
+  return damaged(path, archived.fault ?? fault);
+}
+
+async function checkAlong(
+  request: SegmentRequest,
+  path: string,
+  copy: UncheckedCopy,
+  places: SegmentPlaces,
+): Promise<{ id: SegmentIdentity; fault: WalFault | undefined } | CorruptWalError> {
+  await copy.beyond(LONG_HEADER_SIZE - 1);
+  const id = identifyCopy(request, path, copy.file);
+  if (id instanceof CorruptWalError) return id;
+  const { segmentSize } = id;
+  const { verifier } = await verifierOf(id, places);
+  for (let at = 0; at < segmentSize; ) {
+    const there = Math.min(await copy.beyond(at), segmentSize);
+    if (there <= at) break;
+    readCopy(copy.file, at, there, (bytes) => verifier.feed(bytes));
+    at = there;
+  }
+  return { id, fault: verifier.fault };
+}
+
+async function faultIn(
+  id: SegmentIdentity,
+  file: TargetFile,
+  places: SegmentPlaces,
+): Promise<{ fault: WalFault | undefined; ledIn: boolean }> {
+  const { verifier, ledIn } = await verifierOf(id, places);
+  readCopy(file, 0, id.segmentSize, (bytes) => verifier.feed(bytes));
+  return { fault: verifier.fault, ledIn };
+}
+
+function damaged(path: string, fault: WalFault): CorruptWalError {
+  const { message, detail } = faultToError(fault);
+  return new CorruptWalError(`"${path}" is damaged: ${message}`, {
+    path,
+    lsn: fault.lsn,
+    ...(detail === undefined ? {} : { detail }),
+    hint: REPLACE,
+  });
+}
+
+/** Memory in which WAL is checked without being copied. */
+const buffer = WAL_BUFFERS[0] as Uint8Array;
+
+/**
+ * Reads back what was copied, from one offset to another or as far as there is any.
+ * @param take takes the next bytes, valid during the call
+ * @throws TargetError
+ */
+export function readCopy(
+  file: TargetFile,
+  from: number,
+  to: number,
+  take: (bytes: Uint8Array) => void,
+): void {
+  for (let at = from; at < to; ) {
+    const n = file.read(buffer, at, Math.min(buffer.length, to - at));
+    if (n === 0) return;
+    take(buffer.subarray(0, n));
+    at += n;
+  }
+}
+
+/**
+ * Compares the first page of what was copied with the name and the cluster.
+ * @throws SystemIdentifierError, ArchiveAccessError, CorruptWalError for a damaged history file
+ */
+export function identifyCopy(
+  request: SegmentRequest,
+  path: string,
+  file: TargetFile,
+): SegmentIdentity | CorruptWalError {
+  const { wanted, systemId } = request;
+  const head = new Uint8Array(LONG_HEADER_SIZE);
+  const header = parseLongHeader(head.subarray(0, file.read(head, 0)));
+  if (!header) {
+    const message = `"${path}" does not begin with a WAL page`;
+    return new CorruptWalError(message, { path, hint: REPLACE });
+  }
+  requireSameCluster(path, systemId, header.systemId);
+  const { segmentSize, blockSize } = header;
+  const segment = parseSegmentFileName(wanted.base, segmentSize)?.segment;
+  if (segment === undefined || segmentStart(segment, segmentSize) !== header.pageAddress) {
+    const message = `"${path}" holds another segment than its name says`;
+    return new CorruptWalError(message, { path, hint: REPLACE });
+  }
+  const { timeline } = wanted;
+  const history = readHistory(request);
+  const { systemId: id } = header;
+  const place = { timeline, history, segment, segmentSize, blockSize };
+  return { ...place, systemId: id, continues: continuesRecord(head) };
+}
+
+/** True if a first page says that its segment begins with the rest of a record. */
+export function continuesRecord(head: Uint8Array): boolean {
+  return (parsePageHeader(head).info & XLP_FIRST_IS_CONTRECORD) !== 0;
+}
+
+/** @throws SystemIdentifierError unless both are known to be the same or one is unknown */
+export function requireSameCluster(
+  path: string,
+  expected: bigint | undefined,
+  actual: bigint | undefined,
+): void {
+  if (expected === undefined || actual === undefined || expected === actual) return;
+  throw new SystemIdentifierError(`"${path}" holds WAL of another cluster`, {
+    path,
+    expected: String(expected),
+    actual: String(actual),
+    detail: `System identifier ${actual}; this server's is ${expected}.`,
+    hint: 'Give the archive of the cluster that is to be recovered.',
+  });
+}
+
+/**
+ * The history of the timeline in the name: from the archive, else the one that PostgreSQL keeps
+ * beside the target; undefined if neither has it.
+ */
+function readHistory({ directory, wanted, target }: SegmentRequest): TimelineHistory | undefined {
+  const { timeline } = wanted;
+  if (timeline === 1) return rootHistory(1);
+  for (const dir of [directory, dirname(target)]) {
+    const path = join(dir, historyFileName(timeline));
+    const history = onArchive('read file', path, () => historyAt(dir, timeline));
+    if (history) return history;
+  }
+  return undefined;
+}
+
+/**
+ * Where the segment before is looked for. `near`: also as plain file beside the target, where
+ * PostgreSQL keeps what it restored last, before a compressed file of the archive.
+ */
+export interface SegmentPlaces {
+  archive: string | undefined;
+  near: readonly string[];
+}
+
+/**
+ * The verifier for a segment: where a record goes on into it, one that was led in. Without the
+ * segment before, or if its tail is bad, it starts afresh and leaves the rest of that record
+ * unchecked.
+ * @throws ArchiveAccessError if a segment before is there and cannot be read
+ */
+export async function verifierOf(
+  id: SegmentIdentity,
+  places: SegmentPlaces,
+): Promise<{ verifier: WalVerifier; ledIn: boolean }> {
+  const { timeline, history, segmentSize, systemId, blockSize, continues } = id;
+  const startLsn = segmentStart(id.segment, segmentSize) as Lsn;
+  const owner = history ? { history } : { timeline };
+  const wal: SegmentWal = { startLsn, segmentSize, systemId, blockSize, ...owner };
+  const { archive, near } = places;
+  // Where files of both do not fit together, those of one may.
+  const choices =
+    near.length === 0 ? [places] : [places, { archive, near: [] }, { archive: undefined, near }];
+  for (const choice of continues ? choices : []) {
+    const candidates = (name: string) => filesBefore(name, segmentSize, choice);
+    const found = await leadIn(wal, candidates, AT_ONCE).catch((e) => {
+      throw accessError('read file', e.path, e);
+    });
+    if (found.state === 'sound') return { verifier: found.verifier, ledIn: true };
+  }
+  return { verifier: new WalVerifier(wal), ledIn: false };
+}
+
+function filesBefore(
+  name: string,
+  segmentSize: number,
+  { archive, near }: SegmentPlaces,
+): StoredSegment[] {
+  const stored = archive === undefined ? [] : findStored(archive, name, false);
+  const isPlain = ({ compression }: StoredSegment) => compression === 'none';
+  const beside = near.flatMap((dir) => plainFile(join(dir, name)));
+  const plain = [...stored.filter(isPlain), ...beside].filter(({ size }) => size === segmentSize);
+  return [...plain, ...stored.filter((file) => !isPlain(file))];
+}
+
+function plainFile(path: string): StoredSegment[] {
+  try {
+    const size = fs.statSync(path, { throwIfNoEntry: false })?.size;
+    return size === undefined ? [] : [{ path, compression: 'none', size }];
+  } catch {
+    return [];
+  }
+}

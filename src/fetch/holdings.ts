@@ -1,0 +1,209 @@
+import fs from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import {
+  ArchiveAccessError,
+  findStored,
+  listArchive,
+  onArchive,
+  type StoredSegment,
+} from '../archive/access.js';
+import { historyAt } from '../archive/history.js';
+import { sampleIdentity } from '../archive/identity.js';
+import { readHead, readStored } from '../archive/lead-in.js';
+import type { LedgerState } from '../archive/ledger.js';
+import { ledgerOf } from '../archive/ledger-of.js';
+import type { FetchName } from '../archive/stored-name.js';
+import { formatLsn, type Lsn } from '../lsn.js';
+import {
+  MIN_SEGMENT_SIZE,
+  parseHistoryFileName,
+  parseSegmentFileName,
+  segmentFileName,
+  segmentOf,
+  segmentStart,
+  unreadableFormOf,
+} from '../wal/file-name.js';
+import { parseLongHeader } from '../wal/long-header.js';
+import { type TimelineHistory, timelineEnd } from '../wal/timeline.js';
+import {
+  continuesRecord,
+  requireSameCluster,
+  type SegmentIdentity,
+  verifierOf,
+} from './complete.js';
+import { AT_ONCE } from './target.js';
+
+/** What an archive holds, as its names, ledger and history files tell. */
+export interface Holdings {
+  /** All that is in the directory. */
+  names: readonly string[];
+  ledger: LedgerState | undefined;
+  /** Segment numbers by timeline, complete and partial, also in forms that cannot be read. */
+  segments: Map<number, Set<bigint>>;
+  histories: TimelineHistory[];
+  segmentSize: number;
+}
+
+/**
+ * What an archive holds: one listing, its ledger and history files, and some page headers.
+ * @param systemId the cluster that it must be of, where that is known
+ * @throws ArchiveAccessError if the directory is no archive: an unmounted path is an empty directory
+ * @throws SystemIdentifierError if it is the archive of another cluster
+ * @throws CorruptWalError, StorageError for a history file or ledger that is damaged
+ */
+export async function readHoldings(
+  directory: string,
+  systemId: bigint | undefined,
+): Promise<Holdings> {
+  // Before the listing: what the ledger knows of must then be found.
+  const ledger = await ledgerOf(directory);
+  const names = listArchive(directory);
+  const wal = names.filter((name) => parseSegmentFileName(name, MIN_SEGMENT_SIZE)).sort();
+  const histories = names.filter((name) => parseHistoryFileName(name) !== undefined);
+  const unreadable = names.flatMap((name) => unreadableFormOf(name) ?? []);
+  if (!ledger && wal.length === 0 && histories.length === 0) {
+    throw new ArchiveAccessError(`"${directory}" holds no WAL and no ledger`, {
+      path: directory,
+      hint: 'Is it mounted, and the right directory?',
+    });
+  }
+  const sample = await sampleIdentity(directory, wal, ledger?.systemId);
+  requireSameCluster(directory, systemId, sample.systemId);
+  const segmentSize = ledger?.segmentSize ?? sample.segmentSize;
+  return {
+    names,
+    ledger,
+    segmentSize,
+    segments: segmentsByTimeline([...wal, ...unreadable], segmentSize),
+    histories: histories.flatMap((name) => readHistory(directory, name)),
+  };
+}
+
+function segmentsByTimeline(names: readonly string[], segmentSize: number) {
+  const segments = new Map<number, Set<bigint>>();
+  for (const name of names) {
+    const parsed = parseSegmentFileName(name, segmentSize);
+    if (!parsed) continue;
+    const known = segments.get(parsed.timeline);
+    if (known) known.add(parsed.segment);
+    else segments.set(parsed.timeline, new Set([parsed.segment]));
+  }
+  return segments;
+}
+
+function readHistory(directory: string, name: string): TimelineHistory[] {
+  const timeline = parseHistoryFileName(name)!;
+  const history = onArchive('read file', join(directory, name), () =>
+    historyAt(directory, timeline),
+  );
+  return history ? [history] : [];
+}
+
+/**
+ * What shows that the WAL of a timeline goes on behind a segment: a later segment, or a child that
+ * branched off later. Undefined if nothing does.
+ */
+export function goesOnBehind(
+  archive: Holdings,
+  timeline: number,
+  segment: bigint,
+): string | undefined {
+  const { histories, segments, segmentSize } = archive;
+  const after = [...(segments.get(timeline) ?? [])].filter((s) => s > segment);
+  const later = after.sort((a, b) => (a < b ? -1 : 1))[0];
+  if (later !== undefined)
+    return `the archive has ${segmentFileName(timeline, later, segmentSize)}`;
+  for (const child of histories) {
+    const end = child.ancestors.find((a) => a.timeline === timeline)?.end;
+    if (end === undefined || segment >= segmentOf(end, segmentSize)) continue;
+    return `timeline ${child.timeline} needs timeline ${timeline} up to ${formatLsn(end)}`;
+  }
+  return undefined;
+}
+
+/** A later timeline's file that begins with the WAL of an ancestor's last segment. */
+export interface ForkedFile {
+  file: StoredSegment;
+  /** Where the ancestor ends; what is behind is not its WAL. */
+  fork: Lsn;
+}
+
+/**
+ * The files of later timelines that repeat the segment in which a timeline ends, up to there. Some
+ * servers keep no other file of it, so that a receiver can have the ancestor's end in these only.
+ */
+export function forkedFiles(
+  { histories, segmentSize }: Holdings,
+  directory: string,
+  wanted: FetchName,
+  segment: bigint,
+): ForkedFile[] {
+  const begin = segmentStart(segment, segmentSize);
+  const found: ForkedFile[] = [];
+  for (const history of histories) {
+    const fork = timelineEnd(history, wanted.timeline);
+    if (fork === undefined || fork <= begin || segmentOf(fork, segmentSize) !== segment) continue;
+    const lineage = [...history.ancestors.map((a) => a.timeline), history.timeline];
+    for (const timeline of lineage.filter((t) => t > wanted.timeline)) {
+      const base = segmentFileName(timeline, segment, segmentSize);
+      for (const partial of [false, true]) {
+        found.push(...findStored(directory, base, partial).map((file) => ({ file, fork })));
+      }
+    }
+  }
+  // Of several branches the one that left last.
+  return found.sort((a, b) => Number(b.fork - a.fork));
+}
+
+/** A segment that the server has itself, beside the target, and reads if it is told "not there". */
+export interface ServerSegment {
+  /** End of the last complete good record. */
+  validEnd: Lsn;
+  /** The WAL is good up to the end of the segment. */
+  whole: boolean;
+}
+
+/** A segment as it must be to count; what is not known is taken from its first page. */
+export type ExpectedSegment = Pick<
+  SegmentIdentity,
+  'timeline' | 'history' | 'segment' | 'segmentSize'
+> & { systemId: bigint | undefined };
+
+/**
+ * What the server has of a segment in its pg_wal: from a walreceiver, from the backup, saved from
+ * the primary. Undefined if there is none, or one of another address, as recycled ones are.
+ */
+export async function readServerSegment(
+  archive: string,
+  target: string,
+  expected: ExpectedSegment,
+): Promise<ServerSegment | undefined> {
+  const { timeline, history, segment, segmentSize } = expected;
+  const name = segmentFileName(timeline, segment, segmentSize);
+  if (basename(target) === name) return undefined;
+  const file = { path: join(dirname(target), name), compression: 'none' } as const;
+  const head = await readHead(file, AT_ONCE).catch(() => undefined);
+  const header = head && parseLongHeader(head);
+  const isIt =
+    header?.pageAddress === segmentStart(segment, segmentSize) &&
+    header.segmentSize === segmentSize &&
+    sizeOf(file.path) === segmentSize &&
+    (expected.systemId === undefined || expected.systemId === header.systemId);
+  if (!isIt) return undefined;
+  const { systemId, blockSize } = header;
+  const identity = { timeline, history, segment, segmentSize, systemId, blockSize };
+  const { verifier } = await verifierOf(
+    { ...identity, continues: continuesRecord(head as Uint8Array) },
+    { archive, near: [dirname(target)] },
+  );
+  await readStored(file, segmentSize, (bytes) => void verifier.feed(bytes), AT_ONCE);
+  return { validEnd: verifier.validEnd, whole: verifier.fault === undefined };
+}
+
+function sizeOf(path: string): number | undefined {
+  try {
+    return fs.statSync(path).size;
+  } catch {
+    return undefined;
+  }
+}
