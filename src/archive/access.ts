@@ -1,6 +1,6 @@
 import fs from 'node:fs';
 import { join } from 'node:path';
-import { type ErrorDetails, StorageError } from '../errors.js';
+import { type ErrorDetails, StorageError, SystemIdentifierError } from '../errors.js';
 import { reason } from '../files/durable.js';
 import { type Compression, unreadableFormOf } from '../wal/file-name.js';
 import { COMPRESSIONS, storedNames } from './stored-name.js';
@@ -110,6 +110,22 @@ export function requireArchive(directory: string): void {
   } catch (e) {
     throw unreachable(directory, e);
   }
+}
+
+/** @throws SystemIdentifierError unless both are known to be the same or one is unknown */
+export function requireSameCluster(
+  path: string,
+  expected: bigint | undefined,
+  actual: bigint | undefined,
+): void {
+  if (expected === undefined || actual === undefined || expected === actual) return;
+  throw new SystemIdentifierError(`"${path}" holds WAL of another cluster`, {
+    path,
+    expected: String(expected),
+    actual: String(actual),
+    detail: `System identifier ${actual}; this server's is ${expected}.`,
+    hint: 'Give the archive of the cluster that is to be recovered.',
+  });
 }
 
 function unreachable(directory: string, cause: unknown): ArchiveAccessError {

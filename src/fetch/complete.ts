@@ -1,10 +1,16 @@
 import fs from 'node:fs';
 import { dirname, join } from 'node:path';
-import { accessError, findStored, onArchive, type StoredSegment } from '../archive/access.js';
+import {
+  accessError,
+  findStored,
+  onArchive,
+  requireSameCluster,
+  type StoredSegment,
+} from '../archive/access.js';
 import { historyAt } from '../archive/history.js';
 import { leadIn, type SegmentWal } from '../archive/lead-in.js';
 import type { FetchName } from '../archive/stored-name.js';
-import { CorruptWalError, SystemIdentifierError } from '../errors.js';
+import { CorruptWalError } from '../errors.js';
 import type { Lsn } from '../lsn.js';
 import { WAL_BUFFERS } from '../wal/chunk.js';
 import { faultToError, type WalFault } from '../wal/fault.js';
@@ -189,22 +195,6 @@ export function continuesRecord(head: Uint8Array): boolean {
   return (parsePageHeader(head).info & XLP_FIRST_IS_CONTRECORD) !== 0;
 }
 
-/** @throws SystemIdentifierError unless both are known to be the same or one is unknown */
-export function requireSameCluster(
-  path: string,
-  expected: bigint | undefined,
-  actual: bigint | undefined,
-): void {
-  if (expected === undefined || actual === undefined || expected === actual) return;
-  throw new SystemIdentifierError(`"${path}" holds WAL of another cluster`, {
-    path,
-    expected: String(expected),
-    actual: String(actual),
-    detail: `System identifier ${actual}; this server's is ${expected}.`,
-    hint: 'Give the archive of the cluster that is to be recovered.',
-  });
-}
-
 /**
  * The history of the timeline in the name: from the archive, else the one that PostgreSQL keeps
  * beside the target; undefined if neither has it.
@@ -233,7 +223,7 @@ export interface SegmentPlaces {
  * The verifier for a segment: where a record goes on into it, one that was led in. Without the
  * segment before, or if its tail is bad, it starts afresh and leaves the rest of that record
  * unchecked.
- * @throws ArchiveAccessError if a segment before is there and cannot be read
+ * @throws ArchiveAccessError if a segment before is there and cannot be read, and no other serves
  */
 export async function verifierOf(
   id: SegmentIdentity,
@@ -247,13 +237,17 @@ export async function verifierOf(
   // Where files of both do not fit together, those of one may.
   const choices =
     near.length === 0 ? [places] : [places, { archive, near: [] }, { archive: undefined, near }];
+  let failure: unknown;
   for (const choice of continues ? choices : []) {
     const candidates = (name: string) => filesBefore(name, segmentSize, choice);
-    const found = await leadIn(wal, candidates, AT_ONCE).catch((e) => {
-      throw accessError('read file', e.path, e);
-    });
-    if (found.state === 'sound') return { verifier: found.verifier, ledIn: true };
+    try {
+      const found = await leadIn(wal, candidates, AT_ONCE);
+      if (found.state === 'sound') return { verifier: found.verifier, ledIn: true };
+    } catch (e) {
+      failure ??= e;
+    }
   }
+  if (failure) throw accessError('read file', (failure as { path: string }).path, failure);
   return { verifier: new WalVerifier(wal), ledIn: false };
 }
 

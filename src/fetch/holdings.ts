@@ -5,11 +5,11 @@ import {
   findStored,
   listArchive,
   onArchive,
+  requireSameCluster,
   type StoredSegment,
 } from '../archive/access.js';
 import { historyAt } from '../archive/history.js';
 import { sampleIdentity } from '../archive/identity.js';
-import { readHead, readStored } from '../archive/lead-in.js';
 import type { LedgerState } from '../archive/ledger.js';
 import { ledgerOf } from '../archive/ledger-of.js';
 import type { FetchName } from '../archive/stored-name.js';
@@ -25,12 +25,7 @@ import {
 } from '../wal/file-name.js';
 import { parseLongHeader } from '../wal/long-header.js';
 import { type TimelineHistory, timelineEnd } from '../wal/timeline.js';
-import {
-  continuesRecord,
-  requireSameCluster,
-  type SegmentIdentity,
-  verifierOf,
-} from './complete.js';
+import type { SegmentIdentity } from './complete.js';
 import { AT_ONCE } from './target.js';
 
 /** What an archive holds, as its names, ledger and history files tell. */
@@ -181,6 +176,10 @@ export async function readServerSegment(
   const { timeline, history, segment, segmentSize } = expected;
   const name = segmentFileName(timeline, segment, segmentSize);
   if (basename(target) === name) return undefined;
+  const [{ continuesRecord, verifierOf }, { readHead, readStored }] = await Promise.all([
+    import('./complete.js'),
+    import('../archive/lead-in.js'),
+  ]);
   const file = { path: join(dirname(target), name), compression: 'none' } as const;
   const head = await readHead(file, AT_ONCE).catch(() => undefined);
   const header = head && parseLongHeader(head);

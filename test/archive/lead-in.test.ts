@@ -2,7 +2,7 @@ import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { beforeEach, expect, it } from 'vitest';
-import { anchoredVerifier } from '../../src/archive/lead-in.js';
+import { anchoredVerifier, leadIn } from '../../src/archive/lead-in.js';
 import { scanDirectory } from '../../src/archive/wal-directory.js';
 import { nodeFileSystem } from '../../src/files/file-system.js';
 import type { Lsn } from '../../src/lsn.js';
@@ -166,4 +166,68 @@ it('knows the first record of a segment that begins with none from before', asyn
   const at = begin + 0x8000n;
   put(0, '.partial', segment(0).subarray(0, 0x10000));
   expect(await storedWal(dir, begin, at, 1, segmentSize)).toMatchObject({ end: begin, torn: true });
+});
+
+const candidate = (n: number, suffix = '') => ({
+  path: join(dir, `${name(n)}${suffix}`),
+  compression: suffix === '.gz' ? ('gzip' as const) : ('none' as const),
+});
+const numberOf = (wanted: string) => [0, 1, 2].find((n) => name(n) === wanted) as number;
+
+it('reads from where the record begins, unless all of its segment is to be checked', async () => {
+  const many = makeWal(Array.from({ length: 200 }, () => ({ body: Buffer.alloc(7000, 1) })));
+  const first = Buffer.from(many.bytes.subarray(0, segmentSize));
+  first[0x2100] = first[0x2100]! ^ 1;
+  const path = join(dir, '000000010000000000000050');
+  writeFileSync(path, first);
+  const startLsn = (many.start + BigInt(segmentSize)) as Lsn;
+  const look = (whole: boolean) =>
+    leadIn(
+      { startLsn, segmentSize, timeline: 1 },
+      () => [{ path, compression: 'none' }],
+      nodeFileSystem,
+      { whole },
+    );
+  const tail = await look(false);
+  expect(tail.state).toBe('sound');
+  const verifier = tail.state === 'sound' ? tail.verifier : undefined;
+  expect(verifier?.feed(many.bytes.subarray(segmentSize))).toBeUndefined();
+  expect(await look(true)).toMatchObject({
+    state: 'unsound',
+    path,
+    why: expect.stringMatching(/checksum/),
+  });
+});
+
+it('takes the first file of a segment that begins as it', async () => {
+  put(0);
+  put(1, '.gz', gzipSync(segment(1)));
+  put(1, '.other', segment(0));
+  const candidates = (wanted: string) => {
+    const n = numberOf(wanted);
+    return n === 0 ? [candidate(0)] : [candidate(1, '.other'), candidate(1, '.gz')];
+  };
+  expect(await leadIn(OPTIONS, candidates, nodeFileSystem)).toMatchObject({ state: 'sound' });
+  rmSync(join(dir, `${name(1)}.gz`));
+  const only = (wanted: string) =>
+    numberOf(wanted) === 0 ? [candidate(0)] : [candidate(1, '.other')];
+  expect(await leadIn(OPTIONS, only, nodeFileSystem)).toMatchObject({
+    state: 'unsound',
+    path: candidate(1, '.other').path,
+    why: expect.stringMatching(/address/),
+  });
+});
+
+it('looks again for a file that is gone when it is to be read', async () => {
+  put(0);
+  put(1, '.gz', gzipSync(segment(1)));
+  let looks = 0;
+  const candidates = (wanted: string) => {
+    if (numberOf(wanted) === 0) return [candidate(0)];
+    return [candidate(1, ++looks === 1 ? '' : '.gz')];
+  };
+  expect(await leadIn(OPTIONS, candidates, nodeFileSystem)).toMatchObject({ state: 'sound' });
+  expect(looks).toBe(2);
+  const never = () => [candidate(1)];
+  expect(await leadIn(OPTIONS, never, nodeFileSystem)).toMatchObject({ state: 'unsound' });
 });

@@ -11,7 +11,7 @@ import fs, {
   truncateSync,
   writeFileSync,
 } from 'node:fs';
-import { basename, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import { exitCodeOf } from '../../src/cli/commands/fetch.js';
@@ -613,6 +613,26 @@ describe('races with a receiver', () => {
     expect(await fetch(archive, seg(12))).toMatchObject({ code: 0 });
   });
 
+  test('a file server whose handle of a replaced file is stale', async () => {
+    const archive = archiveOf('switch');
+    const path = join(archive.dir, `${seg(12)}.partial`);
+    const stale = (syscall: string) => Object.assign(new Error(), { code: 'ESTALE', syscall });
+    const { statSync, readSync } = fs;
+    let looks = 0;
+    vi.spyOn(fs, 'statSync').mockImplementation(((...args: Parameters<typeof fs.statSync>) => {
+      // Asked again by its name it knows the file that has the name now.
+      if (args[0] === path && ++looks === 1) throw stale('stat');
+      return statSync(...args);
+    }) as typeof fs.statSync);
+    let reads = 0;
+    vi.spyOn(fs, 'readSync').mockImplementation(((...args: Parameters<typeof fs.readSync>) => {
+      if (looks > 0 && ++reads === 1) throw stale('read');
+      return readSync(...args);
+    }) as typeof fs.readSync);
+    expect(await fetch(archive, seg(12))).toMatchObject({ code: 0, result: { path } });
+    expect([looks, reads > 1]).toEqual([3, true]);
+  });
+
   test('an archive that goes away in the middle', async () => {
     const archive = archiveOf('switch');
     const real = fs.statSync;
@@ -634,6 +654,19 @@ describe('what cannot be read or written', () => {
     chmodSync(archive.dir, 0);
     expect(await code(archive, seg(7))).toBe(126);
     chmodSync(archive.dir, 0o700);
+  });
+
+  test('the segment before: what the server has of it serves, or nothing does', async () => {
+    const archive = archiveOf('record-across-segments');
+    const before = join(archive.dir, seg(6));
+    const real = fs.openSync;
+    vi.spyOn(fs, 'openSync').mockImplementation(((...args: Parameters<typeof fs.openSync>) => {
+      if (args[0] !== before) return real(...args);
+      throw Object.assign(new Error('EIO'), { code: 'EIO', syscall: 'open' });
+    }) as typeof fs.openSync);
+    expect(await code(archive, seg(7))).toBe(126);
+    copyFileSync(before, join(dirname(archive.target), seg(6)));
+    expect(await code(archive, seg(7))).toBe(0);
   });
 
   test.each(['EIO', 'EACCES', 'ETIMEDOUT'])('%s when opening the archive', async (errno) => {
