@@ -14,12 +14,8 @@ export {
   type TimelineEntry,
   type TimelineReason,
 } from './archive/ledger.js';
-export {
-  type DirectoryScan,
-  type HistoryFile,
-  type SegmentFile,
-  scanDirectory,
-} from './archive/wal-directory.js';
+export type { HistoryFile, SegmentFile } from './archive/listing.js';
+export { type DirectoryScan, scanDirectory } from './archive/wal-directory.js';
 export { type ConnectOptions, connect } from './connection/connect.js';
 export type { ReplicationConnection } from './connection/connection.js';
 export { type ConninfoInput, resolveSettings } from './connection/conninfo/resolve.js';

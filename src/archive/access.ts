@@ -2,8 +2,7 @@ import fs from 'node:fs';
 import { join } from 'node:path';
 import { type ErrorDetails, StorageError, SystemIdentifierError } from '../errors.js';
 import { reason } from '../files/durable.js';
-import { type Compression, unreadableFormOf } from '../wal/file-name.js';
-import { COMPRESSIONS, storedNames } from './stored-name.js';
+import { COMPRESSIONS, type Compression, storedNames, unreadableFormOf } from '../wal/file-name.js';
 
 /**
  * The archive could not be asked: unreachable, not mounted, not readable. A state that may pass,

@@ -1,8 +1,8 @@
 import { segmentOf, segmentStart } from '../wal/file-name.js';
 import type { Catalog, CatalogSegment, CatalogTimeline } from './catalog.js';
-import { inspectWal, type StoredWal } from './inspect.js';
+import { inspectWal, type StoredWal } from './good-wal.js';
+import type { SegmentFile } from './listing.js';
 import { readCurrent } from './segment-source.js';
-import type { SegmentFile } from './wal-directory.js';
 
 type Archive = Pick<Catalog, 'directory' | 'timelines' | 'segmentSize' | 'systemId'>;
 

@@ -1,9 +1,9 @@
 import type { WalkeepError } from '../errors.js';
 import type { Lsn } from '../lsn.js';
 import type { TimelineHistory } from '../wal/timeline.js';
-import type { StoredWal } from './inspect.js';
+import type { StoredWal } from './good-wal.js';
 import type { GapEntry, LedgerState } from './ledger.js';
-import type { SegmentFile } from './wal-directory.js';
+import type { SegmentFile, StrayEntry } from './listing.js';
 
 /** All files of one segment of one timeline. */
 export interface CatalogSegment {
@@ -47,13 +47,6 @@ export interface CatalogHistory {
   /** Absent if the file is damaged. */
   history?: TimelineHistory;
   problem?: WalkeepError;
-}
-
-/** Something in the directory that is no part of an archive. */
-export interface StrayEntry {
-  name: string;
-  /** `temporary`: what a write that did not finish left. `irregular`: a name of WAL, but no file. */
-  kind: 'file' | 'temporary' | 'directory' | 'irregular';
 }
 
 /** What an archive directory holds, by names, history files, ledger and a sample of headers. */

@@ -13,7 +13,7 @@ import {
 import { type TimelineHistory, timelineAt } from '../wal/timeline.js';
 import { WalVerifier } from '../wal/verifier.js';
 import type { WalOptions } from '../wal/walker.js';
-import type { StoredFile } from './stored-content.js';
+import type { StoredFile } from './compare.js';
 
 /** WAL from the start of a segment on, and what is known about it. */
 export type SegmentWal = WalOptions & { history?: TimelineHistory | undefined };

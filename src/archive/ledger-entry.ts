@@ -1,6 +1,6 @@
-import CRC32C from 'crc-32/crc32c.js';
 import { ParseError } from '../errors.js';
 import { formatLsn, type Lsn, parseLsn } from '../lsn.js';
+import { crc32c } from '../wal/crc32c.js';
 import type { TimelineHistory } from '../wal/timeline.js';
 
 /** Why the archive's lineage begins at a position or turns there. */
@@ -125,7 +125,7 @@ function checkEntry(entry: unknown): void {
 }
 
 function checksum(text: string): string {
-  return (CRC32C.buf(Buffer.from(text)) >>> 0).toString(16).padStart(8, '0');
+  return crc32c(Buffer.from(text)).toString(16).padStart(8, '0');
 }
 
 /** What all entries together say. */

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { DiskFullError, StorageError, SystemIdentifierError, UsageError } from '../errors.js';
 import { fsyncError, storageError, writeFileDurably, writeFully } from '../files/durable.js';
 import { type FileSystem, nodeFileSystem, OPEN_APPEND } from '../files/file-system.js';
+import { accessError, isGone } from './access.js';
 import {
   applyEntry,
   decodeLine,
@@ -207,9 +208,30 @@ export class Ledger {
   }
 }
 
-/** What a directory's ledger says, without changing it; undefined if there is none. */
+/**
+ * What a directory's ledger says, without changing it; undefined if there is none.
+ * @throws StorageError if it cannot be read or is damaged
+ */
 export async function readLedger(dir: string): Promise<LedgerState | undefined> {
   return (await readContent(join(dir, LEDGER_FILE), nodeFileSystem))?.state;
+}
+
+/** Reads of a ledger that a file server still has the replaced file of. */
+const MOST_READS = 20;
+
+/**
+ * The same for who answers a recovery, where an archive that cannot be asked is no answer.
+ * @throws ArchiveAccessError if it cannot be read, StorageError if it is damaged
+ */
+export async function ledgerOf(directory: string): Promise<LedgerState | undefined> {
+  for (let reads = 1; ; reads++) {
+    try {
+      return await readLedger(directory);
+    } catch (e) {
+      const path = join(directory, LEDGER_FILE);
+      if (!isGone(e) || reads === MOST_READS) throw accessError('read file', path, e);
+    }
+  }
 }
 
 /** Reads and checks a ledger: its intact lines, and what they say. */

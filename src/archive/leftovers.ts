@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { storageError } from '../files/durable.js';
 import type { FileSystem } from '../files/file-system.js';
+import { parseStoredName } from '../wal/file-name.js';
 
 /** Begins the names of files under way; a dotfile, so that no scan takes one for WAL. */
 const PREFIX = '.walkeep-';
@@ -14,11 +15,16 @@ export function temporaryName(name: string): string {
  * Files under way: a segment being compressed, a partial being brought into another form (`.tmp`:
  * of older versions), a new or spare file. What is kept as evidence has other names.
  */
-const UNDER_WAY = [
-  /^\.walkeep-[0-9A-F]{24}(\.gz|\.lz4|\.zst)?(\.partial|\.seed)?$/,
-  /^\.[0-9A-F]{24}\.(gz|lz4|zst)(\.partial)?\.tmp$/,
-  /^\.walkeep-(new|spare)$/,
-];
+function isUnderWay(name: string): boolean {
+  if (name === `${PREFIX}new` || name === `${PREFIX}spare`) return true;
+  const ours = name.startsWith(PREFIX);
+  const target = ours
+    ? /^(.*?)(\.seed)?$/.exec(name.slice(PREFIX.length))
+    : /^\.(.*)\.tmp$/.exec(name);
+  const stored = parseStoredName(target?.[1] ?? '');
+  // Plain ones with `.tmp` are other programs'.
+  return stored?.kind === 'segment' && (ours || stored.compression !== 'none');
+}
 
 /**
  * Removes what a killed receiver left half made: each may take as much space as a segment, and only
@@ -28,8 +34,8 @@ export async function removeLeftovers(directory: string, fs: FileSystem): Promis
   const entries = await fs.readdir(directory).catch((e) => {
     throw storageError('open directory', directory, e);
   });
-  for (const { name, isFile } of entries) {
-    if (!isFile || !UNDER_WAY.some((form) => form.test(name))) continue;
+  for (const { name, kind } of entries) {
+    if (kind !== 'file' || !isUnderWay(name)) continue;
     const path = join(directory, name);
     await fs.unlink(path).catch((e) => {
       throw storageError('remove file', path, e);

@@ -2,6 +2,7 @@ import { formatLsn, type Lsn } from '../lsn.js';
 import type { WalFault } from '../wal/fault.js';
 import { segmentStart } from '../wal/file-name.js';
 import type { WalVerifier } from '../wal/verifier.js';
+import { lengthWithoutZeros } from '../wal/zeros.js';
 import type { Finding } from './findings.js';
 
 const ZEROS = new Uint8Array(64 * 1024);
@@ -47,8 +48,7 @@ export class PartialCheck {
   }
 
   feed(bytes: Uint8Array): void {
-    let used = bytes.length;
-    while (used > 0 && bytes[used - 1] === 0) used--;
+    const used = lengthWithoutZeros(bytes);
     if (used > 0) {
       this.#takeZeros(this.#zeros);
       this.#take(bytes.subarray(0, used));

@@ -1,36 +1,22 @@
-import type { Dirent } from 'node:fs';
-import { readdir } from 'node:fs/promises';
 import { StorageError, type WalkeepError } from '../errors.js';
 import { storageError } from '../files/durable.js';
-import {
-  type Compression,
-  MIN_SEGMENT_SIZE,
-  parseHistoryFileName,
-  parseSegmentFileName,
-  segmentStart,
-} from '../wal/file-name.js';
+import { nodeFileSystem } from '../files/file-system.js';
+import { segmentStart } from '../wal/file-name.js';
 import { DEFAULT_BLOCK_SIZE } from '../wal/page.js';
-import type {
-  Catalog,
-  CatalogHistory,
-  CatalogSegment,
-  SegmentRange,
-  StrayEntry,
-} from './catalog.js';
+import type { Catalog, CatalogHistory, CatalogSegment, SegmentRange } from './catalog.js';
 import { standsBeside } from './catalog-branches.js';
 import { historyOf, lineageGaps, missingEnd } from './catalog-lineage.js';
 import { measurePartials } from './catalog-measure.js';
+import { readStoredHistory } from './history.js';
 import { sampleIdentity } from './identity.js';
 import { type LedgerState, readLedger } from './ledger.js';
-import { readStoredHistory } from './stored-history.js';
-import type { SegmentFile } from './wal-directory.js';
-
-const COST: Record<Compression, number> = { none: 0, gzip: 1, zstd: 2, lz4: 3 };
-
-/** `NAME.OFFSET.backup`: what PostgreSQL archives about a base backup (BackupHistoryFileName). */
-const BACKUP_HISTORY = /^[0-9A-F]{24}\.[0-9A-F]{8}\.backup$/;
-/** Directories that a server keeps in pg_wal. */
-const SERVER_DIRECTORIES: readonly string[] = ['archive_status', 'summaries'];
+import {
+  type Listing,
+  type SegmentFile,
+  type StrayEntry,
+  segmentFiles,
+  sortOut,
+} from './listing.js';
 
 /** How often a directory is listed that a receiver changes each time. */
 const LISTINGS = 10;
@@ -73,16 +59,18 @@ async function takeStock(directory: string): Promise<Catalog> {
   } catch (e) {
     ledgerProblem = e as WalkeepError;
   }
-  const entries = await readdir(directory, { withFileTypes: true }).catch((e) => {
+  const entries = await nodeFileSystem.readdir(directory).catch((e) => {
     throw storageError('open directory', directory, e);
   });
-  const sorted = sortOut(entries);
-  const sample = await sampleIdentity(directory, sorted.names, ledger?.systemId);
+  const listing = sortOut(entries);
+  const sample = await sampleIdentity(directory, listing.segments, ledger?.systemId);
   const segmentSize = ledger?.segmentSize ?? sample.segmentSize;
-  const read = sorted.histories.map(({ name, timeline }) => readHistory(directory, name, timeline));
+  const read = listing.histories.map(({ name, timeline }) =>
+    readHistory(directory, name, timeline),
+  );
   const histories = (await Promise.all(read)).flat();
-  const { segments, misfits } = segmentsOf(sorted.names, segmentSize);
-  const strays = [...sorted.strays, ...misfits].sort((a, b) => (a.name < b.name ? -1 : 1));
+  const files = segmentFiles(listing.segments, segmentSize);
+  const segments = byTimeline(files);
   const known = histories.flatMap((h) => (h.history ? [h.history] : []));
   const numbers = new Set([...segments.keys(), ...histories.map((h) => h.timeline)]);
   const timelines = [...numbers]
@@ -107,30 +95,8 @@ async function takeStock(directory: string): Promise<Catalog> {
     timelines,
     histories,
     gaps: lineageGaps(timelines, segmentSize, ledger),
-    strays,
+    strays: withMisfits(listing, files),
   };
-}
-
-function sortOut(entries: readonly Dirent[]) {
-  const names: string[] = [];
-  const histories: { name: string; timeline: number }[] = [];
-  const strays: StrayEntry[] = [];
-  for (const entry of entries) {
-    const { name } = entry;
-    if (name.startsWith('.') || BACKUP_HISTORY.test(name)) continue;
-    // Whatever a name means with any segment size it means with the smallest.
-    const isSegment = parseSegmentFileName(name, MIN_SEGMENT_SIZE) !== undefined;
-    const timeline = parseHistoryFileName(name);
-    if (!isSegment && timeline === undefined) {
-      if (!entry.isDirectory()) {
-        strays.push({ name, kind: name.endsWith('.tmp') ? 'temporary' : 'file' });
-      } else if (!SERVER_DIRECTORIES.includes(name)) strays.push({ name, kind: 'directory' });
-    } else if (!entry.isFile()) strays.push({ name, kind: 'irregular' });
-    else if (timeline === undefined) names.push(name);
-    else histories.push({ name, timeline });
-  }
-  histories.sort((a, b) => a.timeline - b.timeline);
-  return { names: names.sort(), histories, strays };
 }
 
 /** None if it has gone since the directory was listed. */
@@ -145,34 +111,27 @@ async function readHistory(
   return [{ name, timeline, history: stored.history }];
 }
 
-/** Segments by timeline, ascending, from names in their order. */
-function segmentsOf(names: readonly string[], segmentSize: number) {
+/** Segments by timeline, ascending, from files that are in order. */
+function byTimeline(files: readonly SegmentFile[]): Map<number, CatalogSegment[]> {
   const segments = new Map<number, CatalogSegment[]>();
-  const misfits: StrayEntry[] = [];
-  for (const name of names) {
-    const parsed = parseSegmentFileName(name, segmentSize);
-    if (!parsed || parsed.timeline === 0) {
-      misfits.push({ name, kind: 'file' });
-      continue;
-    }
-    let list = segments.get(parsed.timeline);
-    if (!list) {
-      list = [];
-      segments.set(parsed.timeline, list);
-    }
-    const last = list.at(-1);
-    if (last?.segment === parsed.segment) last.files.push({ name, ...parsed });
-    else list.push({ segment: parsed.segment, files: [{ name, ...parsed }] });
+  for (const file of files) {
+    const list = segments.get(file.timeline);
+    const last = list?.at(-1);
+    if (last?.segment === file.segment) last.files.push(file);
+    else if (list) list.push({ segment: file.segment, files: [file] });
+    else segments.set(file.timeline, [{ segment: file.segment, files: [file] }]);
   }
-  for (const list of segments.values()) {
-    for (const { files } of list) if (files.length > 1) files.sort(bestFirst);
-  }
-  return { segments, misfits };
+  for (const list of segments.values()) list.reverse();
+  return segments;
 }
 
-function bestFirst(a: SegmentFile, b: SegmentFile): number {
-  if (a.partial !== b.partial) return a.partial ? 1 : -1;
-  return COST[a.compression] - COST[b.compression];
+/** What is no part of the archive, with the names that no segment of its size can have. */
+function withMisfits(listing: Listing, files: readonly SegmentFile[]): StrayEntry[] {
+  if (files.length === listing.segments.length) return listing.strays;
+  const names = new Set(files.map((file) => file.name));
+  const misfits = listing.segments.filter((name) => !names.has(name));
+  const strays = misfits.map((name): StrayEntry => ({ name, kind: 'file' }));
+  return [...listing.strays, ...strays].sort((a, b) => (a.name < b.name ? -1 : 1));
 }
 
 function rangesOf(segments: readonly CatalogSegment[], segmentSize: number): SegmentRange[] {

@@ -178,27 +178,6 @@ function fill(fd: number, buffer: Uint8Array, length: number, position: number):
   });
 }
 
-/**
- * Length of a plain file up to its last byte that is not zero. Of a partial that a receiver writes
- * to, in order, all before it is there: what comes while it is read is not, or not all.
- * @throws StorageError
- */
-export function contentEnd(path: string): number {
-  const fd = io(path, () => fs.openSync(path, OPEN_READ));
-  try {
-    let end = io(path, () => fs.fstatSync(fd)).size;
-    while (end > 0) {
-      const start = Math.max(0, end - SYNC_BUFFER.length);
-      const n = io(path, () => fillSync(fd, SYNC_BUFFER, end - start, start));
-      for (let i = n; i > 0; i--) if (SYNC_BUFFER[i - 1] !== 0) return start + i;
-      end = start;
-    }
-    return 0;
-  } finally {
-    fs.closeSync(fd);
-  }
-}
-
 /** The bytes of a segment file as an iterable, for a caller that reads two files side by side. */
 export async function* segmentBytes(
   path: string,

@@ -2,9 +2,9 @@ import fs from 'node:fs';
 import { join } from 'node:path';
 import {
   type Compression,
-  compressionSuffix,
   MIN_SEGMENT_SIZE,
   parseSegmentFileName,
+  storedNames,
 } from '../wal/file-name.js';
 
 /** A segment's file under the name that it has now. */
@@ -15,8 +15,6 @@ export interface CurrentFile {
   compression: Compression;
   partial: boolean;
 }
-
-const COMPRESSIONS: readonly Compression[] = ['none', 'gzip', 'lz4', 'zstd'];
 
 /** Names that one file may go through; more often than this nobody renames it. */
 const MOST_NAMES = 20;
@@ -55,20 +53,17 @@ function fileOf(directory: string, name: string): CurrentFile {
 export function currentName(directory: string, name: string): string | undefined {
   // One that gets its final name between the first two looks is found by the third.
   return (
-    completeName(directory, name) ??
-    nameOf(directory, name, '.partial') ??
-    completeName(directory, name)
+    completeName(directory, name) ?? nameOf(directory, name, true) ?? completeName(directory, name)
   );
 }
 
 /** The name of a complete file of the segment, undefined if there is none. */
 export function completeName(directory: string, name: string): string | undefined {
-  return nameOf(directory, name, '');
+  return nameOf(directory, name, false);
 }
 
-function nameOf(directory: string, name: string, end: '' | '.partial'): string | undefined {
-  const base = name.slice(0, 24);
-  const names = COMPRESSIONS.map((c) => base + compressionSuffix(c) + end);
+function nameOf(directory: string, name: string, partial: boolean): string | undefined {
+  const names = storedNames(name.slice(0, 24), partial);
   return names.find((candidate) => fs.existsSync(join(directory, candidate)));
 }
 

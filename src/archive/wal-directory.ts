@@ -1,35 +1,16 @@
 import { join } from 'node:path';
 import { canDecompress, decompressFile } from '../codec/codec.js';
 import { storageError } from '../files/durable.js';
-import {
-  type DirectoryEntry,
-  type FileSystem,
-  nodeFileSystem,
-  OPEN_READ,
-} from '../files/file-system.js';
-import {
-  type Compression,
-  parseHistoryFileName,
-  parseSegmentFileName,
-  type SegmentName,
-} from '../wal/file-name.js';
+import { type FileSystem, nodeFileSystem, OPEN_READ } from '../files/file-system.js';
+import type { Compression, SegmentName } from '../wal/file-name.js';
 import { LONG_HEADER_SIZE, type LongHeader, parseLongHeader } from '../wal/long-header.js';
-
-/** A segment file in the directory. */
-export interface SegmentFile extends SegmentName {
-  /** Bare file name. */
-  name: string;
-  /** Size on disk in bytes; known only once `checkSegment` looked at it. */
-  size?: number;
-  /** Why the file cannot be taken for its segment; absent if it can, or was not looked at. */
-  problem?: 'incorrect size' | 'damaged';
-}
-
-/** A timeline history file in the directory. */
-export interface HistoryFile {
-  name: string;
-  timeline: number;
-}
+import {
+  type HistoryFile,
+  type Listing,
+  type SegmentFile,
+  segmentFiles,
+  sortOut,
+} from './listing.js';
 
 /** What a receiving directory holds. */
 export interface DirectoryScan {
@@ -50,17 +31,6 @@ export interface DirectoryScan {
   warnings: string[];
 }
 
-/** Among files that upstream's rule ranks equal, the one that is cheapest to read comes first. */
-const COST: Record<Compression, number> = { none: 0, gzip: 1, zstd: 2, lz4: 3 };
-
-/** Newest first, by the rule of pg_receivewal.c, FindStreamingStart. */
-function newestFirst(a: SegmentName, b: SegmentName): number {
-  if (a.segment !== b.segment) return a.segment > b.segment ? -1 : 1;
-  if (a.timeline !== b.timeline) return b.timeline - a.timeline;
-  if (a.partial !== b.partial) return a.partial ? 1 : -1;
-  return COST[a.compression] - COST[b.compression];
-}
-
 /**
  * Lists a receiving directory and finds where streaming goes on. Names alone decide the order, and
  * files are opened from the newest down until one is usable: an archive with 100,000 files costs
@@ -79,10 +49,10 @@ export async function scanDirectory(
   } = {},
 ): Promise<DirectoryScan> {
   const { fs = nodeFileSystem } = options;
-  const entries = await fs.readdir(directory).catch((e) => {
-    throw storageError('open directory', directory, e);
-  });
-  const { segments, histories, warnings } = sortOut(entries, segmentSize);
+  const { segments: names, histories, strays } = await list(directory, fs);
+  const segments = segmentFiles(names, segmentSize);
+  const irregular = strays.filter(({ kind }) => kind === 'irregular');
+  const warnings = irregular.map(({ name }) => `"${name}" is not a regular file, skipping`);
   let newest: SegmentFile | undefined;
   for (const file of segments) {
     if (options.usable?.(file) === false && options.check !== 'all') continue;
@@ -104,29 +74,14 @@ export async function listSegments(
   segmentSize: number,
   fs: FileSystem = nodeFileSystem,
 ): Promise<SegmentFile[]> {
+  return segmentFiles((await list(directory, fs)).segments, segmentSize);
+}
+
+async function list(directory: string, fs: FileSystem): Promise<Listing> {
   const entries = await fs.readdir(directory).catch((e) => {
     throw storageError('open directory', directory, e);
   });
-  return sortOut(entries, segmentSize).segments;
-}
-
-function sortOut(entries: DirectoryEntry[], segmentSize: number) {
-  const segments: SegmentFile[] = [];
-  const histories: HistoryFile[] = [];
-  const warnings: string[] = [];
-  for (const entry of entries) {
-    const { name } = entry;
-    const segment = parseSegmentFileName(name, segmentSize);
-    const timeline = segment ? undefined : parseHistoryFileName(name);
-    if (!segment && timeline === undefined) continue;
-    // A link may lead anywhere, and a rename or a write through it would leave the directory.
-    if (!entry.isFile) warnings.push(`"${name}" is not a regular file, skipping`);
-    else if (segment) segments.push({ name, ...segment });
-    else histories.push({ name, timeline: timeline as number });
-  }
-  segments.sort(newestFirst);
-  histories.sort((a, b) => a.timeline - b.timeline);
-  return { segments, histories, warnings };
+  return sortOut(entries);
 }
 
 /**

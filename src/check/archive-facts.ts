@@ -1,10 +1,10 @@
 import { access, constants, lstat, stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Catalog, CatalogTimeline } from '../archive/catalog.js';
-import { inspectWal } from '../archive/inspect.js';
+import { inspectWal } from '../archive/good-wal.js';
+import type { SegmentFile } from '../archive/listing.js';
 import { readCatalog } from '../archive/read-catalog.js';
 import { readCurrent } from '../archive/segment-source.js';
-import type { SegmentFile } from '../archive/wal-directory.js';
 import { storageError } from '../files/durable.js';
 import { readLockHolder } from '../files/lock.js';
 import type { Lsn } from '../lsn.js';

@@ -4,7 +4,7 @@ import { readLedger } from '../archive/ledger.js';
 import { StorageError, UsageError } from '../errors.js';
 import { storageError } from '../files/durable.js';
 import { aSwitch, aText, type Checks, checkOptions } from '../options.js';
-import { historyFileName } from '../wal/file-name.js';
+import { historyFileName, parseStoredName } from '../wal/file-name.js';
 
 /** What `cleanupArchive` may remove beside segments. */
 export interface CleanupOptions {
@@ -25,19 +25,14 @@ export interface CleanupPlan {
   remove: string[];
 }
 
-/** A segment in any form: plain, partial, compressed as ours are, or both. */
-const SEGMENT = /^([0-9A-F]{24})(\.gz|\.lz4|\.zst)?(\.partial)?$/;
-const BACKUP_HISTORY = /^([0-9A-F]{24})\.[0-9A-F]{8}\.backup$/;
-
 /**
  * The segment that a name given as the oldest to keep means: of a segment, a partial file, or a
  * backup history file (pg_archivecleanup.c, SetWALFileNameForCleanup).
  * @throws UsageError for any other name
  */
 export function oldestSegment(name: string, stripExtension?: string): string {
-  const trimmed = trim(name, stripExtension);
-  const segment = (SEGMENT.exec(trimmed) ?? BACKUP_HISTORY.exec(trimmed))?.[1];
-  if (segment !== undefined) return segment;
+  const stored = parseStoredName(trim(name, stripExtension));
+  if (stored && stored.kind !== 'history') return stored.base;
   throw new UsageError('invalid file name argument', {
     actual: name,
     hint: 'Give the name of a segment, a .partial or a .backup file: archive_cleanup_command has it as %r.',
@@ -71,14 +66,14 @@ export async function planCleanup(
   for (const entry of entries) {
     if (!entry.isFile() && !entry.isSymbolicLink()) continue;
     const { name } = entry;
-    const trimmed = trim(name, options.stripExtension);
-    const match = SEGMENT.exec(trimmed);
-    const backup = options.cleanBackupHistory ? BACKUP_HISTORY.exec(trimmed) : null;
-    const full = match?.[1] ?? backup?.[1];
-    if (full === undefined) continue;
-    const [timeline, segment] = [full.slice(0, 8), full.slice(8)];
-    const open = match?.[3] !== undefined;
-    if (match && !open && segment > (complete.get(timeline) ?? '')) complete.set(timeline, segment);
+    const stored = parseStoredName(trim(name, options.stripExtension));
+    if (!stored || stored.kind === 'history') continue;
+    if (stored.kind === 'backup' && !options.cleanBackupHistory) continue;
+    const [timeline, segment] = [stored.base.slice(0, 8), stored.base.slice(8)];
+    const isSegment = stored.kind === 'segment';
+    const open = isSegment && stored.partial;
+    if (isSegment && !open && segment > (complete.get(timeline) ?? ''))
+      complete.set(timeline, segment);
     if (segment < kept.slice(8)) remove.push({ name, segment, timeline, open });
   }
   const received = await receivedTimeline(directory);

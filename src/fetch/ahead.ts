@@ -2,11 +2,11 @@ import fs from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { findStored, onArchive } from '../archive/access.js';
-import { parseFetchName, storedNames } from '../archive/stored-name.js';
+import { parseFetchName } from '../archive/stored-name.js';
 import { fsyncDir } from '../files/durable.js';
 import { MODULES } from '../package.js';
 import { readServerControl } from '../server/control-file.js';
-import { parseSegmentFileName, segmentFileName } from '../wal/file-name.js';
+import { parseSegmentFileName, segmentFileName, storedNames } from '../wal/file-name.js';
 import { parseLongHeader } from '../wal/long-header.js';
 import { AT_ONCE, moveToTarget } from './target.js';
 
@@ -242,7 +242,7 @@ async function readOne(
   const systemId = dataDir === undefined ? undefined : readServerControl(dataDir)?.systemId;
   try {
     const { serveComplete } = await import('./fetch.js');
-    const { ledgerOf } = await import('../archive/ledger-of.js');
+    const { ledgerOf } = await import('../archive/ledger.js');
     const window = await windowBehind(order);
     const cluster = async () => systemId ?? (await ledgerOf(directory))?.systemId;
     const names = window.map((name) => ({ name, file: spoolName(directory, name, systemId) }));

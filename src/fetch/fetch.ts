@@ -161,7 +161,7 @@ async function lookUpPartials(
 /** The cluster that the segment must be of: the server's, or the one that the ledger names. */
 async function knownSystemId({ control, directory }: FetchRequest): Promise<bigint | undefined> {
   if (control) return control.systemId;
-  const { ledgerOf } = await import('../archive/ledger-of.js');
+  const { ledgerOf } = await import('../archive/ledger.js');
   return (await ledgerOf(directory))?.systemId;
 }
 
@@ -230,7 +230,7 @@ async function neverReceived(
   directory: string,
   history: TimelineHistory,
 ): Promise<string | undefined> {
-  const { ledgerOf } = await import('../archive/ledger-of.js');
+  const { ledgerOf } = await import('../archive/ledger.js');
   const ledger = await ledgerOf(directory);
   if (!ledger) return undefined;
   const { standsBeside } = await import('../archive/catalog-branches.js');

@@ -11,7 +11,7 @@ import {
 import { historyAt } from '../archive/history.js';
 import { sampleIdentity } from '../archive/identity.js';
 import type { LedgerState } from '../archive/ledger.js';
-import { ledgerOf } from '../archive/ledger-of.js';
+import { ledgerOf } from '../archive/ledger.js';
 import type { FetchName } from '../archive/stored-name.js';
 import { formatLsn, type Lsn } from '../lsn.js';
 import {

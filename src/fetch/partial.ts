@@ -1,7 +1,7 @@
 import { basename } from 'node:path';
 import { findStored, refuseUnreadableForm, type StoredSegment } from '../archive/access.js';
+import { ledgerOf } from '../archive/ledger.js';
 import { storedUpTo } from '../archive/ledger-entry.js';
-import { ledgerOf } from '../archive/ledger-of.js';
 import { PartialCheck } from '../archive/partial-check.js';
 import { CorruptWalError } from '../errors.js';
 import { formatLsn, type Lsn } from '../lsn.js';

@@ -84,6 +84,20 @@ export async function durableRename(
   await fsyncDir(dirname(to), fs);
 }
 
+/** Reads at a position until `into` is full or the file ends; gives how many bytes there were. */
+export async function readFully(
+  fs: FileSystem,
+  fd: number,
+  into: Uint8Array,
+  position: number,
+): Promise<number> {
+  let done = 0;
+  for (let n = -1; n !== 0 && done < into.length; done += n) {
+    n = await fs.read(fd, into.subarray(done), into.length - done, position + done);
+  }
+  return done;
+}
+
 /** Writes all of `data` at an offset of an open file. Throws Node's errors. */
 export async function writeFully(
   fs: FileSystem,

@@ -51,10 +51,10 @@ export interface GzipCodec {
   createInflateRaw(options: ZlibOptions): Duplex & { readonly bytesWritten: number };
 }
 
-/** `isFile`: a regular file, no link. */
+/** `file`: a regular file, no link. */
 export interface DirectoryEntry {
   name: string;
-  isFile: boolean;
+  kind: Exclude<FileKind, 'fifo'> | 'directory';
 }
 
 const read = promisify(fs.read) as (
@@ -122,7 +122,13 @@ export const nodeFileSystem: FileSystem = {
   readdir: async (path) =>
     (await fsp.readdir(path, { withFileTypes: true })).map((entry) => ({
       name: entry.name,
-      isFile: entry.isFile(),
+      kind: entry.isFile()
+        ? 'file'
+        : entry.isSymbolicLink()
+          ? 'link'
+          : entry.isDirectory()
+            ? 'directory'
+            : 'other',
     })),
   kind: async (path) => {
     const found = await fsp.lstat(path).catch((e: NodeJS.ErrnoException) => {
@@ -140,6 +146,8 @@ export const OPEN_SEGMENT = constants.O_RDWR | constants.O_CREAT | constants.O_N
 export const CREATE_NEW = OPEN_SEGMENT | constants.O_EXCL;
 /** Never waits: a fifo of that name would hold a thread of the pool for ever. */
 export const OPEN_READ = constants.O_RDONLY | constants.O_NONBLOCK;
+/** The same of a file of ours, which is no link. */
+export const OPEN_OWN = OPEN_READ | constants.O_NOFOLLOW;
 /** A file of ours for reading and writing. */
 export const OPEN_EXISTING = constants.O_RDWR | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 export const OPEN_APPEND =

@@ -1,4 +1,4 @@
-import { contentEnd } from '../archive/segment-reader.js';
+import { contentEnd } from '../archive/good-wal.js';
 import { readCurrent } from '../archive/segment-source.js';
 import { decompressFile } from '../codec/codec.js';
 import { StorageError } from '../errors.js';
@@ -59,7 +59,7 @@ async function scanFile(
   try {
     await readCurrent(directory, file.name, async ({ path, name, compression, partial }) => {
       // Behind it a receiver may be writing: what is read there belongs to no one moment.
-      const content = partial && compression === 'none' ? contentEnd(path) : limit;
+      const content = partial && compression === 'none' ? await contentEnd(path) : limit;
       let at = 0;
       const onChunk = (chunk: Uint8Array): void => {
         const wanted = chunk.subarray(Math.max(0, skip - at), Math.max(0, content - at));

@@ -1,7 +1,7 @@
 import type { Catalog, CatalogTimeline, SegmentRange } from '../archive/catalog.js';
+import type { SegmentFile } from '../archive/listing.js';
 import { readSegment } from '../archive/segment-reader.js';
 import { readCurrent } from '../archive/segment-source.js';
-import type { SegmentFile } from '../archive/wal-directory.js';
 import { WalkeepError } from '../errors.js';
 import type { Lsn } from '../lsn.js';
 import { WalDecoder, type WalDecoderOptions } from '../wal/decoder.js';

@@ -1,14 +1,15 @@
 import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { inspectWal, type KnownWal } from '../archive/inspect.js';
+import { firstOtherByte } from '../archive/compare.js';
+import { inspectWal, type KnownWal } from '../archive/good-wal.js';
 import { removeLeftovers } from '../archive/leftovers.js';
 import { compressFile } from '../codec/codec.js';
 import { DirectoryLockedError } from '../errors.js';
 import { fsyncDir, storageError } from '../files/durable.js';
 import { nodeFileSystem } from '../files/file-system.js';
 import { acquireDirectoryLock } from '../files/lock.js';
-import { compressionSuffix, type SegmentName } from '../wal/file-name.js';
-import { COMPRESSIONS, completeFile, firstDifference } from './compare.js';
+import { COMPRESSIONS, compressionSuffix, type SegmentName } from '../wal/file-name.js';
+import { completeFile } from './compare.js';
 import { confirmDurable, exists, type PushSource, place, stageCopy, stagingPath } from './place.js';
 import type { PushResult } from './result.js';
 
@@ -57,7 +58,10 @@ async function compare(
   const base = source.name.slice(0, -'.partial'.length);
   const complete = await completeFile(base, directory);
   if (complete) {
-    const at = await firstDifference(source, join(directory, complete.name), complete.compression);
+    const at = await firstOtherByte(source, {
+      path: join(directory, complete.name),
+      compression: complete.compression,
+    });
     const same = at === undefined || at >= mine;
     return same ? { kind: 'contained', name: complete.name } : { kind: 'conflict' };
   }
@@ -67,7 +71,7 @@ async function compare(
     const path = join(directory, stored);
     if (!(await exists(path))) continue;
     const theirs = await inspectWal(path, compression, segment, source.size, known);
-    const at = (await firstDifference(source, path, compression)) ?? source.size;
+    const at = (await firstOtherByte(source, { path, compression })) ?? source.size;
     if (at < Math.min(mine, theirs.validLength)) return { kind: 'conflict' };
     if (theirs.validLength >= mine) result = { kind: 'contained', name: stored };
     // The begin of a record may have been acknowledged: it must go on in ours too.
@@ -136,7 +140,7 @@ export async function keepAside(source: PushSource, directory: string): Promise<
     const name = `.${source.name}.pushed${n === 1 ? '' : `.${n}`}`;
     const path = join(directory, name);
     if (await exists(path)) {
-      if ((await firstDifference(source, path, 'none')) !== undefined) continue;
+      if ((await firstOtherByte(source, { path, compression: 'none' })) !== undefined) continue;
       await confirmDurable(directory, name);
       return { outcome: 'aside', name };
     }

@@ -1,5 +1,6 @@
 import { type FileHandle, lstat, mkdir, open, readdir, rm, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { ReadAt } from '../archive/compare.js';
 import { NotSupportedError, StorageError } from '../errors.js';
 import { fsyncDir, fsyncError, fsyncFile, storageError } from '../files/durable.js';
 import { grantMode } from '../files/file-system.js';
@@ -9,6 +10,7 @@ import { liveness, ownIdentity, type ProcessIdentity } from '../files/process-id
 /** The file that is pushed, open for reading. */
 export interface PushSource {
   handle: FileHandle;
+  read: ReadAt;
   path: string;
   /** Its bare name. */
   name: string;

@@ -1,8 +1,9 @@
 import { open, readFile, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { inspectWal } from '../archive/inspect.js';
+import { firstOtherByte, type ReadAt } from '../archive/compare.js';
+import { inspectWal } from '../archive/good-wal.js';
+import { keepDamaged, readStoredHistory } from '../archive/history.js';
 import { isGone } from '../archive/segment-source.js';
-import { keepDamaged, readStoredHistory } from '../archive/stored-history.js';
 import { RewriteError, UsageError } from '../errors.js';
 import { durableRename, storageError } from '../files/durable.js';
 import { OPEN_READ } from '../files/file-system.js';
@@ -10,15 +11,16 @@ import { formatLsn, type Lsn } from '../lsn.js';
 import { aSwitch, type Checks, checkOptions } from '../options.js';
 import type { SegmentName } from '../wal/file-name.js';
 import {
+  COMPRESSIONS,
   compressionSuffix,
   isValidSegmentSize,
-  MIN_SEGMENT_SIZE,
   parseHistoryFileName,
   parseSegmentFileName,
+  parseStoredName,
   segmentStart,
 } from '../wal/file-name.js';
 import { judgeHistory } from '../wal/history-file.js';
-import { COMPRESSIONS, completeFile, firstDifference } from './compare.js';
+import { completeFile } from './compare.js';
 import { keepAside, pushPartial } from './partial.js';
 import { confirmDurable, exists, type PushSource, place, stageCopy } from './place.js';
 import type { PushResult } from './result.js';
@@ -36,9 +38,6 @@ export interface PushOptions {
 
 const CHECKS: Checks<PushOptions> = { verify: aSwitch };
 
-/** `NAME.OFFSET.backup` (BackupHistoryFileName). */
-const BACKUP_HISTORY = /^[0-9A-F]{24}\.[0-9A-F]{8}\.backup$/;
-
 /**
  * Takes one file of a server's pg_wal into an archive, as archive_command asks: when it returns,
  * the content is durable there, and the server may remove its own. Nothing that is there is ever
@@ -54,22 +53,20 @@ export async function pushFile(
   checkOptions('push', options, CHECKS);
   const { verify = true } = options;
   const name = basename(path);
-  const isHistory = parseHistoryFileName(name) !== undefined;
-  if (!isHistory && !BACKUP_HISTORY.test(name)) {
-    const parsed = parseSegmentFileName(name, MIN_SEGMENT_SIZE);
-    if (parsed?.compression !== 'none' || parsed.timeline === 0) {
-      throw new UsageError(`"${name}" is not the name of a file that PostgreSQL archives`, {
-        path,
-        hint: 'Give the path of a file in pg_wal: archive_command has it as %p.',
-      });
-    }
+  const stored = parseStoredName(name);
+  const isSegment = stored?.kind === 'segment';
+  if (!stored || (isSegment && (stored.compression !== 'none' || stored.timeline === 0))) {
+    throw new UsageError(`"${name}" is not the name of a file that PostgreSQL archives`, {
+      path,
+      hint: 'Give the path of a file in pg_wal: archive_command has it as %p.',
+    });
   }
   await requireDirectory(directory);
   const source = await openSource(path, name);
   try {
     return await whileRenamed(source, async () => {
-      if (isHistory) return pushHistory(source, directory);
-      if (!BACKUP_HISTORY.test(name)) return pushSegment(source, directory, verify);
+      if (stored.kind === 'history') return pushHistory(source, directory);
+      if (stored.kind === 'segment') return pushSegment(source, directory, verify);
       return pushAsItIs(source, directory);
     });
   } finally {
@@ -112,7 +109,9 @@ async function openSource(path: string, name: string): Promise<PushSource> {
   }
   // As the server's: readable for the group if its data directory is (common/file_perm.c).
   const mode = 0o600 | (found.mode & 0o040);
-  return { handle, path, name, size: found.size, mode };
+  const read: ReadAt = async (into, position) =>
+    (await handle.read(into, 0, into.length, position)).bytesRead;
+  return { handle, read, path, name, size: found.size, mode };
 }
 
 async function pushHistory(source: PushSource, directory: string): Promise<PushResult> {
@@ -140,7 +139,7 @@ async function pushAsItIs(source: PushSource, directory: string): Promise<PushRe
   for (;;) {
     const path = join(directory, name);
     if (await exists(path)) {
-      const at = await firstDifference(source, path, 'none');
+      const at = await firstOtherByte(source, { path, compression: 'none' });
       if (at !== undefined) throw conflict(source, path, `from byte ${at} on`);
       await confirmDurable(directory, name);
       return { outcome: 'present', name };
@@ -172,7 +171,7 @@ async function pushSegment(
     const found = await completeFile(name, directory);
     if (found) {
       const stored = join(directory, found.name);
-      const at = await firstDifference(source, stored, found.compression);
+      const at = await firstOtherByte(source, { path: stored, compression: found.compression });
       if (at !== undefined) throw conflict(source, stored, lsnText(source, parsed, at), parsed, at);
       await confirmDurable(directory, found.name);
       return { outcome: 'present', name: found.name };
@@ -199,7 +198,7 @@ async function comparePartials(
   for (const compression of COMPRESSIONS) {
     const path = join(directory, `${source.name}${compressionSuffix(compression)}.partial`);
     if (!(await exists(path))) continue;
-    const at = await firstDifference(source, path, compression);
+    const at = await firstOtherByte(source, { path, compression });
     if (at === undefined) continue;
     const stored = await inspectWal(path, compression, segment, source.size);
     if (at < stored.validLength) {

@@ -1,10 +1,10 @@
 import { readdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { standsBeside } from '../archive/catalog-branches.js';
-import type { KnownWal } from '../archive/inspect.js';
+import type { KnownWal } from '../archive/good-wal.js';
+import { readStoredHistory } from '../archive/history.js';
 import { readLedger } from '../archive/ledger.js';
 import { wasFollowed } from '../archive/ledger-entry.js';
-import { readStoredHistory } from '../archive/stored-history.js';
 import { identify, scanDirectory } from '../archive/wal-directory.js';
 import { StorageError, SystemIdentifierError } from '../errors.js';
 import { storageError } from '../files/durable.js';

@@ -1,4 +1,4 @@
-import { readStoredHistory } from '../archive/stored-history.js';
+import { readStoredHistory } from '../archive/history.js';
 import type { ReplicationConnection } from '../connection/connection.js';
 import {
   RewriteError,

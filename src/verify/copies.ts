@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { compareCopies } from '../archive/compare.js';
 import type { Finding } from '../archive/findings.js';
 import { segmentBytes } from '../archive/segment-reader.js';
 import { isGone } from '../archive/segment-source.js';
@@ -19,7 +20,7 @@ interface Original extends SegmentName {
  * what was written: zeros at its end are no content. Undefined if the other file is gone.
  * @throws StorageError if a file cannot be read
  */
-export async function compareCopies(
+export async function copyFinding(
   directory: string,
   original: Original,
   name: string,
@@ -28,9 +29,13 @@ export async function compareCopies(
   const other = parseSegmentFileName(name, segmentSize);
   if (!other || name === original.name) return undefined;
   const path = join(directory, name);
-  const difference = await firstDifference(
-    new Pieces(segmentBytes(original.path, original.compression, segmentSize), original.partial),
-    new Pieces(segmentBytes(path, other.compression, segmentSize), other.partial),
+  const copy = (file: SegmentName, at: string) => ({
+    bytes: segmentBytes(at, file.compression, segmentSize),
+    partial: file.partial,
+  });
+  const difference = await compareCopies(
+    copy(original, original.path),
+    copy(other, path),
     new WalComparison({ startLsn: original.start, segmentSize }),
   ).catch((e) => {
     if (isGone(e, path)) return 'gone';
@@ -66,74 +71,4 @@ export async function compareCopies(
     message: `other bytes than in ${original.name} from ${formatLsn(lsn)} on`,
     hint: 'Find out which one is right, by checking each alone, and move the other one away.',
   };
-}
-
-/**
- * Offset of the first byte that is other WAL; undefined if `b` holds what `a` does, or less; `more` if
- * it goes on where `a` ends.
- */
-async function firstDifference(
-  a: Pieces,
-  b: Pieces,
-  comparison: WalComparison,
-): Promise<number | 'more' | undefined> {
-  try {
-    for (let offset = 0; ; ) {
-      const x = await a.peek();
-      const y = await b.peek();
-      if (!x && !y) return undefined;
-      const n = Math.min(x?.length ?? 0, y?.length ?? 0);
-      const same = x && y ? (comparison.feed(x, y) ?? n) : 0;
-      a.skip(same);
-      b.skip(same);
-      offset += same;
-      if (same > 0 && same === n) continue;
-      if (await b.isOver()) return undefined;
-      return (await a.isOver()) ? 'more' : offset;
-    }
-  } finally {
-    await a.close();
-    await b.close();
-  }
-}
-
-/** The content of a file, of which any part may be taken. */
-class Pieces {
-  readonly #source: AsyncIterator<Uint8Array>;
-  readonly #partial: boolean;
-  #rest: Uint8Array | undefined;
-  #ended = false;
-
-  constructor(source: AsyncIterable<Uint8Array>, partial: boolean) {
-    this.#source = source[Symbol.asyncIterator]();
-    this.#partial = partial;
-  }
-
-  /** What is there of the next chunk; undefined at the end. */
-  async peek(): Promise<Uint8Array | undefined> {
-    while (!this.#ended && !this.#rest?.length) {
-      const next = await this.#source.next();
-      this.#ended = next.done === true;
-      this.#rest = next.done ? undefined : next.value;
-    }
-    return this.#rest;
-  }
-
-  skip(bytes: number): void {
-    this.#rest = this.#rest?.subarray(bytes);
-  }
-
-  /** True if nothing but the padding of a partial file is left. */
-  async isOver(): Promise<boolean> {
-    if (!this.#partial) return false;
-    for (let bytes = await this.peek(); bytes; bytes = await this.peek()) {
-      if (bytes.some((byte) => byte !== 0)) return false;
-      this.skip(bytes.length);
-    }
-    return true;
-  }
-
-  async close(): Promise<void> {
-    await this.#source.return?.();
-  }
 }

@@ -1,6 +1,7 @@
 import type { Finding } from '../archive/findings.js';
+import type { SegmentFile } from '../archive/listing.js';
 import type { SegmentRead, TakeBytes } from '../archive/segment-reader.js';
-import { checkSegment, type SegmentFile } from '../archive/wal-directory.js';
+import { checkSegment } from '../archive/wal-directory.js';
 import { formatLsn, type Lsn } from '../lsn.js';
 import { type SegmentName, segmentFileName, segmentOf } from '../wal/file-name.js';
 import { parseLongHeader } from '../wal/long-header.js';

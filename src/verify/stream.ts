@@ -1,19 +1,15 @@
 import { existsSync } from 'node:fs';
 import type { Finding } from '../archive/findings.js';
+import { contentEnd } from '../archive/good-wal.js';
 import { PartialCheck } from '../archive/partial-check.js';
-import {
-  contentEnd,
-  readSegment,
-  type SegmentRead,
-  type TakeBytes,
-} from '../archive/segment-reader.js';
+import { readSegment, type SegmentRead, type TakeBytes } from '../archive/segment-reader.js';
 import { completeName, isGone, readCurrent } from '../archive/segment-source.js';
 import { WalkeepError } from '../errors.js';
 import { readLockHolder } from '../files/lock.js';
 import { formatLsn, type Lsn } from '../lsn.js';
 import { parseSegmentFileName, segmentOf, segmentStart } from '../wal/file-name.js';
 import type { WalVerifier } from '../wal/verifier.js';
-import { compareCopies } from './copies.js';
+import { copyFinding } from './copies.js';
 import { FaultLog } from './fault-log.js';
 import {
   type CheckedFile,
@@ -177,7 +173,7 @@ class StreamCheck {
     let usable: boolean | undefined;
     // Behind it a receiver may be writing: what is read there belongs to no one moment.
     const plain = current.compression === 'none';
-    let content = plain ? contentEnd(current.path) : Number.POSITIVE_INFINITY;
+    let content = plain ? await contentEnd(current.path) : Number.POSITIVE_INFINITY;
     const read = await this.#read(current, (bytes) => {
       usable ??= this.#identify(current, bytes);
       if (!usable) return false;
@@ -281,7 +277,7 @@ class StreamCheck {
     const { directory, segmentSize } = this.#job;
     for (const name of others) {
       const finding = await readCurrent(directory, current.name, (file) =>
-        compareCopies(directory, { ...current, ...file }, name, segmentSize),
+        copyFinding(directory, { ...current, ...file }, name, segmentSize),
       );
       if (finding) this.#found(current, finding);
     }

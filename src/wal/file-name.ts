@@ -15,14 +15,37 @@ export function isValidSegmentSize(bytes: number): boolean {
   );
 }
 
-/** How a stored segment is compressed; the suffixes are pg_receivewal's (`.zst` is ours). */
+/** How a stored segment is compressed. */
 export type Compression = 'none' | 'gzip' | 'lz4' | 'zstd';
 
-const SUFFIX: Record<Compression, string> = { none: '', gzip: '.gz', lz4: '.lz4', zstd: '.zst' };
+/**
+ * What a name ends with; the suffixes are pg_receivewal's, `.zst` is ours. Best first: compressed
+ * files come from plain ones, so that who looks in this order misses none, and zstd is what not
+ * every Node.js reads.
+ */
+const SUFFIX: Readonly<Record<Compression, string>> = {
+  none: '',
+  gzip: '.gz',
+  lz4: '.lz4',
+  zstd: '.zst',
+};
+
+/** Whatever a segment can be stored as, the best to read first. */
+export const COMPRESSIONS = Object.keys(SUFFIX) as readonly Compression[];
 
 /** The file name suffix of a compression method. */
 export function compressionSuffix(compression: Compression): string {
   return SUFFIX[compression];
+}
+
+/** Best to read first, as COMPRESSIONS has them: the order of two files that hold the same. */
+export function byCompression(a: Compression, b: Compression): number {
+  return COMPRESSIONS.indexOf(a) - COMPRESSIONS.indexOf(b);
+}
+
+/** The names under which a segment can be stored, the best to read first. */
+export function storedNames(base: string, partial: boolean): string[] {
+  return COMPRESSIONS.map((c) => base + SUFFIX[c] + (partial ? '.partial' : ''));
 }
 
 /** One WAL segment file as its name tells it. */
@@ -66,7 +89,15 @@ export function segmentFileName(timeline: number, segment: bigint, segmentSize: 
   return hex8(timeline) + hex8(segment / perId) + hex8(segment % perId);
 }
 
-const SEGMENT = /^([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})(\.gz|\.lz4|\.zst)?(\.partial)?$/;
+/** A segment in any form: plain, partial, compressed, or both. */
+const SEGMENT = new RegExp(
+  `^(([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8}))(${Object.values(SUFFIX).join('|').replaceAll('.', '\\.')})(\\.partial)?$`,
+);
+/** `NAME.OFFSET.backup`: what PostgreSQL archives about a base backup (BackupHistoryFileName). */
+const BACKUP_HISTORY = /^(([0-9A-F]{8})[0-9A-F]{16})\.[0-9A-F]{8}\.backup$/;
+const HISTORY = /^([0-9A-F]{8})\.history$/;
+/** A segment's or history file's name with more behind it. */
+const EXTENDED = /^([0-9A-F]{24}|[0-9A-F]{8}\.history)./;
 
 /**
  * Reads a segment file name with any of the suffixes that pg_receivewal or walkeep gives.
@@ -76,17 +107,46 @@ export function parseSegmentFileName(name: string, segmentSize: number): Segment
   const m = SEGMENT.exec(name);
   if (!m) return undefined;
   const perId = 0x1_0000_0000n / BigInt(segmentSize);
-  const low = BigInt(`0x${m[3]}`);
+  const low = BigInt(`0x${m[4]}`);
   if (low >= perId) return undefined;
-  const compression = (Object.keys(SUFFIX) as Compression[]).find(
-    (c) => SUFFIX[c] === (m[4] ?? ''),
-  );
   return {
-    timeline: Number.parseInt(m[1] as string, 16),
-    segment: BigInt(`0x${m[2]}`) * perId + low,
-    compression: compression as Compression,
-    partial: m[5] !== undefined,
+    timeline: Number.parseInt(m[2] as string, 16),
+    segment: BigInt(`0x${m[3]}`) * perId + low,
+    compression: compressionOf(m[5] as string),
+    partial: m[6] !== undefined,
   };
+}
+
+function compressionOf(suffix: string): Compression {
+  return COMPRESSIONS.find((c) => SUFFIX[c] === suffix) as Compression;
+}
+
+/** What a name in an archive says, whatever the segment size is. */
+export type StoredName = {
+  /** Timeline in the name. */
+  timeline: number;
+  /** The 24 digits of a segment, also of one that a backup history file names; else the whole name. */
+  base: string;
+} & (
+  | { kind: 'segment'; compression: Compression; partial: boolean }
+  /** `backup`: a backup history file. */
+  | { kind: 'history' | 'backup' }
+);
+
+/** Reads the name of what belongs into an archive; undefined for all others. */
+export function parseStoredName(name: string): StoredName | undefined {
+  const timelineOf = (digits: string | undefined) => Number.parseInt(digits as string, 16);
+  const segment = SEGMENT.exec(name);
+  if (segment) {
+    const [, base = '', timeline, , , suffix = '', partial] = segment;
+    const form = { compression: compressionOf(suffix), partial: partial !== undefined };
+    return { kind: 'segment', timeline: timelineOf(timeline), base, ...form };
+  }
+  const history = HISTORY.exec(name);
+  if (history) return { kind: 'history', timeline: timelineOf(history[1]), base: name };
+  const backup = BACKUP_HISTORY.exec(name);
+  if (!backup) return undefined;
+  return { kind: 'backup', timeline: timelineOf(backup[2]), base: backup[1] as string };
 }
 
 /** `TTTTTTTT.history` (TLHistoryFileName). */
@@ -96,14 +156,9 @@ export function historyFileName(timeline: number): string {
 
 /** The timeline of a history file name, or undefined if it is not one. */
 export function parseHistoryFileName(name: string): number | undefined {
-  const m = /^([0-9A-F]{8})\.history$/.exec(name);
+  const m = HISTORY.exec(name);
   return m ? Number.parseInt(m[1] as string, 16) : undefined;
 }
-
-/** A segment's or history file's name with more behind it. */
-const EXTENDED = /^([0-9A-F]{24}|[0-9A-F]{8}\.history)./;
-/** `NAME.OFFSET.backup`: what PostgreSQL archives about a base backup (BackupHistoryFileName). */
-const BACKUP_HISTORY = /^[0-9A-F]{24}\.[0-9A-F]{8}\.backup$/;
 
 /**
  * The segment's or history file's name with which a name begins whose end says nothing to us:
@@ -112,8 +167,7 @@ const BACKUP_HISTORY = /^[0-9A-F]{24}\.[0-9A-F]{8}\.backup$/;
  */
 export function unreadableFormOf(name: string): string | undefined {
   const begin = EXTENDED.exec(name)?.[1];
-  const known = parseSegmentFileName(name, MIN_SEGMENT_SIZE) || BACKUP_HISTORY.test(name);
-  return known ? undefined : begin;
+  return begin === undefined || parseStoredName(name) ? undefined : begin;
 }
 
 /** Reads `16MB`, `1GB` as SHOW wal_segment_size prints it, into bytes. @throws ParseError */

@@ -20,3 +20,10 @@ export function firstNonZero(
   while (i < to && bytes[i] === 0) i++;
   return i;
 }
+
+/** Bytes up to the last one that is not zero. */
+export function lengthWithoutZeros(bytes: Uint8Array): number {
+  let end = bytes.length;
+  while (end > 0 && bytes[end - 1] === 0) end -= 1;
+  return end;
+}

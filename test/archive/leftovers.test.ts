@@ -22,6 +22,7 @@ const OTHERS = [
   ...['.walkeep-ledger', '.walkeep-lock', '.walkeep-refused-1-0-5000000'],
   ...[`.${NAME}.replaced`, `.${NAME}.gz.partial.replaced.2`, `.${NAME}.partial.pushed`],
   ...['.walkeep-fetch.1.z.tmp', `.${NAME}.gz.partial.tmpx`, `.walkeep-${NAME}.gzip`, '.other.tmp'],
+  ...[`.${NAME}.tmp`, `.${NAME}.partial.tmp`, '.00000002.history.tmp'],
 ];
 
 it('removes what a killed receiver left half made, and nothing else', async () => {

@@ -13,8 +13,8 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { contentLength } from '../../src/archive/good-wal.js';
 import { LEDGER_FILE, Ledger, readLedger } from '../../src/archive/ledger.js';
-import { contentLength } from '../../src/archive/stored-content.js';
 import { compressFile, decompressFile } from '../../src/codec/codec.js';
 import { fsyncFile, storeAnew, writeFileDurably } from '../../src/files/durable.js';
 import { CREATE_NEW, nodeFileSystem } from '../../src/files/file-system.js';

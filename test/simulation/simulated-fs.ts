@@ -119,7 +119,7 @@ export class SimulatedFs implements FileSystem {
   unlink = (path: string): Promise<void> => this.later('unlink', path, () => this.doUnlink(path));
   readdir = (path: string): Promise<DirectoryEntry[]> =>
     this.later('readdir', path, () =>
-      [...this.disk.names.keys()].map((name) => ({ name, isFile: true })),
+      [...this.disk.names.keys()].map((name) => ({ name, kind: 'file' as const })),
     );
 
   kind = (path: string): Promise<FileKind | undefined> =>

@@ -13,7 +13,7 @@ import { LEDGER_FILE } from '../../src/archive/ledger.js';
 import { canDecompress, compressFile } from '../../src/codec/codec.js';
 import { StorageError, UsageError } from '../../src/errors.js';
 import type { Lsn } from '../../src/lsn.js';
-import { compareCopies } from '../../src/verify/copies.js';
+import { copyFinding } from '../../src/verify/copies.js';
 import { verifyArchive } from '../../src/verify/verify.js';
 import { parseSegmentFileName, segmentStart } from '../../src/wal/file-name.js';
 import { run } from '../cli/run.js';
@@ -331,7 +331,7 @@ describe('two partials of a segment', () => {
     const original = { ...parseSegmentFileName(short, SEGMENT)!, name: short };
     const path = join(directory, short);
     const start = segmentStart(original.segment, SEGMENT);
-    const finding = await compareCopies(directory, { ...original, path, start }, long, SEGMENT);
+    const finding = await copyFinding(directory, { ...original, path, start }, long, SEGMENT);
     expect(finding).toMatchObject({ severity: 'warning', code: 'duplicate', file: long });
     expect(finding!.message).toContain('and more');
   });

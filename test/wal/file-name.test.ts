@@ -9,10 +9,12 @@ import {
   parseHistoryFileName,
   parseSegmentFileName,
   parseSegmentSize,
+  parseStoredName,
   segmentFileName,
   segmentOf,
   segmentOffset,
   segmentStart,
+  storedNames,
 } from '../../src/wal/file-name.js';
 
 const MB = 1 << 20;
@@ -68,6 +70,26 @@ describe('segment file names', () => {
     expect(parseSegmentFileName('000000010000000000000100', 16 * MB)).toBeUndefined();
     expect(parseSegmentFileName('000000010000000000000100', MB)?.segment).toBe(0x100n);
   });
+});
+
+test('what a name says whatever the segment size', () => {
+  const base = '0000000A00000016000000B3';
+  for (const partial of [false, true]) {
+    const forms = storedNames(base, partial).map(parseStoredName);
+    const compressions = forms.map((f) => f?.kind === 'segment' && f.compression);
+    expect(compressions).toEqual(['none', 'gzip', 'lz4', 'zstd']);
+    for (const form of forms) expect(form).toMatchObject({ timeline: 10, base, partial });
+  }
+  expect(parseStoredName(`${base}.00000028.backup`)).toEqual({
+    kind: 'backup',
+    timeline: 10,
+    base,
+  });
+  const history = { kind: 'history', timeline: 2, base: '00000002.history' };
+  expect(parseStoredName('00000002.history')).toEqual(history);
+  for (const other of [`${base}.xz`, `${base}.partial.gz`, `.${base}`, '00000002.history.gz']) {
+    expect(parseStoredName(other)).toBeUndefined();
+  }
 });
 
 test('positions in segments', () => {

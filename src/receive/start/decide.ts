@@ -1,5 +1,5 @@
 import { wasFollowed } from '../../archive/ledger-entry.js';
-import type { SegmentFile } from '../../archive/wal-directory.js';
+import type { SegmentFile } from '../../archive/listing.js';
 import type { Lsn } from '../../lsn.js';
 import type { ServerState } from '../../server/server-state.js';
 import { segmentOf, segmentStart } from '../../wal/file-name.js';

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { keepDamaged, readStoredHistory } from '../../archive/stored-history.js';
+import { keepDamaged, readStoredHistory } from '../../archive/history.js';
 import type { ReplicationConnection } from '../../connection/connection.js';
 import { ProtocolError, TimelineConflictError } from '../../errors.js';
 import { writeFileDurably } from '../../files/durable.js';

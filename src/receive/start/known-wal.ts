@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { anchoredVerifier, beginsInRecord, readStored } from '../../archive/lead-in.js';
-import type { SegmentFile } from '../../archive/wal-directory.js';
+import type { SegmentFile } from '../../archive/listing.js';
 import { decompressFile } from '../../codec/codec.js';
 import { type FileSystem, nodeFileSystem } from '../../files/file-system.js';
 import type { Lsn } from '../../lsn.js';

@@ -1,8 +1,8 @@
 import { join } from 'node:path';
+import { hasAllOf, sameContent } from '../../archive/compare.js';
 import type { Ledger, LedgerEntry, LedgerState } from '../../archive/ledger.js';
-import { sameContent } from '../../archive/same-content.js';
-import { hasAllOf } from '../../archive/stored-content.js';
-import type { DirectoryScan, SegmentFile } from '../../archive/wal-directory.js';
+import type { SegmentFile } from '../../archive/listing.js';
+import type { DirectoryScan } from '../../archive/wal-directory.js';
 import { decompressFile } from '../../codec/codec.js';
 import {
   durableRename,

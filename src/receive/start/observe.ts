@@ -1,13 +1,13 @@
 import { join } from 'node:path';
+import { readStoredHistory } from '../../archive/history.js';
 import { readStored } from '../../archive/lead-in.js';
 import type { Ledger, LedgerState } from '../../archive/ledger.js';
 import { lineageHistory } from '../../archive/ledger-entry.js';
-import { readStoredHistory } from '../../archive/stored-history.js';
+import type { SegmentFile } from '../../archive/listing.js';
 import {
   type DirectoryScan,
   type Identity,
   identify,
-  type SegmentFile,
   scanDirectory,
 } from '../../archive/wal-directory.js';
 import { StorageError } from '../../errors.js';

@@ -1,20 +1,16 @@
 import { join } from 'node:path';
+import { compareContent, hasAllOf, type StoredFile } from '../../archive/compare.js';
 import { keepAsEvidence } from '../../archive/evidence.js';
+import { contentLength } from '../../archive/good-wal.js';
 import { temporaryName } from '../../archive/leftovers.js';
-import {
-  compareContent,
-  contentLength,
-  hasAllOf,
-  type StoredFile,
-} from '../../archive/stored-content.js';
 import { type CompressOptions, canDecompress, compressFile } from '../../codec/codec.js';
 import { fsyncDir, storageError } from '../../files/durable.js';
 import type { FileSystem } from '../../files/file-system.js';
-import { type Compression, compressionSuffix } from '../../wal/file-name.js';
+import { COMPRESSIONS, type Compression, compressionSuffix } from '../../wal/file-name.js';
 import type { OpenSegment } from './open-segment.js';
 import { checkWal, type MakeVerifier } from './partial-seed.js';
 
-const COMPRESSED: readonly Compression[] = ['gzip', 'lz4', 'zstd'];
+const COMPRESSED = COMPRESSIONS.filter((form) => form !== 'none');
 
 interface PlaceOptions {
   directory: string;

@@ -1,26 +1,22 @@
 import { join } from 'node:path';
+import { compareContent, firstOtherWal, type StoredFile } from '../../archive/compare.js';
+import { contentLength } from '../../archive/good-wal.js';
 import { temporaryName } from '../../archive/leftovers.js';
-import { firstOtherWal } from '../../archive/same-content.js';
-import {
-  compareContent,
-  contentLength,
-  lengthWithoutZeros,
-  readFully,
-  type StoredFile,
-} from '../../archive/stored-content.js';
-import type { SegmentFile } from '../../archive/wal-directory.js';
+import type { SegmentFile } from '../../archive/listing.js';
 import { decompressFile } from '../../codec/codec.js';
 import { NotSupportedError, StorageError } from '../../errors.js';
 import {
   createAnew,
   durableRename,
   fsyncError,
+  readFully,
   storageError,
   writeFully,
 } from '../../files/durable.js';
 import { type FileSystem, OPEN_READ } from '../../files/file-system.js';
 import { compressionSuffix } from '../../wal/file-name.js';
 import type { WalVerifier } from '../../wal/verifier.js';
+import { lengthWithoutZeros } from '../../wal/zeros.js';
 
 /** Makes a verifier that stands at the segment's start. */
 export type MakeVerifier = () => Promise<WalVerifier>;

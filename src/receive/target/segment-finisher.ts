@@ -1,12 +1,11 @@
 import { join } from 'node:path';
+import { hasAllOf, sameContent } from '../../archive/compare.js';
 import { keepAsEvidence } from '../../archive/evidence.js';
-import { sameContent } from '../../archive/same-content.js';
-import { hasAllOf } from '../../archive/stored-content.js';
 import { NotSupportedError, type WalkeepError } from '../../errors.js';
 import { fsyncDir, fsyncError, storageError } from '../../files/durable.js';
 import type { FileSystem } from '../../files/file-system.js';
 import type { Lsn } from '../../lsn.js';
-import { compressionSuffix, segmentStart } from '../../wal/file-name.js';
+import { COMPRESSIONS, compressionSuffix, segmentStart } from '../../wal/file-name.js';
 import { closeSegment, type OpenSegment } from './open-segment.js';
 import type { TargetPositions } from './positions.js';
 
@@ -61,8 +60,6 @@ interface Staged {
 
 /** Segments compressed at the same time: while one waits for the event loop, another uses its core. */
 const CONVERT_AT_ONCE = 3;
-/** In which a segment may be here already. */
-const COMPRESSIONS = ['none', 'gzip', 'lz4', 'zstd'] as const;
 
 /**
  * Brings full segments to their final names in the background, in order: fsync, ledger, rename,

@@ -2,7 +2,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { readStoredHistory } from '../../../src/archive/stored-history.js';
+import { readStoredHistory } from '../../../src/archive/history.js';
 import type { ReplicationConnection } from '../../../src/connection/connection.js';
 import { ProtocolError, ServerError } from '../../../src/errors.js';
 import { nodeFileSystem } from '../../../src/files/file-system.js';

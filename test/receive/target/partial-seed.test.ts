@@ -2,7 +2,7 @@ import { appendFileSync, readFileSync, truncateSync, writeFileSync } from 'node:
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { beforeEach, expect, it } from 'vitest';
-import { contentLength } from '../../../src/archive/stored-content.js';
+import { contentLength } from '../../../src/archive/good-wal.js';
 import { scanDirectory } from '../../../src/archive/wal-directory.js';
 import { compressFile } from '../../../src/codec/codec.js';
 import { nodeFileSystem } from '../../../src/files/file-system.js';

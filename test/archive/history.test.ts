@@ -1,7 +1,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { readStoredHistory } from '../../src/archive/stored-history.js';
+import { readStoredHistory } from '../../src/archive/history.js';
 import type { ReplicationConnection } from '../../src/connection/connection.js';
 import { fetchFile } from '../../src/fetch/fetch.js';
 import { nodeFileSystem } from '../../src/files/file-system.js';

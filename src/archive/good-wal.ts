@@ -1,0 +1,89 @@
+import { decompressFile } from '../codec/codec.js';
+import { readFully, storageError } from '../files/durable.js';
+import { type FileSystem, nodeFileSystem, OPEN_OWN, OPEN_READ } from '../files/file-system.js';
+import { type Compression, type SegmentName, segmentStart } from '../wal/file-name.js';
+import type { TimelineHistory } from '../wal/timeline.js';
+import { WalVerifier } from '../wal/verifier.js';
+import { lengthWithoutZeros } from '../wal/zeros.js';
+
+/** What is known of the WAL in a file of a segment. */
+export interface KnownWal {
+  systemId: bigint;
+  /** The ancestors of its timeline; undefined where no history file tells. */
+  history: TimelineHistory | undefined;
+}
+
+/** How much of a segment a file has, in bytes from the segment's start. */
+export interface StoredWal {
+  /** Up to the end of the last good record. */
+  validLength: number;
+  /** Up to the last byte that is not zero: there may be the begin of one more record. */
+  contentLength: number;
+}
+
+/** Checks the WAL in a file of a segment. @throws StorageError if it cannot be read */
+export async function inspectWal(
+  path: string,
+  compression: Compression,
+  segment: SegmentName,
+  segmentSize: number,
+  known?: KnownWal,
+): Promise<StoredWal> {
+  const startLsn = segmentStart(segment.segment, segmentSize);
+  const verifier = new WalVerifier({
+    startLsn,
+    segmentSize,
+    timeline: segment.timeline,
+    history: known?.history,
+    systemId: known?.systemId,
+  });
+  let at = 0;
+  let contentLength = 0;
+  const feed = (chunk: Uint8Array): void => {
+    verifier.feed(chunk);
+    const end = lengthWithoutZeros(chunk);
+    if (end > 0) contentLength = at + end;
+    at += chunk.length;
+  };
+  await decompressFile(path, compression, feed, { limit: segmentSize });
+  return { validLength: Number(verifier.validEnd - startLsn), contentLength };
+}
+
+/** Bytes read at a time, from the end of a file. */
+const STEP = 256 * 1024;
+
+/**
+ * Length of a plain file up to its last byte that is not zero. Of a partial that a receiver writes
+ * to, in order, all before it is there: what comes while it is read is not, or not all. Behind it a
+ * stream that began further back may not have come yet: where that stands says nothing of what the
+ * file holds. @throws StorageError
+ */
+export async function contentEnd(
+  path: string,
+  fs: FileSystem = nodeFileSystem,
+  flags = OPEN_READ,
+): Promise<number> {
+  const fd = await fs.open(path, flags, 0).catch((e) => {
+    throw storageError('read file', path, e);
+  });
+  try {
+    const buffer = Buffer.alloc(STEP);
+    for (let end = await fs.size(fd); end > 0; ) {
+      const begin = Math.max(0, end - STEP);
+      const read = await readFully(fs, fd, buffer.subarray(0, end - begin), begin);
+      const used = lengthWithoutZeros(buffer.subarray(0, read));
+      if (used > 0) return begin + used;
+      end = begin;
+    }
+    return 0;
+  } catch (e) {
+    throw storageError('read file', path, e);
+  } finally {
+    await fs.close(fd);
+  }
+}
+
+/** The same of a file of ours that may not be there: 0 then. @throws StorageError */
+export async function contentLength(path: string, fs: FileSystem): Promise<number> {
+  return fs.sizeSync(path) === undefined ? 0 : contentEnd(path, fs, OPEN_OWN);
+}
