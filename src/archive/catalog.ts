@@ -1,6 +1,7 @@
 import type { WalkeepError } from '../errors.js';
 import type { Lsn } from '../lsn.js';
 import type { TimelineHistory } from '../wal/timeline.js';
+import type { Archive } from './archive.js';
 import type { StoredWal } from './good-wal.js';
 import type { GapEntry, LedgerState } from './ledger.js';
 import type { SegmentFile, StrayEntry } from './listing.js';
@@ -51,7 +52,7 @@ export interface CatalogHistory {
 
 /** What an archive directory holds, by names, history files, ledger and a sample of headers. */
 export interface Catalog {
-  directory: string;
+  archive: Archive;
   /** Bytes: the ledger's, else what most of a sample of the segments say. */
   segmentSize: number;
   /** The cluster's: the ledger's, else that of most of a sample; undefined if nothing tells. */

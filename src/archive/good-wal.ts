@@ -1,10 +1,10 @@
-import { decompressFile } from '../codec/codec.js';
 import { readFully, storageError } from '../files/durable.js';
 import { type FileSystem, nodeFileSystem, OPEN_OWN, OPEN_READ } from '../files/file-system.js';
-import { type Compression, type SegmentName, segmentStart } from '../wal/file-name.js';
+import { type SegmentName, segmentStart } from '../wal/file-name.js';
 import type { TimelineHistory } from '../wal/timeline.js';
 import { WalVerifier } from '../wal/verifier.js';
 import { lengthWithoutZeros } from '../wal/zeros.js';
+import type { SegmentRead, TakeBytes } from './segment-reader.js';
 
 /** What is known of the WAL in a file of a segment. */
 export interface KnownWal {
@@ -21,10 +21,15 @@ export interface StoredWal {
   contentLength: number;
 }
 
+/** Of a stored segment what is needed to look at its WAL. */
+export interface ReadableSegment {
+  /** Reads it from its start, decompressed, see `readSegment`. @throws StorageError, NotSupportedError */
+  read(limit: number, take: TakeBytes, options?: { readAhead?: boolean }): Promise<SegmentRead>;
+}
+
 /** Checks the WAL in a file of a segment. @throws StorageError if it cannot be read */
 export async function inspectWal(
-  path: string,
-  compression: Compression,
+  file: ReadableSegment,
   segment: SegmentName,
   segmentSize: number,
   known?: KnownWal,
@@ -39,13 +44,14 @@ export async function inspectWal(
   });
   let at = 0;
   let contentLength = 0;
-  const feed = (chunk: Uint8Array): void => {
+  const feed = (chunk: Uint8Array): boolean => {
     verifier.feed(chunk);
     const end = lengthWithoutZeros(chunk);
     if (end > 0) contentLength = at + end;
     at += chunk.length;
+    return true;
   };
-  await decompressFile(path, compression, feed, { limit: segmentSize });
+  await file.read(segmentSize, feed, { readAhead: true });
   return { validLength: Number(verifier.validEnd - startLsn), contentLength };
 }
 

@@ -1,11 +1,9 @@
-import { stat } from 'node:fs/promises';
-import { join } from 'node:path';
 import { canDecompress } from '../codec/codec.js';
 import { isValidSegmentSize, MIN_SEGMENT_SIZE, parseSegmentFileName } from '../wal/file-name.js';
-import { type LongHeader, parseLongHeader } from '../wal/long-header.js';
+import { LONG_HEADER_SIZE, type LongHeader, parseLongHeader } from '../wal/long-header.js';
 import { parsePageHeader } from '../wal/page.js';
-import { readCurrent } from './segment-source.js';
-import { readFirstPage } from './wal-directory.js';
+import type { Archive } from './archive.js';
+import { headOf } from './segment-source.js';
 
 /** What an archive's segments say of the server that wrote them. */
 export interface ArchiveIdentity {
@@ -24,12 +22,12 @@ const SAMPLE = 33;
 const DEFAULT_SEGMENT_SIZE = 16 * 1024 * 1024;
 
 /**
- * Which cluster a directory is of, as most of a sample of its segments say in their long page
+ * Which cluster an archive is of, as most of a sample of its segments say in their long page
  * headers. `systemId`, where it is known, decides which of them are asked for the rest.
  * Files that cannot be read tell nothing here; whoever needs them will say why.
  */
 export async function sampleIdentity(
-  directory: string,
+  archive: Pick<Archive, 'segment'>,
   names: readonly string[],
   systemId?: bigint,
 ): Promise<ArchiveIdentity> {
@@ -41,16 +39,13 @@ export async function sampleIdentity(
     const name = names[at]!;
     const parsed = parseSegmentFileName(name, MIN_SEGMENT_SIZE);
     if (!parsed || !canDecompress(parsed.compression)) continue;
-    const page = await readCurrent(directory, name, ({ path, compression }) =>
-      readFirstPage(path, compression),
-    ).catch(() => undefined);
+    const page = await archive
+      .segment(name, (file) => headOf(file, LONG_HEADER_SIZE))
+      .catch(() => undefined);
     const header = page && parseLongHeader(page);
     if (header) headers.push({ ...header, magic: parsePageHeader(page).magic });
     else if (parsed.compression === 'none') {
-      size ??= await stat(join(directory, name)).then(
-        (s) => s.size,
-        () => undefined,
-      );
+      size ??= await archive.segment(name, (file) => file.size()).catch(() => undefined);
     }
   }
   const id = systemId ?? mostFrequent(headers.map((h) => h.systemId));

@@ -1,15 +1,13 @@
 import { StorageError, type WalkeepError } from '../errors.js';
-import { storageError } from '../files/durable.js';
-import { nodeFileSystem } from '../files/file-system.js';
 import { segmentStart } from '../wal/file-name.js';
 import { DEFAULT_BLOCK_SIZE } from '../wal/page.js';
+import type { Archive } from './archive.js';
 import type { Catalog, CatalogHistory, CatalogSegment, SegmentRange } from './catalog.js';
 import { standsBeside } from './catalog-branches.js';
 import { historyOf, lineageGaps, missingEnd } from './catalog-lineage.js';
 import { measurePartials } from './catalog-measure.js';
-import { readStoredHistory } from './history.js';
 import { sampleIdentity } from './identity.js';
-import { type LedgerState, readLedger } from './ledger.js';
+import type { LedgerState } from './ledger.js';
 import {
   type Listing,
   type SegmentFile,
@@ -22,17 +20,17 @@ import {
 const LISTINGS = 10;
 
 /**
- * Takes stock of a directory: its ledger, one readdir, its history files, and the headers of some
+ * Looks an archive over: its ledger, one readdir, its history files, and the headers of some
  * segments. Nothing is changed.
  *
  * A file that gets its final name while it is listed can be seen under neither. So what a listing
  * lacks counts as missing only if the listing before lacked it too: nothing is renamed twice.
  * @throws StorageError if the directory or a history file cannot be read
  */
-export async function readCatalog(directory: string): Promise<Catalog> {
+export async function readCatalog(archive: Archive): Promise<Catalog> {
   let before: readonly string[] = [];
   for (let n = 1; ; n++) {
-    const catalog = await takeStock(directory);
+    const catalog = await lookOver(archive);
     const lacking = whatIsLacking(catalog);
     if (n === LISTINGS || lacking.every((what) => before.includes(what))) return catalog;
     before = lacking;
@@ -50,24 +48,19 @@ function whatIsLacking({ gaps, timelines, histories, segmentSize, ledger }: Cata
   ].map(({ timeline, from, to }) => `${timeline} ${from} ${to}`);
 }
 
-async function takeStock(directory: string): Promise<Catalog> {
+async function lookOver(archive: Archive): Promise<Catalog> {
   let ledger: LedgerState | undefined;
   let ledgerProblem: WalkeepError | undefined;
   try {
     // Before the listing: what it has as stored must then be found.
-    ledger = await readLedger(directory);
+    ledger = await archive.ledger();
   } catch (e) {
     ledgerProblem = e as WalkeepError;
   }
-  const entries = await nodeFileSystem.readdir(directory).catch((e) => {
-    throw storageError('open directory', directory, e);
-  });
-  const listing = sortOut(entries);
-  const sample = await sampleIdentity(directory, listing.segments, ledger?.systemId);
+  const listing = sortOut(await archive.list());
+  const sample = await sampleIdentity(archive, listing.segments, ledger?.systemId);
   const segmentSize = ledger?.segmentSize ?? sample.segmentSize;
-  const read = listing.histories.map(({ name, timeline }) =>
-    readHistory(directory, name, timeline),
-  );
+  const read = listing.histories.map(({ name, timeline }) => readHistory(archive, name, timeline));
   const histories = (await Promise.all(read)).flat();
   const files = segmentFiles(listing.segments, segmentSize);
   const segments = byTimeline(files);
@@ -83,9 +76,9 @@ async function takeStock(directory: string): Promise<Catalog> {
       return { timeline, history, segments: own, ranges, ...(beside ? { beside } : {}) };
     });
   const { systemId } = sample;
-  await measurePartials({ directory, timelines, segmentSize, systemId });
+  await measurePartials({ archive, timelines, segmentSize, systemId });
   return {
-    directory,
+    archive,
     segmentSize,
     systemId,
     blockSize: sample.blockSize ?? DEFAULT_BLOCK_SIZE,
@@ -101,11 +94,11 @@ async function takeStock(directory: string): Promise<Catalog> {
 
 /** None if it has gone since the directory was listed. */
 async function readHistory(
-  directory: string,
+  archive: Archive,
   name: string,
   timeline: number,
 ): Promise<CatalogHistory[]> {
-  const stored = await readStoredHistory(directory, timeline);
+  const stored = await archive.history(timeline);
   if (stored.state === 'absent') return [];
   if (stored.state === 'damaged') return [{ name, timeline, problem: stored.problem }];
   return [{ name, timeline, history: stored.history }];
@@ -149,12 +142,12 @@ function rangesOf(segments: readonly CatalogSegment[], segmentSize: number): Seg
 }
 
 /** The catalog of a directory that holds WAL, or did. @throws StorageError */
-export async function readArchive(directory: string): Promise<Catalog> {
-  const catalog = await readCatalog(directory);
+export async function readArchive(archive: Archive): Promise<Catalog> {
+  const catalog = await readCatalog(archive);
   const { timelines, ledger, ledgerProblem } = catalog;
   if (timelines.length === 0 && !ledger && !ledgerProblem) {
-    throw new StorageError(`"${directory}" is not a WAL archive: it has no WAL and no ledger`, {
-      path: directory,
+    throw new StorageError(`"${archive.place}" is not a WAL archive: it has no WAL and no ledger`, {
+      path: archive.place,
     });
   }
   return catalog;

@@ -1,5 +1,7 @@
 import fs from 'node:fs';
-import { join } from 'node:path';
+import { stat } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import { storageError } from '../files/durable.js';
 import {
   type Compression,
   MIN_SEGMENT_SIZE,
@@ -7,13 +9,53 @@ import {
   storedNames,
 } from '../wal/file-name.js';
 
-/** A segment's file under the name that it has now. */
-export interface CurrentFile {
+import { contentEnd, type ReadableSegment } from './good-wal.js';
+import { readSegment, segmentBytes } from './segment-reader.js';
+
+/** A file of a segment, to be read under the name that it has now. */
+export interface StoredSegment extends ReadableSegment {
   /** Bare name. */
-  name: string;
-  path: string;
-  compression: Compression;
-  partial: boolean;
+  readonly name: string;
+  /** For messages; of a file that is gone, what its error names. */
+  readonly path: string;
+  readonly compression: Compression;
+  readonly partial: boolean;
+  /** The same for who reads two files side by side. */
+  bytes(limit: number): AsyncIterable<Uint8Array>;
+  /** Length up to the last byte that is not zero; of a plain file. @throws StorageError */
+  contentEnd(): Promise<number>;
+  /** Bytes in the archive, however it is compressed. @throws StorageError */
+  size(): Promise<number>;
+}
+
+/** A segment file of that path. */
+export function segmentAt(path: string, compression: Compression, partial = false): StoredSegment {
+  return {
+    name: basename(path),
+    path,
+    compression,
+    partial,
+    read: (limit, take, options) => readSegment(path, compression, limit, take, options),
+    bytes: (limit) => segmentBytes(path, compression, limit),
+    contentEnd: () => contentEnd(path),
+    size: () =>
+      stat(path).then(
+        (found) => found.size,
+        (e) => {
+          throw storageError('read file', path, e);
+        },
+      ),
+  };
+}
+
+/** The first bytes of a segment, decompressed; less if the file ends before or is damaged. */
+export async function headOf(file: StoredSegment, length: number): Promise<Uint8Array> {
+  const pieces: Uint8Array[] = [];
+  await file.read(length, (bytes) => {
+    pieces.push(Buffer.from(bytes));
+    return true;
+  });
+  return Buffer.concat(pieces);
 }
 
 /** Names that one file may go through; more often than this nobody renames it. */
@@ -22,14 +64,14 @@ const MOST_NAMES = 20;
 /**
  * Reads a segment under whatever name it has by now: since it was listed a receiver may have
  * completed, compressed or gone on with it. An open file stays what it is, so `read` has to open
- * `file.path` before it does anything else; it is called again if that is not there any more.
+ * the file before it does anything else; it is called again if that is not there any more.
  * @throws what `read` throws; the error of a missing file if nothing is left of the segment, see
  *   `isGone`
  */
 export async function readCurrent<T>(
   directory: string,
   name: string,
-  read: (file: CurrentFile) => T | Promise<T>,
+  read: (file: StoredSegment) => T | Promise<T>,
 ): Promise<T> {
   let current = name;
   for (let names = 1; ; names++) {
@@ -44,9 +86,9 @@ export async function readCurrent<T>(
   }
 }
 
-function fileOf(directory: string, name: string): CurrentFile {
+function fileOf(directory: string, name: string): StoredSegment {
   const { compression, partial } = parseSegmentFileName(name, MIN_SEGMENT_SIZE)!;
-  return { name, path: join(directory, name), compression, partial };
+  return segmentAt(join(directory, name), compression, partial);
 }
 
 /** The name under which a segment is there, complete rather than partial; undefined if it is not. */

@@ -1,12 +1,11 @@
 import { access, constants, lstat, stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
+import { type Archive, openArchive } from '../archive/archive.js';
 import type { Catalog, CatalogTimeline } from '../archive/catalog.js';
 import { inspectWal } from '../archive/good-wal.js';
 import type { SegmentFile } from '../archive/listing.js';
 import { readCatalog } from '../archive/read-catalog.js';
-import { readCurrent } from '../archive/segment-source.js';
 import { storageError } from '../files/durable.js';
-import { readLockHolder } from '../files/lock.js';
 import type { Lsn } from '../lsn.js';
 import { segmentOf, segmentStart } from '../wal/file-name.js';
 import { isInHistory, type TimelineHistory, timelineEnd } from '../wal/timeline.js';
@@ -30,7 +29,7 @@ export interface ArchiveFacts {
   lastSegmentAge: number | undefined;
   /** Bytes a second over the newest segments; undefined where they tell nothing. */
   rate: number | undefined;
-  receiver: Awaited<ReturnType<typeof readLockHolder>>;
+  receiver: Awaited<ReturnType<Archive['receiver']>>;
   /** Bytes on the file system: free for us, and in all. */
   disk: { free: number; total: number };
   permissions: Permissions;
@@ -58,8 +57,9 @@ export async function readArchiveFacts(
   directory: string,
   history: TimelineHistory | undefined,
 ): Promise<ArchiveFacts> {
-  const receiver = await readLockHolder(directory);
-  const catalog = await readCatalog(directory);
+  const archive = openArchive(directory);
+  const receiver = await archive.receiver();
+  const catalog = await readCatalog(archive);
   const files = await endOfFiles(catalog, history);
   const sample = await newestFiles(catalog);
   const space = await statfs(directory).catch((e) => {
@@ -91,7 +91,7 @@ async function endOfFiles(
   catalog: Catalog,
   history: TimelineHistory | undefined,
 ): Promise<(ArchiveEnd & { segment: bigint }) | undefined> {
-  const { directory, segmentSize } = catalog;
+  const { archive, segmentSize } = catalog;
   for (const { timeline, segments } of [...catalog.timelines].reverse()) {
     const last = segments.at(-1);
     if (!last || (history && !isInHistory(history, timeline))) continue;
@@ -99,9 +99,9 @@ async function endOfFiles(
     let lsn = segmentStart(last.segment + (file.partial ? 0n : 1n), segmentSize);
     if (file.partial) {
       for (const listed of last.files) {
-        const wal = await readCurrent(directory, listed.name, ({ path, compression }) =>
-          inspectWal(path, compression, listed, segmentSize),
-        ).catch(() => undefined);
+        const wal = await archive
+          .segment(listed.name, (stored) => inspectWal(stored, listed, segmentSize))
+          .catch(() => undefined);
         const end = segmentStart(last.segment, segmentSize) + BigInt(wal?.validLength ?? 0);
         if (end > lsn) lsn = end as Lsn;
       }
@@ -140,7 +140,7 @@ async function newestFiles(catalog: Catalog): Promise<Sampled[]> {
   const files = segments.flatMap((segment) => segment.files);
   const found = await Promise.all(
     files.map(async ({ name, partial }) => {
-      const s = await lstat(join(catalog.directory, name)).catch(() => undefined);
+      const s = await lstat(join(catalog.archive.place, name)).catch(() => undefined);
       return s && { name, partial, mtimeMs: s.mtimeMs, mode: s.mode, uid: s.uid };
     }),
   );

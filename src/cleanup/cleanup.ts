@@ -1,8 +1,7 @@
-import { readdir, stat, unlink } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { readLedger } from '../archive/ledger.js';
+import { type Archive, openArchive } from '../archive/archive.js';
 import { StorageError, UsageError } from '../errors.js';
-import { storageError } from '../files/durable.js';
 import { aSwitch, aText, type Checks, checkOptions } from '../options.js';
 import { historyFileName, parseStoredName } from '../wal/file-name.js';
 
@@ -57,15 +56,13 @@ export async function planCleanup(
     throw new StorageError(`archive location "${directory}" does not exist`, { path: directory });
   }
   const kept = oldestSegment(oldest, options.stripExtension);
-  const entries = await readdir(directory, { withFileTypes: true }).catch((e) => {
-    throw storageError('open archive location', directory, e);
-  });
+  const archive = openArchive(directory);
+  const entries = await archive.list();
   const remove: { name: string; segment: string; timeline: string; open: boolean }[] = [];
   /** Of every timeline, its last complete segment. */
   const complete = new Map<string, string>();
-  for (const entry of entries) {
-    if (!entry.isFile() && !entry.isSymbolicLink()) continue;
-    const { name } = entry;
+  for (const { name, kind } of entries) {
+    if (kind !== 'file' && kind !== 'link') continue;
     const stored = parseStoredName(trim(name, options.stripExtension));
     if (!stored || stored.kind === 'history') continue;
     if (stored.kind === 'backup' && !options.cleanBackupHistory) continue;
@@ -76,7 +73,7 @@ export async function planCleanup(
       complete.set(timeline, segment);
     if (segment < kept.slice(8)) remove.push({ name, segment, timeline, open });
   }
-  const received = await receivedTimeline(directory);
+  const received = await receivedTimeline(archive);
   // Behind a partial file lies what is complete later on its timeline or on one that left it. That a
   // receiver goes on with has been left by none, whatever a clone has pushed.
   const isEnd = (file: { segment: string; timeline: string }): boolean =>
@@ -98,8 +95,8 @@ export async function planCleanup(
 }
 
 /** The timeline that the archive's receiver is on, as in names; undefined without a readable ledger. */
-async function receivedTimeline(directory: string): Promise<string | undefined> {
-  const ledger = await readLedger(directory).catch(() => undefined);
+async function receivedTimeline(archive: Archive): Promise<string | undefined> {
+  const ledger = await archive.ledger().catch(() => undefined);
   return ledger?.timeline === undefined ? undefined : historyFileName(ledger.timeline).slice(0, 8);
 }
 
@@ -111,14 +108,10 @@ export async function cleanupArchive(
   plan: CleanupPlan,
   onRemove: (path: string) => void = () => {},
 ): Promise<void> {
+  const archive = openArchive(plan.directory);
   for (const name of plan.remove) {
-    const path = join(plan.directory, name);
-    onRemove(path);
-    await unlink(path).catch((e) => {
-      // Another cleanup was faster.
-      if ((e as NodeJS.ErrnoException).code !== 'ENOENT')
-        throw storageError('remove file', path, e);
-    });
+    onRemove(join(plan.directory, name));
+    await archive.remove(name);
   }
 }
 

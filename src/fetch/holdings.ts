@@ -12,6 +12,7 @@ import { historyAt } from '../archive/history.js';
 import { sampleIdentity } from '../archive/identity.js';
 import type { LedgerState } from '../archive/ledger.js';
 import { ledgerOf } from '../archive/ledger.js';
+import { readCurrent } from '../archive/segment-source.js';
 import type { FetchName } from '../archive/stored-name.js';
 import { formatLsn, type Lsn } from '../lsn.js';
 import {
@@ -62,7 +63,10 @@ export async function readHoldings(
       hint: 'Is it mounted, and the right directory?',
     });
   }
-  const sample = await sampleIdentity(directory, wal, ledger?.systemId);
+  const source: Parameters<typeof sampleIdentity>[0] = {
+    segment: (name, read) => readCurrent(directory, name, read),
+  };
+  const sample = await sampleIdentity(source, wal, ledger?.systemId);
   requireSameCluster(directory, systemId, sample.systemId);
   const segmentSize = ledger?.segmentSize ?? sample.segmentSize;
   return {

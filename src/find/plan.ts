@@ -1,3 +1,4 @@
+import type { Archive } from '../archive/archive.js';
 import type { Catalog, SegmentGap } from '../archive/catalog.js';
 import { missingEnd } from '../archive/catalog-lineage.js';
 import { UsageError } from '../errors.js';
@@ -33,7 +34,7 @@ export interface Branch {
 
 /** What to read for one timeline and its ancestors. */
 export interface Plan {
-  directory: string;
+  archive: Archive;
   timeline: number;
   history: TimelineHistory;
   /** The ancestors are not known: neither a history file nor the ledger tells. */
@@ -65,8 +66,8 @@ export function planTimeline(catalog: Catalog, timeline?: number): Plan {
   if (!entry) {
     const what = timeline === undefined ? 'no WAL' : `no timeline ${timeline}`;
     const there = catalog.timelines.map((t) => t.timeline).join(', ');
-    throw new UsageError(`directory "${catalog.directory}" has ${what}`, {
-      path: catalog.directory,
+    throw new UsageError(`directory "${catalog.archive.place}" has ${what}`, {
+      path: catalog.archive.place,
       ...(there === '' ? {} : { hint: `It has these timelines: ${there}.` }),
     });
   }
@@ -74,7 +75,7 @@ export function planTimeline(catalog: Catalog, timeline?: number): Plan {
   const missing = missingEnd(catalog.timelines, catalog.segmentSize, catalog.ledger);
   const newer = timeline === undefined && missing && missing.timeline > entry.timeline;
   return {
-    directory: catalog.directory,
+    archive: catalog.archive,
     timeline: entry.timeline,
     history,
     orphan: entry.history === undefined,

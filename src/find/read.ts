@@ -1,20 +1,15 @@
-import { contentEnd } from '../archive/good-wal.js';
-import { readCurrent } from '../archive/segment-source.js';
-import { decompressFile } from '../codec/codec.js';
+import type { Archive } from '../archive/archive.js';
 import { StorageError } from '../errors.js';
 import { formatLsn } from '../lsn.js';
 import type { Plan, PlannedFile, PlannedSegment } from './plan.js';
 import type { DamageTolerantScan } from './scan.js';
-
-/** Thrown through a decompressor to end it. */
-const ENOUGH = Symbol('enough');
 
 /**
  * Feeds segments, in their order, to a scan until it has had enough.
  * @throws the signal's reason; NotSupportedError for zstd before Node.js 22.15
  */
 export async function scanSegments(
-  { directory, segmentSize }: Pick<Plan, 'directory' | 'segmentSize'>,
+  { archive, segmentSize }: Pick<Plan, 'archive' | 'segmentSize'>,
   segments: readonly PlannedSegment[],
   scan: DamageTolerantScan,
   signal?: AbortSignal,
@@ -25,7 +20,7 @@ export async function scanSegments(
     let told = false;
     for (const file of segment.files) {
       if (scan.enough || scan.position! >= file.end) break;
-      told = (await scanFile(directory, file, segment, scan, signal)) || told;
+      told = (await scanFile(archive, file, segment, scan, signal)) || told;
     }
     if (scan.enough) return;
     const full = scan.position === segment.start + BigInt(segmentSize);
@@ -47,7 +42,7 @@ function finish({ files }: PlannedSegment, scan: DamageTolerantScan, told: boole
 
 /** Feeds what a file has behind the bytes that others had. True if it told that not all is read. */
 async function scanFile(
-  directory: string,
+  archive: Archive,
   file: PlannedFile,
   { start }: PlannedSegment,
   scan: DamageTolerantScan,
@@ -55,27 +50,28 @@ async function scanFile(
 ): Promise<boolean> {
   const skip = Number(scan.position! - start);
   const limit = Number(file.end - start);
-  const options = { limit, ...(signal ? { signal } : {}) };
   try {
-    await readCurrent(directory, file.name, async ({ path, name, compression, partial }) => {
+    await archive.segment(file.name, async (stored) => {
+      const { path, name, compression, partial } = stored;
       // Behind it a receiver may be writing: what is read there belongs to no one moment.
-      const content = partial && compression === 'none' ? await contentEnd(path) : limit;
+      const content = partial && compression === 'none' ? await stored.contentEnd() : limit;
       let at = 0;
-      const onChunk = (chunk: Uint8Array): void => {
+      const take = (chunk: Uint8Array): boolean => {
         const wanted = chunk.subarray(Math.max(0, skip - at), Math.max(0, content - at));
         at += chunk.length;
         if (wanted.length > 0) scan.feed(wanted);
-        if (scan.enough) throw ENOUGH;
+        return !scan.enough && signal?.aborted !== true;
       };
-      const result = await decompressFile(path, compression, onChunk, options);
+      const { end, problem } = await stored.read(limit, take, { readAhead: true });
+      signal?.throwIfAborted();
+      if (scan.enough) return;
       const zeros = at - Math.max(skip, content);
       if (zeros > 0) scan.pad(zeros);
-      if (result.end !== 'damaged') return;
-      throw new StorageError(`could not decompress file "${name}": ${result.problem}`, { path });
+      if (end !== 'damaged') return;
+      throw new StorageError(`could not decompress file "${name}": ${problem}`, { path });
     });
     return false;
   } catch (e) {
-    if (e === ENOUGH) return false;
     // The rest of the archive is there all the same.
     if (!(e instanceof StorageError)) throw e;
     scan.unreadable(e.message);

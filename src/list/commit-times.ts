@@ -1,7 +1,5 @@
 import type { Catalog, CatalogTimeline, SegmentRange } from '../archive/catalog.js';
 import type { SegmentFile } from '../archive/listing.js';
-import { readSegment } from '../archive/segment-reader.js';
-import { readCurrent } from '../archive/segment-source.js';
 import { WalkeepError } from '../errors.js';
 import type { Lsn } from '../lsn.js';
 import { WalDecoder, type WalDecoderOptions } from '../wal/decoder.js';
@@ -71,7 +69,7 @@ interface Scanned {
 }
 
 async function scanCommits(
-  { directory, segmentSize, blockSize, systemId }: Catalog,
+  { archive, segmentSize, blockSize, systemId }: Catalog,
   { timeline, history }: CatalogTimeline,
   file: SegmentFile,
   stopAtFirst: boolean,
@@ -104,10 +102,10 @@ async function scanCommits(
   };
   if (file.partial) found.partial = file.name;
   try {
-    await readCurrent(directory, file.name, ({ path, name, compression, partial }) => {
+    await archive.segment(file.name, (stored) => {
       delete found.partial;
-      if (partial) found.partial = name;
-      return readSegment(path, compression, segmentSize, take);
+      if (stored.partial) found.partial = stored.name;
+      return stored.read(segmentSize, take);
     });
   } catch (e) {
     if (!(e instanceof WalkeepError)) throw e;

@@ -1,4 +1,4 @@
-import { lstat } from 'node:fs/promises';
+import { type Archive, openArchive } from '../archive/archive.js';
 import type {
   Beside,
   Catalog,
@@ -9,7 +9,6 @@ import type {
 } from '../archive/catalog.js';
 import type { GapEntry } from '../archive/ledger.js';
 import { readArchive } from '../archive/read-catalog.js';
-import { readCurrent } from '../archive/segment-source.js';
 import type { Lsn } from '../lsn.js';
 import { majorOfMagic } from '../wal/page.js';
 import type { TimestampTz } from '../wal/records/timestamp.js';
@@ -70,7 +69,7 @@ export interface ArchiveList {
  * @throws StorageError if the directory cannot be read or is no WAL archive
  */
 export async function listArchive(directory: string, signal?: AbortSignal): Promise<ArchiveList> {
-  const catalog = await readArchive(directory);
+  const catalog = await readArchive(openArchive(directory));
   const { systemId, segmentSize, ledger } = catalog;
   const timelines: ListedTimeline[] = [];
   for (const t of catalog.timelines) timelines.push(await listTimeline(catalog, t, signal));
@@ -121,7 +120,7 @@ async function listRange(
     from: range.from,
     to: validEnd,
     segments: range.segments.length,
-    size: await sizeOf(catalog.directory, range.segments),
+    size: await sizeOf(catalog.archive, range.segments),
     ...ends,
   };
 }
@@ -130,17 +129,14 @@ async function listRange(
 const BATCH = 64;
 
 /** Bytes on disk; a file that is gone by now counts nothing. */
-async function sizeOf(directory: string, segments: readonly CatalogSegment[]): Promise<number> {
+async function sizeOf(archive: Archive, segments: readonly CatalogSegment[]): Promise<number> {
   const names = segments.flatMap((s) => s.files.map((f) => f.name));
   let total = 0;
   for (let i = 0; i < names.length; i += BATCH) {
     const sizes = await Promise.all(
-      names.slice(i, i + BATCH).map((name) =>
-        readCurrent(directory, name, ({ path }) => lstat(path)).then(
-          (s) => s.size,
-          () => 0,
-        ),
-      ),
+      names
+        .slice(i, i + BATCH)
+        .map((name) => archive.segment(name, (file) => file.size()).catch(() => 0)),
     );
     total = sizes.reduce((sum, size) => sum + size, total);
   }

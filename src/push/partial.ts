@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { firstOtherByte } from '../archive/compare.js';
 import { inspectWal, type KnownWal } from '../archive/good-wal.js';
 import { removeLeftovers } from '../archive/leftovers.js';
+import { segmentAt } from '../archive/segment-source.js';
 import { compressFile } from '../codec/codec.js';
 import { DirectoryLockedError } from '../errors.js';
 import { fsyncDir, storageError } from '../files/durable.js';
@@ -54,7 +55,12 @@ async function compare(
   directory: string,
   known: KnownWal,
 ): Promise<Comparison> {
-  const { validLength: mine } = await inspectWal(source.path, 'none', segment, source.size, known);
+  const { validLength: mine } = await inspectWal(
+    segmentAt(source.path, 'none'),
+    segment,
+    source.size,
+    known,
+  );
   const base = source.name.slice(0, -'.partial'.length);
   const complete = await completeFile(base, directory);
   if (complete) {
@@ -70,7 +76,7 @@ async function compare(
     const stored = `${base}${compressionSuffix(compression)}.partial`;
     const path = join(directory, stored);
     if (!(await exists(path))) continue;
-    const theirs = await inspectWal(path, compression, segment, source.size, known);
+    const theirs = await inspectWal(segmentAt(path, compression), segment, source.size, known);
     const at = (await firstOtherByte(source, { path, compression })) ?? source.size;
     if (at < Math.min(mine, theirs.validLength)) return { kind: 'conflict' };
     if (theirs.validLength >= mine) result = { kind: 'contained', name: stored };
@@ -117,7 +123,12 @@ async function storeBeside(
   directory: string,
   known: KnownWal,
 ): Promise<PushResult> {
-  const { validLength } = await inspectWal(source.path, 'none', segment, source.size, known);
+  const { validLength } = await inspectWal(
+    segmentAt(source.path, 'none'),
+    segment,
+    source.size,
+    known,
+  );
   const base = source.name.slice(0, -'.partial'.length);
   // One of them may be there, with less.
   for (const method of ['gzip', 'lz4'] as const) {

@@ -3,7 +3,7 @@ import { basename, join } from 'node:path';
 import { firstOtherByte, type ReadAt } from '../archive/compare.js';
 import { inspectWal } from '../archive/good-wal.js';
 import { keepDamaged, readStoredHistory } from '../archive/history.js';
-import { isGone } from '../archive/segment-source.js';
+import { isGone, segmentAt } from '../archive/segment-source.js';
 import { RewriteError, UsageError } from '../errors.js';
 import { durableRename, storageError } from '../files/durable.js';
 import { OPEN_READ } from '../files/file-system.js';
@@ -200,7 +200,7 @@ async function comparePartials(
     if (!(await exists(path))) continue;
     const at = await firstOtherByte(source, { path, compression });
     if (at === undefined) continue;
-    const stored = await inspectWal(path, compression, segment, source.size);
+    const stored = await inspectWal(segmentAt(path, compression), segment, source.size);
     if (at < stored.validLength) {
       throw conflict(source, path, lsnText(source, segment, at), segment, at);
     }

@@ -1,16 +1,14 @@
-import { join } from 'node:path';
+import type { Archive } from '../archive/archive.js';
 import { compareCopies } from '../archive/compare.js';
 import type { Finding } from '../archive/findings.js';
-import { segmentBytes } from '../archive/segment-reader.js';
-import { isGone } from '../archive/segment-source.js';
-import { readLockHolder } from '../files/lock.js';
+import { isGone, type StoredSegment } from '../archive/segment-source.js';
 import { formatLsn, type Lsn } from '../lsn.js';
-import { parseSegmentFileName, type SegmentName } from '../wal/file-name.js';
+import type { SegmentName } from '../wal/file-name.js';
 import { WalComparison } from '../wal/same-wal.js';
 
 interface Original extends SegmentName {
   name: string;
-  path: string;
+  file: StoredSegment;
   /** LSN of its first byte. */
   start: Lsn;
 }
@@ -21,30 +19,33 @@ interface Original extends SegmentName {
  * @throws StorageError if a file cannot be read
  */
 export async function copyFinding(
-  directory: string,
+  archive: Archive,
   original: Original,
   name: string,
   segmentSize: number,
 ): Promise<Finding | undefined> {
-  const other = parseSegmentFileName(name, segmentSize);
-  if (!other || name === original.name) return undefined;
-  const path = join(directory, name);
-  const copy = (file: SegmentName, at: string) => ({
-    bytes: segmentBytes(at, file.compression, segmentSize),
+  if (name === original.name) return undefined;
+  const copy = (file: StoredSegment) => ({
+    bytes: file.bytes(segmentSize),
     partial: file.partial,
   });
-  const difference = await compareCopies(
-    copy(original, original.path),
-    copy(other, path),
-    new WalComparison({ startLsn: original.start, segmentSize }),
-  ).catch((e) => {
-    if (isGone(e, path)) return 'gone';
+  const compare = async (other: StoredSegment) =>
+    // Under its new name it is compared as what has that.
+    other.name === name
+      ? compareCopies(
+          copy(original.file),
+          copy(other),
+          new WalComparison({ startLsn: original.start, segmentSize }),
+        )
+      : ('gone' as const);
+  const difference = await archive.segment(name, compare).catch((e) => {
+    if (isGone(e) && !isGone(e, original.file.path)) return 'gone' as const;
     throw e;
   });
   if (difference === 'gone') return undefined;
   if (difference === 'more') {
     // Of a receiver at work that is as it should be.
-    const atWork = (await readLockHolder(directory))?.state === 'alive';
+    const atWork = (await archive.receiver())?.state === 'alive';
     return {
       severity: atWork ? 'info' : 'warning',
       code: 'duplicate',

@@ -1,6 +1,7 @@
 import type { Finding } from '../archive/findings.js';
 import type { SegmentFile } from '../archive/listing.js';
 import type { SegmentRead, TakeBytes } from '../archive/segment-reader.js';
+import type { StoredSegment } from '../archive/segment-source.js';
 import { checkSegment } from '../archive/wal-directory.js';
 import { formatLsn, type Lsn } from '../lsn.js';
 import { type SegmentName, segmentFileName, segmentOf } from '../wal/file-name.js';
@@ -14,7 +15,7 @@ import type { VerifyJob } from './plan.js';
 export interface CheckedFile extends SegmentName {
   /** Bare file name. */
   name: string;
-  path: string;
+  file: StoredSegment;
   /** LSN of its first byte. */
   start: Lsn;
 }

@@ -58,8 +58,8 @@ export function planJobs(
   catalog: Catalog,
   options: Scope & { quick?: boolean | undefined; jobBytes?: number | undefined },
 ): VerifyJob[] {
-  const { directory, segmentSize, blockSize, systemId, magic, ledger } = catalog;
-  const cluster = { directory, segmentSize, blockSize, systemId, magic };
+  const { archive, segmentSize, blockSize, systemId, magic, ledger } = catalog;
+  const cluster = { directory: archive.place, segmentSize, blockSize, systemId, magic };
   const first = options.since === undefined ? 0n : segmentOf(options.since, segmentSize);
   const bytes = options.jobBytes ?? DEFAULT_JOB_BYTES;
   const perJob = Math.max(1, Math.floor(bytes / segmentSize));

@@ -1,11 +1,9 @@
-import { existsSync } from 'node:fs';
+import { type Archive, openArchive } from '../archive/archive.js';
 import type { Finding } from '../archive/findings.js';
-import { contentEnd } from '../archive/good-wal.js';
 import { PartialCheck } from '../archive/partial-check.js';
-import { readSegment, type SegmentRead, type TakeBytes } from '../archive/segment-reader.js';
-import { completeName, isGone, readCurrent } from '../archive/segment-source.js';
+import type { SegmentRead, TakeBytes } from '../archive/segment-reader.js';
+import { isGone } from '../archive/segment-source.js';
 import { WalkeepError } from '../errors.js';
-import { readLockHolder } from '../files/lock.js';
 import { formatLsn, type Lsn } from '../lsn.js';
 import { parseSegmentFileName, segmentOf, segmentStart } from '../wal/file-name.js';
 import type { WalVerifier } from '../wal/verifier.js';
@@ -64,6 +62,7 @@ class StreamCheck {
   /** True once nothing of what follows the job's own segments is needed any more. */
   finished = false;
   readonly #job: VerifyJob;
+  readonly #archive: Archive;
   readonly #report: JobReport;
   readonly #readAhead: boolean;
   /** Runs on from segment to segment; undefined where the chain is broken. */
@@ -76,19 +75,21 @@ class StreamCheck {
 
   constructor(job: VerifyJob, report: JobReport, readAhead: boolean) {
     this.#job = job;
+    this.#archive = openArchive(job.directory);
     this.#readAhead = readAhead;
     this.#report = report;
     this.#edge = segmentStart(job.segments.at(-1)!.segment + 1n, job.segmentSize);
   }
 
   async segment(segment: JobSegment, role: Current['role']): Promise<void> {
-    const { directory, segmentSize } = this.#job;
+    const { segmentSize } = this.#job;
     const [first = '', ...others] = segment.files;
     const start = segmentStart(segment.segment, segmentSize);
     let current: Current | undefined;
     try {
-      await readCurrent(directory, first, async (file) => {
-        current = { ...parseSegmentFileName(file.name, segmentSize)!, ...file, start, role };
+      await this.#archive.segment(first, async (file) => {
+        const { name } = file;
+        current = { ...parseSegmentFileName(name, segmentSize)!, name, file, start, role };
         this.#names.set(segment.segment, file.name);
         if (this.#job.quick) await this.#headerOnly(current);
         else if (current.partial) await this.#partial(current, segment);
@@ -124,10 +125,10 @@ class StreamCheck {
     if (current.role === 'follow' && !this.#verifier) this.finished = true;
   }
 
-  #read({ path, compression }: Current, take: TakeBytes): Promise<SegmentRead> {
+  #read({ file }: Current, take: TakeBytes): Promise<SegmentRead> {
     const { segmentSize, quick } = this.#job;
     const options = { readAhead: this.#readAhead && !quick };
-    return readSegment(path, compression, segmentSize, take, options);
+    return file.read(segmentSize, take, options);
   }
 
   /** Feeds one chunk; behind a fault it goes on with the next page that promises to be one. */
@@ -173,7 +174,7 @@ class StreamCheck {
     let usable: boolean | undefined;
     // Behind it a receiver may be writing: what is read there belongs to no one moment.
     const plain = current.compression === 'none';
-    let content = plain ? await contentEnd(current.path) : Number.POSITIVE_INFINITY;
+    let content = plain ? await current.file.contentEnd() : Number.POSITIVE_INFINITY;
     const read = await this.#read(current, (bytes) => {
       usable ??= this.#identify(current, bytes);
       if (!usable) return false;
@@ -209,11 +210,11 @@ class StreamCheck {
    * is as it should be. One that ended has left it so.
    */
   async #notRenamed(current: Current, { queued }: JobSegment): Promise<void> {
-    const { directory } = this.#job;
+    const archive = this.#archive;
     // Before the look at the name: a receiver may finish it and end in between.
-    const state = (await readLockHolder(directory))?.state;
-    const named = completeName(directory, current.name) !== undefined;
-    if (named || !existsSync(current.path) || (queued && state === 'alive')) return;
+    const state = (await archive.receiver())?.state;
+    const named = (await archive.completeName(current.name)) !== undefined;
+    if (named || !(await archive.has(current.name)) || (queued && state === 'alive')) return;
     const unknown = queued && state === 'elsewhere';
     this.#found(current, {
       severity: unknown ? 'info' : 'warning',
@@ -274,10 +275,10 @@ class StreamCheck {
   }
 
   async #duplicates(current: Current, others: readonly string[]): Promise<void> {
-    const { directory, segmentSize } = this.#job;
-    for (const name of others) {
-      const finding = await readCurrent(directory, current.name, (file) =>
-        copyFinding(directory, { ...current, ...file }, name, segmentSize),
+    const { segmentSize } = this.#job;
+    for (const other of others) {
+      const finding = await this.#archive.segment(current.name, (file) =>
+        copyFinding(this.#archive, { ...current, file }, other, segmentSize),
       );
       if (finding) this.#found(current, finding);
     }

@@ -1,4 +1,5 @@
 import { availableParallelism } from 'node:os';
+import { openArchive } from '../archive/archive.js';
 import { byPlace, type Finding, findingKey, type Severity } from '../archive/findings.js';
 import { readArchive } from '../archive/read-catalog.js';
 import { UsageError } from '../errors.js';
@@ -89,7 +90,8 @@ export async function verifyArchive(
 ): Promise<VerifyResult> {
   checkOptions('verify', options, CHECKS);
   const began = performance.now();
-  const catalog = await readArchive(directory);
+  const archive = openArchive(directory);
+  const catalog = await readArchive(archive);
   const { since, timeline, quick = false, jobs: threads = availableParallelism() } = options;
   if (timeline !== undefined && !catalog.timelines.some((t) => t.timeline === timeline)) {
     throw new UsageError(`"${directory}" has no timeline ${timeline}`, {
@@ -125,7 +127,7 @@ export async function verifyArchive(
   await runJobs(jobs, threads, report, options.signal);
   // What was moved away meanwhile is judged as if it had been before: at the begin it may be gone.
   if (vanished) {
-    for (const f of catalogFindings(await readArchive(directory), { since, timeline })) finding(f);
+    for (const f of catalogFindings(await readArchive(archive), { since, timeline })) finding(f);
   }
 
   const findings = [...found.values()].sort(byPlace);

@@ -1,6 +1,7 @@
 import { copyFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { openArchive } from '../../src/archive/archive.js';
 import type { LedgerEntry } from '../../src/archive/ledger.js';
 import { readCatalog } from '../../src/archive/read-catalog.js';
 import { planCleanup } from '../../src/cleanup/cleanup.js';
@@ -53,7 +54,7 @@ const PRODUCTION: readonly Followed[] = [[1, '0/5000000', '0/5480000']];
 const check = (directory: string) => checkAll(directory, { quick: true });
 
 async function besides(directory: string) {
-  const { timelines } = await readCatalog(directory);
+  const { timelines } = await readCatalog(openArchive(directory));
   return timelines.map((t) => `${t.timeline} ${t.beside ?? '-'}`);
 }
 

@@ -9,7 +9,9 @@ import fs, {
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { afterEach, describe, expect, test, vi } from 'vitest';
+import { openArchive } from '../../src/archive/archive.js';
 import { LEDGER_FILE } from '../../src/archive/ledger.js';
+import { segmentAt } from '../../src/archive/segment-source.js';
 import { canDecompress, compressFile } from '../../src/codec/codec.js';
 import { StorageError, UsageError } from '../../src/errors.js';
 import type { Lsn } from '../../src/lsn.js';
@@ -329,9 +331,10 @@ describe('two partials of a segment', () => {
   test('one that grew since is not called superfluous', async () => {
     const { directory, short, long } = await archive();
     const original = { ...parseSegmentFileName(short, SEGMENT)!, name: short };
-    const path = join(directory, short);
+    const file = segmentAt(join(directory, short), original.compression, true);
     const start = segmentStart(original.segment, SEGMENT);
-    const finding = await copyFinding(directory, { ...original, path, start }, long, SEGMENT);
+    const place = openArchive(directory);
+    const finding = await copyFinding(place, { ...original, file, start }, long, SEGMENT);
     expect(finding).toMatchObject({ severity: 'warning', code: 'duplicate', file: long });
     expect(finding!.message).toContain('and more');
   });
