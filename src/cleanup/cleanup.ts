@@ -2,6 +2,7 @@ import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Archive, openArchive } from '../archive/archive.js';
 import { StorageError, UsageError } from '../errors.js';
+import { storageError } from '../files/durable.js';
 import { aSwitch, aText, type Checks, checkOptions } from '../options.js';
 import { historyFileName, parseStoredName } from '../wal/file-name.js';
 
@@ -57,7 +58,10 @@ export async function planCleanup(
   }
   const kept = oldestSegment(oldest, options.stripExtension);
   const archive = openArchive(directory);
-  const entries = await archive.list();
+  const entries = await archive.list().catch((e: StorageError) => {
+    // In pg_archivecleanup's words.
+    throw storageError('open archive location', directory, e.cause);
+  });
   const remove: { name: string; segment: string; timeline: string; open: boolean }[] = [];
   /** Of every timeline, its last complete segment. */
   const complete = new Map<string, string>();
