@@ -3,7 +3,13 @@ import { NotSupportedError, StorageError } from '../errors.js';
 import { storageError } from '../files/durable.js';
 import { type FileSystem, OPEN_READ } from '../files/file-system.js';
 import type { Lsn } from '../lsn.js';
-import { compressionSuffix, segmentFileName, segmentOf, segmentStart } from '../wal/file-name.js';
+import {
+  COMPRESSIONS,
+  compressionSuffix,
+  segmentFileName,
+  segmentOf,
+  segmentStart,
+} from '../wal/file-name.js';
 import {
   LONG_PAGE_HEADER,
   parsePageHeader,
@@ -315,7 +321,7 @@ export function findComplete(
 }
 
 function completeFiles(directory: string, name: string, fs: FileSystem): StoredFile[] {
-  const files = (['none', 'gzip', 'lz4'] as const).map((compression) => {
+  const files = COMPRESSIONS.map((compression) => {
     return { path: join(directory, `${name}${compressionSuffix(compression)}`), compression };
   });
   return files.filter(({ path }) => fs.sizeSync(path) !== undefined);

@@ -58,13 +58,14 @@ export async function decompressFile(
   if (compression === 'zstd') return { ...(await decompressZstd(path, deliver, fs)), bytes };
   const reader = await ByteReader.open(path, fs);
   try {
-    const result =
-      compression === 'gzip'
-        ? await decompressGzip(path, reader, deliver, fs)
-        : compression === 'lz4'
-          ? await decompressLz4(reader, deliver)
-          : await readPlain(reader, deliver);
-    return { ...result, bytes };
+    switch (compression) {
+      case 'gzip':
+        return { ...(await decompressGzip(path, reader, deliver, fs)), bytes };
+      case 'lz4':
+        return { ...(await decompressLz4(reader, deliver)), bytes };
+      case 'none':
+        return { ...(await readPlain(reader, deliver)), bytes };
+    }
   } finally {
     await reader.close();
   }
@@ -144,8 +145,9 @@ export async function compressFile(
     }
     const to = await openAnew(target, options.mode ?? 0o600, fs);
     try {
-      if (options.method === 'lz4') await compressLz4InThread(from, to, length, fs);
-      else await compressThrough(compressor(options, fs), from, to, length, fs);
+      const { method } = options;
+      if (method === 'lz4') await compressLz4InThread(from, to, length, fs);
+      else await compressThrough(compressor({ ...options, method }, fs), from, to, length, fs);
       if (options.sync ?? true) {
         await fs.fsync(to).catch((e) => {
           throw fsyncError(target, e);
@@ -173,7 +175,11 @@ async function openAnew(path: string, mode: number, fs: FileSystem): Promise<num
   }
 }
 
-function compressor({ method, level }: CompressOptions, fs: FileSystem): Duplex {
+/** @param method of those that Node.js itself has */
+function compressor(
+  { method, level }: CompressOptions & { method: 'gzip' | 'zstd' },
+  fs: FileSystem,
+): Duplex {
   if (method === 'gzip') {
     // The larger hash table costs 128 kB and takes a sixth off the time. Level 1 is for speed: a
     // window that stays in the CPU's first cache takes another eighth off, also of the size where

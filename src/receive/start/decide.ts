@@ -149,9 +149,12 @@ export function decide(
   const [oldest] = unnamed;
   const acknowledged = oldest ? acknowledgedOn(oldest.timeline, seen, terms) : 0n;
   const silentSlot = terms.slot !== undefined && !terms.tellsOfSlots;
-  const atOldest = oldest !== undefined && segmentStart(oldest.segment, segmentSize) === start.lsn;
+  const newest = scan.newest && mayBeWhole(scan.newest, server) ? scan.newest : undefined;
+  const doubted = silentSlot && !again ? (oldest ?? newest) : undefined;
   const unproved =
-    silentSlot && atOldest && !again ? segmentStart(oldest.segment + 1n, segmentSize) : undefined;
+    doubted && segmentStart(doubted.segment, segmentSize) === start.lsn
+      ? segmentStart(doubted.segment + 1n, segmentSize)
+      : undefined;
   const notes = known?.warning === undefined ? [] : [known.warning];
   const strangers = [...new Set([...seen.besides, ...scan.histories].map((f) => f.timeline))]
     .filter((t) => t > server.timeline && isBeside(t, server, ledger))
