@@ -3,10 +3,11 @@ import { join } from 'node:path';
 import { storageError } from '../files/durable.js';
 import { type DirectoryEntry, nodeFileSystem } from '../files/file-system.js';
 import { readLockHolder } from '../files/lock.js';
+import { storedNames } from '../wal/file-name.js';
 import type { StoredHistory } from '../wal/history-file.js';
 import { readStoredHistory } from './history.js';
 import { type LedgerState, readLedger } from './ledger.js';
-import { completeName, readCurrent, type StoredSegment } from './segment-source.js';
+import { readCurrent, type StoredSegment } from './segment-source.js';
 
 /**
  * An archive for those who look at it, wherever its files lie. Files are called by their bare names.
@@ -35,24 +36,30 @@ export interface Archive {
 /** The archive in a directory. Nothing is looked at yet. */
 export function openArchive(directory: string): Archive {
   const pathOf = (name: string) => join(directory, name);
+  const has = (name: string) =>
+    lstat(pathOf(name)).then(
+      () => true,
+      (e: NodeJS.ErrnoException) => {
+        if (e.code === 'ENOENT') return false;
+        throw storageError('look at', pathOf(name), e);
+      },
+    );
   return {
     place: directory,
     list: () =>
       nodeFileSystem.readdir(directory).catch((e) => {
         throw storageError('open directory', directory, e);
       }),
-    has: (name) =>
-      lstat(pathOf(name)).then(
-        () => true,
-        (e: NodeJS.ErrnoException) => {
-          if (e.code === 'ENOENT') return false;
-          throw storageError('look at', pathOf(name), e);
-        },
-      ),
+    has,
     ledger: () => readLedger(directory),
     history: (timeline) => readStoredHistory(directory, timeline),
     segment: (name, read) => readCurrent(directory, name, read),
-    completeName: async (name) => completeName(directory, name),
+    completeName: async (name) => {
+      for (const candidate of storedNames(name.slice(0, 24), false)) {
+        if (await has(candidate)) return candidate;
+      }
+      return undefined;
+    },
     remove: (name) =>
       unlink(pathOf(name)).catch((e) => {
         if (e.code !== 'ENOENT') throw storageError('remove file', pathOf(name), e);

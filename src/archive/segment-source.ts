@@ -75,7 +75,7 @@ export async function readCurrent<T>(
 ): Promise<T> {
   let current = name;
   for (let names = 1; ; names++) {
-    const file = fileOf(directory, current);
+    const file = segmentNamed(directory, current);
     try {
       return await read(file);
     } catch (e) {
@@ -86,7 +86,8 @@ export async function readCurrent<T>(
   }
 }
 
-function fileOf(directory: string, name: string): StoredSegment {
+/** The segment file of that name. */
+export function segmentNamed(directory: string, name: string): StoredSegment {
   const { compression, partial } = parseSegmentFileName(name, MIN_SEGMENT_SIZE)!;
   return segmentAt(join(directory, name), compression, partial);
 }
@@ -95,13 +96,10 @@ function fileOf(directory: string, name: string): StoredSegment {
 export function currentName(directory: string, name: string): string | undefined {
   // One that gets its final name between the first two looks is found by the third.
   return (
-    completeName(directory, name) ?? nameOf(directory, name, true) ?? completeName(directory, name)
+    nameOf(directory, name, false) ??
+    nameOf(directory, name, true) ??
+    nameOf(directory, name, false)
   );
-}
-
-/** The name of a complete file of the segment, undefined if there is none. */
-export function completeName(directory: string, name: string): string | undefined {
-  return nameOf(directory, name, false);
 }
 
 function nameOf(directory: string, name: string, partial: boolean): string | undefined {

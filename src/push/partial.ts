@@ -1,17 +1,17 @@
 import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { Archive } from '../archive/archive.js';
 import { firstOtherByte } from '../archive/compare.js';
 import { inspectWal, type KnownWal } from '../archive/good-wal.js';
 import { removeLeftovers } from '../archive/leftovers.js';
-import { segmentAt } from '../archive/segment-source.js';
+import { segmentAt, segmentNamed } from '../archive/segment-source.js';
 import { compressFile } from '../codec/codec.js';
 import { DirectoryLockedError } from '../errors.js';
 import { fsyncDir, storageError } from '../files/durable.js';
 import { nodeFileSystem } from '../files/file-system.js';
 import { acquireDirectoryLock } from '../files/lock.js';
-import { COMPRESSIONS, compressionSuffix, type SegmentName } from '../wal/file-name.js';
-import { completeFile } from './compare.js';
-import { confirmDurable, exists, type PushSource, place, stageCopy, stagingPath } from './place.js';
+import { compressionSuffix, type SegmentName, storedNames } from '../wal/file-name.js';
+import { confirmDurable, type PushSource, place, stageCopy, stagingPath } from './place.js';
 import type { PushResult } from './result.js';
 
 /** How what is stored of a segment compares with the pushed partial file. */
@@ -31,20 +31,20 @@ type Comparison =
 export async function pushPartial(
   source: PushSource,
   segment: SegmentName,
-  directory: string,
+  archive: Archive,
   known: KnownWal,
 ): Promise<PushResult> {
   const { name } = source;
   for (;;) {
-    const found = await compare(source, segment, directory, known);
-    if (found.kind === 'conflict') return keepAside(source, directory);
+    const found = await compare(source, segment, archive, known);
+    if (found.kind === 'conflict') return keepAside(source, archive);
     if (found.kind === 'contained') {
-      await confirmDurable(directory, found.name);
+      await confirmDurable(archive.place, found.name);
       return { outcome: 'present', name: found.name };
     }
-    const staged = await stageCopy(source, directory);
-    if (await place(staged, directory, name)) return { outcome: 'stored', name };
-    const extended = await extend(source, segment, directory, known);
+    const staged = await stageCopy(source, archive.place);
+    if (await place(staged, archive.place, name)) return { outcome: 'stored', name };
+    const extended = await extend(source, segment, archive, known);
     if (extended) return extended;
   }
 }
@@ -52,7 +52,7 @@ export async function pushPartial(
 async function compare(
   source: PushSource,
   segment: SegmentName,
-  directory: string,
+  archive: Archive,
   known: KnownWal,
 ): Promise<Comparison> {
   const { validLength: mine } = await inspectWal(
@@ -61,25 +61,21 @@ async function compare(
     source.size,
     known,
   );
-  const base = source.name.slice(0, -'.partial'.length);
-  const complete = await completeFile(base, directory);
-  if (complete) {
-    const at = await firstOtherByte(source, {
-      path: join(directory, complete.name),
-      compression: complete.compression,
-    });
+  const complete = await archive.completeName(source.name);
+  if (complete !== undefined) {
+    const at = await firstOtherByte(source, segmentNamed(archive.place, complete));
     const same = at === undefined || at >= mine;
-    return same ? { kind: 'contained', name: complete.name } : { kind: 'conflict' };
+    return same ? { kind: 'contained', name: complete } : { kind: 'conflict' };
   }
+  const base = source.name.slice(0, -'.partial'.length);
   let result: Comparison = { kind: 'longer' };
-  for (const compression of COMPRESSIONS) {
-    const stored = `${base}${compressionSuffix(compression)}.partial`;
-    const path = join(directory, stored);
-    if (!(await exists(path))) continue;
-    const theirs = await inspectWal(segmentAt(path, compression), segment, source.size, known);
-    const at = (await firstOtherByte(source, { path, compression })) ?? source.size;
+  for (const name of storedNames(base, true)) {
+    if (!(await archive.has(name))) continue;
+    const stored = segmentNamed(archive.place, name);
+    const theirs = await inspectWal(stored, segment, source.size, known);
+    const at = (await firstOtherByte(source, stored)) ?? source.size;
     if (at < Math.min(mine, theirs.validLength)) return { kind: 'conflict' };
-    if (theirs.validLength >= mine) result = { kind: 'contained', name: stored };
+    if (theirs.validLength >= mine) result = { kind: 'contained', name };
     // The begin of a record may have been acknowledged: it must go on in ours too.
     else if (at < Math.min(mine, theirs.contentLength)) return { kind: 'conflict' };
   }
@@ -94,23 +90,23 @@ async function compare(
 async function extend(
   source: PushSource,
   segment: SegmentName,
-  directory: string,
+  archive: Archive,
   known: KnownWal,
 ): Promise<PushResult | undefined> {
   const { name } = source;
-  const lock = await acquireDirectoryLock(directory, { graceMs: 0 }).catch((e) => {
+  const lock = await acquireDirectoryLock(archive.place, { graceMs: 0 }).catch((e) => {
     if (e instanceof DirectoryLockedError) return undefined;
     throw e;
   });
-  if (!lock) return storeBeside(source, segment, directory, known);
+  if (!lock) return storeBeside(source, segment, archive, known);
   try {
-    await removeLeftovers(directory, nodeFileSystem);
-    if ((await compare(source, segment, directory, known)).kind !== 'longer') return undefined;
-    const staged = await stageCopy(source, directory);
-    await rename(staged, join(directory, name)).catch((e) => {
+    await removeLeftovers(archive.place, nodeFileSystem);
+    if ((await compare(source, segment, archive, known)).kind !== 'longer') return undefined;
+    const staged = await stageCopy(source, archive.place);
+    await rename(staged, join(archive.place, name)).catch((e) => {
       throw storageError('rename file', staged, e);
     });
-    await fsyncDir(directory);
+    await fsyncDir(archive.place);
     return { outcome: 'extended', name };
   } finally {
     await lock.release();
@@ -120,7 +116,7 @@ async function extend(
 async function storeBeside(
   source: PushSource,
   segment: SegmentName,
-  directory: string,
+  archive: Archive,
   known: KnownWal,
 ): Promise<PushResult> {
   const { validLength } = await inspectWal(
@@ -133,29 +129,29 @@ async function storeBeside(
   // One of them may be there, with less.
   for (const method of ['gzip', 'lz4'] as const) {
     const name = `${base}${compressionSuffix(method)}.partial`;
-    if (await exists(join(directory, name))) continue;
-    const staged = await stagingPath(directory);
+    if (await archive.has(name)) continue;
+    const staged = await stagingPath(archive.place);
     try {
       await compressFile(source.path, staged, validLength, { method, mode: source.mode });
-      if (await place(staged, directory, name)) return { outcome: 'beside', name };
+      if (await place(staged, archive.place, name)) return { outcome: 'beside', name };
     } finally {
       await rm(staged, { force: true });
     }
   }
-  return keepAside(source, directory);
+  return keepAside(source, archive);
 }
 
 /** Stores what cannot have its name under one that nothing reads; the same content once. */
-export async function keepAside(source: PushSource, directory: string): Promise<PushResult> {
+export async function keepAside(source: PushSource, archive: Archive): Promise<PushResult> {
   for (let n = 1; ; n++) {
     const name = `.${source.name}.pushed${n === 1 ? '' : `.${n}`}`;
-    const path = join(directory, name);
-    if (await exists(path)) {
+    if (await archive.has(name)) {
+      const path = join(archive.place, name);
       if ((await firstOtherByte(source, { path, compression: 'none' })) !== undefined) continue;
-      await confirmDurable(directory, name);
+      await confirmDurable(archive.place, name);
       return { outcome: 'aside', name };
     }
-    const staged = await stageCopy(source, directory);
-    if (await place(staged, directory, name)) return { outcome: 'aside', name };
+    const staged = await stageCopy(source, archive.place);
+    if (await place(staged, archive.place, name)) return { outcome: 'aside', name };
   }
 }

@@ -29,17 +29,6 @@ const STAGING = '.walkeep-push';
 const LEFTOVER_AGE = 600_000;
 const CHUNK = 1024 * 1024;
 
-/** True if the name is taken, by whatever. @throws StorageError if that cannot be said */
-export async function exists(path: string): Promise<boolean> {
-  try {
-    await lstat(path);
-    return true;
-  } catch (e) {
-    if ((e as NodeJS.ErrnoException).code === 'ENOENT') return false;
-    throw storageError('look at', path, e);
-  }
-}
-
 /** A new name in the staging directory, which is made first if need be. */
 export async function stagingPath(directory: string): Promise<string> {
   const staging = join(directory, STAGING);

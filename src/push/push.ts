@@ -1,9 +1,10 @@
 import { open, readFile, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
+import { type Archive, openArchive } from '../archive/archive.js';
 import { firstOtherByte, type ReadAt } from '../archive/compare.js';
 import { inspectWal } from '../archive/good-wal.js';
-import { keepDamaged, readStoredHistory } from '../archive/history.js';
-import { isGone, segmentAt } from '../archive/segment-source.js';
+import { keepDamaged } from '../archive/history.js';
+import { isGone, segmentNamed } from '../archive/segment-source.js';
 import { RewriteError, UsageError } from '../errors.js';
 import { durableRename, storageError } from '../files/durable.js';
 import { OPEN_READ } from '../files/file-system.js';
@@ -11,18 +12,16 @@ import { formatLsn, type Lsn } from '../lsn.js';
 import { aSwitch, type Checks, checkOptions } from '../options.js';
 import type { SegmentName } from '../wal/file-name.js';
 import {
-  COMPRESSIONS,
-  compressionSuffix,
   isValidSegmentSize,
   parseHistoryFileName,
   parseSegmentFileName,
   parseStoredName,
   segmentStart,
+  storedNames,
 } from '../wal/file-name.js';
 import { judgeHistory } from '../wal/history-file.js';
-import { completeFile } from './compare.js';
 import { keepAside, pushPartial } from './partial.js';
-import { confirmDurable, exists, type PushSource, place, stageCopy } from './place.js';
+import { confirmDurable, type PushSource, place, stageCopy } from './place.js';
 import type { PushResult } from './result.js';
 import { checkSource, inspectSource, isPassedBy } from './source.js';
 
@@ -62,12 +61,13 @@ export async function pushFile(
     });
   }
   await requireDirectory(directory);
+  const archive = openArchive(directory);
   const source = await openSource(path, name);
   try {
     return await whileRenamed(source, async () => {
-      if (stored.kind === 'history') return pushHistory(source, directory);
-      if (stored.kind === 'segment') return pushSegment(source, directory, verify);
-      return pushAsItIs(source, directory);
+      if (stored.kind === 'history') return pushHistory(source, archive);
+      if (stored.kind === 'segment') return pushSegment(source, archive, verify);
+      return pushAsItIs(source, archive);
     });
   } finally {
     await source.handle.close();
@@ -114,7 +114,7 @@ async function openSource(path: string, name: string): Promise<PushSource> {
   return { handle, read, path, name, size: found.size, mode };
 }
 
-async function pushHistory(source: PushSource, directory: string): Promise<PushResult> {
+async function pushHistory(source: PushSource, archive: Archive): Promise<PushResult> {
   const { path, name, mode } = source;
   const timeline = parseHistoryFileName(name) as number;
   const content = await readFile(path).catch((e) => {
@@ -122,36 +122,36 @@ async function pushHistory(source: PushSource, directory: string): Promise<PushR
   });
   const judged = judgeHistory(path, timeline, content);
   if (judged.state === 'damaged') throw judged.problem;
-  const stored = await readStoredHistory(directory, timeline);
-  if (await isPassedBy(timeline, judged.history, directory)) {
-    return { ...(await keepAside(source, directory)), outcome: 'apart' };
+  const stored = await archive.history(timeline);
+  if (await isPassedBy(timeline, judged.history, archive)) {
+    return { ...(await keepAside(source, archive)), outcome: 'apart' };
   }
-  if (stored.state !== 'damaged') return pushAsItIs(source, directory);
+  if (stored.state !== 'damaged') return pushAsItIs(source, archive);
   // An empty file, for example, that a crash left: every answer about this timeline fails with it.
-  await keepDamaged(directory, timeline, stored.content, { mode });
-  const staged = await stageCopy(source, directory);
-  await durableRename(staged, join(directory, name));
+  await keepDamaged(archive.place, timeline, stored.content, { mode });
+  const staged = await stageCopy(source, archive.place);
+  await durableRename(staged, join(archive.place, name));
   return { outcome: 'mended', name };
 }
 
-async function pushAsItIs(source: PushSource, directory: string): Promise<PushResult> {
+async function pushAsItIs(source: PushSource, archive: Archive): Promise<PushResult> {
   const { name } = source;
   for (;;) {
-    const path = join(directory, name);
-    if (await exists(path)) {
+    if (await archive.has(name)) {
+      const path = join(archive.place, name);
       const at = await firstOtherByte(source, { path, compression: 'none' });
       if (at !== undefined) throw conflict(source, path, `from byte ${at} on`);
-      await confirmDurable(directory, name);
+      await confirmDurable(archive.place, name);
       return { outcome: 'present', name };
     }
-    const staged = await stageCopy(source, directory);
-    if (await place(staged, directory, name)) return { outcome: 'stored', name };
+    const staged = await stageCopy(source, archive.place);
+    if (await place(staged, archive.place, name)) return { outcome: 'stored', name };
   }
 }
 
 async function pushSegment(
   source: PushSource,
-  directory: string,
+  archive: Archive,
   verify: boolean,
 ): Promise<PushResult> {
   const { path, name, size } = source;
@@ -162,27 +162,28 @@ async function pushSegment(
       actual: `${size}`,
     });
   }
-  const known = await checkSource(source, parsed, directory);
-  if (await isPassedBy(parsed.timeline, known.history, directory)) {
-    return { ...(await keepAside(source, directory)), outcome: 'apart' };
+  const known = await checkSource(source, parsed, archive);
+  if (await isPassedBy(parsed.timeline, known.history, archive)) {
+    return { ...(await keepAside(source, archive)), outcome: 'apart' };
   }
-  if (parsed.partial) return pushPartial(source, parsed, directory, known);
+  if (parsed.partial) return pushPartial(source, parsed, archive, known);
   for (;;) {
-    const found = await completeFile(name, directory);
-    if (found) {
-      const stored = join(directory, found.name);
-      const at = await firstOtherByte(source, { path: stored, compression: found.compression });
-      if (at !== undefined) throw conflict(source, stored, lsnText(source, parsed, at), parsed, at);
-      await confirmDurable(directory, found.name);
-      return { outcome: 'present', name: found.name };
+    const found = await archive.completeName(name);
+    if (found !== undefined) {
+      const other = segmentNamed(archive.place, found);
+      const at = await firstOtherByte(source, other);
+      if (at !== undefined)
+        throw conflict(source, other.path, lsnText(source, parsed, at), parsed, at);
+      await confirmDurable(archive.place, found);
+      return { outcome: 'present', name: found };
     }
-    await comparePartials(source, parsed, directory);
-    if (verify && (await inspectSource(source, parsed, directory, known)) === 'cut') {
+    await comparePartials(source, parsed, archive);
+    if (verify && (await inspectSource(source, parsed, archive, known)) === 'cut') {
       const partial = { ...source, name: `${name}.partial` };
-      return pushPartial(partial, { ...parsed, partial: true }, directory, known);
+      return pushPartial(partial, { ...parsed, partial: true }, archive, known);
     }
-    const staged = await stageCopy(source, directory);
-    if (await place(staged, directory, name)) return { outcome: 'stored', name };
+    const staged = await stageCopy(source, archive.place);
+    if (await place(staged, archive.place, name)) return { outcome: 'stored', name };
   }
 }
 
@@ -193,16 +194,15 @@ async function pushSegment(
 async function comparePartials(
   source: PushSource,
   segment: SegmentName,
-  directory: string,
+  archive: Archive,
 ): Promise<void> {
-  for (const compression of COMPRESSIONS) {
-    const path = join(directory, `${source.name}${compressionSuffix(compression)}.partial`);
-    if (!(await exists(path))) continue;
-    const at = await firstOtherByte(source, { path, compression });
+  for (const name of storedNames(source.name, true)) {
+    if (!(await archive.has(name))) continue;
+    const stored = segmentNamed(archive.place, name);
+    const at = await firstOtherByte(source, stored);
     if (at === undefined) continue;
-    const stored = await inspectWal(segmentAt(path, compression), segment, source.size);
-    if (at < stored.validLength) {
-      throw conflict(source, path, lsnText(source, segment, at), segment, at);
+    if (at < (await inspectWal(stored, segment, source.size)).validLength) {
+      throw conflict(source, stored.path, lsnText(source, segment, at), segment, at);
     }
   }
 }

@@ -1,13 +1,11 @@
-import { readdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { type Archive, openArchive } from '../archive/archive.js';
 import { standsBeside } from '../archive/catalog-branches.js';
 import type { KnownWal } from '../archive/good-wal.js';
 import { readStoredHistory } from '../archive/history.js';
-import { readLedger } from '../archive/ledger.js';
 import { wasFollowed } from '../archive/ledger-entry.js';
 import { identify, scanDirectory } from '../archive/wal-directory.js';
 import { StorageError, SystemIdentifierError } from '../errors.js';
-import { storageError } from '../files/durable.js';
 import { readRegular } from '../files/regular-file.js';
 import type { Lsn } from '../lsn.js';
 import { faultToError } from '../wal/fault.js';
@@ -39,19 +37,19 @@ const FOLLOWING = { readFile: (path: string) => readRegular(path, { follow: true
 export async function checkSource(
   source: PushSource,
   segment: SegmentName,
-  directory: string,
+  archive: Archive,
 ): Promise<KnownWal> {
   const { handle, path, size } = source;
   const page = Buffer.alloc(FIRST_PAGE);
   await handle.read(page, 0, FIRST_PAGE, 0);
-  const expected = await archiveCluster(directory, size);
+  const expected = await archiveCluster(archive, size);
   if (expected && expected.segmentSize !== size) {
     throw new StorageError(
       `"${path}" has ${size} bytes, the archive holds segments of ${expected.segmentSize}`,
       { path, expected: `${expected.segmentSize}`, actual: `${size}` },
     );
   }
-  const history = await findHistory(segment.timeline, [directory, dirname(path)]);
+  const history = await findHistory(segment.timeline, [archive, openArchive(dirname(path))]);
   const verifier = new WalVerifier({
     startLsn: segmentStart(segment.segment, size),
     segmentSize: size,
@@ -83,7 +81,7 @@ export async function checkSource(
 export async function inspectSource(
   { handle, path, size }: PushSource,
   segment: SegmentName,
-  directory: string,
+  archive: Archive,
   known: KnownWal,
 ): Promise<'whole' | 'cut'> {
   const startLsn = segmentStart(segment.segment, size);
@@ -100,22 +98,19 @@ export async function inspectSource(
   if (!fault) return 'whole';
   if (verifier.end().kind === 'zeros') return 'cut';
   // Behind the end of a timeline lies what the file held before.
-  const ends = await timelineEnds(timeline, [directory, dirname(path)]);
+  const ends = await timelineEnds(timeline, [archive, openArchive(dirname(path))]);
   if (ends.some((end) => end > startLsn && end <= validEnd)) return 'cut';
   throw faultToError({ ...fault, message: `"${path}": ${fault.message}` });
 }
 
 /** Where a timeline ended, by the history files of its descendants. */
-async function timelineEnds(timeline: number, directories: readonly string[]): Promise<Lsn[]> {
+async function timelineEnds(timeline: number, places: readonly Archive[]): Promise<Lsn[]> {
   const ends: Lsn[] = [];
-  for (const directory of directories) {
-    const names = await readdir(directory).catch((e) => {
-      throw storageError('open directory', directory, e);
-    });
-    for (const name of names) {
+  for (const place of places) {
+    for (const { name } of await place.list()) {
       const child = parseHistoryFileName(name) ?? 0;
       if (child <= timeline) continue;
-      const history = await findHistory(child, [directory]).catch(() => undefined);
+      const history = await findHistory(child, [place]).catch(() => undefined);
       const end = history && timelineEnd(history, timeline);
       if (end !== undefined) ends.push(end);
     }
@@ -124,11 +119,12 @@ async function timelineEnds(timeline: number, directories: readonly string[]): P
 }
 
 /** The cluster of an archive: its ledger's, else that of its newest file; undefined if it has none. */
-async function archiveCluster(directory: string, segmentSize: number) {
-  const ledger = await readLedger(directory);
+async function archiveCluster(archive: Archive, segmentSize: number) {
+  const ledger = await archive.ledger();
   if (ledger?.systemId !== undefined) {
     return { systemId: ledger.systemId, segmentSize: ledger.segmentSize };
   }
+  const directory = archive.place;
   return identify(directory, await scanDirectory(directory, segmentSize));
 }
 
@@ -141,28 +137,25 @@ async function archiveCluster(directory: string, segmentSize: number) {
 export async function isPassedBy(
   timeline: number,
   history: TimelineHistory | undefined,
-  directory: string,
+  archive: Archive,
 ): Promise<boolean> {
-  const ledger = await readLedger(directory);
+  const ledger = await archive.ledger();
   if (ledger?.timeline === undefined || timeline >= ledger.timeline) return false;
-  const received = await findHistory(ledger.timeline, [directory]);
+  const received = await findHistory(ledger.timeline, [archive]);
   if (!received || wasFollowed(ledger, timeline)) return false;
   if (standsBeside(timeline, history, [received], ledger) !== 'abandoned') return false;
   const prefix = historyFileName(timeline).slice(0, 8);
-  const names = await readdir(directory).catch((e) => {
-    throw storageError('open directory', directory, e);
-  });
-  return !names.some((name) => name.startsWith(prefix));
+  return !(await archive.list()).some(({ name }) => name.startsWith(prefix));
 }
 
 async function findHistory(
   timeline: number,
-  directories: readonly string[],
+  places: readonly Archive[],
 ): Promise<TimelineHistory | undefined> {
   if (timeline === 1) return { timeline, ancestors: [] };
-  for (const directory of directories) {
+  for (const { place } of places) {
     // One that is damaged says nothing of the segment, whose archiving must not wait for its repair.
-    const stored = await readStoredHistory(directory, timeline, FOLLOWING).catch(() => undefined);
+    const stored = await readStoredHistory(place, timeline, FOLLOWING).catch(() => undefined);
     if (stored?.state === 'good') return stored.history;
   }
   return undefined;

@@ -70,19 +70,13 @@ vi.mock('node:fs/promises', async (original) => {
     hooks.listing?.(entries as unknown as { name: string }[]);
     return entries;
   };
-  return { ...real, default: { ...real, readdir: listed }, readdir: listed };
-});
-
-vi.mock('../../src/push/place.js', async (original) => {
-  const real = (await original()) as typeof import('../../src/push/place.js');
-  return {
-    ...real,
-    exists: async (path: string) => {
-      const there = await real.exists(path);
-      if (there) hooks.found?.(path);
-      return there;
-    },
+  const found = async (path: string) => {
+    const stats = await real.lstat(path);
+    hooks.found?.(path);
+    return stats;
   };
+  const hooked = { readdir: listed, lstat: found };
+  return { ...real, default: { ...real, ...hooked }, ...hooked };
 });
 
 let lock: DirectoryLock | undefined;
