@@ -1,9 +1,45 @@
-import { canDecompress } from '../codec/codec.js';
+import { join } from 'node:path';
+import { canDecompress, decompressFile } from '../codec/codec.js';
+import { type FileSystem, nodeFileSystem } from '../files/file-system.js';
 import { isValidSegmentSize, MIN_SEGMENT_SIZE, parseSegmentFileName } from '../wal/file-name.js';
 import { LONG_HEADER_SIZE, type LongHeader, parseLongHeader } from '../wal/long-header.js';
 import { parsePageHeader } from '../wal/page.js';
 import type { Archive } from './archive.js';
-import { headOf } from './segment-source.js';
+import type { SegmentFile } from './listing.js';
+import type { TakeBytes } from './segment-reader.js';
+
+/**
+ * Which cluster an archive is of. Who goes on behind its newest WAL asks that, see `newestIdentity`;
+ * who reads all of it asks a sample, see `sampleIdentity`: one stray file must not decide there.
+ */
+
+/** The cluster that a directory's WAL is of, and the file that says so. */
+export interface Identity extends LongHeader {
+  /** Bare file name. */
+  file: string;
+}
+
+/**
+ * Finds out which cluster the newest WAL of a directory is of: the first file, newest first, with a
+ * readable long page header tells. Empty files and those that are all zeros say nothing and are
+ * passed over, as are files whose compression this Node.js cannot read. Undefined if no file tells.
+ * @throws StorageError if a file cannot be read
+ */
+export async function newestIdentity(
+  { directory, segments }: { directory: string; segments: readonly SegmentFile[] },
+  fs: FileSystem = nodeFileSystem,
+): Promise<Identity | undefined> {
+  for (const { name, compression } of segments) {
+    if (!canDecompress(compression)) continue;
+    const path = join(directory, name);
+    const page = await readFirstPage((limit, take) =>
+      decompressFile(path, compression, (bytes) => void take(bytes), { limit, fs }),
+    );
+    const header = parseLongHeader(page);
+    if (header) return { ...header, file: name };
+  }
+  return undefined;
+}
 
 /** What an archive's segments say of the server that wrote them. */
 export interface ArchiveIdentity {
@@ -40,7 +76,7 @@ export async function sampleIdentity(
     const parsed = parseSegmentFileName(name, MIN_SEGMENT_SIZE);
     if (!parsed || !canDecompress(parsed.compression)) continue;
     const page = await archive
-      .segment(name, (file) => headOf(file, LONG_HEADER_SIZE))
+      .segment(name, (file) => readFirstPage(file.read))
       .catch(() => undefined);
     const header = page && parseLongHeader(page);
     if (header) headers.push({ ...header, magic: parsePageHeader(page).magic });
@@ -57,6 +93,21 @@ export async function sampleIdentity(
     blockSize: mostFrequent(own.map((h) => h.blockSize)),
     magic: mostFrequent(own.map((h) => h.magic)),
   };
+}
+
+/**
+ * The first bytes of a segment, decompressed: enough for a long page header, less if the file ends
+ * before or is damaged. @throws what `read` throws
+ */
+export async function readFirstPage(
+  read: (limit: number, take: TakeBytes) => Promise<unknown>,
+): Promise<Uint8Array> {
+  const pieces: Uint8Array[] = [];
+  await read(LONG_HEADER_SIZE, (bytes) => {
+    pieces.push(Buffer.from(bytes));
+    return true;
+  });
+  return Buffer.concat(pieces);
 }
 
 /** The first of those that occur most often. */

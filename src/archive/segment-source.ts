@@ -48,16 +48,6 @@ export function segmentAt(path: string, compression: Compression, partial = fals
   };
 }
 
-/** The first bytes of a segment, decompressed; less if the file ends before or is damaged. */
-export async function headOf(file: StoredSegment, length: number): Promise<Uint8Array> {
-  const pieces: Uint8Array[] = [];
-  await file.read(length, (bytes) => {
-    pieces.push(Buffer.from(bytes));
-    return true;
-  });
-  return Buffer.concat(pieces);
-}
-
 /** Names that one file may go through; more often than this nobody renames it. */
 const MOST_NAMES = 20;
 

@@ -1,9 +1,8 @@
 import { join } from 'node:path';
-import { canDecompress, decompressFile } from '../codec/codec.js';
+import { decompressFile } from '../codec/codec.js';
 import { storageError } from '../files/durable.js';
 import { type FileSystem, nodeFileSystem, OPEN_READ } from '../files/file-system.js';
-import type { Compression, SegmentName } from '../wal/file-name.js';
-import { LONG_HEADER_SIZE, type LongHeader, parseLongHeader } from '../wal/long-header.js';
+import type { SegmentName } from '../wal/file-name.js';
 import {
   type HistoryFile,
   type Listing,
@@ -137,46 +136,4 @@ async function measure(path: string, fs: FileSystem): Promise<{ size: number; la
   } catch (e) {
     throw storageError('read file', path, e);
   }
-}
-
-/**
- * The first bytes of a segment, decompressed: enough for a long page header, less if the file ends
- * before or is damaged. @throws StorageError if the file cannot be read
- */
-export async function readFirstPage(
-  path: string,
-  compression: Compression,
-  fs: FileSystem = nodeFileSystem,
-): Promise<Uint8Array> {
-  const chunks: Uint8Array[] = [];
-  await decompressFile(path, compression, (chunk) => void chunks.push(Buffer.from(chunk)), {
-    limit: LONG_HEADER_SIZE,
-    fs,
-  });
-  return Buffer.concat(chunks);
-}
-
-/** The cluster that a directory's WAL is of, and the file that says so. */
-export interface Identity extends LongHeader {
-  /** Bare file name. */
-  file: string;
-}
-
-/**
- * Finds out which cluster the directory belongs to: the newest file with a readable long page
- * header tells. Empty files and those that are all zeros say nothing and are passed over, as are
- * files whose compression this Node.js cannot read. Undefined if no file tells.
- * @throws StorageError if a file cannot be read
- */
-export async function identify(
-  directory: string,
-  scan: Pick<DirectoryScan, 'segments'>,
-  fs: FileSystem = nodeFileSystem,
-): Promise<Identity | undefined> {
-  for (const { name, compression } of scan.segments) {
-    if (!canDecompress(compression)) continue;
-    const header = parseLongHeader(await readFirstPage(join(directory, name), compression, fs));
-    if (header) return { ...header, file: name };
-  }
-  return undefined;
 }

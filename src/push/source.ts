@@ -3,8 +3,9 @@ import { type Archive, openArchive } from '../archive/archive.js';
 import { standsBeside } from '../archive/catalog-branches.js';
 import type { KnownWal } from '../archive/good-wal.js';
 import { readStoredHistory } from '../archive/history.js';
+import { newestIdentity } from '../archive/identity.js';
 import { wasFollowed } from '../archive/ledger-entry.js';
-import { identify, scanDirectory } from '../archive/wal-directory.js';
+import { scanDirectory } from '../archive/wal-directory.js';
 import { StorageError, SystemIdentifierError } from '../errors.js';
 import { readRegular } from '../files/regular-file.js';
 import type { Lsn } from '../lsn.js';
@@ -124,8 +125,7 @@ async function archiveCluster(archive: Archive, segmentSize: number) {
   if (ledger?.systemId !== undefined) {
     return { systemId: ledger.systemId, segmentSize: ledger.segmentSize };
   }
-  const directory = archive.place;
-  return identify(directory, await scanDirectory(directory, segmentSize));
+  return newestIdentity(await scanDirectory(archive.place, segmentSize));
 }
 
 /**

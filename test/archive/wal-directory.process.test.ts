@@ -5,15 +5,10 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import fc from 'fast-check';
 import { beforeEach, describe, expect, it } from 'vitest';
-import {
-  checkSegment,
-  identify,
-  readFirstPage,
-  scanDirectory,
-} from '../../src/archive/wal-directory.js';
+import { newestIdentity } from '../../src/archive/identity.js';
+import { checkSegment, scanDirectory } from '../../src/archive/wal-directory.js';
 import { compressFile } from '../../src/codec/codec.js';
 import { parseSegmentFileName, segmentFileName } from '../../src/wal/file-name.js';
-import { LONG_HEADER_SIZE, parseLongHeader } from '../../src/wal/long-header.js';
 import { PostgresServer } from '../support/postgres.js';
 import { killAtEnd, scratchDir } from '../support/scratch.js';
 import { findTool } from '../support/tools.js';
@@ -33,19 +28,6 @@ const put = (name: string, content: Uint8Array | string = '') =>
 const full = () => Buffer.alloc(MB);
 const name = (segment: number, timeline = 1) => segmentFileName(timeline, BigInt(segment), MB);
 const newest = async () => (await scanDirectory(dir, MB)).newest?.name;
-
-/** A first page as a server of `systemId` writes it. */
-function page(systemId: bigint, segment: number, timeline = 1): Buffer {
-  const bytes = Buffer.alloc(8192);
-  bytes.writeUInt16LE(0xd110, 0);
-  bytes.writeUInt16LE(0x0002, 2);
-  bytes.writeUInt32LE(timeline, 4);
-  bytes.writeBigUInt64LE(BigInt(segment) * BigInt(MB), 8);
-  bytes.writeBigUInt64LE(systemId, 24);
-  bytes.writeUInt32LE(MB, 32);
-  bytes.writeUInt32LE(8192, 36);
-  return bytes;
-}
 
 describe('the newest segment', () => {
   it('is absent in an empty directory', async () => {
@@ -241,69 +223,12 @@ describe('other things in the directory', () => {
   }, 240_000);
 });
 
-describe('identify', () => {
-  it('reads the newest readable long header, whatever the compression', async () => {
-    await put(name(1), page(11n, 1));
-    expect(await identify(dir, await scanDirectory(dir, MB))).toEqual({
-      systemId: 11n,
-      timeline: 1,
-      pageAddress: BigInt(MB),
-      segmentSize: MB,
-      blockSize: 8192,
-      file: name(1),
-    });
-    await put(`${name(2)}.gz`, gzipSync(page(22n, 2)));
-    expect(await identify(dir, await scanDirectory(dir, MB))).toMatchObject({ systemId: 22n });
-    await put('plain', page(33n, 3));
-    const packed = `${name(3)}.lz4.partial`;
-    await compressFile(join(dir, 'plain'), join(dir, packed), 8192, { method: 'lz4' });
-    expect(await identify(dir, await scanDirectory(dir, MB))).toMatchObject({ systemId: 33n });
-    expect(await readFirstPage(join(dir, packed), 'lz4')).toHaveLength(LONG_HEADER_SIZE);
-  });
-
-  it('passes over files that tell nothing', async () => {
-    await put(name(1), page(11n, 1));
-    await put(`${name(2)}.partial`, '');
-    await put(`${name(3)}.partial`, full());
-    await put(`${name(4)}.gz.partial`, gzipSync(full()).subarray(0, 15));
-    await put(`${name(5)}.lz4.partial`, 'garbage');
-    await put(`${name(6)}.partial`, page(11n, 6).subarray(0, LONG_HEADER_SIZE - 1));
-    const scan = await scanDirectory(dir, MB);
-    expect(scan.newest?.name).toBe(`${name(6)}.partial`);
-    expect(await identify(dir, scan)).toMatchObject({ systemId: 11n, file: name(1) });
-    await unlink(join(dir, name(1)));
-    expect(await identify(dir, await scanDirectory(dir, MB))).toBeUndefined();
-  });
-
-  it('accepts no implausible header', () => {
-    const good = page(5n, 9);
-    expect(parseLongHeader(good)).toBeDefined();
-    const without = (at: number, value: number) => {
-      const bad = Buffer.from(good);
-      bad[at] = value;
-      return parseLongHeader(bad);
-    };
-    for (const [at, value] of [
-      [1, 0],
-      [2, 0],
-      [4, 0],
-      [8, 1],
-      [24, 0],
-      [33, 1],
-      [36, 1],
-    ] as const) {
-      expect(without(at, value)).toBeUndefined();
-    }
-    expect(parseLongHeader(Buffer.alloc(40))).toBeUndefined();
-  });
-});
-
 describe('of a real server', () => {
   it('its own pg_wal is read', async () => {
     const server = await PostgresServer.create({ major: 15 });
     try {
       const scan = await scanDirectory(join(server.dataDir, 'pg_wal'), server.segmentSize);
-      const identity = await identify(scan.directory, scan);
+      const identity = await newestIdentity(scan);
       expect(String(identity?.systemId)).toBe(await server.systemIdentifier());
       expect(identity).toMatchObject({ timeline: 1, segmentSize: MB, blockSize: 8192 });
     } finally {

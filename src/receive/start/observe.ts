@@ -1,15 +1,11 @@
 import { join } from 'node:path';
 import { readStoredHistory } from '../../archive/history.js';
+import { type Identity, newestIdentity } from '../../archive/identity.js';
 import { readStored } from '../../archive/lead-in.js';
 import type { Ledger, LedgerState } from '../../archive/ledger.js';
 import { lineageHistory } from '../../archive/ledger-entry.js';
 import type { SegmentFile } from '../../archive/listing.js';
-import {
-  type DirectoryScan,
-  type Identity,
-  identify,
-  scanDirectory,
-} from '../../archive/wal-directory.js';
+import { type DirectoryScan, scanDirectory } from '../../archive/wal-directory.js';
 import { StorageError } from '../../errors.js';
 import type { FileSystem } from '../../files/file-system.js';
 import { formatLsn, type Lsn } from '../../lsn.js';
@@ -61,7 +57,7 @@ export async function observeDirectory(
 ): Promise<Omit<Observation, 'slot'>> {
   const { scan, besides } = await scanForStart(directory, server, state, fs);
   const warnings = [...scan.warnings];
-  const identity = await identify(directory, scan, fs);
+  const identity = await newestIdentity(scan, fs);
   requireSegmentSize(directory, server, state, identity);
   const left = leftSegments(scan, state);
   const known = knownEnd(state, server, await followedHistory(directory, state, fs));
