@@ -4,12 +4,12 @@ import { historyOf } from '../archive/catalog-lineage.js';
 import { historyAt } from '../archive/history.js';
 import type { LedgerState } from '../archive/ledger.js';
 import { lineageHistory } from '../archive/ledger-entry.js';
-import type { FetchName } from '../archive/stored-name.js';
 import { GapError } from '../errors.js';
 import { formatLsn, type Lsn } from '../lsn.js';
 import type { ServerControl } from '../server/control-file.js';
 import { parseSegmentFileName, segmentOf, segmentStart, storedNames } from '../wal/file-name.js';
 import { type TimelineHistory, timelineAt } from '../wal/timeline.js';
+import type { FetchName } from './complete.js';
 import {
   forkedFiles,
   goesOnBehind,

@@ -2,7 +2,6 @@ import fs from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { findStored, onArchive } from '../archive/access.js';
-import { parseFetchName } from '../archive/stored-name.js';
 import { fsyncDir } from '../files/durable.js';
 import { MODULES } from '../package.js';
 import { readServerControl } from '../server/control-file.js';
@@ -241,7 +240,7 @@ async function readOne(
   const { dataDir } = order;
   const systemId = dataDir === undefined ? undefined : readServerControl(dataDir)?.systemId;
   try {
-    const { serveComplete } = await import('./fetch.js');
+    const { parseFetchName, serveComplete } = await import('./fetch.js');
     const { ledgerOf } = await import('../archive/ledger.js');
     const window = await windowBehind(order);
     const cluster = async () => systemId ?? (await ledgerOf(directory))?.systemId;

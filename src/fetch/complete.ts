@@ -9,7 +9,6 @@ import {
 } from '../archive/access.js';
 import { historyAt } from '../archive/history.js';
 import { leadIn, type SegmentWal } from '../archive/lead-in.js';
-import type { FetchName } from '../archive/stored-name.js';
 import { CorruptWalError } from '../errors.js';
 import type { Lsn } from '../lsn.js';
 import { WAL_BUFFERS } from '../wal/chunk.js';
@@ -20,6 +19,18 @@ import { parsePageHeader, XLP_FIRST_IS_CONTRECORD } from '../wal/page.js';
 import { rootHistory, type TimelineHistory } from '../wal/timeline.js';
 import { WalVerifier } from '../wal/verifier.js';
 import { AT_ONCE, type Problem, type TargetFile, type UncheckedCopy } from './target.js';
+
+/** What PostgreSQL can ask a restore_command for. */
+export interface FetchName {
+  /** The whole name, as `%f` gives it. */
+  name: string;
+  /** `backup`: a backup history file. */
+  kind: 'segment' | 'partial' | 'history' | 'backup';
+  /** Timeline in the name. */
+  timeline: number;
+  /** The 24 digits of a segment or partial; otherwise the whole name. */
+  base: string;
+}
 
 /** What one fetch of a segment works on. */
 export interface SegmentRequest {

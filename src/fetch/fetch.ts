@@ -8,13 +8,13 @@ import {
   type StoredSegment,
 } from '../archive/access.js';
 import { historyIn, readIfThere } from '../archive/history.js';
-import { type FetchName, parseFetchName } from '../archive/stored-name.js';
-import { CorruptWalError, WalkeepError } from '../errors.js';
+import { CorruptWalError, UsageError, WalkeepError } from '../errors.js';
 import type { Lsn } from '../lsn.js';
 import { aSwitch, aText, type Checks, checkOptions, required } from '../options.js';
 import { readServerControl, type ServerControl } from '../server/control-file.js';
+import { parseStoredName } from '../wal/file-name.js';
 import type { TimelineHistory } from '../wal/timeline.js';
-import type { SegmentRequest } from './complete.js';
+import type { FetchName, SegmentRequest } from './complete.js';
 import { type Problem, TargetFile, UncheckedCopy } from './target.js';
 
 /** What to fetch, from where, to where. */
@@ -101,6 +101,19 @@ export async function fetchFile(options: FetchOptions): Promise<FetchResult> {
   }
   const path = join(directory, name);
   throw new ArchiveAccessError(`"${path}" is there and gone again, over and over`, { path });
+}
+
+/** Reads a `%f`. @throws UsageError if PostgreSQL has no such file */
+export function parseFetchName(name: string): FetchName {
+  const stored = parseStoredName(name);
+  const { timeline = 0 } = stored ?? {};
+  if (!stored || timeline === 0 || (stored.kind === 'segment' && stored.compression !== 'none')) {
+    throw new UsageError(`"${name}" is not the name of a WAL segment or history file`, {
+      hint: 'In restore_command it is %f.',
+    });
+  }
+  if (stored.kind !== 'segment') return { name, kind: stored.kind, timeline, base: name };
+  return { name, kind: stored.partial ? 'partial' : 'segment', timeline, base: stored.base };
 }
 
 /** `changed`: a file was renamed while it was looked at. */

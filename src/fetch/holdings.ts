@@ -13,7 +13,6 @@ import { sampleIdentity } from '../archive/identity.js';
 import type { LedgerState } from '../archive/ledger.js';
 import { ledgerOf } from '../archive/ledger.js';
 import { readCurrent } from '../archive/segment-source.js';
-import type { FetchName } from '../archive/stored-name.js';
 import { formatLsn, type Lsn } from '../lsn.js';
 import {
   MIN_SEGMENT_SIZE,
@@ -26,7 +25,7 @@ import {
 } from '../wal/file-name.js';
 import { parseLongHeader } from '../wal/long-header.js';
 import { type TimelineHistory, timelineEnd } from '../wal/timeline.js';
-import type { SegmentIdentity } from './complete.js';
+import type { FetchName, SegmentIdentity } from './complete.js';
 import { AT_ONCE } from './target.js';
 
 /** What an archive holds, as its names, ledger and history files tell. */

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
-import { parseFetchName } from '../../src/archive/stored-name.js';
 import { parseConninfo } from '../../src/connection/conninfo/conninfo.js';
 import { findPassword } from '../../src/connection/conninfo/passfile.js';
 import { resolveSettings } from '../../src/connection/conninfo/resolve.js';
 import { parseServiceFile } from '../../src/connection/conninfo/service-file.js';
+import { parseFetchName } from '../../src/fetch/fetch.js';
 import { formatLsn, parseLsn } from '../../src/lsn.js';
 import { parseSyncStandbyNames } from '../../src/protocol/sync-standby-names.js';
 import {
