@@ -172,6 +172,16 @@ export class GapError extends WalkeepError {
   readonly code = 'WK_GAP';
 }
 
+/** WAL that should be in the archive is not: recovery must not take that for the end. */
+export class MissingWalError extends GapError {
+  /** It may be about to come. */
+  override readonly retryable: boolean;
+  constructor(message: string, retryable: boolean, hint: string) {
+    super(message, { hint });
+    this.retryable = retryable;
+  }
+}
+
 /** The server sent other bytes for a position that was acknowledged as flushed. */
 export class RewriteError extends WalkeepError {
   readonly code = 'WK_REWRITE';
@@ -202,6 +212,20 @@ export class DiskFullError extends StorageError {
 /** fsync failed: what the page cache holds proves nothing any more, the process must end. */
 export class FsyncError extends StorageError {
   override readonly code = 'WK_FSYNC';
+}
+
+/**
+ * The archive could not be asked: unreachable, not mounted, not readable. A state that may pass,
+ * and no answer about what the archive holds.
+ */
+export class ArchiveAccessError extends StorageError {
+  override readonly code = 'WK_ARCHIVE_ACCESS';
+  override readonly retryable = true;
+}
+
+/** The file could not be put where PostgreSQL wants it. */
+export class TargetError extends StorageError {
+  override readonly code = 'WK_TARGET';
 }
 
 /** Stored or received WAL is damaged. */

@@ -1,17 +1,13 @@
 import fs from 'node:fs';
 import { join } from 'node:path';
-import { type ErrorDetails, StorageError, SystemIdentifierError } from '../errors.js';
+import {
+  ArchiveAccessError,
+  type ErrorDetails,
+  StorageError,
+  SystemIdentifierError,
+} from '../errors.js';
 import { reason } from '../files/durable.js';
 import { COMPRESSIONS, type Compression, storedNames, unreadableFormOf } from '../wal/file-name.js';
-
-/**
- * The archive could not be asked: unreachable, not mounted, not readable. A state that may pass,
- * and no answer about what the archive holds.
- */
-export class ArchiveAccessError extends StorageError {
-  override readonly code = 'WK_ARCHIVE_ACCESS';
-  override readonly retryable = true;
-}
 
 /** A failed call on the archive as the error it means. */
 export function accessError(action: string, path: string, cause: unknown): Error {

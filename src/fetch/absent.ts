@@ -4,7 +4,7 @@ import { historyOf } from '../archive/catalog-lineage.js';
 import { historyAt } from '../archive/history.js';
 import type { LedgerState } from '../archive/ledger.js';
 import { lineageHistory } from '../archive/ledger-entry.js';
-import { GapError } from '../errors.js';
+import { MissingWalError } from '../errors.js';
 import { formatLsn, type Lsn } from '../lsn.js';
 import type { ServerControl } from '../server/control-file.js';
 import { parseSegmentFileName, segmentOf, segmentStart, storedNames } from '../wal/file-name.js';
@@ -29,16 +29,6 @@ export interface AbsentRequest {
   standby: boolean;
   /** Paths that were found and hold nothing yet. */
   empty: ReadonlySet<string>;
-}
-
-/** WAL that should be in the archive is not: recovery must not take that for the end. */
-export class MissingWalError extends GapError {
-  /** It may be about to come. */
-  override readonly retryable: boolean;
-  constructor(message: string, retryable: boolean, hint: string) {
-    super(message, { hint });
-    this.retryable = retryable;
-  }
 }
 
 const HOLE_HINT = 'Recovery would end early: find the WAL, or choose a recovery target before it.';

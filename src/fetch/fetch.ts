@@ -1,6 +1,5 @@
 import { dirname, join } from 'node:path';
 import {
-  ArchiveAccessError,
   findStored,
   onArchive,
   refuseIrregular,
@@ -8,7 +7,7 @@ import {
   type StoredSegment,
 } from '../archive/access.js';
 import { historyIn, readIfThere } from '../archive/history.js';
-import { CorruptWalError, UsageError, WalkeepError } from '../errors.js';
+import { ArchiveAccessError, CorruptWalError, UsageError, WalkeepError } from '../errors.js';
 import type { Lsn } from '../lsn.js';
 import { aSwitch, aText, type Checks, checkOptions, required } from '../options.js';
 import { readServerControl, type ServerControl } from '../server/control-file.js';

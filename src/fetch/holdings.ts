@@ -1,7 +1,6 @@
 import fs from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import {
-  ArchiveAccessError,
   findStored,
   listArchive,
   onArchive,
@@ -13,6 +12,7 @@ import { sampleIdentity } from '../archive/identity.js';
 import type { LedgerState } from '../archive/ledger.js';
 import { ledgerOf } from '../archive/ledger.js';
 import { readCurrent } from '../archive/segment-source.js';
+import { ArchiveAccessError } from '../errors.js';
 import { formatLsn, type Lsn } from '../lsn.js';
 import {
   MIN_SEGMENT_SIZE,

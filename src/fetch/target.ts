@@ -3,15 +3,16 @@ import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { createGunzip } from 'node:zlib';
 import { accessError, ifThere, isGone, type StoredSegment } from '../archive/access.js';
-import { CorruptWalError, DiskFullError, FsyncError, StorageError } from '../errors.js';
+import {
+  CorruptWalError,
+  DiskFullError,
+  FsyncError,
+  type StorageError,
+  TargetError,
+} from '../errors.js';
 import { fsyncDir, reason, storageError } from '../files/durable.js';
 import { type FileSystem, grantMode, nodeFileSystem } from '../files/file-system.js';
 import { MAX_SEGMENT_SIZE } from '../wal/file-name.js';
-
-/** The file could not be put where PostgreSQL wants it. */
-export class TargetError extends StorageError {
-  override readonly code = 'WK_TARGET';
-}
 
 /** Bytes a read. */
 const READ_SIZE = 1024 * 1024;
