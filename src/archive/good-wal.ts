@@ -1,9 +1,11 @@
+import { decompressFile } from '../codec/codec.js';
 import { readFully, storageError } from '../files/durable.js';
 import { type FileSystem, nodeFileSystem, OPEN_OWN, OPEN_READ } from '../files/file-system.js';
 import { type SegmentName, segmentStart } from '../wal/file-name.js';
 import type { TimelineHistory } from '../wal/timeline.js';
 import { WalVerifier } from '../wal/verifier.js';
 import { lengthWithoutZeros } from '../wal/zeros.js';
+import type { StoredFile } from './compare.js';
 import type { SegmentRead, TakeBytes } from './segment-reader.js';
 
 /** What is known of the WAL in a file of a segment. */
@@ -53,6 +55,38 @@ export async function inspectWal(
   };
   await file.read(segmentSize, feed, { readAhead: true });
   return { validLength: Number(verifier.validEnd - startLsn), contentLength };
+}
+
+/** What a file holds from `from`, or its begin, up to `limit`, in bytes of WAL. */
+export interface StoredStretch extends StoredFile {
+  from?: number;
+  limit: number;
+}
+
+/**
+ * Feeds a row of files to a verifier, each behind the one before, which then tells how far their WAL
+ * is good. What lies behind a fault changes nothing any more: files there are not read.
+ * @param look sees what is fed before the verifier does
+ * @throws StorageError, NotSupportedError if one of them cannot be read
+ */
+export async function feedStored(
+  verifier: WalVerifier,
+  files: readonly StoredStretch[],
+  fs: FileSystem,
+  look: (chunk: Uint8Array) => void = () => {},
+): Promise<void> {
+  for (const { path, compression, from = 0, limit } of files) {
+    if (verifier.fault) return;
+    let skip = from;
+    const feed = (chunk: Uint8Array): void => {
+      const cut = Math.min(skip, chunk.length);
+      skip -= cut;
+      if (cut === chunk.length) return;
+      look(chunk.subarray(cut));
+      verifier.feed(chunk, cut);
+    };
+    await decompressFile(path, compression, feed, { limit, fs });
+  }
 }
 
 /** Bytes read at a time, from the end of a file. */

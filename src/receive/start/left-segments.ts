@@ -1,9 +1,9 @@
 import { join } from 'node:path';
 import { hasAllOf, sameContent } from '../../archive/compare.js';
+import { feedStored, type StoredStretch } from '../../archive/good-wal.js';
 import type { Ledger, LedgerEntry, LedgerState } from '../../archive/ledger.js';
 import type { SegmentFile } from '../../archive/listing.js';
 import type { DirectoryScan } from '../../archive/wal-directory.js';
-import { decompressFile } from '../../codec/codec.js';
 import {
   durableRename,
   fsyncDir,
@@ -191,23 +191,19 @@ async function verifyFiles(
   files: readonly SegmentFile[],
   fs: FileSystem,
 ): Promise<{ verifier: WalVerifier; anchored: boolean }> {
-  const { segment } = files[0] as SegmentFile;
+  const [first, ...rest] = files as readonly [SegmentFile, ...SegmentFile[]];
   const { timeline } = files.at(-1) as SegmentFile;
-  const startLsn = segmentStart(segment, segmentSize);
+  const startLsn = segmentStart(first.segment, segmentSize);
   const verifier = new WalVerifier({ startLsn, segmentSize, timeline, systemId });
-  let anchored: boolean | undefined;
-  for (const file of files) {
-    // A short file makes the next one fail at its first page.
-    const feed = (chunk: Uint8Array): void => {
-      anchored ??= ((chunk[2] ?? 0) & XLP_FIRST_IS_CONTRECORD) === 0;
-      verifier.feed(chunk);
-    };
-    await decompressFile(join(directory, file.name), file.compression, feed, {
-      limit: segmentSize,
-      fs,
-    });
-    if (file.segment === segment && !file.partial) anchored ||= verifier.validEnd > startLsn;
-    if (verifier.fault) break;
-  }
-  return { verifier, anchored: anchored ?? false };
+  // A short file makes the next one fail at its first page.
+  const stretch = ({ name, compression }: SegmentFile): StoredStretch => {
+    return { path: join(directory, name), compression, limit: segmentSize };
+  };
+  let continues: boolean | undefined;
+  await feedStored(verifier, [stretch(first)], fs, (chunk) => {
+    continues ??= ((chunk[2] ?? 0) & XLP_FIRST_IS_CONTRECORD) !== 0;
+  });
+  const anchored = continues === false || (!first.partial && verifier.validEnd > startLsn);
+  await feedStored(verifier, rest.map(stretch), fs);
+  return { verifier, anchored };
 }

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { compareContent, firstOtherWal, type StoredFile } from '../../archive/compare.js';
-import { contentLength } from '../../archive/good-wal.js';
+import { contentLength, feedStored, type StoredStretch } from '../../archive/good-wal.js';
 import { temporaryName } from '../../archive/leftovers.js';
 import type { SegmentFile } from '../../archive/listing.js';
 import { decompressFile } from '../../codec/codec.js';
@@ -114,23 +114,15 @@ async function merge(
  * are not known to be bad.
  */
 export async function checkWal(
-  files: readonly (StoredFile & { from?: number; limit: number })[],
+  files: readonly StoredStretch[],
   makeVerifier: MakeVerifier,
   fs: FileSystem,
 ): Promise<{ good: number; sound: number }> {
   const verifier = await makeVerifier();
   const begin = verifier.position;
-  for (const { path, compression, from = 0, limit } of files) {
-    let skip = from;
-    const feed = (chunk: Uint8Array): void => {
-      const cut = Math.min(skip, chunk.length);
-      skip -= cut;
-      verifier.feed(chunk, cut);
-    };
-    await decompressFile(path, compression, feed, { limit, fs }).catch((e) => {
-      if (!(e instanceof NotSupportedError)) throw e;
-    });
-  }
+  await feedStored(verifier, files, fs).catch((e) => {
+    if (!(e instanceof NotSupportedError)) throw e;
+  });
   const length = (end: bigint) => Math.max(0, Number(end - begin));
   return { good: length(verifier.validEnd), sound: length(verifier.verifiedEnd) };
 }
