@@ -9,6 +9,8 @@ export interface ErrorDetails {
   lsn?: LsnLike;
   /** The file or directory it is about. */
   path?: string;
+  /** The object in a store it is about. */
+  key?: string;
   expected?: string;
   actual?: string;
   /** What the operator can do. One sentence. */
@@ -27,6 +29,7 @@ export abstract class WalkeepError extends Error {
   readonly retryable: boolean = false;
   readonly lsn?: LsnLike;
   readonly path?: string;
+  readonly key?: string;
   readonly expected?: string;
   readonly actual?: string;
   readonly hint?: string;
@@ -37,6 +40,7 @@ export abstract class WalkeepError extends Error {
     this.name = new.target.name;
     if (details.lsn !== undefined) this.lsn = details.lsn;
     if (details.path !== undefined) this.path = details.path;
+    if (details.key !== undefined) this.key = details.key;
     if (details.expected !== undefined) this.expected = details.expected;
     if (details.actual !== undefined) this.actual = details.actual;
     if (details.hint !== undefined) this.hint = details.hint;
@@ -231,6 +235,38 @@ export class TargetError extends StorageError {
 /** Stored or received WAL is damaged. */
 export class CorruptWalError extends WalkeepError {
   readonly code = 'WK_CORRUPT_WAL';
+}
+
+/**
+ * The store gave no answer that can be relied on: a timeout, a broken connection, a fault of the
+ * service. Nothing is known of what was asked; what was to be stored may or may not be there.
+ */
+export class StoreUncertainError extends WalkeepError {
+  readonly code = 'WK_STORE_UNCERTAIN';
+  override readonly retryable = true;
+}
+
+/**
+ * The store refuses us or is not what was named: credentials, rights, a bucket or host that does not
+ * exist, a certificate. It says nothing about what the store holds.
+ */
+export class StoreAccessError extends WalkeepError {
+  readonly code = 'WK_STORE_ACCESS';
+}
+
+/** Under the key stands other content than the one to be stored. Nothing was overwritten. */
+export class StoreConflictError extends WalkeepError {
+  readonly code = 'WK_STORE_CONFLICT';
+}
+
+/** The store cannot do what keeping the archive safe needs, such as creating only what is absent. */
+export class StoreUnsupportedError extends WalkeepError {
+  readonly code = 'WK_STORE_UNSUPPORTED';
+}
+
+/** A stored object is not what was put there: damaged, cut short, or another one's. */
+export class CorruptObjectError extends WalkeepError {
+  readonly code = 'WK_CORRUPT_OBJECT';
 }
 
 /** A method of a caller's WalSink failed; what it threw is the cause. */

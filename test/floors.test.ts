@@ -10,8 +10,9 @@ import { expect, it } from 'vitest';
 const FLOORS: readonly (readonly string[])[] = [
   ['index.ts', 'cli'],
   ['receive'],
-  ['verify', 'find', 'fetch', 'push', 'cleanup', 'check', 'list'],
+  ['verify', 'find', 'fetch', 'push', 'cleanup', 'check', 'list', 'ship'],
   ['archive'],
+  ['store'],
   ['server'],
   ['connection'],
   ['codec'],
