@@ -1,11 +1,16 @@
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { hasAllOf, sameContent } from '../../archive/compare.js';
 import { keepAsEvidence } from '../../archive/evidence.js';
 import { NotSupportedError, type WalkeepError } from '../../errors.js';
 import { fsyncDir, fsyncError, storageError } from '../../files/durable.js';
 import type { FileSystem } from '../../files/file-system.js';
 import type { Lsn } from '../../lsn.js';
-import { COMPRESSIONS, compressionSuffix, segmentStart } from '../../wal/file-name.js';
+import {
+  COMPRESSIONS,
+  type Compression,
+  compressionSuffix,
+  segmentStart,
+} from '../../wal/file-name.js';
 import { closeSegment, type OpenSegment } from './open-segment.js';
 import type { TargetPositions } from './positions.js';
 
@@ -57,6 +62,11 @@ interface Staged {
   temporary: string;
   name: string;
 }
+
+const COMPRESSED = COMPRESSIONS.filter((form) => form !== 'none');
+
+const partialPath = (directory: string, name: string, form: Compression) =>
+  join(directory, `${name}${compressionSuffix(form)}.partial`);
 
 /** Segments compressed at the same time: while one waits for the event loop, another uses its core. */
 const CONVERT_AT_ONCE = 3;
@@ -164,6 +174,7 @@ export class SegmentFinisher {
       if (o.sync && !o.convert) await this.syncData(p);
       // The ledger is told of a full segment on the strength of its present name.
       await p.segment.named;
+      await this.removeOlder(p);
       if (!o.convert) await this.release(p);
     }
     const last = (batch.at(-1) as Pending).segment;
@@ -183,7 +194,7 @@ export class SegmentFinisher {
     for (const [i, { segment, staged }] of batch.entries()) {
       const { timeline } = segment;
       const path = paths[i] as string;
-      await this.removePartials(segment, staged ? segment.path : path);
+      await this.removeCovered(segment, staged ? segment.path : path, COMPRESSIONS);
       o.onFinished({ timeline, segment: segment.segment, end: this.endOf(segment), path });
     }
     o.onProgress();
@@ -222,21 +233,42 @@ export class SegmentFinisher {
   }
 
   /**
-   * Removes the partials of a finished segment. One that holds something else than the segment is
-   * kept as evidence. @param plain where the segment lies uncompressed
+   * Removes what an earlier receiver left of a full segment in other forms, for good before the
+   * segment gets its final name: from then on other programs may move it away, and what is left then
+   * would be taken for all that there is.
    */
-  private async removePartials({ name }: OpenSegment, plain: string): Promise<void> {
+  private async removeOlder(p: Pending): Promise<void> {
+    const { directory, sync, fs } = this.o;
+    const { name, path } = p.segment;
+    const there = COMPRESSED.filter(
+      (form) => fs.sizeSync(partialPath(directory, name, form)) !== undefined,
+    );
+    if (there.length === 0) return;
+    // What replaces them: a converted one is not durable yet.
+    if (sync) await this.syncData(p);
+    await this.removeCovered(p.segment, path, there);
+    if (sync) await fsyncDir(directory, fs);
+  }
+
+  /**
+   * Removes partials of a segment. One that holds something else than the segment is kept as
+   * evidence. @param plain where the segment lies uncompressed
+   */
+  private async removeCovered(
+    { name }: OpenSegment,
+    plain: string,
+    forms: readonly Compression[],
+  ): Promise<void> {
     const { directory, segmentSize, fs } = this.o;
     // The plain one, to which the others are compared, last.
-    for (const compression of [...COMPRESSIONS].reverse()) {
-      const file = `${name}${compressionSuffix(compression)}.partial`;
-      const path = join(directory, file);
+    for (const compression of [...forms].reverse()) {
+      const path = partialPath(directory, name, compression);
       if (fs.sizeSync(path) === undefined) continue;
       try {
         const own = path === plain;
         if (own || (await hasAllOf(plain, { path, compression }, segmentSize, fs))) {
           await fs.unlink(path);
-        } else keepAsEvidence(directory, file, fs);
+        } else keepAsEvidence(directory, basename(path), fs);
       } catch (e) {
         throw storageError('remove file', path, e);
       }

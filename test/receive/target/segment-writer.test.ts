@@ -459,6 +459,43 @@ describe('SegmentWriter', () => {
     expect(gunzipSync(readFileSync(join(dir, evidence))).equals(other)).toBe(true);
   });
 
+  it.each(['as it is', 'converted'])(
+    'leaves no other partial once the final name is there, for good: %s',
+    async (how) => {
+      writeFileSync(join(dir, `${NAMES[0]}.gz.partial`), gzipSync(WAL.subarray(0, 9000)));
+      const synced: string[] = [];
+      let left: string[] | undefined;
+      let durable = false;
+      const stage = async ({ name }: { name: string }) => {
+        writeFileSync(join(dir, `.${name}.lz4`), WAL.subarray(0, MB));
+        return { temporary: join(dir, `.${name}.lz4`), name: `${name}.lz4` };
+      };
+      const s = setUp({
+        decide: ({ op, args }) => {
+          if (/^fd?a?t?a?sync/.test(op)) {
+            const path = readlinkSync(`/proc/self/fd/${args[0]}`);
+            synced.push(path === dir ? 'directory' : basename(path));
+            if (path === dir) durable = !walFiles().includes(`${NAMES[0]}.gz.partial`);
+          }
+          if (op === 'unlink' && String(args[0]).endsWith('.gz.partial')) {
+            // Only the file that replaces it has its WAL then.
+            expect(synced).toContain(`${NAMES[0]}.partial`);
+          }
+          if (op === 'renameSync' && /30(\.lz4)?$/.test(String(args[1]))) {
+            left = walFiles();
+            expect(durable).toBe(true);
+          }
+          return undefined;
+        },
+        ...(how === 'converted' ? { convert: stage } : {}),
+      });
+      s.feed(WAL.subarray(0, MB));
+      await s.writer.close();
+      expect(s.failures).toEqual([]);
+      expect(left).toEqual([`${NAMES[0]}.partial`]);
+    },
+  );
+
   it('keeps all that was found under a final name, one behind the other', async () => {
     for (const what of ['first', 'second']) {
       writeFileSync(join(dir, NAMES[0] as string), what);
