@@ -4,6 +4,7 @@
  */
 
 export {
+  type AgainEntry,
   type DamageEntry,
   type GapEntry,
   type LedgerEntry,

@@ -64,7 +64,26 @@ export interface DamageEntry {
   at?: string;
 }
 
-export type LedgerEntry = OpenEntry | TimelineEntry | PositionEntry | GapEntry | DamageEntry;
+/**
+ * Segments from `from` up to `to` were complete and are not in the directory any more, since other
+ * programs move them away; they are received again. Until they are complete once more their files
+ * hold less than what was acknowledged.
+ */
+export interface AgainEntry {
+  type: 'again';
+  from: Lsn;
+  to: Lsn;
+  timeline: number;
+  at?: string;
+}
+
+export type LedgerEntry =
+  | OpenEntry
+  | TimelineEntry
+  | PositionEntry
+  | GapEntry
+  | DamageEntry
+  | AgainEntry;
 
 const LSN_FIELDS: readonly string[] = ['lsn', 'start', 'from', 'to'];
 
@@ -108,6 +127,7 @@ const FIELDS: Readonly<Record<string, Record<string, 'bigint' | 'number' | 'stri
   flushed: { timeline: 'number', lsn: 'bigint' },
   gap: { timeline: 'number', from: 'bigint', to: 'bigint', why: 'string' },
   damage: { timeline: 'number', lsn: 'bigint', why: 'string' },
+  again: { timeline: 'number', from: 'bigint', to: 'bigint' },
 };
 
 function checkEntry(entry: unknown): void {
@@ -153,11 +173,13 @@ export interface LedgerState {
   left: Map<number, Lsn>;
   gaps: GapEntry[];
   damages: DamageEntry[];
+  /** What is received again on `timeline` and not complete yet. */
+  again: AgainEntry[];
 }
 
 /** The state of a ledger without entries. */
 export function emptyState(): LedgerState {
-  const lists = { lineage: [], gaps: [], damages: [], left: new Map() };
+  const lists = { lineage: [], gaps: [], damages: [], again: [], left: new Map() };
   return { systemId: undefined, segmentSize: 0, version: '', ...lists };
 }
 
@@ -182,8 +204,12 @@ export function applyEntry(state: LedgerState, entry: LedgerEntry): void {
       const field = entry.type === 'complete' ? 'completeLsn' : 'flushedLsn';
       state[field] = higher(state[field], entry.lsn);
       state.end = higher(state.end, entry.lsn);
+      if (entry.type === 'complete') state.again = restOf(state.again, entry.lsn);
       break;
     }
+    case 'again':
+      if (entry.timeline === state.timeline) state.again.push(entry);
+      break;
     case 'gap':
       state.gaps.push(entry);
       break;
@@ -205,6 +231,19 @@ function follow(state: LedgerState, timeline: number): void {
   delete state.completeLsn;
   delete state.flushedLsn;
   delete state.end;
+  state.again = [];
+}
+
+/** What is received again, less what is complete by now. */
+function restOf(again: readonly AgainEntry[], complete: Lsn): AgainEntry[] {
+  return again
+    .filter(({ to }) => to > complete)
+    .map((entry) => (entry.from < complete ? { ...entry, from: complete } : entry));
+}
+
+/** True if what a file holds of the segment at `lsn` was begun anew since that was complete. */
+export function comesAgain({ again }: LedgerState, lsn: bigint): boolean {
+  return again.some(({ from, to }) => from <= lsn && lsn < to);
 }
 
 /** Up to where WAL of the newest timeline is stored for good: acknowledged, or in complete segments. */
@@ -270,5 +309,6 @@ export function summarize(state: LedgerState): LedgerEntry[] {
   if (state.flushedLsn !== undefined) {
     entries.push({ type: 'flushed', lsn: state.flushedLsn, timeline });
   }
-  return entries;
+  // Behind the position up to which all was complete once.
+  return [...entries, ...state.again];
 }

@@ -14,6 +14,7 @@ import {
 } from './ledger-entry.js';
 
 export type {
+  AgainEntry,
   DamageEntry,
   GapEntry,
   LedgerEntry,

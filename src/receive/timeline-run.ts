@@ -4,6 +4,7 @@ import { writeEvidence } from '../archive/evidence.js';
 
 import { anchoredVerifier } from '../archive/lead-in.js';
 
+import { comesAgain } from '../archive/ledger-entry.js';
 import { temporaryName } from '../archive/leftovers.js';
 import { type CompressOptions, compressFile } from '../codec/codec.js';
 import type { ReplicationConnection } from '../connection/connection.js';
@@ -99,6 +100,7 @@ export class TimelineRun {
       refuses: this.verifyMode === 'strict',
       warn: (warning) => this.owner.tell('warning', warning),
     });
+    await archive.noteAgain(at.lsn, at.timeline);
     const finisher = this.makeFinisher();
     const writer = new SegmentWriter({
       directory: o.directory,
@@ -148,9 +150,9 @@ export class TimelineRun {
     // What was stored and not acknowledged may have lost sectors in a power cut. A complete segment
     // in which WAL was refused is received into a new file.
     if (archive.asksAgain || lsn >= archive.acknowledged(at.timeline)) return;
-    // Nor is a complete segment gone that another program moved away.
-    const { timeline, completeLsn = 0n } = archive.ledger.state;
-    if (fresh && timeline === at.timeline && lsn < completeLsn) return;
+    // Nor is a complete segment gone that another program moved away, and what came again of it
+    // since is not all that there was.
+    if (comesAgain(archive.ledger.state, lsn)) return;
     if (this.refilled === path) return;
     this.refilled = path;
     this.owner.tell('warning', {

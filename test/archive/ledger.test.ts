@@ -9,6 +9,7 @@ import {
   type LedgerState,
   readLedger,
 } from '../../src/archive/ledger.js';
+import { applyEntry, comesAgain, emptyState, summarize } from '../../src/archive/ledger-entry.js';
 import { ParseError, StorageError, SystemIdentifierError, UsageError } from '../../src/errors.js';
 import { type Lsn, parseLsn } from '../../src/lsn.js';
 import { faultyFileSystem } from '../support/faulty-fs.js';
@@ -161,6 +162,37 @@ describe('the file', () => {
     await again?.close();
     expect((await stat(path)).size).toBeLessThan(2000);
     expect(await readLedger(dir)).toEqual(state);
+  });
+
+  it('knows what is received again until it is complete once more, also compacted', async () => {
+    const again = (from: string, to: string, id = 1): LedgerEntry => ({
+      type: 'again',
+      from: at(from),
+      to: at(to),
+      timeline: id,
+    });
+    const ledger = await create(
+      timeline(1, '0/3000000'),
+      complete('0/3600000'),
+      again('0/3100000', '0/3300000'),
+      again('0/3500000', '0/3600000'),
+      again('0/3500000', '0/3600000', 2),
+      complete('0/3200000'),
+    );
+    await ledger.close();
+    const comes = (state: LedgerState) =>
+      ['0/3100000', '0/3200000', '0/32FFFFF', '0/3300000', '0/3500001', '0/3600000'].map((lsn) =>
+        comesAgain(state, at(lsn)),
+      );
+    const expected = [false, true, true, false, true, false];
+    const state = (await readLedger(dir)) as LedgerState;
+    expect(comes(state)).toEqual(expected);
+    const summary = emptyState();
+    for (const entry of summarize(state)) applyEntry(summary, entry);
+    expect(comes(summary)).toEqual(expected);
+    expect(summary.completeLsn).toBe(at('0/3600000'));
+    applyEntry(summary, timeline(2, '0/3600000', 'switch'));
+    expect(summary.again).toEqual([]);
   });
 
   it('works without syncing', async () => {

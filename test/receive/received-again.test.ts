@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { Ledger } from '../../src/archive/ledger.js';
+import { Ledger, readLedger } from '../../src/archive/ledger.js';
 import { canDecompress, compressFile } from '../../src/codec/codec.js';
 import { RewriteError } from '../../src/errors.js';
 import { fetchFile } from '../../src/fetch/fetch.js';
@@ -201,4 +201,23 @@ describe('a complete segment behind one that lost its name', () => {
     await expect(receive('none', 7, 1000, other)).rejects.toThrow(RewriteError);
     expect((await fetched(NEXT)).equals(segment(6))).toBe(true);
   });
+});
+
+it('that other programs moved away and that is received again in pieces is no loss', async () => {
+  writeFileSync(join(directory, N), segment(5));
+  const ledger = (await Ledger.open(directory, { create: true })) as Ledger;
+  await ledger.append(
+    { type: 'open', systemId: BigInt(77), segmentSize: MB, version: '0' },
+    { type: 'timeline', timeline: 1, start: BigInt(5 * MB) as Lsn, why: 'first start' },
+    { type: 'complete', lsn: BigInt(7 * MB) as Lsn, timeline: 1 },
+    { type: 'flushed', lsn: BigInt(7 * MB) as Lsn, timeline: 1 },
+  );
+  await ledger.close();
+  for (const length of [200_000, 400_000, HELD]) {
+    expect(await receive('none', 6, length)).toMatchObject({ warnings: [] });
+    expect(visible()).toEqual([N, `${NEXT}.partial`]);
+  }
+  expect(await receive('none', 7, 1000)).toMatchObject({ warnings: [] });
+  expect((await fetched(NEXT)).equals(segment(6))).toBe(true);
+  expect((await readLedger(directory))?.again).toEqual([]);
 });

@@ -1,4 +1,6 @@
-import { Ledger, type LedgerEntry } from '../../archive/ledger.js';
+import { join } from 'node:path';
+import { type AgainEntry, Ledger, type LedgerEntry } from '../../archive/ledger.js';
+import { comesAgain } from '../../archive/ledger-entry.js';
 import { removeLeftovers } from '../../archive/leftovers.js';
 import type { ReplicationConnection } from '../../connection/connection.js';
 import { StorageError } from '../../errors.js';
@@ -8,7 +10,7 @@ import { VERSION } from '../../package.js';
 import type { StreamEnd } from '../../protocol/replication.js';
 import { isLostFile } from '../../server/server-history.js';
 import type { ServerState } from '../../server/server-state.js';
-import { floorToSegment } from '../../wal/file-name.js';
+import { floorToSegment, segmentFileName, segmentOf } from '../../wal/file-name.js';
 import { isInHistory, parentTimeline, type TimelineHistory } from '../../wal/timeline.js';
 import type { ChosenStart, RefusedWal } from './decide.js';
 import { findStart, type OpenOptions, type StartOptions } from './find-start.js';
@@ -87,6 +89,30 @@ export class Archive {
       this.unrecorded.unshift(...first);
       throw e;
     }
+  }
+
+  /**
+   * Notes, durably and before anything of them is received, the complete segments from `start` on of
+   * which no partial is here: what one lacks that is made from now on was never in it.
+   */
+  async noteAgain(start: Lsn, timeline: number): Promise<void> {
+    const { state } = this.ledger;
+    const { segmentSize } = this.server;
+    const isHere = (lsn: Lsn): boolean => {
+      const name = segmentFileName(timeline, segmentOf(lsn, segmentSize), segmentSize);
+      return this.fs.sizeSync(join(this.directory, `${name}.partial`)) !== undefined;
+    };
+    if (state.timeline !== timeline) return;
+    const again: AgainEntry[] = [];
+    for (let from = start; from < (state.completeLsn ?? 0n); ) {
+      const to = (from + BigInt(segmentSize)) as Lsn;
+      const last = again.at(-1);
+      const missing = !comesAgain(state, from) && !isHere(from);
+      if (missing && last?.to === from) last.to = to;
+      else if (missing) again.push({ type: 'again', from, to, timeline });
+      from = to;
+    }
+    if (again.length > 0) await this.ledger.append(...again);
   }
 
   /** True while WAL that failed the check is asked for again, of whatever timeline. */
