@@ -93,7 +93,7 @@ export class TimelineRun {
     const mode = archive.server.fileMode;
     // The server may have been on an ancestor yet when it was asked for its own.
     this.history = await archive.history(this.connection, at.timeline);
-    const { anchored, compareUntil, soundUntil } = await storedStart({
+    const { anchored, ...stored } = await storedStart({
       ...{ directory: o.directory, archive, sync: this.sync, fs: this.fs },
       wal: this.walOptions,
       checked: this.verifyMode !== 'off',
@@ -108,12 +108,17 @@ export class TimelineRun {
       timeline: at.timeline,
       mode,
       sync: this.sync,
-      ...{ compareUntil, soundUntil },
+      ...stored,
       positions: this.positions,
       finisher,
       fs: this.fs,
       directIo: this.directIo,
       onRefill: (lsn, path, fresh) => this.tellRefill(lsn, path, fresh),
+      onRepair: ({ begin, why }, path) =>
+        this.owner.tell('warning', {
+          code: 'WK_STORED_DAMAGE',
+          message: `"${path}" is damaged in the record at ${formatLsn(begin)}: ${why}; what comes again of that record takes its place`,
+        }),
     });
     try {
       if (o.synchronous) {

@@ -221,3 +221,71 @@ it('that other programs moved away and that is received again in pieces is no lo
   expect((await fetched(NEXT)).equals(segment(6))).toBe(true);
   expect((await readLedger(directory))?.again).toEqual([]);
 });
+
+describe('a record that is damaged as it is stored', () => {
+  const at = Number(wal.lsns.filter((l) => l < BigInt(6 * MB + HELD)).at(-1)) - 6 * MB;
+  const last = Number(wal.lsns.filter((l) => l < BigInt(6 * MB + at)).at(-1)) - 6 * MB;
+  const earlier = Number(wal.lsns.find((l) => l > BigInt(6 * MB + 300_000))) - 6 * MB;
+  /** What of the segment was acknowledged, with a bit flipped. */
+  const spoilt = (offset: number, held = at + 1000) => {
+    const bytes = Buffer.from(segment(6, held));
+    bytes[offset] = bytes[offset]! ^ 0x10;
+    return bytes;
+  };
+  const acknowledge = async (flushed: number) => {
+    writeFileSync(join(directory, N), segment(5));
+    const ledger = (await Ledger.open(directory, { create: true })) as Ledger;
+    await ledger.append(
+      { type: 'open', systemId: BigInt(77), segmentSize: MB, version: '0' },
+      { type: 'timeline', timeline: 1, start: BigInt(5 * MB) as Lsn, why: 'first start' },
+      { type: 'complete', lsn: BigInt(6 * MB) as Lsn, timeline: 1 },
+      { type: 'flushed', lsn: BigInt(6 * MB + flushed) as Lsn, timeline: 1 },
+    );
+    await ledger.close();
+  };
+
+  it.each([
+    // Nothing proves these before their end comes: the stored one may be the right one.
+    ['its length, unfinished', at, at + 1000, []],
+    ['its kind, unfinished', at + 16, at + 1000, []],
+    ['the place of the one before, unfinished', at + 9, at + 1000, ['WK_STORED_DAMAGE']],
+    ['its length, with others behind', earlier + 1, at + 1000, ['WK_STORED_DAMAGE']],
+    ['its body, with others behind', earlier + 2000, at + 1000, ['WK_STORED_DAMAGE']],
+    ['its checksum, as the last one', last + 21, at, ['WK_STORED_DAMAGE']],
+  ])('is replaced by the right one: %s', async (_, offset, held, told) => {
+    await acknowledge(held);
+    await store(NEXT, spoilt(offset, held));
+    const { warnings } = await receive('none', 6, HELD + 20_000);
+    expect(warnings).toEqual(told);
+    const whole = segment(6, HELD + 20_000);
+    expect((await fetched(NEXT)).subarray(0, whole.length).equals(whole)).toBe(true);
+  });
+
+  it('leaves all behind it compared', async () => {
+    await acknowledge(at);
+    const stored = spoilt(earlier + 2000);
+    await store(NEXT, stored);
+    const same = wal.lsns.filter((l) => l < BigInt(6 * MB + earlier + 60_000)).length;
+    const other = makeWal(
+      records(1).map((r, n) => (n < same ? r : { body: Buffer.alloc(3001, n + 3) })),
+      { start: wal.start },
+    );
+    await expect(receive('none', 6, 800_000, other)).rejects.toThrow(RewriteError);
+    const behind = readFileSync(join(directory, `${NEXT}.partial`)).subarray(earlier + 60_000, at);
+    expect(behind.equals(stored.subarray(earlier + 60_000, at))).toBe(true);
+  });
+
+  it('is no reason to take other WAL before it', async () => {
+    await acknowledge(at);
+    const stored = spoilt(earlier + 2000);
+    await store(NEXT, stored);
+    const same = wal.lsns.filter((l) => l < BigInt(6 * MB + earlier - 60_000)).length;
+    const other = makeWal(
+      records(1).map((r, n) => (n < same ? r : { body: Buffer.alloc(3001, n + 3) })),
+      { start: wal.start },
+    );
+    await expect(receive('none', 6, 800_000, other)).rejects.toThrow(RewriteError);
+    const now = readFileSync(join(directory, `${NEXT}.partial`)).subarray(0, stored.length);
+    expect(now.equals(stored)).toBe(true);
+  });
+});

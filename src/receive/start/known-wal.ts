@@ -4,6 +4,7 @@ import type { SegmentFile } from '../../archive/listing.js';
 import { decompressFile } from '../../codec/codec.js';
 import { type FileSystem, nodeFileSystem } from '../../files/file-system.js';
 import type { Lsn } from '../../lsn.js';
+import type { WalFault } from '../../wal/fault.js';
 import { segmentFileName, segmentOf, segmentStart } from '../../wal/file-name.js';
 import { WalVerifier } from '../../wal/verifier.js';
 
@@ -18,6 +19,11 @@ export interface StoredWal {
    * from its beginning: when its end comes it is seen whether it is good.
    */
   torn: boolean;
+  /**
+   * What is wrong with the stored WAL between `end` and the given position. Undefined if nothing is
+   * known to be, or the record there began before all that is known.
+   */
+  fault: WalFault | undefined;
 }
 
 /**
@@ -44,15 +50,17 @@ export async function storedWal(
     join(directory, `${segmentFileName(timeline, segment, segmentSize)}.partial`);
   const first = segmentOf(lsn, segmentSize);
   const path = pathOf(first);
-  if (fs.sizeSync(path) === undefined) return { end: lsn, sound: lsn, torn: false };
+  if (fs.sizeSync(path) === undefined)
+    return { end: lsn, sound: lsn, torn: false, fault: undefined };
   const anchored = await anchor?.();
   const verifier = anchored ?? new WalVerifier({ startLsn: lsn, segmentSize, timeline });
   const stop = new AbortController();
   let torn = false;
+  let fault: WalFault | undefined;
   const feed = (chunk: Uint8Array): void => {
     const rest = Number(acknowledged - verifier.position);
     const cut = Math.min(Math.max(rest, 0), chunk.length);
-    verifier.feed(chunk, 0, cut);
+    if (cut > 0) fault = verifier.feed(chunk, 0, cut);
     if (rest >= 0 && rest <= chunk.length) torn = !verifier.fault && !verifier.isSkipping;
     if (verifier.feed(chunk, cut)) stop.abort();
   };
@@ -72,7 +80,12 @@ export async function storedWal(
   const end = verifier.validEnd > lsn ? verifier.validEnd : lsn;
   const known =
     anchored !== undefined || !(await beginsInRecord({ path, compression: 'none' }, fs));
-  return { end, sound: known ? end : lsn, torn: torn && end < acknowledged };
+  return {
+    end,
+    sound: known ? end : lsn,
+    torn: torn && end < acknowledged,
+    fault: known || end > lsn ? fault : undefined,
+  };
 }
 
 /**

@@ -6,6 +6,7 @@ import type { ReceiverWarning } from '../../server/warning.js';
 import { segmentFileName, segmentOf, segmentStart } from '../../wal/file-name.js';
 import { WalVerifier } from '../../wal/verifier.js';
 import type { WalOptions } from '../../wal/walker.js';
+import type { DamagedRecord } from '../target/acknowledged-wal.js';
 import { seedPartial } from '../target/partial-seed.js';
 import { storedWal } from './known-wal.js';
 import type { Archive } from './receiving-directory.js';
@@ -18,6 +19,8 @@ export interface StoredStart {
   compareUntil: bigint;
   /** Of these, bytes below are known to be good as they are stored. */
   soundUntil: bigint;
+  /** A record below `compareUntil` that is damaged as it is stored. */
+  damaged: DamagedRecord | undefined;
 }
 
 interface Options {
@@ -78,9 +81,9 @@ async function placeSeeds(o: Options, anchor: Anchor): Promise<void> {
 }
 
 async function protectedWal(
-  { directory, archive, wal, refuses, fs }: Options,
+  { directory, archive, wal, checked, refuses, fs }: Options,
   anchor: Anchor | undefined,
-): Promise<{ compareUntil: bigint; soundUntil: Lsn }> {
+): Promise<Omit<StoredStart, 'anchored'>> {
   const { startLsn, timeline, segmentSize } = wal;
   const acknowledged = archive.acknowledged(timeline);
   const place = [directory, startLsn, acknowledged, timeline, segmentSize] as const;
@@ -89,5 +92,14 @@ async function protectedWal(
   // an unfinished record is right is seen at its end.
   const replaced = !archive.isRefused(timeline) && stored.torn && refuses;
   const compareUntil = stored.end > acknowledged || replaced ? stored.end : acknowledged;
-  return { compareUntil, soundUntil: stored.sound };
+  const { end, sound: soundUntil, fault } = stored;
+  if (!fault || !checked || compareUntil <= end) {
+    return { compareUntil, soundUntil, damaged: undefined };
+  }
+  const verifier = end > startLsn ? undefined : await anchor?.();
+  const damaged = {
+    ...{ begin: end, why: fault.message },
+    verifier: verifier ?? new WalVerifier({ ...wal, startLsn: end }),
+  };
+  return { compareUntil, soundUntil, damaged };
 }

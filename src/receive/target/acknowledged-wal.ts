@@ -19,7 +19,27 @@ interface Options {
   fs: FileSystem;
   /** Told when acknowledged bytes had vanished (all zero), or their whole file, and come again. */
   onRefill?: (lsn: Lsn, path: string, fresh: boolean) => void;
+  /** Below `compareUntil`. */
+  damaged?: DamagedRecord | undefined;
+  /** Told when it is replaced by what comes. */
+  onRepair?: (damaged: DamagedRecord, path: string) => void;
 }
+
+/**
+ * A record that is damaged as it is stored. It was acknowledged before its end was there, and with it
+ * its checksum, and no recovery can use it: what comes in its place can only be better. All else that
+ * was acknowledged is compared, up to it and behind it.
+ */
+export interface DamagedRecord {
+  /** Where it begins, or the WAL that is compared, if that is within it. */
+  begin: Lsn;
+  why: string;
+  /** Stands at `begin`: it finds the end of the record as it comes. */
+  verifier: WalVerifier;
+}
+
+/** No record is shorter: of so many bytes each ends another one. */
+const SHORTEST = 16;
 
 /** The bytes that were acknowledged before a stream began: other ones must not take their place. */
 export class AcknowledgedWal {
@@ -28,10 +48,16 @@ export class AcknowledgedWal {
   private readonly o: Options;
   /** Stream offset up to which bytes are part of nothing: see WalWalker. */
   private unusedEnd = 0;
+  /** Stream offsets of the damaged record; where it ends is known once its end came. */
+  private damagedBegin = Number.POSITIVE_INFINITY;
+  private damagedEnd = Number.POSITIVE_INFINITY;
+  private repairs = false;
 
   constructor(options: Options) {
     this.o = options;
-    this.end = Number(options.compareUntil - options.positions.start);
+    const { start } = options.positions;
+    this.end = Number(options.compareUntil - start);
+    if (options.damaged) this.damagedBegin = Number(options.damaged.begin - start);
   }
 
   /**
@@ -47,6 +73,7 @@ export class AcknowledgedWal {
       const stored = Buffer.alloc(length);
       this.read(segment, stored, at);
       const news = chunk.subarray(0, length);
+      this.findDamagedEnd(news, segment.begin + at);
       for (let i = 0; i < length; ) {
         i = firstDifference(stored, news, i, length);
         if (i === length) break;
@@ -54,8 +81,9 @@ export class AcknowledgedWal {
           i = Math.min(length, this.unusedEnd - segment.begin - at);
           continue;
         }
-        this.refuse(segment, stored, news, at, i);
-        break;
+        if (this.isLost(segment, stored, news, at, i)) break;
+        if (!this.isDamaged(segment, at + i)) this.refuse(segment, stored, news, at, i);
+        i = Math.min(length, this.damagedEnd - segment.begin - at);
       }
       at += chunk.length;
     }
@@ -87,6 +115,30 @@ export class AcknowledgedWal {
     return verifier.unused > 0;
   }
 
+  /** Looks for the end of the damaged record in what comes at a stream offset. */
+  private findDamagedEnd(news: Uint8Array, offset: number): void {
+    const { damaged } = this.o;
+    if (!damaged || this.damagedEnd < Number.POSITIVE_INFINITY) return;
+    const { begin, verifier } = damaged;
+    for (let i = Math.max(0, this.damagedBegin - offset); i < news.length; i += SHORTEST) {
+      verifier.feed(news, i, Math.min(news.length, i + SHORTEST));
+      if (verifier.validEnd <= begin) continue;
+      this.damagedEnd = Number(verifier.validEnd - this.o.positions.start);
+      return;
+    }
+  }
+
+  /** True within the damaged record, which is told, unless what comes is no better. */
+  private isDamaged(segment: OpenSegment, at: number): boolean {
+    const { damaged, onRepair } = this.o;
+    const offset = segment.begin + at;
+    if (!damaged || damaged.verifier.fault) return false;
+    if (offset < this.damagedBegin || offset >= this.damagedEnd) return false;
+    if (!this.repairs) onRepair?.(damaged, segment.path);
+    this.repairs = true;
+    return true;
+  }
+
   private read({ fd, path }: OpenSegment, into: Uint8Array, at: number): void {
     try {
       this.o.fs.readSync(fd, into, into.length, at);
@@ -95,21 +147,35 @@ export class AcknowledgedWal {
     }
   }
 
-  /** @param i of the first byte that differs */
+  /**
+   * True if the disk lost what it had confirmed. Filling in loses nothing more.
+   * @param i of the first byte that differs
+   */
+  private isLost(
+    segment: OpenSegment,
+    stored: Uint8Array,
+    news: Uint8Array,
+    at: number,
+    i: number,
+  ): boolean {
+    const { positions, soundUntil = 0n, onRefill } = this.o;
+    const lsn = positions.lsn(segment.begin + at + i);
+    if (lsn < soundUntil || !lostSectorsOnly(stored.subarray(i), news.subarray(i), at + i)) {
+      return false;
+    }
+    onRefill?.(lsn, segment.path, segment.fresh);
+    return true;
+  }
+
   private refuse(
     segment: OpenSegment,
     stored: Uint8Array,
     news: Uint8Array,
     at: number,
     i: number,
-  ): void {
-    const { positions, soundUntil = 0n, compareUntil, onRefill } = this.o;
+  ): never {
+    const { positions, compareUntil } = this.o;
     const lsn = positions.lsn(segment.begin + at + i);
-    // The disk lost what it had confirmed. Filling in loses nothing more.
-    if (lsn >= soundUntil && lostSectorsOnly(stored, news, at)) {
-      onRefill?.(lsn, segment.path, segment.fresh);
-      return;
-    }
     throw new RewriteError(
       `the server sent other bytes at ${formatLsn(lsn)} than those acknowledged as flushed up to ${formatLsn(compareUntil as Lsn)} in "${segment.path}"`,
       {

@@ -6,7 +6,7 @@ import { type FileSystem, OPEN_DIRECTORY, OPEN_SEGMENT } from '../../files/file-
 import { SpareBuffers } from '../../files/spare-buffers.js';
 import type { Lsn } from '../../lsn.js';
 import { segmentFileName, segmentOf } from '../../wal/file-name.js';
-import { AcknowledgedWal } from './acknowledged-wal.js';
+import { AcknowledgedWal, type DamagedRecord } from './acknowledged-wal.js';
 import { type BulkStage, makeBulkStage } from './bulk-stage.js';
 import { closeSegment, createSegment, type OpenSegment, requireRoom } from './open-segment.js';
 import type { TargetPositions } from './positions.js';
@@ -28,6 +28,8 @@ export interface SegmentWriterOptions {
   compareUntil: bigint;
   /** Of these, bytes below this LSN are known to be good as they are stored. */
   soundUntil?: bigint;
+  /** A record below `compareUntil` that is damaged as it is stored: it may come as another one. */
+  damaged?: DamagedRecord | undefined;
   positions: TargetPositions;
   finisher: SegmentFinisher;
   fs: FileSystem;
@@ -35,6 +37,8 @@ export interface SegmentWriterOptions {
   directIo?: boolean;
   /** Told when acknowledged bytes had vanished (all zero), or their whole file, and come again. */
   onRefill?: (lsn: Lsn, path: string, fresh: boolean) => void;
+  /** Told when the damaged record is replaced by what comes. */
+  onRepair?: (damaged: DamagedRecord, path: string) => void;
 }
 
 /** More chunks than this are copied into one buffer: cheaper than that many iovecs. */
