@@ -82,7 +82,10 @@ export function segmentNamed(directory: string, name: string): StoredSegment {
   return segmentAt(join(directory, name), compression, partial);
 }
 
-/** The name under which a segment is there, complete rather than partial; undefined if it is not. */
+/**
+ * The name under which a segment is there, complete rather than partial; undefined if it is not.
+ * @throws StorageError if it cannot be told
+ */
 export function currentName(directory: string, name: string): string | undefined {
   // One that gets its final name between the first two looks is found by the third.
   return (
@@ -94,7 +97,16 @@ export function currentName(directory: string, name: string): string | undefined
 
 function nameOf(directory: string, name: string, partial: boolean): string | undefined {
   const names = storedNames(name.slice(0, 24), partial);
-  return names.find((candidate) => fs.existsSync(join(directory, candidate)));
+  return names.find((candidate) => isThere(join(directory, candidate)));
+}
+
+/** @throws StorageError if it cannot be told */
+function isThere(path: string): boolean {
+  try {
+    return fs.statSync(path, { throwIfNoEntry: false }) !== undefined;
+  } catch (e) {
+    throw storageError('look at', path, e);
+  }
 }
 
 /** True if an error says that a file is not there (any more). */

@@ -5,6 +5,7 @@ import fs, {
   readFileSync,
   renameSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
@@ -126,6 +127,20 @@ describe('find reads a segment whatever its name has become', () => {
     hooks.listed = () => fate(partial(dir));
     expect(await events(dir)).toEqual(before);
     expect(existsSync(join(dir, '0'))).toBe(false);
+  });
+
+  test('and says so where it cannot be told under which', async () => {
+    const dir = directory();
+    const path = partial(dir).slice(0, -8);
+    hooks.listed = () => {
+      rmSync(`${path}.partial`);
+      // Nobody can look through it.
+      symlinkSync(`${path}.gz`, `${path}.gz`);
+    };
+    const { found, result } = await events(dir);
+    expect(result.complete).toBe(false);
+    const damages = found.filter((e) => e.kind === 'damage').map((e) => e.message);
+    expect(damages).toEqual([expect.stringMatching(/could not look at ".*\.gz"/)]);
   });
 
   test.each(Object.entries(FATES))('for a moment, %s', async (_, fate) => {
