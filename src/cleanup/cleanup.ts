@@ -44,7 +44,8 @@ export function oldestSegment(name: string, stripExtension?: string): string {
  * timeline, since a parent's segments may be needed below a child's. History files are never
  * removed, nor are partial files with no complete segment behind them: the end of the archive,
  * where a receiver goes on.
- * @throws StorageError if the directory cannot be read; UsageError for a bad name
+ * @throws StorageError if the directory cannot be read, or the ledger where a partial file depends on
+ *   it; UsageError for a bad name
  */
 export async function planCleanup(
   directory: string,
@@ -77,15 +78,18 @@ export async function planCleanup(
       complete.set(timeline, segment);
     if (segment < kept.slice(8)) remove.push({ name, segment, timeline, open });
   }
-  const received = await receivedTimeline(archive);
   // Behind a partial file lies what is complete later on its timeline or on one that left it. That a
   // receiver goes on with has been left by none, whatever a clone has pushed.
-  const isEnd = (file: { segment: string; timeline: string }): boolean =>
-    ![...complete].some(
-      ([t, segment]) =>
-        segment >= file.segment &&
-        (t === file.timeline || (t > file.timeline && file.timeline !== received)),
-    );
+  type Place = { segment: string; timeline: string };
+  const goesOn = (file: Place, on: (timeline: string) => boolean): boolean =>
+    [...complete].some(([t, segment]) => segment >= file.segment && on(t));
+  const goesOnItself = (file: Place) => goesOn(file, (t) => t === file.timeline);
+  const wasLeft = (file: Place) => goesOn(file, (t) => t > file.timeline);
+  // Only there it matters: who cannot read the ledger of another cleans up all the same.
+  const open = remove.filter((file) => file.open && !goesOnItself(file) && wasLeft(file));
+  const received = open.length > 0 ? await receivedTimeline(archive) : undefined;
+  const isEnd = (file: Place): boolean =>
+    !goesOnItself(file) && !(wasLeft(file) && file.timeline !== received);
   const order = (a: { segment: string; name: string }, b: typeof a): number =>
     a.segment === b.segment ? compare(a.name, b.name) : compare(a.segment, b.segment);
   return {
@@ -98,9 +102,12 @@ export async function planCleanup(
   };
 }
 
-/** The timeline that the archive's receiver is on, as in names; undefined without a readable ledger. */
+/**
+ * The timeline that the archive's receiver is on, as in names; undefined without a ledger.
+ * @throws StorageError if that cannot be told
+ */
 async function receivedTimeline(archive: Archive): Promise<string | undefined> {
-  const ledger = await archive.ledger().catch(() => undefined);
+  const ledger = await archive.ledger();
   return ledger?.timeline === undefined ? undefined : historyFileName(ledger.timeline).slice(0, 8);
 }
 

@@ -1,8 +1,11 @@
 import { execFileSync } from 'node:child_process';
-import { cpSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { LEDGER_FILE } from '../../src/archive/ledger.js';
+import { encodeLine } from '../../src/archive/ledger-entry.js';
 import { cleanupArchive, oldestSegment, planCleanup } from '../../src/cleanup/cleanup.js';
+import type { Lsn } from '../../src/lsn.js';
 import { run } from '../cli/run.js';
 import { randomNumbers } from '../support/archives.js';
 import { scratchDir } from '../support/scratch.js';
@@ -30,8 +33,17 @@ function fullArchive(): string {
   names.push(`${segment(1, 2)}.00000028.backup`, `${segment(2, 9)}.00000028.backup`);
   names.push('.walkeep-ledger', `.${segment(1, 3)}.replaced`, 'notes.txt', `${segment(1, 1)}.bz2`);
   names.push('00000001000000000000000g', `${segment(1, 1)}x`, `${segment(1, 1)}.partial.old`);
-  return archive(...names);
+  const directory = archive(...names);
+  writeFileSync(join(directory, LEDGER_FILE), ledgerOn(2));
+  return directory;
 }
+
+/** A ledger that follows a timeline from its first segment on. */
+const ledgerOn = (timeline: number) =>
+  encodeLine([
+    { type: 'open', systemId: 77n, segmentSize: 1 << 24, version: '0' },
+    { type: 'timeline', timeline, start: (1n << 24n) as Lsn, why: 'first start' },
+  ]);
 
 test.each([
   [segment(1, 5), segment(1, 5)],
@@ -83,6 +95,26 @@ test('the end of the archive stays, whatever is asked for', async () => {
     `${segment(2, 4)}.partial`,
     `${segment(2, 5)}.gz.partial`,
   ]);
+});
+
+test('what is received stays beside what a clone pushed, also where the ledger is damaged', async () => {
+  const open = `${segment(1, 3)}.partial`;
+  const directory = archive(segment(1, 1), segment(1, 2), open, segment(2, 3), segment(2, 4));
+  const ledger = join(directory, LEDGER_FILE);
+  writeFileSync(ledger, ledgerOn(1));
+  const plan = () => planCleanup(directory, segment(2, 5)).then(({ remove }) => remove);
+  const others = [segment(1, 1), segment(1, 2), segment(2, 3), segment(2, 4)];
+  expect(await plan()).toEqual(others);
+  writeFileSync(ledger, 'x');
+  await expect(plan()).rejects.toThrow('ledger');
+  const cleanup = await run('walkeep', 'cleanup', directory, segment(2, 5));
+  expect(cleanup.code).not.toBe(0);
+  expect(list(directory)).toContain(open);
+  // Where nothing depends on it, it is not asked.
+  expect(await planCleanup(directory, segment(1, 3))).toMatchObject({ remove: others.slice(0, 2) });
+  // Without one the later timeline is the one that goes on.
+  rmSync(ledger);
+  expect(await plan()).toContain(open);
 });
 
 test('history files stay, backup history files unless asked, and what is no file', async () => {
