@@ -1,10 +1,11 @@
 import { defineConfig } from 'rolldown';
 
 /**
- * The commands that PostgreSQL starts once a segment, each in one CommonJS file: to find and read
- * modules one by one takes longer than to run them. What only helps or explains stays outside.
+ * The commands that PostgreSQL starts once a segment, and the receiver, for which a failover may be
+ * waiting, each in one CommonJS file: to find and read modules one by one takes longer than to run
+ * them. What only helps or explains stays outside.
  */
-const COMMANDS = ['fetch', 'push'];
+const COMMANDS = ['fetch', 'push', 'receive'];
 
 /** Leaves a module beside main.js outside, under its path as seen from the one file. */
 const outside = (command) => ({
@@ -20,7 +21,7 @@ export default defineConfig(
   COMMANDS.map((command) => ({
     input: 'dist/cli/main.js',
     platform: 'node',
-    external: [/^crc-32/],
+    external: [/^crc-32/, /^pg-protocol/],
     plugins: [outside(command)],
     output: { file: `dist/${command}.cjs`, format: 'cjs', codeSplitting: false },
   })),

@@ -1,8 +1,8 @@
 import { createRequire } from 'node:module';
 
 /**
- * Where the built package's modules are. This file has to stay at the top: `dist/fetch.cjs`,
- * in which many modules are one, lies there too, and so finds what they do.
+ * Where the built package's modules are. This file has to stay at the top: `dist/fetch.cjs`
+ * and its like, in which many modules are one, lie there too, and so find what they do.
  */
 export const MODULES = import.meta.url;
 

@@ -2,10 +2,11 @@ import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { type FileSystem, nodeFileSystem } from '../../files/file-system.js';
+import { MODULES } from '../../package.js';
 import { compressLz4 } from './compress.js';
 import type { Lz4Answer, Lz4Job } from './worker.js';
 
-const WORKER = new URL('./worker.js', import.meta.url);
+const WORKER = new URL('codec/lz4/worker.js', MODULES);
 
 interface Waiting {
   resolve: () => void;
@@ -21,7 +22,7 @@ class CompressingThread {
   private lastId = 0;
   private readonly waiting = new Map<number, Waiting>();
 
-  /** False where the worker's file is missing: in a bundle, or run from the sources. */
+  /** False where the worker's file is missing: in a bundle of somebody else's, or run from the sources. */
   get isPossible(): boolean {
     return this.worker !== undefined || existsSync(fileURLToPath(WORKER));
   }
