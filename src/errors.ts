@@ -264,7 +264,10 @@ export class StoreUnsupportedError extends WalkeepError {
   readonly code = 'WK_STORE_UNSUPPORTED';
 }
 
-/** A stored object is not what was put there: damaged, cut short, or another one's. */
+/**
+ * An object, stored or to be stored, is not what it was said to be: damaged, cut short, or another
+ * one's.
+ */
 export class CorruptObjectError extends WalkeepError {
   readonly code = 'WK_CORRUPT_OBJECT';
 }

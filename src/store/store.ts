@@ -3,9 +3,9 @@
  * (test/store/contract.ts). What it rests on: an object under its key is complete, was durable
  * before anybody was told so, and is never overwritten.
  *
- * Every method throws StoreUncertainError where the store gave no answer to rely on,
- * StoreAccessError where it refused us, UsageError for a key that cannot be one, and the signal's
- * reason when aborted. Only a store that was really asked and knows answers "absent".
+ * Every method throws StoreUncertainError where the store gave no answer to rely on, or was closed,
+ * StoreAccessError where it refused us, UsageError for a key that cannot be one (key.ts), and the
+ * signal's reason when aborted. A store on a disk throws DiskFullError and FsyncError too. Only a store that was really asked and knows answers "absent".
  */
 export interface ObjectStore extends AsyncDisposable {
   /** What it is called in messages and how it can be opened again, without secrets. */
@@ -13,7 +13,10 @@ export interface ObjectStore extends AsyncDisposable {
   /**
    * Stores an object where there is none. Never overwrites: of any number at the same time, in any
    * processes, exactly one creates it. A try whose answer was lost is repeated with the same bytes;
-   * `created: true` is answered also where an earlier try of this very call did it.
+   * `created: true` is answered also where an earlier try of this very call did it. Where there is
+   * one already the content is perhaps not even opened.
+   * @throws CorruptObjectError if the content is not what it says it is, or what its `open` throws:
+   * nothing is stored then
    * @throws StoreUnsupportedError where the store cannot create only what is absent
    */
   create(key: string, content: Content, options?: CreateOptions): Promise<Created>;
@@ -36,12 +39,13 @@ export interface CallOptions {
 }
 
 export interface CreateOptions extends CallOptions {
-  /** Stays with the object. Names of `a-z 0-9 -`, values of printable ASCII, 2 kB in all. */
+  /** Stays with the object. Names of `a-z 0-9 -`, values of printable ASCII without spaces at the
+   * ends and not empty, 2048 bytes in all; see requireMetadata. */
   meta?: Metadata | undefined;
 }
 
 export interface GetOptions extends CallOptions {
-  /** First byte, and one behind the last; the end may lie behind the object's. */
+  /** First byte, and one behind the last; both may lie behind the object's end. */
   range?: { start: number; end: number } | undefined;
 }
 
@@ -77,8 +81,9 @@ export interface Head extends Entry {
 
 export interface Got extends Head {
   /**
-   * The bytes, to be read once, or to be ended early by `return`. A body that ends before its time
-   * throws StoreUncertainError; one that was read whole and has another SHA-256 than `sha256` throws
+   * The bytes, to be read once, or to be ended early by `return`; or not at all. Each piece belongs
+   * to whoever reads it. Size and digest are those of the object, also where a range was asked for.
+   * A body that ends before its time throws StoreUncertainError; one that was read whole and has another SHA-256 than `sha256` throws
    * CorruptObjectError at its end.
    */
   body: AsyncIterable<Uint8Array>;
