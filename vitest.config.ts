@@ -4,18 +4,20 @@ import { defineConfig } from 'vitest/config';
 const SERVER = ['test/integration/**/*.test.ts'];
 /** Tests that start processes of their own: the command, tools, other readers of a file. */
 const PROCESS = ['test/**/*.process.test.ts'];
+/** Tests against a real object store, which all of them share. */
+const STORE = ['test/**/*.store.test.ts'];
 /** Minutes of simulated crashes. */
 const SIMULATION = ['test/simulation/**/*.test.ts'];
 
-const project = (name: string, include: string[], exclude: string[] = []) => ({
+const project = (name: string, include: string[], rest: object = {}) => ({
   extends: true as const,
   test: {
     name,
     include,
-    exclude,
     // A busy machine takes its time; what hangs is found all the same.
     testTimeout: 180_000,
     hookTimeout: 180_000,
+    ...rest,
   },
 });
 
@@ -26,9 +28,12 @@ export default defineConfig({
     maxWorkers: 2,
     retry: 0,
     projects: [
-      project('pure', ['test/**/*.test.ts'], [...SERVER, ...PROCESS, ...SIMULATION]),
+      project('pure', ['test/**/*.test.ts'], {
+        exclude: [...SERVER, ...PROCESS, ...STORE, ...SIMULATION],
+      }),
       project('simulation', SIMULATION),
       project('process', PROCESS),
+      project('store', STORE, { globalSetup: ['test/support/rgw-setup.ts'] }),
       project('server', SERVER),
     ],
   },
