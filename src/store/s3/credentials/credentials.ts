@@ -1,41 +1,78 @@
-import { StoreAccessError } from '../../../errors.js';
+import { StoreAccessError, StoreUncertainError } from '../../../errors.js';
 import type { S3Place } from '../../place.js';
+import { fromContainer, hasContainerEndpoint } from './container.js';
+import { fromInstanceMetadata, knock, metadataAllowed } from './instance-metadata.js';
+import { endpointFor, keysOfEnvironment, originOfProfile, settingOfProfile } from './profile.js';
+import { RenewedCredentials } from './renewed.js';
+import {
+  type CredentialSource,
+  type Environment,
+  type Origin,
+  type Surroundings,
+  type SurroundingsOptions,
+  surroundings,
+} from './source.js';
+import { assumeRoleWithWebIdentity } from './sts.js';
 
-/** What signs requests. */
-export interface Credentials {
-  accessKeyId: string;
-  secretAccessKey: string;
-  /** Of temporary ones. */
-  sessionToken?: string;
-  /** When they stop being accepted; undefined: never, as far as their source says. */
-  expiration?: Date;
-}
+export type { CredentialSource, Credentials } from './source.js';
 
-export interface CredentialSource {
-  /** Ones to sign the next request with; a source keeps and renews them itself. */
-  get(signal?: AbortSignal): Promise<Credentials>;
-  /** The store refused the last ones: the next `get` asks their origin again. */
-  invalidate(): void;
-}
-
-type Environment = Readonly<Record<string, string | undefined>>;
-
-/** Chooses where the credentials of a place come from. Nothing is asked before the first `get`. */
-export function resolveCredentials(_place: S3Place, env: Environment): CredentialSource {
-  return {
-    get: async () => fromEnvironment(env),
-    invalidate: () => {},
-  };
-}
-
-function fromEnvironment(env: Environment): Credentials {
-  const accessKeyId = env.AWS_ACCESS_KEY_ID;
-  const secretAccessKey = env.AWS_SECRET_ACCESS_KEY;
-  if (!accessKeyId || !secretAccessKey) {
-    throw new StoreAccessError('there are no credentials for the object store', {
-      hint: 'Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.',
+/**
+ * The credentials of a place, from where AWS's tools look for them and in their order. The first
+ * that is configured counts: where it fails nothing else is tried, since that would be somebody
+ * else's rights. Nothing is asked before the first `get`.
+ */
+export function resolveCredentials(
+  place: S3Place,
+  env: Environment,
+  options: SurroundingsOptions = {},
+): CredentialSource {
+  const around = surroundings(place, env, options);
+  let hadInstance = false;
+  return new RenewedCredentials(async () => {
+    const origin = await configured(around);
+    if (origin) return origin();
+    if (!metadataAllowed(env)) throw none();
+    // The last resort, and on a machine that is none of EC2's there is nobody to answer.
+    const token = await knock(around).catch((error) => {
+      throw error instanceof StoreUncertainError && !hadInstance ? none(error) : error;
     });
+    const credentials = await fromInstanceMetadata(around, token);
+    hadInstance = true;
+    return credentials;
+  }, around.now);
+}
+
+/** The region that requests to a place are signed for, where anything says one. */
+export async function resolveRegion(
+  place: S3Place,
+  env: Environment,
+  options: SurroundingsOptions = {},
+): Promise<string | undefined> {
+  const given = place.region ?? (env.AWS_REGION || env.AWS_DEFAULT_REGION || undefined);
+  return given ?? settingOfProfile(surroundings(place, env, options), 'region');
+}
+
+async function configured(around: Surroundings): Promise<Origin | undefined> {
+  const { env, place } = around;
+  // A profile in the place was asked for by who wrote the place; the environment is everybody's.
+  if (place.profile === undefined && (env.AWS_ACCESS_KEY_ID || env.AWS_SECRET_ACCESS_KEY)) {
+    return async () => keysOfEnvironment(around);
   }
-  const sessionToken = env.AWS_SESSION_TOKEN;
-  return { accessKeyId, secretAccessKey, ...(sessionToken && { sessionToken }) };
+  const ofProfile = await originOfProfile(around);
+  if (ofProfile) return ofProfile;
+  const tokenFile = env.AWS_WEB_IDENTITY_TOKEN_FILE;
+  const arn = env.AWS_ROLE_ARN;
+  if (tokenFile && arn) {
+    const role = { arn, sessionName: env.AWS_ROLE_SESSION_NAME || undefined };
+    return () => assumeRoleWithWebIdentity(around, endpointFor(around), role, tokenFile);
+  }
+  if (hasContainerEndpoint(around.env)) return () => fromContainer(around);
+  return undefined;
+}
+
+function none(cause?: StoreUncertainError): StoreAccessError {
+  return new StoreAccessError('there are no credentials for the object store', {
+    hint: 'Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile, or give this machine a role.',
+    ...(cause && { cause, detail: cause.message }),
+  });
 }
