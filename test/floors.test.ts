@@ -17,7 +17,7 @@ const FLOORS: readonly (readonly string[])[] = [
   ['connection'],
   ['codec'],
   ['files'],
-  ['protocol', 'wal'],
+  ['protocol', 'wal', 'base'],
   ['options.ts', 'lsn.ts'],
   ['errors.ts'],
   ['wasm', 'text.ts', 'units.ts', 'package.ts'],
