@@ -72,6 +72,16 @@ export interface Catalog {
   gaps: SegmentGap[];
   /** In the order of their names. */
   strays: StrayEntry[];
+  /** Segments that are here only in forms that cannot be read, ascending. */
+  unread: UnreadSegment[];
+}
+
+/** A segment in a form that cannot be read, such as `F.xz`, of which no other complete file is here. */
+export interface UnreadSegment {
+  /** Bare file name. */
+  name: string;
+  timeline: number;
+  segment: bigint;
 }
 
 /**

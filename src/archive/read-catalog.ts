@@ -1,8 +1,14 @@
 import { StorageError, type WalkeepError } from '../errors.js';
-import { segmentStart } from '../wal/file-name.js';
+import { parseSegmentFileName, type SegmentName, segmentStart } from '../wal/file-name.js';
 import { DEFAULT_BLOCK_SIZE } from '../wal/page.js';
 import type { Archive } from './archive.js';
-import type { Catalog, CatalogHistory, CatalogSegment, SegmentRange } from './catalog.js';
+import type {
+  Catalog,
+  CatalogHistory,
+  CatalogSegment,
+  SegmentRange,
+  UnreadSegment,
+} from './catalog.js';
 import { standsBeside } from './catalog-branches.js';
 import { historyOf, lineageGaps, missingEnd } from './catalog-lineage.js';
 import { measurePartials } from './catalog-measure.js';
@@ -89,6 +95,7 @@ async function lookOver(archive: Archive): Promise<Catalog> {
     histories,
     gaps: lineageGaps(timelines, segmentSize, ledger),
     strays: withMisfits(listing, files),
+    unread: unreadSegments(listing, files, segmentSize),
   };
 }
 
@@ -125,6 +132,23 @@ function withMisfits(listing: Listing, files: readonly SegmentFile[]): StrayEntr
   const misfits = listing.segments.filter((name) => !names.has(name));
   const strays = misfits.map((name): StrayEntry => ({ name, kind: 'file' }));
   return [...listing.strays, ...strays].sort((a, b) => (a.name < b.name ? -1 : 1));
+}
+
+function unreadSegments(
+  { unreadable }: Listing,
+  files: readonly SegmentFile[],
+  segmentSize: number,
+): UnreadSegment[] {
+  const key = ({ timeline, segment }: SegmentName) => `${timeline} ${segment}`;
+  const complete = new Set(files.filter((file) => !file.partial).map(key));
+  return unreadable
+    .flatMap(({ name, base }) => {
+      const parsed = parseSegmentFileName(base, segmentSize);
+      if (!parsed || complete.has(key(parsed))) return [];
+      const { timeline, segment } = parsed;
+      return [{ name, timeline, segment }];
+    })
+    .sort((a, b) => (a.name < b.name ? -1 : 1));
 }
 
 function rangesOf(segments: readonly CatalogSegment[], segmentSize: number): SegmentRange[] {

@@ -135,6 +135,30 @@ async function segmentsToRead(
   return time === undefined || full ? segments : segmentsFromTime(plan, segments, time, signal);
 }
 
+/** What is here of the WAL around the segments that are read, and cannot be read itself. */
+function unreadAround(
+  plan: Plan,
+  segments: readonly PlannedSegment[],
+  options: Pick<FindOptions, 'since' | 'until'>,
+): { before: Damage[]; behind: Damage[] } {
+  const places = plan.unread
+    .map(({ name, from, to }): Damage => {
+      const message = `"${name}" is in a form that cannot be read`;
+      return { kind: 'damage', lsn: from, from, resumedAt: to, message };
+    })
+    .filter((place) => isWithin(place, options));
+  const first = segments[0];
+  const before = places.filter(({ lsn }) => first !== undefined && lsn < first.start);
+  const behind = places.filter((place) => !before.includes(place));
+  // Before a time that later segments are before, too, nothing is asked for.
+  const { since = 0n } = options;
+  const left = plan.segments.some(
+    ({ start }) =>
+      first !== undefined && start < first.start && start + BigInt(plan.segmentSize) > since,
+  );
+  return { before: left ? [] : before, behind };
+}
+
 /** Reads segments and hands on their events, and the branches among them. */
 async function walk(
   plan: Plan,
@@ -171,6 +195,8 @@ async function walk(
     },
   };
   const scan = new DamageTolerantScan({ ...decoding(plan), select: isWanted }, visitor);
+  const { before, behind } = unreadAround(plan, segments, options);
+  before.forEach(damage);
   await scanSegments(plan, segments, scan, options.signal);
   // Where no record follows any more: a timeline that was promoted at the very end.
   const end = scan.position ?? 0n;
@@ -186,6 +212,7 @@ async function walk(
     const range = `${formatLsn(lsn)} to ${formatLsn(missing.to)}`;
     damage({ kind: 'damage', lsn, from: lsn, message: `WAL is missing: ${range}` });
   }
+  if (!enough) behind.forEach(damage);
   const { unfollowed } = plan;
   const to = scan.position;
   const complete = damaged === 0 && !(orphan && (since === undefined || since < (from ?? 0n)));

@@ -32,6 +32,13 @@ export interface Branch {
   reason: string;
 }
 
+/** Where a segment on the way lies in a form that cannot be read. */
+export interface UnreadPlace {
+  name: string;
+  from: Lsn;
+  to: Lsn;
+}
+
 /** What to read for one timeline and its ancestors. */
 export interface Plan {
   archive: Archive;
@@ -47,6 +54,8 @@ export interface Plan {
   segments: PlannedSegment[];
   /** Behind them, WAL that was stored, on the timeline or on a newer one that is to be followed. */
   missing: SegmentGap | undefined;
+  /** Before and behind them, what is here only in forms that cannot be read; ascending. */
+  unread: UnreadPlace[];
   /** Ascending by LSN. */
   branches: Branch[];
 }
@@ -66,14 +75,20 @@ export function planTimeline(catalog: Catalog, timeline?: number): Plan {
   if (!entry) {
     const what = timeline === undefined ? 'no WAL' : `no timeline ${timeline}`;
     const there = catalog.timelines.map((t) => t.timeline).join(', ');
+    const unread = catalog.unread[0]?.name;
+    const hint =
+      there !== ''
+        ? `It has these timelines: ${there}.`
+        : unread && `"${unread}" is in a form that cannot be read.`;
     throw new UsageError(`directory "${catalog.archive.place}" has ${what}`, {
       path: catalog.archive.place,
-      ...(there === '' ? {} : { hint: `It has these timelines: ${there}.` }),
+      ...(hint === undefined ? {} : { hint }),
     });
   }
   const history = entry.history ?? rootHistory(entry.timeline);
   const missing = missingEnd(catalog.timelines, catalog.segmentSize, catalog.ledger);
   const newer = timeline === undefined && missing && missing.timeline > entry.timeline;
+  const segments = plannedSegments(catalog, history);
   return {
     archive: catalog.archive,
     timeline: entry.timeline,
@@ -84,7 +99,8 @@ export function planTimeline(catalog: Catalog, timeline?: number): Plan {
       .map((t) => t.timeline),
     segmentSize: catalog.segmentSize,
     systemId: catalog.systemId,
-    segments: plannedSegments(catalog, history),
+    segments,
+    unread: unreadPlaces(catalog, history, segments, timeline === undefined),
     missing: newer || missing?.timeline === entry.timeline ? missing : undefined,
     branches: branchesOn(catalog, history),
   };
@@ -119,6 +135,33 @@ function plannedSegments(catalog: Catalog, history: TimelineHistory): PlannedSeg
     begin = timelineEnds ?? begin;
   }
   return [...found.values()].sort((a, b) => (a.start < b.start ? -1 : 1));
+}
+
+/**
+ * Of a gap between segments reading tells by itself.
+ * @param later also those of a later timeline, which would be the one that is followed
+ */
+function unreadPlaces(
+  { unread, timelines, segmentSize }: Catalog,
+  history: TimelineHistory,
+  segments: readonly PlannedSegment[],
+  later: boolean,
+): UnreadPlace[] {
+  const [first, last] = [segments[0], segments.at(-1)];
+  const ended = last?.files.some((file) => !file.partial) ?? false;
+  const places: UnreadPlace[] = [];
+  for (const { name, timeline, segment } of unread) {
+    const from = segmentStart(segment, segmentSize);
+    const to = segmentStart(segment + 1n, segmentSize);
+    const end = timelineEnd(history, timeline);
+    const beside = timelines.find((t) => t.timeline === timeline)?.beside !== undefined;
+    const onWay = timeline === history.timeline || (end !== undefined && from < end);
+    const outside =
+      !first || !last || from < first.start || from > last.start || (from === last.start && !ended);
+    const follows = later && timeline > history.timeline && !beside;
+    if ((onWay && outside) || follows) places.push({ name, from, to });
+  }
+  return places;
 }
 
 function branchesOn(catalog: Catalog, history: TimelineHistory): Branch[] {

@@ -59,6 +59,8 @@ export interface ArchiveList {
   /** Missing and not accepted. */
   gaps: SegmentGap[];
   acceptedGaps: GapEntry[];
+  /** Names of segments that are here only in forms that cannot be read. */
+  unread: string[];
   /** The ledger's last acknowledged position. */
   flushed?: { lsn: Lsn; timeline: number };
 }
@@ -85,6 +87,7 @@ export async function listArchive(directory: string, signal?: AbortSignal): Prom
     timelines,
     gaps: catalog.gaps.filter((gap) => !gap.accepted),
     acceptedGaps: ledger?.gaps ?? [],
+    unread: catalog.unread.map(({ name }) => name),
     ...(flushedLsn === undefined || timeline === undefined
       ? {}
       : { flushed: { lsn: flushedLsn, timeline } }),

@@ -422,3 +422,62 @@ test('names with quotes, blanks, percent signs and newlines stay what they are',
   const damage: WalEvent = { kind: 'damage', lsn: 5n as Lsn, from: 5n as Lsn, message: '' };
   expect(() => recoveryTarget(damage, 'after')).toThrow(UsageError);
 });
+
+describe('WAL in a form that cannot be read', () => {
+  const commits = Array.from({ length: 80 }, () => ({ body: new Uint8Array(50_000) }));
+  const wal = makeWal(commits, { start: 0x70_0000n });
+  const lsnOf = (n: number) => (wal.start + BigInt(n) * BigInt(wal.segmentSize)) as Lsn;
+  const name = (n: number) =>
+    segmentFileName(1, segmentOf(lsnOf(n), wal.segmentSize), wal.segmentSize);
+  /** The first three segments, some of them as another program compresses them. */
+  const stored = (...unread: number[]) => {
+    const dir = scratchDir('archive');
+    for (const n of [0, 1, 2]) {
+      const bytes = wal.bytes.subarray(n * wal.segmentSize, (n + 1) * wal.segmentSize);
+      writeFileSync(join(dir, `${name(n)}${unread.includes(n) ? '.xz' : ''}`), bytes);
+    }
+    return dir;
+  };
+  const result = (dir: string, options: FindOptions = {}) => findEvents(dir, options, () => false);
+
+  test.each([0, 1, 2])('is told where the range covers it: %i', async (n) => {
+    const dir = stored(n);
+    const found = await events(dir);
+    const damages = found.filter((e) => e.kind === 'damage');
+    expect(damages).toHaveLength(1);
+    expect(damages[0]!.message).toMatch(
+      n === 1 ? /WAL is missing/ : `"${name(n)}.xz" is in a form`,
+    );
+    expect(await result(dir)).toMatchObject({ damaged: 1, complete: false });
+    const other = n === 0 ? { since: lsnOf(1) } : { until: lsnOf(n) };
+    expect(await result(dir, other)).toMatchObject({ damaged: 0, complete: true });
+    expect(await run('walkeep', 'find', dir)).toMatchObject({ code: 2 });
+  });
+
+  test('is none where it can be read all the same, or is on another way', async () => {
+    const dir = stored();
+    writeFileSync(join(dir, `${name(2)}.xz`), '');
+    writeFileSync(join(dir, `${name(1)}.partial.gz`), '');
+    writeFileSync(join(dir, '00000002.history.xz'), '');
+    expect(await result(dir)).toMatchObject({ damaged: 0, complete: true });
+    // A later timeline would be followed; asked for this one it is none of its WAL.
+    writeFileSync(join(dir, `${name(2).replace(/^0{7}1/, '00000002')}.xz`), '');
+    expect(await result(dir)).toMatchObject({ damaged: 1, complete: false });
+    expect(await result(dir, { timeline: 1 })).toMatchObject({ damaged: 0, complete: true });
+  });
+
+  test('is told behind a partial file of the same segment', async () => {
+    const dir = stored(2);
+    writeFileSync(
+      join(dir, `${name(2)}.partial`),
+      wal.bytes.subarray(2 * wal.segmentSize, 2 * wal.segmentSize + 9000),
+    );
+    expect(await result(dir)).toMatchObject({ damaged: 1, complete: false });
+  });
+
+  test('is named where it is all that is here', async () => {
+    const error = await result(stored(0, 1, 2)).catch((e) => e);
+    expect(error).toBeInstanceOf(UsageError);
+    expect(error.hint).toContain(`${name(0)}.xz`);
+  });
+});

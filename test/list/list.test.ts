@@ -1,4 +1,4 @@
-import { rmSync, writeFileSync } from 'node:fs';
+import { renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { openArchive } from '../../src/archive/archive.js';
@@ -7,6 +7,7 @@ import { listArchive } from '../../src/list/list.js';
 import { type Lsn, parseLsn } from '../../src/lsn.js';
 import { segmentFileName } from '../../src/wal/file-name.js';
 import { formatIsoTimestamp } from '../../src/wal/records/timestamp.js';
+import { run } from '../cli/run.js';
 import { fixtureArchive, SEGMENT, sampleArchive, writeLedger } from '../support/archives.js';
 import { scratchDir } from '../support/scratch.js';
 import { loadFixture } from '../wal/fixtures.js';
@@ -50,6 +51,18 @@ describe('listArchive', () => {
     expect(list.acceptedGaps).toMatchObject([accepted]);
     expect(list.flushed).toEqual(flushed);
   });
+});
+
+test('names what cannot be read', async () => {
+  const { directory, names } = sampleArchive(3);
+  expect((await listArchive(directory)).unread).toEqual([]);
+  for (const n of [0, 1]) renameSync(join(directory, names[n]!), join(directory, `${names[n]}.xz`));
+  const list = await listArchive(directory);
+  expect(list).toMatchObject({ segments: 1, unread: [`${names[0]}.xz`, `${names[1]}.xz`] });
+  const { stdout } = await run('walkeep', 'list', directory);
+  expect(stdout).toContain(`cannot be read, not counted: ${names[0]}.xz and 1 more`);
+  const { stdout: json } = await run('walkeep', 'list', '--json', directory);
+  expect(JSON.parse(json.split('\n')[0]!)).toMatchObject({ unread: list.unread });
 });
 
 describe('readCatalog', () => {

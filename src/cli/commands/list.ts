@@ -70,6 +70,11 @@ function printTable(output: Output, list: ArchiveList): void {
     const place = `timeline ${timeline}, ${formatLsn(from)} - ${formatLsn(to)}`;
     lines.push(`accepted gap: ${place} (${why})`);
   }
+  const [unread] = list.unread;
+  if (unread !== undefined) {
+    const more = list.unread.length > 1 ? ` and ${list.unread.length - 1} more` : '';
+    lines.push(`cannot be read, not counted: ${unread}${more}`);
+  }
   if (list.flushed) {
     const { lsn, timeline } = list.flushed;
     lines.push(`acknowledged to the server: ${formatLsn(lsn)} on timeline ${timeline}`);
