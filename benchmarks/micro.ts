@@ -6,7 +6,6 @@ import { gunzipSync } from 'node:zlib';
 import { nodeFileSystem } from '../src/files/file-system.js';
 import { type Lsn, parseLsn } from '../src/lsn.js';
 import { FrameReader } from '../src/protocol/frame-reader.js';
-import { TargetPositions } from '../src/receive/target/positions.js';
 import { SegmentFinisher } from '../src/receive/target/segment-finisher.js';
 import { SegmentWriter } from '../src/receive/target/segment-writer.js';
 import { crc32c } from '../src/wal/crc32c.js';
@@ -78,26 +77,25 @@ if (file) {
 }
 
 const directory = mkdtempSync(join(scratchRoot(), 'writer-'));
-const positions = new TargetPositions(parseLsn('0/1000000'));
-const finisher = new SegmentFinisher({
+const finisher: SegmentFinisher = new SegmentFinisher({
   directory,
   segmentSize: 1024 * MB,
   sync: false,
-  positions,
   fs: nodeFileSystem,
   record: async () => undefined,
+  onDurable: (end) => writer.finished(end),
   onFinished: () => undefined,
   onProgress: () => undefined,
   onFailure: () => undefined,
 });
-const writer = new SegmentWriter({
+const writer: SegmentWriter = new SegmentWriter({
   directory,
   segmentSize: 1024 * MB,
   timeline: 1,
   mode: 0o600,
   sync: false,
   compareUntil: 0n as Lsn,
-  positions,
+  startLsn: parseLsn('0/1000000'),
   finisher,
   fs: nodeFileSystem,
 });
@@ -106,7 +104,6 @@ const chunk = Buffer.alloc(128 * 1024, 1);
 let left = 512 * MB;
 const began = performance.now();
 while (left > 0) {
-  positions.accepted += 2 * chunk.length;
   writer.writeSync([chunk, chunk]);
   left -= 2 * chunk.length;
 }

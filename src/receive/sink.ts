@@ -30,9 +30,7 @@ import { SinkCalls } from './sink-calls.js';
 import { checkFork } from './start/history-files.js';
 import { lookedForChild } from './start/removed-wal.js';
 import { type StreamOutcome, StreamSession } from './stream.js';
-import { PacedTarget } from './target/paced-target.js';
-import { TargetPositions } from './target/positions.js';
-import type { WalDestination } from './target/wal-destination.js';
+import { sinkTarget } from './target/sink-target.js';
 import { followTimelines, type WalPlace } from './timelines.js';
 import { overConnection, patient, type Watchdog } from './watchdog.js';
 
@@ -277,15 +275,14 @@ class SinkRun {
     const { slot, endLsn, synchronous = true, statusInterval = 10_000 } = o;
     watchdog.enter('command');
     const inspector = await this.makeInspector(at, server);
-    const positions = new TargetPositions(at.lsn);
-    const destination = makeDestination(this.sink, this.calls, positions, {
-      flushInterval: synchronous ? Number.POSITIVE_INFINITY : statusInterval,
-      onClosed: () => {
-        this.closedAt = positions.lsn(positions.flushed);
-        watchdog.enter('ending');
-      },
+    const { sink, calls } = this;
+    const target = sinkTarget({
+      startLsn: at.lsn,
+      // The stream gives an asynchronous target copies of its own.
+      write: (chunk, lsn) => calls.run('write', () => sink.write(chunk as Buffer, lsn)),
+      flush: () => calls.run('flush', () => sink.flush()),
+      ...{ synchronous, flushInterval: statusInterval },
     });
-    const target = new PacedTarget({ destination, positions, synchronous, writeReport: 'slow' });
     const session = new StreamSession({
       ...{ connection, timeline: at.timeline, target, synchronous, statusInterval },
       ...(inspector ? { inspector } : {}),
@@ -296,7 +293,10 @@ class SinkRun {
       receiveTimeout: o.receiveTimeout ?? RECEIVE_TIMEOUT,
       onProgress: () => {},
     });
-    return session.run(signal, () => watchdog.enter('stream'));
+    return session.run(signal, (phase) => {
+      if (phase === 'ending') this.closedAt = target.positions.lsn(target.positions.flushed);
+      watchdog.enter(phase);
+    });
   }
 
   private async makeInspector(
@@ -336,43 +336,4 @@ function withLaterTimeline(error: unknown, timeline: number, server: ServerState
     ...{ sqlstate, severity, file, cause: error },
     hint: `The server has no file for the end of timeline ${timeline}: begin at the same place with timeline ${next}, whose segment begins with the same WAL.`,
   });
-}
-
-/** The sink as the destination of one stream, which keeps count of its positions. */
-function makeDestination(
-  sink: WalSink,
-  calls: SinkCalls,
-  positions: TargetPositions,
-  { flushInterval, onClosed }: { flushInterval: number; onClosed: () => void },
-): WalDestination {
-  let flushedAt = performance.now();
-  const flush = async () => {
-    const covered = positions.written;
-    await calls.run('flush', () => sink.flush());
-    flushedAt = performance.now();
-    positions.synced(covered);
-  };
-  // One behind the other; behind a failed one there is none.
-  let flushing = Promise.resolve();
-  const sync = () => {
-    flushing = flushing.then(flush);
-    return flushing;
-  };
-  return {
-    write: async (chunks) => {
-      for (const chunk of chunks) {
-        const begin = positions.written;
-        // The stream gives an asynchronous target copies of its own.
-        await calls.run('write', () => sink.write(chunk as Buffer, positions.lsn(begin)));
-        positions.wrote(begin + chunk.length);
-      }
-      if (performance.now() - flushedAt >= flushInterval) await sync();
-    },
-    sync,
-    pending: 0,
-    close: async () => {
-      if (positions.flushed < positions.written) await sync();
-      onClosed();
-    },
-  };
 }

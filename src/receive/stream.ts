@@ -7,8 +7,8 @@ import { formatLsn, INVALID_LSN, type Lsn } from '../lsn.js';
 import type { CopyBothHandler } from '../protocol/frame-reader.js';
 import type { StreamEnd } from '../protocol/replication.js';
 import type { WalInspector } from './inspector.js';
-import { StatusSchedule } from './status-schedule.js';
 import type { TargetListener, WalTarget } from './target/wal-target.js';
+import type { Phase } from './watchdog.js';
 
 export interface StreamOptions {
   connection: ReplicationConnection;
@@ -55,7 +55,6 @@ const TICK_MS = 250;
 export class StreamSession implements CopyBothHandler, TargetListener {
   private readonly o: StreamOptions;
   private readonly target: WalTarget;
-  private readonly schedule: StatusSchedule;
   private stream: WalStream | undefined;
   private settle: ((outcome: 'endpos' | 'signal' | 'server' | WalkeepError) => void) | undefined;
   private stopping = false;
@@ -72,6 +71,7 @@ export class StreamSession implements CopyBothHandler, TargetListener {
   /** What the last status reply said; -1 before the first. */
   private reportedWrite = -1;
   private reportedFlush = -1;
+  private repliedAt = Number.NEGATIVE_INFINITY;
   private replyOwed = false;
 
   private pausedSince: number | undefined;
@@ -84,7 +84,6 @@ export class StreamSession implements CopyBothHandler, TargetListener {
   constructor(options: StreamOptions) {
     this.o = options;
     this.target = options.target;
-    this.schedule = new StatusSchedule(options.statusInterval);
     const { endLsn } = options;
     const { start } = this.target.positions;
     this.endOffset = endLsn === undefined ? Number.POSITIVE_INFINITY : Number(endLsn - start);
@@ -95,9 +94,9 @@ export class StreamSession implements CopyBothHandler, TargetListener {
    * Streams until the end position, the signal, or the server's end of the timeline. The target
    * is closed in every case but an error, where that is the caller's business.
    *
-   * @param onStarted called when the server agreed to stream
+   * @param onPhase told when the server agreed to stream, and when its end is waited for
    */
-  async run(signal: AbortSignal, onStarted: () => void): Promise<StreamOutcome> {
+  async run(signal: AbortSignal, onPhase: (phase: Phase) => void): Promise<StreamOutcome> {
     const { connection, slot, timeline } = this.o;
     const { target } = this;
     const { start } = target.positions;
@@ -120,10 +119,11 @@ export class StreamSession implements CopyBothHandler, TargetListener {
       );
       if ('kind' in started) {
         await target.close();
+        onPhase('ending');
         return { kind: 'ended', end: started, lsn: start };
       }
       this.stream = started;
-      onStarted();
+      onPhase('stream');
       this.activeSince = this.movedAt = performance.now();
       timer = setInterval(() => this.tick(), TICK_MS);
       this.tick();
@@ -133,6 +133,7 @@ export class StreamSession implements CopyBothHandler, TargetListener {
       await target.idle();
       if (this.lost) throw this.lost;
       await target.close();
+      onPhase('ending');
       this.sendStatus(false);
       const lsn = this.lsn(this.received);
       const end = await started.finish();
@@ -289,12 +290,18 @@ export class StreamSession implements CopyBothHandler, TargetListener {
     else if (news && this.o.synchronous) this.sendStatus(false);
   }
 
+  /** An unasked one: at the very start, and whenever the interval has passed since the last. */
+  private isReplyDue(now: number): boolean {
+    const { statusInterval } = this.o;
+    return statusInterval > 0 && now - this.repliedAt >= statusInterval;
+  }
+
   private sendStatus(replyRequested: boolean, now = performance.now()): void {
     if (!this.stream) return;
     const { written, flushed } = this.target.positions;
     this.reportedWrite = written;
     this.reportedFlush = flushed;
-    this.schedule.sent(now);
+    this.repliedAt = now;
     const write = this.lsn(written);
     const flush = flushed === written ? write : this.lsn(flushed);
     this.stream.sendStatus({
@@ -344,7 +351,7 @@ export class StreamSession implements CopyBothHandler, TargetListener {
 
   private tickPaused(now: number): void {
     this.target.tick(now, false);
-    if (this.schedule.due(now) || this.schedule.sinceLast(now) > PAUSED_STATUS_MS) {
+    if (this.isReplyDue(now) || now - this.repliedAt > PAUSED_STATUS_MS) {
       this.sendStatus(false);
     }
     if (now - Math.max(this.movedAt, this.pausedSince ?? now) > STALL_LIMIT_MS) {
@@ -357,7 +364,7 @@ export class StreamSession implements CopyBothHandler, TargetListener {
   }
 
   private tickActive(now: number): void {
-    if (this.schedule.due(now)) this.sendStatus(false);
+    if (this.isReplyDue(now)) this.sendStatus(false);
     this.target.tick(now, true);
     const { receiveTimeout, connection } = this.o;
     if (receiveTimeout === 0) return;

@@ -1,18 +1,12 @@
 import { join } from 'node:path';
-
 import { writeEvidence } from '../archive/evidence.js';
-
 import { anchoredVerifier } from '../archive/lead-in.js';
-
 import { comesAgain } from '../archive/ledger-entry.js';
-import { temporaryName } from '../archive/leftovers.js';
-import { type CompressOptions, compressFile } from '../codec/codec.js';
 import type { ReplicationConnection } from '../connection/connection.js';
 import { FsyncError, RewriteError, type WalkeepError } from '../errors.js';
 import type { FileSystem } from '../files/file-system.js';
 import { formatLsn, type Lsn } from '../lsn.js';
 import type { WalFault } from '../wal/fault.js';
-import { compressionSuffix, segmentStart } from '../wal/file-name.js';
 import { type TimelineHistory, timelineAt } from '../wal/timeline.js';
 import { WalVerifier } from '../wal/verifier.js';
 import type { WalOptions } from '../wal/walker.js';
@@ -20,22 +14,15 @@ import { type VerifyMode, WalInspector } from './inspector.js';
 import { RECEIVE_TIMEOUT, type ReceiverEvents, type WalReceiverOptions } from './options.js';
 import type { Refusals } from './refusals.js';
 import type { Archive } from './start/receiving-directory.js';
-import { storedStart } from './start/stored-start.js';
+import { type StoredStart, storedStart } from './start/stored-start.js';
 import { type StreamOutcome, StreamSession } from './stream.js';
-import { compressPartial } from './target/compressed-partial.js';
-import type { OpenSegment } from './target/open-segment.js';
-import { PacedTarget, type WriteReport } from './target/paced-target.js';
-import { TargetPositions } from './target/positions.js';
-import { SegmentFinisher } from './target/segment-finisher.js';
-import { SegmentWriter } from './target/segment-writer.js';
+import { openDirectoryTarget } from './target/directory-target.js';
+import type { WriteReport } from './target/paced-target.js';
 import type { WalTarget } from './target/wal-target.js';
 import type { Phase } from './watchdog.js';
 
 /** Milliseconds between entries of the acknowledged position in the ledger. */
 const LEDGER_INTERVAL = 10_000;
-
-/** Segment size up to which the start waits for a zero-filled first segment, bytes. */
-const SPARE_WAIT = 64 * 1024 * 1024;
 
 /** What a run tells the receiver that it is part of. */
 export interface RunOwner {
@@ -48,17 +35,17 @@ export interface RunOwner {
   noteProgress(): void;
 }
 
-/** One stream of one timeline into the directory: writer, finisher, compression, ledger. */
+/** One stream of one timeline into the directory: what it finds, its target, checks and ledger. */
 export class TimelineRun {
   private readonly o: WalReceiverOptions;
   private readonly connection: ReplicationConnection;
   private readonly archive: Archive;
   private readonly at: { lsn: Lsn; timeline: number };
   private readonly owner: RunOwner;
-  private readonly positions: TargetPositions;
   private readonly sync: boolean;
   private readonly fs: FileSystem;
   private history: TimelineHistory | undefined;
+  private target: WalTarget | undefined;
   private session: StreamSession | undefined;
   private recordedAt = performance.now();
   private recorded = 0;
@@ -77,20 +64,19 @@ export class TimelineRun {
     this.archive = archive;
     this.at = at;
     this.owner = owner;
-    this.positions = new TargetPositions(at.lsn);
     this.sync = o.sync !== false;
     this.fs = archive.fs;
   }
 
   /** Up to where WAL was taken and written. */
   get stored(): Lsn {
-    return this.positions.lsn(this.positions.written);
+    const positions = this.target?.positions;
+    return positions ? positions.lsn(positions.written) : this.at.lsn;
   }
 
   /** @param onPhase called when the server agreed to stream, and when its end is waited for */
   async stream(signal: AbortSignal, onPhase: (phase: Phase) => void): Promise<StreamOutcome> {
     const { o, at, archive } = this;
-    const mode = archive.server.fileMode;
     // The server may have been on an ancestor yet when it was asked for its own.
     this.history = await archive.history(this.connection, at.timeline);
     const { anchored, ...stored } = await storedStart({
@@ -101,34 +87,10 @@ export class TimelineRun {
       warn: (warning) => this.owner.tell('warning', warning),
     });
     await archive.noteAgain(at.lsn, at.timeline);
-    const finisher = this.makeFinisher();
-    const writer = new SegmentWriter({
-      directory: o.directory,
-      segmentSize: archive.server.segmentSize,
-      timeline: at.timeline,
-      mode,
-      sync: this.sync,
-      ...stored,
-      positions: this.positions,
-      finisher,
-      fs: this.fs,
-      directIo: this.directIo,
-      onRefill: (lsn, path, fresh) => this.tellRefill(lsn, path, fresh),
-      onRepair: ({ begin, why }, path) =>
-        this.owner.tell('warning', {
-          code: 'WK_STORED_DAMAGE',
-          message: `"${path}" is damaged in the record at ${formatLsn(begin)}: ${why}; what comes again of that record takes its place`,
-        }),
-    });
+    this.target = await this.openTarget(stored);
     try {
-      if (o.synchronous) {
-        const spare = writer.prepareSpare();
-        // Worth waiting for unless it would take seconds: only the first segment is affected.
-        if (archive.server.segmentSize <= SPARE_WAIT) await spare;
-      }
-      const target = this.makeTarget(writer, () => onPhase('ending'));
-      this.session = this.makeSession(target, this.makeInspector(anchored));
-      return await this.session.run(signal, () => onPhase('stream'));
+      this.session = this.makeSession(this.target, this.makeInspector(anchored));
+      return await this.session.run(signal, onPhase);
     } catch (e) {
       const checked = this.verifyMode === 'strict';
       if (checked && e instanceof RewriteError) this.owner.refusals.noteRewrite(e);
@@ -136,7 +98,7 @@ export class TimelineRun {
       const outweighed = (later: unknown): void => {
         if (later instanceof FsyncError) throw later;
       };
-      await writer.close().catch(outweighed);
+      await this.target.abandon().catch(outweighed);
       await this.recordFlushed().catch(outweighed);
       throw e;
     } finally {
@@ -146,8 +108,7 @@ export class TimelineRun {
 
   /** Refused WAL that came right must not be asked for once more: it may be gone by then. */
   private noteStored(): void {
-    const { positions, history, owner } = this;
-    if (history) owner.refusals.stored(positions.lsn(positions.written), history);
+    if (this.history) this.owner.refusals.stored(this.stored, this.history);
   }
 
   private tellRefill(lsn: Lsn, path: string, fresh: boolean): void {
@@ -168,25 +129,6 @@ export class TimelineRun {
       hint: fresh
         ? 'Find out who removes files that are being received.'
         : 'The disk confirmed syncs that it did not do; check its write cache.',
-    });
-  }
-
-  /** Past the page cache, unless the files are read again at once to be compressed. */
-  private get directIo(): boolean {
-    return this.o.directIo !== false && this.compressOptions === undefined;
-  }
-
-  /** The stream's target; its clean end gives an incomplete segment its name. */
-  private makeTarget(writer: SegmentWriter, onClosed: () => void): WalTarget {
-    return new PacedTarget({
-      destination: writer,
-      close: async () => {
-        await this.onClosed(await writer.close());
-        onClosed();
-      },
-      positions: this.positions,
-      synchronous: this.o.synchronous ?? false,
-      writeReport: this.owner.writeReport,
     });
   }
 
@@ -270,67 +212,29 @@ export class TimelineRun {
     });
   }
 
-  private makeFinisher(): SegmentFinisher {
-    const { o, archive } = this;
-    const options = this.compressOptions;
-    return new SegmentFinisher({
-      directory: o.directory,
-      segmentSize: archive.server.segmentSize,
-      sync: this.sync,
-      positions: this.positions,
-      fs: this.fs,
+  /** Where the stream goes: all that the acknowledgement waits for. */
+  private openTarget(stored: Omit<StoredStart, 'anchored'>): Promise<WalTarget> {
+    const { o, at, archive, owner } = this;
+    const { segmentSize, fileMode } = archive.server;
+    return openDirectoryTarget({
+      ...{ directory: o.directory, timeline: at.timeline, startLsn: at.lsn, segmentSize },
+      ...{ mode: fileMode, sync: this.sync, fs: this.fs, ...stored },
+      ...{ synchronous: o.synchronous ?? false, writeReport: owner.writeReport },
+      ...{ compression: o.compression, directIo: o.directIo },
       record: (lsn, timeline) => archive.record({ type: 'complete', lsn, timeline }),
-      ...(options ? { convert: (s: OpenSegment) => this.compress(s, options) } : {}),
-      onFinished: ({ end, timeline, path }) =>
-        this.owner.tell('segment', {
-          lsn: end,
-          timeline,
-          path,
-          size: archive.server.segmentSize,
+      recordFlushed: () => this.recordFlushed(),
+      acknowledged: () => archive.acknowledged(at.timeline),
+      verifierAt: (startLsn) => this.verifierAt(startLsn),
+      onRefill: (lsn, path, fresh) => this.tellRefill(lsn, path, fresh),
+      onRepair: ({ begin, why }, path) =>
+        owner.tell('warning', {
+          code: 'WK_STORED_DAMAGE',
+          message: `"${path}" is damaged in the record at ${formatLsn(begin)}: ${why}; what comes again of that record takes its place`,
         }),
-      onProgress: () => this.session?.onRoom(),
-      onFailure: (error) => this.session?.onFailure(error),
+      onFinished: ({ end: lsn, timeline, path }) =>
+        owner.tell('segment', { lsn, timeline, path, size: segmentSize }),
+      onPartial: (file) => owner.tell('partial', { file }),
     });
-  }
-
-  private get compressOptions(): CompressOptions | undefined {
-    const { method, level } = this.o.compression ?? { method: 'none' };
-    if (method === 'none') return undefined;
-    const { fileMode } = this.archive.server;
-    const { sync, fs } = this;
-    return { method, mode: fileMode, sync, fs, ...(level === undefined ? {} : { level }) };
-  }
-
-  /** Stores a full segment compressed under a dotfile's name, durably. */
-  private async compress(segment: OpenSegment, options: CompressOptions) {
-    const name = `${segment.name}${compressionSuffix(options.method)}`;
-    const temporary = join(this.o.directory, temporaryName(name));
-    await compressFile(segment.path, temporary, this.archive.server.segmentSize, options).catch(
-      async (e) => {
-        // Space is given back at once where its lack was the cause.
-        await this.fs.unlink(temporary).catch(() => {});
-        throw e;
-      },
-    );
-    return { temporary, name };
-  }
-
-  /**
-   * The writer closed at a clean end; the incomplete segment keeps a partial name. With compression
-   * it gets its compressed form now, which replaces the plain one only once it is durable.
-   */
-  private async onClosed(open: OpenSegment | undefined): Promise<void> {
-    await this.recordFlushed();
-    if (!open) return;
-    const options = this.compressOptions;
-    const { segmentSize } = this.archive.server;
-    const file = options
-      ? await compressPartial(open, this.knownOf(open), options, {
-          ...{ directory: this.o.directory, segmentSize, fs: this.fs },
-          verifier: () => this.verifierAt(segmentStart(open.segment, segmentSize)),
-        })
-      : `${open.name}.partial`;
-    this.owner.tell('partial', { file });
   }
 
   private async verifierAt(startLsn: Lsn): Promise<WalVerifier> {
@@ -339,16 +243,10 @@ export class TimelineRun {
     return anchored ?? new WalVerifier(wal);
   }
 
-  /** Bytes of a segment that are written or acknowledged, also by an earlier stream. */
-  private knownOf({ segment, timeline, begin }: OpenSegment): number {
-    const { segmentSize } = this.archive.server;
-    const acknowledged = this.archive.acknowledged(timeline) - segmentStart(segment, segmentSize);
-    const known = Math.max(this.positions.written - begin, Number(acknowledged));
-    return Math.min(known, segmentSize);
-  }
-
   private onProgress(received: Lsn, serverEnd: Lsn): void {
-    const { positions, at } = this;
+    const { target, at } = this;
+    if (!target) return;
+    const { positions } = target;
     this.owner.tell('progress', {
       received,
       written: positions.lsn(positions.written),
@@ -366,11 +264,13 @@ export class TimelineRun {
 
   /** Notes in the ledger what was made durable, so that it is compared if it comes again. */
   private async recordFlushed(): Promise<void> {
-    const { flushed } = this.positions;
     this.recordedAt = performance.now();
-    if (!this.sync || flushed <= this.recorded) return;
+    if (!this.target || !this.sync) return;
+    const { positions } = this.target;
+    const { flushed } = positions;
+    if (flushed <= this.recorded) return;
     this.recorded = flushed;
-    const lsn = this.positions.lsn(flushed);
+    const lsn = positions.lsn(flushed);
     await this.archive.record({ type: 'flushed', lsn, timeline: this.at.timeline });
   }
 }

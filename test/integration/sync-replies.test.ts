@@ -4,8 +4,7 @@ import { resolveSettings } from '../../src/connection/conninfo/resolve.js';
 import type { Lsn } from '../../src/lsn.js';
 import { StreamSession } from '../../src/receive/stream.js';
 import { PacedTarget, type WriteReport } from '../../src/receive/target/paced-target.js';
-import { TargetPositions } from '../../src/receive/target/positions.js';
-import type { WalDestination } from '../../src/receive/target/wal-destination.js';
+import { type WalWriter, WriterPositions } from '../../src/receive/target/wal-writer.js';
 import { disposer } from '../support/cleanup.js';
 import { archiveDirectory, PROGRAMS, receive, unverified } from '../support/receiving.js';
 import {
@@ -193,15 +192,14 @@ const SYNC_MS = 200;
 const block = new Int32Array(new SharedArrayBuffer(4));
 
 /** A disk whose writes are quick and whose syncs take 200 ms, with a call that does both or not. */
-class SlowDisk implements WalDestination {
+class SlowDisk implements WalWriter {
   readonly pending = 0;
   inline = 0;
   background = 0;
-  readonly positions: TargetPositions;
+  readonly positions = new WriterPositions(START as Lsn);
   readonly writeSynced?: (chunks: readonly Uint8Array[]) => boolean;
 
-  constructor(positions: TargetPositions, both: boolean) {
-    this.positions = positions;
+  constructor(both: boolean) {
     if (!both) return;
     this.writeSynced = (chunks) => {
       this.writeSync(chunks);
@@ -258,9 +256,8 @@ test.each<[WriteReport, boolean]>([
 ])(
   'keepalives are answered in time over a disk whose syncs take 200 ms (%s, with the write: %s)',
   async (writeReport, both) => {
-    const positions = new TargetPositions(START as Lsn);
-    const destination = new SlowDisk(positions, both);
-    const target = new PacedTarget({ destination, positions, synchronous: true, writeReport });
+    const disk = new SlowDisk(both);
+    const target = new PacedTarget({ writer: disk, synchronous: true, writeReport });
     const server = keep(
       await ScriptedServer.listen(async (c) => {
         await c.startStream();
@@ -268,12 +265,12 @@ test.each<[WriteReport, boolean]>([
         for (let n = 0; n < 60; n++) {
           const data = Buffer.alloc(8192, n);
           const replies = c.statusReplies.length;
-          destination.hold();
+          disk.hold();
           c.send(backend.xlogData(at, data), backend.keepalive(at + 8192n, true));
           at += 8192n;
           // No answer waits for a sync in the background.
           await waitFor(() => c.statusReplies.length > replies, { intervalMs: 1 });
-          destination.release();
+          disk.release();
           await c.waitStatus((s) => s.write >= at);
         }
         await c.waitStatus((s) => s.flush === at);
@@ -300,8 +297,8 @@ test.each<[WriteReport, boolean]>([
     expect(server.errors).toEqual([]);
     expect(outcome).toMatchObject({ kind: 'ended', lsn: START + 60n * 8192n });
     // Who is told of the write is not told with the sync.
-    expect(destination.inline).toBeLessThanOrEqual(writeReport === 'write' ? 0 : 1);
-    expect(destination.background).toBeGreaterThan(0);
+    expect(disk.inline).toBeLessThanOrEqual(writeReport === 'write' ? 0 : 1);
+    expect(disk.background).toBeGreaterThan(0);
     // Positions told are honest: flush never beyond what a finished sync covers.
     const [c] = server.connections;
     for (const s of c?.statusReplies ?? []) expect(s.flush).toBeLessThanOrEqual(s.write);

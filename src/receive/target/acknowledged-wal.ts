@@ -6,7 +6,7 @@ import { firstDifference } from '../../wal/same-wal.js';
 import { WalVerifier } from '../../wal/verifier.js';
 import { lostSectorsOnly } from './lost-sectors.js';
 import type { OpenSegment } from './open-segment.js';
-import type { TargetPositions } from './positions.js';
+import type { TargetPositions } from './wal-target.js';
 
 interface Options {
   /** Bytes, a power of two. */

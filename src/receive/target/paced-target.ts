@@ -1,10 +1,9 @@
 import { performance } from 'node:perf_hooks';
 import type { WalkeepError } from '../../errors.js';
 import { storageError } from '../../files/durable.js';
-import type { TargetPositions } from './positions.js';
 import { SyncPace } from './sync-pace.js';
-import type { WalDestination } from './wal-destination.js';
-import type { TargetListener, WalTarget } from './wal-target.js';
+import type { TargetListener, TargetPositions, WalTarget } from './wal-target.js';
+import type { WalWriter } from './wal-writer.js';
 import { WriteQueue } from './write-queue.js';
 
 /**
@@ -15,13 +14,14 @@ import { WriteQueue } from './write-queue.js';
 export type WriteReport = 'sync' | 'slow' | 'write';
 
 export interface PacedTargetOptions {
-  destination: WalDestination;
-  positions: TargetPositions;
+  writer: WalWriter;
   /** Sync whenever new WAL is written, and tell of it at once. */
   synchronous: boolean;
   writeReport: WriteReport;
-  /** Ends the destination and what belongs to its end; absent: the destination's own. */
+  /** Ends the writer and what belongs to its end; absent: the writer's own. */
   close?: () => Promise<void>;
+  /** Ends the writer after a failure. Absent: it holds nothing. */
+  abandon?: () => Promise<void>;
 }
 
 /** A sync above this goes to the thread pool next time; one below half of it comes back inline. */
@@ -41,10 +41,11 @@ const CATCH_UP_SYNC_MS = 50;
  */
 export class PacedTarget implements WalTarget {
   readonly positions: TargetPositions;
-  private readonly destination: WalDestination;
+  private readonly writer: WalWriter;
   private readonly synchronous: boolean;
   private readonly writeReport: WriteReport;
   private readonly end: () => Promise<unknown>;
+  private readonly breakOff: () => Promise<unknown>;
   private readonly queue: WriteQueue;
   /** Where commits wait for the write only. */
   private readonly pace: SyncPace | undefined;
@@ -52,6 +53,8 @@ export class PacedTarget implements WalTarget {
   private stopping = false;
   private full = false;
 
+  /** Bytes taken from the stream. */
+  private accepted = 0;
   /** Stream offset of the end of WAL that the server has, as of the last WAL. */
   private serverEnd = 0;
   private receivedAt = 0;
@@ -60,25 +63,26 @@ export class PacedTarget implements WalTarget {
   private slowSync = false;
   private lastSync = 0;
 
-  constructor({ destination, positions, synchronous, writeReport, close }: PacedTargetOptions) {
-    this.destination = destination;
-    this.positions = positions;
+  constructor({ writer, synchronous, writeReport, close, abandon }: PacedTargetOptions) {
+    this.writer = writer;
+    this.positions = writer.positions;
     this.synchronous = synchronous;
     this.writeReport = writeReport;
-    this.end = close ?? (() => destination.close());
+    this.end = close ?? (() => writer.close());
+    this.breakOff = abandon ?? (async () => {});
     this.queue = new WriteQueue(
-      destination,
+      writer,
       (took) => {
         this.slowWrite = took > SLOW_WRITE_MS / 2;
         this.afterWrite();
-        this.listener?.onRoom();
+        this.changeRoom();
       },
       (e) => this.lose(storageError('write WAL in', 'the archive', e)),
     );
     if (writeReport === 'write') {
       this.pace = new SyncPace(
         () => this.flush(),
-        () => positions.written,
+        () => writer.positions.written,
       );
     }
   }
@@ -88,25 +92,25 @@ export class PacedTarget implements WalTarget {
   }
 
   get hasRoom(): boolean {
-    const { pending } = this.destination;
+    const { pending } = this.writer;
     if (this.full) this.full = !this.queue.hasRoom || pending > MAX_PENDING / 2;
     else this.full = this.queue.isFull || pending > MAX_PENDING;
     return !this.full;
   }
 
   accept(chunks: readonly Uint8Array[], serverEnd: number, now: number): void {
-    const { positions, destination, queue } = this;
-    const begin = positions.accepted;
-    for (const chunk of chunks) positions.accepted += chunk.length;
+    const { positions, writer, queue } = this;
+    const begin = this.accepted;
+    for (const chunk of chunks) this.accepted += chunk.length;
     this.serverEnd = serverEnd;
     this.receivedAt = now;
-    const { stage } = destination;
-    const bulk = stage !== undefined && serverEnd - positions.accepted > stage.worthwhile;
-    if (bulk || this.slowWrite || queue.isBusy || !destination.writeSync) {
+    const { stage } = writer;
+    const bulk = stage !== undefined && serverEnd - this.accepted > stage.worthwhile;
+    if (bulk || this.slowWrite || queue.isBusy || !writer.writeSync) {
       queue.push(chunks, Number(positions.start & 0xffffn) + begin, bulk);
     } else if (!this.writeSynced(chunks)) {
       const began = performance.now();
-      destination.writeSync(chunks);
+      writer.writeSync(chunks);
       const took = performance.now() - began;
       if (took > SLOW_WRITE_MS) this.slowWrite = true;
       this.afterWrite();
@@ -114,15 +118,15 @@ export class PacedTarget implements WalTarget {
   }
 
   flush(): boolean {
-    const { positions, destination } = this;
+    const { positions, writer } = this;
     if (positions.flushed === positions.written || this.syncing || this.stopping) return false;
     const began = performance.now();
     // Who was told of the write goes on at once: its next WAL must not wait behind the sync.
-    if (this.slowSync || this.queue.isBusy || this.tellsWrites || !destination.syncSync) {
+    if (this.slowSync || this.queue.isBusy || this.tellsWrites || !writer.syncSync) {
       this.syncing = this.syncInBackground(began);
       return false;
     }
-    destination.syncSync();
+    writer.syncSync();
     this.synced(began);
     return true;
   }
@@ -148,14 +152,35 @@ export class PacedTarget implements WalTarget {
     await this.end();
   }
 
+  async abandon(): Promise<void> {
+    await this.breakOff();
+  }
+
+  /** The writer has more work behind its writes, or less. */
+  changeRoom(): void {
+    this.listener?.onRoom();
+  }
+
+  /** What was accepted is not stored, and nothing more will be. */
+  lose(error: WalkeepError): void {
+    this.listener?.onLost(error);
+  }
+
   /** Both in one, where a sync would follow at once and nobody is to be told of the write before. */
   private writeSynced(chunks: readonly Uint8Array[]): boolean {
     if (!this.synchronous || this.stopping || this.syncing || this.slowSync) return false;
-    if (this.positions.accepted < this.serverEnd || this.tellsWrites) return false;
-    if (!this.destination.writeSynced?.(chunks)) return false;
+    if (this.accepted < this.serverEnd || this.tellsWrites) return false;
+    if (!this.writer.writeSynced?.(chunks)) return false;
+    this.requireAccepted();
     // Since the read that brought it: nearly the same, and a commit pays for each look at the clock.
     this.synced(this.receivedAt);
     return true;
+  }
+
+  /** A writer that has more than it was given has a bug that could lose data. */
+  private requireAccepted(): void {
+    const { written } = this.positions;
+    if (written > this.accepted) throw new RangeError(`written ${written} of ${this.accepted}`);
   }
 
   private get tellsWrites(): boolean {
@@ -163,6 +188,7 @@ export class PacedTarget implements WalTarget {
   }
 
   private afterWrite(): void {
+    this.requireAccepted();
     if (!this.synchronous || this.stopping) return;
     if (this.tellsWrites) this.listener?.onNews('written', performance.now());
     // More is on its way: one sync for all of it, unless that takes long.
@@ -184,7 +210,7 @@ export class PacedTarget implements WalTarget {
 
   private async syncInBackground(began: number): Promise<void> {
     try {
-      await this.destination.sync();
+      await this.writer.sync();
       this.lastSync = performance.now();
       this.slowSync = this.lastSync - began > SLOW_SYNC_MS / 2;
       this.syncing = undefined;
@@ -196,9 +222,5 @@ export class PacedTarget implements WalTarget {
       this.syncing = undefined;
       this.lose(storageError('sync', 'the archive', e));
     }
-  }
-
-  private lose(error: WalkeepError): void {
-    this.listener?.onLost(error);
   }
 }

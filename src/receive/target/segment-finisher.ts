@@ -12,7 +12,6 @@ import {
   segmentStart,
 } from '../../wal/file-name.js';
 import { closeSegment, type OpenSegment } from './open-segment.js';
-import type { TargetPositions } from './positions.js';
 
 /** A segment that is complete, durable and under its final name. */
 export interface FinishedSegment {
@@ -27,7 +26,6 @@ export interface SegmentFinisherOptions {
   directory: string;
   segmentSize: number;
   sync: boolean;
-  positions: TargetPositions;
   fs: FileSystem;
   /**
    * Notes durably that the archive is complete up to `end`. Called before the final name
@@ -39,8 +37,10 @@ export interface SegmentFinisherOptions {
    * as it is.
    */
   convert?: (segment: OpenSegment) => Promise<Staged>;
+  /** A segment is under its final name, for good; `end` is its end as a stream offset. */
+  onDurable: (end: number) => void;
   onFinished: (segment: FinishedSegment) => void;
-  /** Positions or the queue moved. */
+  /** The queue is shorter. */
   onProgress: () => void;
   /** Called once, at the first failure; nothing is finished after it. */
   onFailure: (error: WalkeepError) => void;
@@ -188,7 +188,7 @@ export class SegmentFinisher {
       paths.push(this.rename(staged?.temporary ?? segment.path, staged?.name ?? segment.name));
     }
     if (o.sync) await fsyncDir(o.directory, o.fs);
-    o.positions.synced(last.end);
+    o.onDurable(last.end);
     this.queue = this.queue.slice(batch.length);
     if (o.convert) await Promise.all(batch.map((p) => this.release(p)));
     for (const [i, { segment, staged }] of batch.entries()) {

@@ -9,17 +9,18 @@ import { segmentFileName, segmentOf } from '../../wal/file-name.js';
 import { AcknowledgedWal, type DamagedRecord } from './acknowledged-wal.js';
 import { type BulkStage, makeBulkStage } from './bulk-stage.js';
 import { closeSegment, createSegment, type OpenSegment, requireRoom } from './open-segment.js';
-import type { TargetPositions } from './positions.js';
 import type { SegmentFinisher } from './segment-finisher.js';
 import { SpareSegment } from './spare-segment.js';
 import { SyncedTail } from './synced-tail.js';
-import type { WalDestination } from './wal-destination.js';
+import { type WalWriter, WriterPositions } from './wal-writer.js';
 
 export interface SegmentWriterOptions {
   directory: string;
   /** Bytes, a power of two. */
   segmentSize: number;
   timeline: number;
+  /** Where its stream starts. */
+  startLsn: Lsn;
   /** Permission bits of new files. */
   mode: number;
   /** False: no fsync at all, written counts as flushed (--no-sync). */
@@ -30,7 +31,6 @@ export interface SegmentWriterOptions {
   soundUntil?: bigint;
   /** A record below `compareUntil` that is damaged as it is stored: it may come as another one. */
   damaged?: DamagedRecord | undefined;
-  positions: TargetPositions;
   finisher: SegmentFinisher;
   fs: FileSystem;
   /** False: everything goes through the page cache. */
@@ -53,10 +53,10 @@ const SCRATCHES = new SpareBuffers(SCRATCH, 1);
  * Invariants: a file is open exactly while its segment is incomplete and was begun; its size is
  * one segment from the start; bytes below `compareUntil` are never replaced by other bytes.
  */
-export class SegmentWriter implements WalDestination {
+export class SegmentWriter implements WalWriter {
+  readonly positions: WriterPositions;
   readonly stage?: BulkStage | undefined;
   private readonly o: SegmentWriterOptions;
-  private readonly positions: TargetPositions;
   private readonly fs: FileSystem;
   private readonly acknowledged: AcknowledgedWal;
   private readonly dirFd: number;
@@ -77,11 +77,11 @@ export class SegmentWriter implements WalDestination {
 
   constructor(options: SegmentWriterOptions) {
     this.o = options;
-    this.positions = options.positions;
+    this.positions = new WriterPositions(options.startLsn);
     this.fs = options.fs;
     this.direct = options.directIo ?? true;
     if (this.direct && options.sync) this.tail = new SyncedTail(this.fs);
-    this.acknowledged = new AcknowledgedWal(options);
+    this.acknowledged = new AcknowledgedWal({ ...options, positions: this.positions });
     try {
       this.spare = new SpareSegment(options);
       this.dirFd = this.fs.openSync(options.directory, OPEN_DIRECTORY, 0);
@@ -91,14 +91,14 @@ export class SegmentWriter implements WalDestination {
     if (this.direct) this.stage = makeBulkStage(options.segmentSize);
   }
 
-  /** Name of the `.partial` that is open now, without directory. */
-  get partialName(): string | undefined {
-    return this.current && `${this.current.name}.partial`;
-  }
-
   /** Full segments that are not under their final names yet. */
   get pending(): number {
     return this.o.finisher.pending;
+  }
+
+  /** A full segment is durable under its final name. @param end its end as a stream offset */
+  finished(end: number): void {
+    this.positions.synced(end);
   }
 
   /** Makes a zero-filled file ready, so that syncs of the next new segment are cheap. */

@@ -1,9 +1,32 @@
 import type { WalkeepError } from '../../errors.js';
-import type { TargetPositions } from './positions.js';
+import type { Lsn } from '../../lsn.js';
+
+/**
+ * Up to where a target has the WAL of its stream, in bytes from the stream's start so that no bigint
+ * is touched per read. Counted anew at every START_REPLICATION: a position kept over a timeline
+ * switch or a reconnect would confirm commits that were never received (contract, defect 10).
+ *
+ * Invariant: what the target accepted ≥ written ≥ flushed, each only grows.
+ */
+export interface TargetPositions {
+  readonly start: Lsn;
+  /** Bytes taken, on a disk by write(2): what a reply says is written. */
+  readonly written: number;
+  /**
+   * Bytes that are durable wherever they are promised to be, on a disk covered by a finished fsync
+   * with the directory entries of their files: what a reply says is flushed.
+   */
+  readonly flushed: number;
+  lsn(offset: number): Lsn;
+}
 
 /**
  * Where a stream puts WAL, as the stream sees it: chunks go in, positions come out. When they are
  * written and synced, and what is done meanwhile, is the target's own business.
+ *
+ * Whatever received WAL has to reach before it is acknowledged is a target: `directory-target.ts`,
+ * `sink-target.ts`. Several at once are again one, made of them and with positions of its own: those
+ * of its parts that the promise needs, as the lowest `flushed` where each must have it.
  */
 export interface WalTarget {
   readonly positions: TargetPositions;
@@ -28,6 +51,11 @@ export interface WalTarget {
   idle(): Promise<void>;
   /** Syncs and ends. Called once, at a clean end of the stream. */
   close(): Promise<void>;
+  /**
+   * Ends after a failure, that of `close` too: keeps what was written, and makes it durable where
+   * that can still be believed.
+   */
+  abandon(): Promise<void>;
 }
 
 /** What a target tells its stream. */

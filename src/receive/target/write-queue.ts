@@ -1,5 +1,5 @@
 import type { BulkStage, StagedBlock } from './bulk-stage.js';
-import type { WalDestination } from './wal-destination.js';
+import type { WalWriter } from './wal-writer.js';
 
 /** Bytes held in memory while the disk stalls, before the socket is paused. */
 const HIGH_WATER = 4 * 1024 * 1024;
@@ -16,7 +16,7 @@ type Entry = { bytes: Uint8Array } & Partial<StagedBlock>;
  * while WAL comes in bulk.
  */
 export class WriteQueue {
-  private readonly destination: WalDestination;
+  private readonly writer: WalWriter;
   private readonly stage: BulkStage | undefined;
   private readonly onWritten: (milliseconds: number) => void;
   private readonly onFailure: (error: unknown) => void;
@@ -33,12 +33,12 @@ export class WriteQueue {
    * @param onFailure called once; nothing is written after it
    */
   constructor(
-    destination: WalDestination,
+    writer: WalWriter,
     onWritten: (milliseconds: number) => void,
     onFailure: (error: unknown) => void,
   ) {
-    this.destination = destination;
-    this.stage = destination.stage;
+    this.writer = writer;
+    this.stage = writer.stage;
     this.onWritten = onWritten;
     this.onFailure = onFailure;
   }
@@ -121,7 +121,7 @@ export class WriteQueue {
       while (this.entries.length > 0) {
         const batch = this.nextBatch();
         const began = performance.now();
-        await this.destination.write(batch.map((e) => e.bytes));
+        await this.writer.write(batch.map((e) => e.bytes));
         for (const e of batch) {
           this.bytes -= e.bytes.length;
           if (e.block) this.stage?.giveBack(e as StagedBlock);

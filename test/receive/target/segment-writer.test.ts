@@ -16,7 +16,6 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { DiskFullError, FsyncError, RewriteError, type WalkeepError } from '../../../src/errors.js';
 import { type Lsn, parseLsn } from '../../../src/lsn.js';
 import { BulkStage, type StagedBlock } from '../../../src/receive/target/bulk-stage.js';
-import { TargetPositions } from '../../../src/receive/target/positions.js';
 import {
   SegmentFinisher,
   type SegmentFinisherOptions,
@@ -58,22 +57,23 @@ function setUp(
   } = {},
 ) {
   const { fs, log } = faultyFileSystem(options.decide);
-  const positions = new TargetPositions(options.start ?? START);
   const finished: string[] = [];
   const failures: WalkeepError[] = [];
   const refills: Lsn[] = [];
-  const common = { directory: dir, segmentSize: MB, sync: options.sync ?? true, positions, fs };
-  const finisher = new SegmentFinisher({
+  const common = { directory: dir, segmentSize: MB, sync: options.sync ?? true, fs };
+  const finisher: SegmentFinisher = new SegmentFinisher({
     ...common,
+    onDurable: (end) => writer.finished(end),
     record: options.record ?? (async (lsn) => void log.push(`record ${lsn}`)),
     onFinished: (s) => finished.push(s.path),
     onProgress: () => undefined,
     onFailure: (e) => failures.push(e),
     ...(options.convert ? { convert: options.convert } : {}),
   });
-  const writer = new SegmentWriter({
+  const writer: SegmentWriter = new SegmentWriter({
     ...common,
     timeline: 1,
+    startLsn: options.start ?? START,
     mode: 0o600,
     compareUntil: options.compareUntil ?? 0n,
     soundUntil: options.soundUntil ?? 0n,
@@ -88,9 +88,9 @@ function setUp(
       parts.push(bytes.subarray(at, cut));
       at = cut;
     }
-    positions.accepted += bytes.length;
     writer.writeSync(parts);
   };
+  const { positions } = writer;
   return { writer, finisher, positions, log, finished, failures, refills, feed };
 }
 
@@ -134,7 +134,6 @@ describe('SegmentWriter', () => {
 
   it('writes the same through the thread pool', async () => {
     const s = setUp();
-    s.positions.accepted = WAL.length;
     await s.writer.write([WAL.subarray(0, 5000), WAL.subarray(5000)]);
     await s.writer.close();
     expect(stored().equals(expected)).toBe(true);
@@ -143,7 +142,6 @@ describe('SegmentWriter', () => {
   describe('with blocks of a stage', () => {
     /** Writes all of it in blocks, as the stream does in bulk. */
     async function writeBlocks(s: ReturnType<typeof setUp>, stage = new BulkStage(MB)) {
-      s.positions.accepted = WAL.length;
       const blocks: StagedBlock[] = [];
       // The first few bytes came otherwise: nothing is aligned by itself.
       await s.writer.write([WAL.subarray(0, 100)]);

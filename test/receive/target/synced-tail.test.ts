@@ -5,7 +5,6 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { DiskFullError, FsyncError } from '../../../src/errors.js';
 import { parseLsn } from '../../../src/lsn.js';
-import { TargetPositions } from '../../../src/receive/target/positions.js';
 import { SegmentFinisher } from '../../../src/receive/target/segment-finisher.js';
 import { SegmentWriter } from '../../../src/receive/target/segment-writer.js';
 import { type Fault, faultyFileSystem } from '../../support/faulty-fs.js';
@@ -66,22 +65,23 @@ async function setUp({ decide, compareUntil = 0n, sync = true, directIo = true }
     fds.delete(fd);
     closeSync(fd);
   };
-  const positions = new TargetPositions(START);
-  const common = { directory: dir, segmentSize: MB, sync, positions, fs };
-  const finisher = new SegmentFinisher({
+  const common = { directory: dir, segmentSize: MB, sync, fs };
+  const finisher: SegmentFinisher = new SegmentFinisher({
     ...common,
+    onDurable: (end) => writer.finished(end),
     record: async () => undefined,
     onFinished: () => undefined,
     onProgress: () => undefined,
     onFailure: () => undefined,
   });
-  const writer = new SegmentWriter({
-    ...{ ...common, timeline: 1, mode: 0o600, compareUntil, directIo, finisher },
+  const writer: SegmentWriter = new SegmentWriter({
+    ...{ ...common, timeline: 1, startLsn: START },
+    ...{ mode: 0o600, compareUntil, directIo, finisher },
   });
+  const { positions } = writer;
   /** Writes up to `end` of WAL, durably if that is asked for; true if it took one call. */
   const commit = (end: number, cuts = 0): boolean => {
     const begin = positions.written;
-    positions.accepted = end;
     const chunks: Buffer[] = [];
     for (let i = 0; i <= cuts; i++) {
       const at = (n: number) => begin + Math.floor(((end - begin) * n) / (cuts + 1));
@@ -138,7 +138,6 @@ describe('commits past the page cache', () => {
       const end = s.positions.written + 1 + ((i * 7919) % 9000);
       if (i % 3 === 0) {
         const chunk = WAL.subarray(s.positions.written, end);
-        s.positions.accepted = end;
         s.writer.writeSync([chunk]);
         // Nothing but a sync covers it: the next commit must not go alone.
         expect(s.writer.writeSynced([Buffer.alloc(1)])).toBe(false);
@@ -260,10 +259,8 @@ describe('the ordinary way is gone', () => {
 
   it('while a name is not durable', async () => {
     const s = await setUp();
-    s.positions.accepted = MB;
     s.writer.writeSync([WAL.subarray(1, MB)]);
     await s.finisher.drain();
-    s.positions.accepted = MB + 10;
     s.writer.writeSync([WAL.subarray(MB, MB + 10)]);
     // The new file has its name, and nothing has synced the directory since.
     expect(s.writer.writeSynced([WAL.subarray(MB + 10, MB + 20)])).toBe(false);

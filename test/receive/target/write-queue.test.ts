@@ -1,18 +1,20 @@
 import { describe, expect, it } from 'vitest';
+import { parseLsn } from '../../../src/lsn.js';
 import { BulkStage } from '../../../src/receive/target/bulk-stage.js';
-import type { WalDestination } from '../../../src/receive/target/wal-destination.js';
+import { type WalWriter, WriterPositions } from '../../../src/receive/target/wal-writer.js';
 import { WriteQueue } from '../../../src/receive/target/write-queue.js';
 
 const SEGMENT = 1024 * 1024;
 const BLOCK = SEGMENT / 8;
 const MB = 1024 * 1024;
 
-/** A destination whose writes end when the test says so. */
+/** A writer whose writes end when the test says so. */
 function setUp(staged = true) {
   const written: string[] = [];
   const waiting: { end: () => void; fail: (e: Error) => void }[] = [];
   const stage = staged ? new BulkStage(SEGMENT) : undefined;
-  const destination: WalDestination = {
+  const writer: WalWriter = {
+    positions: new WriterPositions(parseLsn('0/3000000')),
     write: (chunks) =>
       new Promise((resolve, reject) => {
         const text = Buffer.concat(chunks).toString('latin1');
@@ -32,7 +34,7 @@ function setUp(staged = true) {
   let writes = 0;
   const failures: unknown[] = [];
   const queue = new WriteQueue(
-    destination,
+    writer,
     () => {
       writes += 1;
     },
