@@ -14,7 +14,7 @@ import type { ReceiverEvents, WalReceiverOptions } from './options.js';
 import { Refusals } from './refusals.js';
 import { mayRetry } from './retry.js';
 import { explainBehind, isSameWal } from './start/compare-server.js';
-import { Archive } from './start/receiving-directory.js';
+import { ReceivingDirectory } from './start/receiving-directory.js';
 import { type AskedStream, RemovedWal } from './start/removed-wal.js';
 import type { WriteReport } from './target/paced-target.js';
 import { type RunOwner, TimelineRun } from './timeline-run.js';
@@ -93,7 +93,7 @@ export class DirectoryReceiver {
       flushLsn: server.flushLsn,
     });
     const writeReport = await this.around.chooseWriteReport(connection, signal);
-    const archive = await Archive.open(o, connection, server, {
+    const archive = await ReceivingDirectory.open(o, connection, server, {
       removed: this.removed,
       slotInvalid: this.slotInvalid === 'replace',
       refused: this.refusals.current,
@@ -138,7 +138,7 @@ export class DirectoryReceiver {
 
   private async stream(
     connection: ReplicationConnection,
-    archive: Archive,
+    archive: ReceivingDirectory,
     at: WalPlace,
     writeReport: WriteReport,
     signal: AbortSignal,
@@ -169,7 +169,7 @@ export class DirectoryReceiver {
   }
 
   /** What a stream is asked for, for the case that the server lacks it. */
-  private asks(archive: Archive, timeline: number): AskedStream {
+  private asks(archive: ReceivingDirectory, timeline: number): AskedStream {
     const { history, segmentSize } = archive.server;
     // What came damaged is stored up to somewhere: a gap would begin before the stored end.
     const refused = this.refusals.current !== undefined;
@@ -211,7 +211,10 @@ export class DirectoryReceiver {
    * Before WAL that does not fit is called damaged, and while the server's ends before the stored:
    * is it the server that is archived here?
    */
-  private async compareFirst(connection: ReplicationConnection, archive: Archive): Promise<void> {
+  private async compareFirst(
+    connection: ReplicationConnection,
+    archive: ReceivingDirectory,
+  ): Promise<void> {
     const { server, start } = archive;
     const behind = server.timeline === start.timeline && server.flushLsn < start.lsn;
     const end =

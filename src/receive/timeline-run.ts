@@ -13,7 +13,7 @@ import type { WalOptions } from '../wal/walker.js';
 import { type VerifyMode, WalInspector } from './inspector.js';
 import { RECEIVE_TIMEOUT, type ReceiverEvents, type WalReceiverOptions } from './options.js';
 import type { Refusals } from './refusals.js';
-import type { Archive } from './start/receiving-directory.js';
+import type { ReceivingDirectory } from './start/receiving-directory.js';
 import { type StoredStart, storedStart } from './start/stored-start.js';
 import { type StreamOutcome, StreamSession } from './stream.js';
 import { openDirectoryTarget } from './target/directory-target.js';
@@ -39,7 +39,7 @@ export interface RunOwner {
 export class TimelineRun {
   private readonly o: WalReceiverOptions;
   private readonly connection: ReplicationConnection;
-  private readonly archive: Archive;
+  private readonly archive: ReceivingDirectory;
   private readonly at: { lsn: Lsn; timeline: number };
   private readonly owner: RunOwner;
   private readonly sync: boolean;
@@ -55,7 +55,7 @@ export class TimelineRun {
   constructor(
     o: WalReceiverOptions,
     connection: ReplicationConnection,
-    archive: Archive,
+    archive: ReceivingDirectory,
     at: { lsn: Lsn; timeline: number },
     owner: RunOwner,
   ) {

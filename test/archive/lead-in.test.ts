@@ -6,7 +6,7 @@ import { anchoredVerifier, leadIn } from '../../src/archive/lead-in.js';
 import { scanDirectory } from '../../src/archive/wal-directory.js';
 import { nodeFileSystem } from '../../src/files/file-system.js';
 import type { Lsn } from '../../src/lsn.js';
-import { isStoredGood, storedWal } from '../../src/receive/start/known-wal.js';
+import { isStoredGood, storedWal } from '../../src/receive/start/stored-wal.js';
 import { segmentFileName, segmentOf } from '../../src/wal/file-name.js';
 import { faultyFileSystem } from '../support/faulty-fs.js';
 import { scratchDir } from '../support/scratch.js';

@@ -21,7 +21,7 @@ import { CREATE_NEW, nodeFileSystem } from '../../src/files/file-system.js';
 import { acquireDirectoryLock, LOCK_FILE, readLockHolder } from '../../src/files/lock.js';
 import { parseLsn } from '../../src/lsn.js';
 import { pushFile } from '../../src/push/push.js';
-import { storedWal } from '../../src/receive/start/known-wal.js';
+import { storedWal } from '../../src/receive/start/stored-wal.js';
 import { compressPartial } from '../../src/receive/target/compressed-partial.js';
 import type { OpenSegment } from '../../src/receive/target/open-segment.js';
 import { seedPartial } from '../../src/receive/target/partial-seed.js';

@@ -7,7 +7,7 @@ import type { ReplicationConnection } from '../../src/connection/connection.js';
 import type { Lsn } from '../../src/lsn.js';
 import type { WalReceiverOptions } from '../../src/receive/options.js';
 import { Refusals } from '../../src/receive/refusals.js';
-import { Archive } from '../../src/receive/start/receiving-directory.js';
+import { ReceivingDirectory } from '../../src/receive/start/receiving-directory.js';
 import { RemovedWal } from '../../src/receive/start/removed-wal.js';
 import { type RunOwner, TimelineRun } from '../../src/receive/timeline-run.js';
 import { followTimelines } from '../../src/receive/timelines.js';
@@ -41,7 +41,7 @@ class Receiver {
   async serve(connection: ReplicationConnection): Promise<void> {
     const { options, refusals } = this;
     const server = await readServerState(connection);
-    const archive = await Archive.open(options, connection, server, {
+    const archive = await ReceivingDirectory.open(options, connection, server, {
       removed: new RemovedWal(),
       slotInvalid: false,
       refused: refusals.current,

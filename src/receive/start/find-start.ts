@@ -17,10 +17,10 @@ import {
   startInputs,
 } from './decide.js';
 import { mendHistories } from './history-files.js';
-import { isStoredGood } from './known-wal.js';
 import { finishLeft, removeCopies } from './left-segments.js';
 import { type Observation, observeDirectory } from './observe.js';
 import { checkCluster, chooseStart } from './start-point.js';
+import { isStoredGood } from './stored-wal.js';
 
 /** What a receiver is told that concerns its start. */
 export interface StartOptions {

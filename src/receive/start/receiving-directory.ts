@@ -21,7 +21,7 @@ import type { StartPoint } from './start-point.js';
  * The receiving directory as one connection finds it: scanned, proved to be the server's, with its
  * ledger open and a start chosen.
  */
-export class Archive {
+export class ReceivingDirectory {
   readonly server: ServerState;
   readonly ledger: Ledger;
   readonly start: StartPoint;
@@ -61,7 +61,7 @@ export class Archive {
     connection: ReplicationConnection,
     server: ServerState,
     options: OpenOptions,
-  ): Promise<Archive> {
+  ): Promise<ReceivingDirectory> {
     const { warn, fs = nodeFileSystem } = options;
     const sync = o.sync !== false;
     const mode = server.fileMode;
@@ -71,7 +71,7 @@ export class Archive {
     try {
       const chosen = await findStart({ o, connection, server, ledger, fs }, options);
       for (const w of chosen.start.warnings) warn('WK_START', w);
-      return new Archive(server, ledger, chosen, o, fs);
+      return new ReceivingDirectory(server, ledger, chosen, o, fs);
     } catch (e) {
       await ledger.close();
       throw e;

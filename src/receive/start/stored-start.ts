@@ -8,8 +8,8 @@ import { WalVerifier } from '../../wal/verifier.js';
 import type { WalOptions } from '../../wal/walker.js';
 import type { DamagedRecord } from '../target/acknowledged-wal.js';
 import { seedPartial } from '../target/partial-seed.js';
-import { storedWal } from './known-wal.js';
-import type { Archive } from './receiving-directory.js';
+import type { ReceivingDirectory } from './receiving-directory.js';
+import { storedWal } from './stored-wal.js';
 
 /** What a stream finds where it begins. */
 export interface StoredStart {
@@ -25,7 +25,7 @@ export interface StoredStart {
 
 interface Options {
   directory: string;
-  archive: Archive;
+  archive: ReceivingDirectory;
   /** The start, the first byte of a segment, with all that is known of its WAL. */
   wal: WalOptions & { segmentSize: number; timeline: number };
   /** WAL is checked as it comes. */

@@ -1,48 +1,24 @@
 import { join } from 'node:path';
 import { temporaryName } from '../../archive/leftovers.js';
 import { type CompressOptions, compressFile } from '../../codec/codec.js';
-import type { FileSystem } from '../../files/file-system.js';
 import type { Lsn } from '../../lsn.js';
 import { type Compression, compressionSuffix, segmentStart } from '../../wal/file-name.js';
 import type { WalVerifier } from '../../wal/verifier.js';
-import type { DamagedRecord } from './acknowledged-wal.js';
 import { compressPartial } from './compressed-partial.js';
 import type { OpenSegment } from './open-segment.js';
-import { PacedTarget, type WriteReport } from './paced-target.js';
-import { type FinishedSegment, SegmentFinisher } from './segment-finisher.js';
-import { SegmentWriter } from './segment-writer.js';
+import { PacedTarget, type PacedTargetOptions } from './paced-target.js';
+import { SegmentFinisher, type SegmentFinisherOptions } from './segment-finisher.js';
+import { SegmentWriter, type SegmentWriterOptions } from './segment-writer.js';
 import type { WalTarget } from './wal-target.js';
 
 /** Segment size up to which the start waits for a zero-filled first segment, bytes. */
 const SPARE_WAIT = 64 * 1024 * 1024;
 
-export interface DirectoryTargetOptions {
-  directory: string;
-  /** Bytes, a power of two. */
-  segmentSize: number;
-  timeline: number;
-  /** Where the stream starts, the first byte of a segment. */
-  startLsn: Lsn;
-  /** Permission bits of new files. */
-  mode: number;
-  /** False: no fsync at all, written counts as flushed (--no-sync). */
-  sync: boolean;
-  /** Sync whenever new WAL is written. */
-  synchronous: boolean;
-  writeReport: WriteReport;
+export interface DirectoryTargetOptions
+  extends Omit<SegmentWriterOptions, 'finisher'>,
+    Pick<SegmentFinisherOptions, 'record' | 'onFinished'>,
+    Pick<PacedTargetOptions, 'synchronous' | 'writeReport'> {
   compression?: { method: Compression; level?: number } | undefined;
-  /** False: everything goes through the page cache. */
-  directIo?: boolean | undefined;
-  fs: FileSystem;
-  /** As for a `SegmentWriter`. */
-  compareUntil: bigint;
-  soundUntil: bigint;
-  damaged: DamagedRecord | undefined;
-  onRefill: (lsn: Lsn, path: string, fresh: boolean) => void;
-  onRepair: (damaged: DamagedRecord, path: string) => void;
-  /** As for a `SegmentFinisher`. */
-  record: (end: Lsn, timeline: number) => Promise<void>;
-  onFinished: (segment: FinishedSegment) => void;
   /** Notes durably what was flushed; at a clean end, before the incomplete segment is touched. */
   recordFlushed: () => Promise<void>;
   /** LSN up to which bytes on the timeline are known to be acknowledged. */

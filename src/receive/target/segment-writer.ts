@@ -34,7 +34,7 @@ export interface SegmentWriterOptions {
   finisher: SegmentFinisher;
   fs: FileSystem;
   /** False: everything goes through the page cache. */
-  directIo?: boolean;
+  directIo?: boolean | undefined;
   /** Told when acknowledged bytes had vanished (all zero), or their whole file, and come again. */
   onRefill?: (lsn: Lsn, path: string, fresh: boolean) => void;
   /** Told when the damaged record is replaced by what comes. */

@@ -23,7 +23,7 @@ import {
   leftSegments,
   removeCopies,
 } from '../../../src/receive/start/left-segments.js';
-import { Archive } from '../../../src/receive/start/receiving-directory.js';
+import { ReceivingDirectory } from '../../../src/receive/start/receiving-directory.js';
 import { RemovedWal } from '../../../src/receive/start/removed-wal.js';
 import type { ServerState } from '../../../src/server/server-state.js';
 import { parseTimelineHistory, rootHistory } from '../../../src/wal/timeline.js';
@@ -278,12 +278,17 @@ async function openArchive(
   refused?: Refusal,
 ) {
   const warnings: string[] = [];
-  const archive = await Archive.open({ directory: dir, slot: 'wk' }, connection, server, {
-    removed: new RemovedWal(),
-    slotInvalid: false,
-    refused,
-    warn: (_, message) => warnings.push(message),
-  });
+  const archive = await ReceivingDirectory.open(
+    { directory: dir, slot: 'wk' },
+    connection,
+    server,
+    {
+      removed: new RemovedWal(),
+      slotInvalid: false,
+      refused,
+      warn: (_, message) => warnings.push(message),
+    },
+  );
   return { archive, warnings };
 }
 

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { expect, it } from 'vitest';
 import { nodeFileSystem } from '../../../src/files/file-system.js';
-import type { Archive } from '../../../src/receive/start/receiving-directory.js';
+import type { ReceivingDirectory } from '../../../src/receive/start/receiving-directory.js';
 import { storedStart } from '../../../src/receive/start/stored-start.js';
 import { scratchDir } from '../../support/scratch.js';
 import { makeWal } from '../../wal/synthetic.js';
@@ -23,7 +23,7 @@ async function start(directory: string, refused = false) {
   const archive = {
     ...{ server: { fileMode: 0o600 }, acknowledged: () => 0n, isRefused: () => false },
     asksAgain: refused,
-  } as unknown as Archive;
+  } as unknown as ReceivingDirectory;
   const { start: startLsn, segmentSize } = wal;
   return storedStart({
     ...{ directory, archive, sync: false, fs: nodeFileSystem, warn: () => {} },

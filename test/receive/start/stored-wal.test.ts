@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { storedWal } from '../../../src/receive/start/known-wal.js';
+import { storedWal } from '../../../src/receive/start/stored-wal.js';
 import { segmentFileName, segmentOf } from '../../../src/wal/file-name.js';
 import { loadFixture } from '../../wal/fixtures.js';
 
