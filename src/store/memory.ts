@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { StoreUncertainError, UsageError } from '../errors.js';
 import { Closing } from './closing.js';
 import {
@@ -55,6 +56,7 @@ interface Stored {
   bytes: Uint8Array;
   sha256: string;
   meta: Metadata;
+  token: string;
   modified: Date;
 }
 
@@ -159,6 +161,7 @@ export class MemoryStore implements ObjectStore {
     requireKey(key);
     requireContent(content);
     requireMetadata(options.meta);
+    const token = options.token ?? randomUUID();
     return this.#call({ op: 'create', key }, options, async (signal) => {
       const bytes = Buffer.alloc(content.size);
       let at = 0;
@@ -169,9 +172,10 @@ export class MemoryStore implements ObjectStore {
       // In one step from here on: whoever is first has created it.
       return () => {
         const meta = { ...options.meta };
-        if (this.objects.create(key, { bytes, sha256: content.sha256, meta })) {
+        if (this.objects.create(key, { bytes, sha256: content.sha256, meta, token })) {
           return { created: true };
         }
+        if (this.objects.get(key)?.token === token) return { created: true };
         return { created: false, found: this.#head(key) as Head };
       };
     });

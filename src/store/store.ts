@@ -39,9 +39,16 @@ export interface CallOptions {
 }
 
 export interface CreateOptions extends CallOptions {
-  /** Stays with the object. Names of `a-z 0-9 -`, values of printable ASCII without spaces at the
-   * ends and not empty, 2048 bytes in all; see requireMetadata. */
+  /**
+   * Stays with the object. Names of `a-z 0-9 -`, values of printable ASCII without spaces at the
+   * ends and not empty, 2048 bytes in all; see requireMetadata.
+   */
   meta?: Metadata | undefined;
+  /**
+   * Names this call, so that it can be told from others' when it is repeated: `created: true` if it
+   * was created with the same token. A random one unless given; it is no part of `meta`.
+   */
+  token?: string | undefined;
 }
 
 export interface GetOptions extends CallOptions {

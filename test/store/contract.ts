@@ -118,6 +118,22 @@ export function storeContract(
         expect(await store.head('m')).toBeUndefined();
       });
 
+      it('tells a call that is repeated from another one', async () => {
+        const content = contentOf(Buffer.from('same'));
+        const other = await again();
+        const meta = { a: 'b' };
+        expect(await store.create('k', content, { meta, token: 'one' })).toEqual({ created: true });
+        expect(await other.create('k', content, { meta, token: 'one' })).toEqual({ created: true });
+        const found = await store.head('k');
+        expect(found?.meta).toEqual(meta);
+        for (const token of ['two', undefined]) {
+          expect(await store.create('k', content, { meta, token })).toEqual({
+            created: false,
+            found,
+          });
+        }
+      });
+
       it('has one winner of many at once, and its content', async () => {
         const other = await again();
         for (let round = 0; round < rounds; round++) {

@@ -1,0 +1,68 @@
+import fs from 'node:fs';
+import fsp from 'node:fs/promises';
+import { promisify } from 'node:util';
+import { type FileSystem, nodeFileSystem } from './file-system.js';
+import { linkAnew } from './hard-link.js';
+
+/** What of a name, or of an open file, is looked at. */
+export interface FileStat {
+  kind: 'file' | 'link' | 'directory' | 'other';
+  /** Bytes. */
+  size: number;
+  /** When the content was changed last, in nanoseconds since 1970. */
+  mtimeNs: bigint;
+  /** Names that it has. */
+  links: number;
+  /** Which file it is, as long as it is there. */
+  id: string;
+}
+
+/** What a tree of directories takes beyond the calls on the files of one. Throws Node's errors. */
+export interface TreeFileSystem extends FileSystem {
+  /** The name itself and not what it leads to; undefined if there is none. */
+  stat(path: string): Promise<FileStat | undefined>;
+  fstat(fd: number): Promise<FileStat>;
+  /** False if something has the name already. */
+  mkdir(path: string, mode: number): Promise<boolean>;
+  link(from: string, to: string): ReturnType<typeof linkAnew>;
+}
+
+function seen(stats: fs.BigIntStats): FileStat {
+  return {
+    kind: stats.isFile()
+      ? 'file'
+      : stats.isDirectory()
+        ? 'directory'
+        : stats.isSymbolicLink()
+          ? 'link'
+          : 'other',
+    size: Number(stats.size),
+    mtimeNs: stats.mtimeNs,
+    links: Number(stats.nlink),
+    id: `${stats.dev}:${stats.ino}`,
+  };
+}
+
+const fstat = promisify(fs.fstat) as (
+  fd: number,
+  options: { bigint: true },
+) => Promise<fs.BigIntStats>;
+
+export const nodeTreeFileSystem: TreeFileSystem = {
+  ...nodeFileSystem,
+  stat: (path) =>
+    fsp.lstat(path, { bigint: true }).then(seen, (e: NodeJS.ErrnoException) => {
+      if (e.code === 'ENOENT' || e.code === 'ENOTDIR') return undefined;
+      throw e;
+    }),
+  fstat: async (fd) => seen(await fstat(fd, { bigint: true })),
+  mkdir: (path, mode) =>
+    fsp.mkdir(path, { mode }).then(
+      () => true,
+      (e: NodeJS.ErrnoException) => {
+        if (e.code === 'EEXIST') return false;
+        throw e;
+      },
+    ),
+  link: linkAnew,
+};
