@@ -125,13 +125,7 @@ export class ObjectWriter {
     const target = join(this.#root.path, key);
     let linked: Awaited<ReturnType<TreeFileSystem['link']>> | undefined;
     try {
-      linked = await this.#fs.link(staged.path, target);
-    } catch (e) {
-      // A clean-up elsewhere took us for dead.
-      if ((e as NodeJS.ErrnoException).code !== 'ENOENT') {
-        throw fileError('link file', staged.path, e, key);
-      }
-      throw new StoreUncertainError(`"${staged.path}" was removed before it was stored`, { key });
+      linked = await this.#linkOnce(staged.path, target, key);
     } finally {
       if (linked !== 'done') await this.#staging.discard(staged.path);
     }
@@ -146,6 +140,18 @@ export class ObjectWriter {
     await this.#finish(target, staged.path, key);
     await this.#staging.discard(staged.path);
     return { created: true };
+  }
+
+  /** A file server may have lost its own answer, and give that of a second try. */
+  async #linkOnce(staged: string, target: string, key: string) {
+    const linked = await this.#fs.link(staged, target).catch((e: NodeJS.ErrnoException) => e);
+    if (linked === 'done' || linked === 'no links') return linked;
+    const [own, there] = [await this.#fs.stat(staged), await this.#fs.stat(target)];
+    if (own !== undefined && own.id === there?.id) return 'done';
+    if (linked === 'taken') return linked;
+    if (linked.code !== 'ENOENT') throw fileError('link file', staged, linked, key);
+    // A clean-up elsewhere took us for dead.
+    throw new StoreUncertainError(`"${staged}" was removed before it was stored`, { key });
   }
 
   /** What is left to do for an object that has its name. */

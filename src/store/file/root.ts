@@ -46,9 +46,7 @@ export class StoreRoot {
   async prove(): Promise<void> {
     // With the dot it is the directory that a link leads to.
     const id = async () => {
-      const found = await this.fs
-        .stat(join(this.path, '/.'))
-        .catch(as('open directory', this.path));
+      const found = await this.fs.stat(`${this.path}/.`).catch(as('open directory', this.path));
       return found?.kind === 'directory' ? found.id : undefined;
     };
     const before = await id();
@@ -143,7 +141,7 @@ export class StoreRoot {
 
   async #makeRoot(path: string): Promise<void> {
     const { fs } = this;
-    const found = await fs.stat(join(path, '/.')).catch(as('look at', path));
+    const found = await fs.stat(`${path}/.`).catch(as('look at', path));
     if (found) return;
     await this.#makeRoot(dirname(path));
     await fs.mkdir(path, DIRECTORY_MODE).catch(as('create directory', path));
