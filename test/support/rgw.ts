@@ -1,7 +1,7 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { createWriteStream } from 'node:fs';
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -188,7 +188,9 @@ export class RgwServers {
       return new RgwServers(await startIn(dir, children), dir, children);
     } catch (error) {
       await end(children);
-      throw new Error('Ceph could not be started', { cause: error });
+      throw new Error(`Ceph could not be started\n${await lastLines(join(dir, 'log'))}`, {
+        cause: error,
+      });
     }
   }
 
@@ -209,7 +211,7 @@ async function startIn(dir: string, children: ChildProcess[]): Promise<RgwFacts>
   await writeFile(conf, CONFIGURATION({ dir, fsid, monitor, http, https }));
   const env = { PATH: process.env.PATH, CEPH_CONF: conf, LC_ALL: 'C' };
   const once = (name: string, ...args: string[]) =>
-    run(findTool(name) as string, args, { env, cwd: dir, timeout: 120_000 });
+    run(findTool(name) as string, args, { env, cwd: dir, timeout: 60_000 });
   const serve = (name: string, ...args: string[]) => {
     const child = spawn(findTool(name) as string, [...args, '-f'], {
       env,
@@ -218,7 +220,7 @@ async function startIn(dir: string, children: ChildProcess[]): Promise<RgwFacts>
     });
     killAtEnd(child);
     // A pipe that nobody reads would stop it; one that is left behind must not keep us.
-    const log = createWriteStream(join(dir, 'log', `${name}.out`));
+    const log = createWriteStream(join(dir, 'log', `${name}.out`), { flags: 'a' });
     child.stdout.pipe(log, { end: false });
     child.stderr.pipe(log, { end: false });
     children.push(child);
@@ -233,7 +235,13 @@ async function startIn(dir: string, children: ChildProcess[]): Promise<RgwFacts>
   const disk = randomUUID();
   await once('ceph', 'osd', 'new', disk, '0');
   await once('ceph-osd', '-i', '0', '--mkfs', '--osd-uuid', disk);
-  serve('ceph-osd', '-i', '0');
+  let starting = true;
+  // It ends at once if it asks the monitor before it has its map from it.
+  const startDisk = () =>
+    serve('ceph-osd', '-i', '0').once('exit', (code) => {
+      if (starting && code !== null) startDisk();
+    });
+  startDisk();
   const user = (name: string, keys: Keys, ...more: string[]) =>
     once(
       'radosgw-admin',
@@ -253,12 +261,21 @@ async function startIn(dir: string, children: ChildProcess[]): Promise<RgwFacts>
       { timeoutMs: 120_000, intervalMs: 50, what: 'the gateway' },
     );
   }
+  starting = false;
   return {
     http: `http://127.0.0.1:${http}`,
     https: `https://127.0.0.1:${https}`,
     ca: ca.cert,
     owner: OWNER,
   };
+}
+
+async function lastLines(logs: string): Promise<string> {
+  const texts = (await readdir(logs)).sort().map(async (name) => {
+    const lines = (await readFile(join(logs, name), 'utf8')).trimEnd().split('\n').slice(-5);
+    return `${name}:\n  ${lines.join('\n  ')}`;
+  });
+  return (await Promise.all(texts)).join('\n');
 }
 
 /** Ended hard: what they hold is in memory and nobody's any more. */

@@ -1,0 +1,88 @@
+import type { IncomingMessage } from 'node:http';
+import { StoreUncertainError } from '../../errors.js';
+import { provenBody, provenContent } from '../content.js';
+import type { Content } from '../store.js';
+import { failureOf } from './failures.js';
+import { Deadline, type Patience, timeFor } from './tries.js';
+
+/**
+ * The bytes to be sent. The last piece is held back until all are proven: a service that checks
+ * nothing cannot take others for the object.
+ */
+export async function* sendable(
+  key: string,
+  content: Content,
+  signal: AbortSignal,
+): AsyncGenerator<Uint8Array, void, void> {
+  let held: Uint8Array | undefined;
+  for await (const piece of provenContent(key, content, signal)) {
+    if (held) yield held;
+    held = piece;
+  }
+  if (held) yield held;
+}
+
+export interface Receiving {
+  key: string;
+  host: string;
+  /** Bytes that are to come. */
+  length: number;
+  sha256: string | undefined;
+  patience: Patience;
+  signals: readonly (AbortSignal | undefined)[];
+}
+
+/**
+ * The bytes that come, proven at the end. The time that is spent waiting for them is limited, not
+ * the time that the reader takes.
+ */
+export function receiving(message: IncomingMessage, options: Receiving): AsyncIterable<Uint8Array> {
+  const { key, host, length, sha256, patience, signals } = options;
+  let left = timeFor(length, patience);
+  const late = () => new StoreUncertainError(`${host} does not go on with "${key}"`, { key });
+  const pieces = (message as AsyncIterable<Uint8Array>)[Symbol.asyncIterator]();
+  // Also while nobody reads: nothing of it is wanted any more.
+  const abort = () => message.destroy();
+  for (const signal of signals) signal?.addEventListener('abort', abort, { once: true });
+  message.once('close', () => {
+    for (const signal of signals) signal?.removeEventListener('abort', abort);
+  });
+  // Who reads hears of it; who does not read is not to be stopped by it.
+  message.on('error', () => {});
+
+  async function* timed(): AsyncGenerator<Uint8Array, void, void> {
+    try {
+      for (;;) {
+        const began = performance.now();
+        const deadline = new Deadline(left, late, signals);
+        deadline.signal.addEventListener('abort', abort, { once: true });
+        try {
+          deadline.signal.throwIfAborted();
+          const { done, value } = await pieces.next();
+          if (done) return;
+          left -= performance.now() - began;
+          yield value;
+        } catch (error) {
+          deadline.signal.throwIfAborted();
+          throw failureOf(error, host);
+        } finally {
+          deadline.release();
+        }
+      }
+    } finally {
+      message.destroy();
+    }
+  }
+
+  const proven = provenBody(timed(), { key, length, sha256 });
+  return {
+    [Symbol.asyncIterator]: () => ({
+      next: () => proven.next(),
+      // A generator that was not begun does not come to its end.
+      return: async () => {
+        message.destroy();
+        return proven.return();
+      },
+    }),
+  };
+}
