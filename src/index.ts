@@ -16,6 +16,8 @@ export {
   type TimelineReason,
 } from './archive/ledger.js';
 export type { HistoryFile, SegmentFile } from './archive/listing.js';
+export type { HeldFile, ShipTrouble } from './archive/shipping/progress.js';
+export { readShipProgress, type ShipStatus } from './archive/shipping/read-ship-progress.js';
 export { type DirectoryScan, scanDirectory } from './archive/wal-directory.js';
 export { type ConnectOptions, connect } from './connection/connect.js';
 export type { ReplicationConnection } from './connection/connection.js';
@@ -52,6 +54,17 @@ export type {
 } from './receive/options.js';
 export { WalReceiver } from './receive/receiver.js';
 export { type StreamWalOptions, streamWal, type WalSink } from './receive/sink.js';
+export type {
+  KeepLocal,
+  ShipCompression,
+  ShipEvents,
+  ShipLag,
+  ShipOptions,
+  ShippedPlace,
+  ShipResult,
+  ShipWarning,
+} from './ship/options.js';
+export { ship, WalShipper } from './ship/shipper.js';
 export { DEFAULT_MAX_RECORD, WalDecoder, type WalDecoderOptions } from './wal/decoder.js';
 export type { WalEnd, WalFault, WalFaultKind } from './wal/fault.js';
 export {

@@ -104,8 +104,11 @@ export function plainValues(
   { options }: ScannedArguments,
   specs: readonly OptionSpec[],
 ): OptionValues {
+  const all = (name: string): string =>
+    options.flatMap((o) => (o.name === name ? [o.value] : [])).join('\n');
+  const many = new Set(specs.flatMap((s) => (s.many ? [s.long] : [])));
   return Object.fromEntries([
     ...specs.flatMap((s) => (s.default === undefined ? [] : [[s.long, s.default] as const])),
-    ...options.map((o) => [o.name, o.value ?? true] as const),
+    ...options.map((o) => [o.name, many.has(o.name) ? all(o.name) : (o.value ?? true)] as const),
   ]);
 }

@@ -53,6 +53,10 @@ const COMMANDS: Readonly<
     failure: 2,
     load: () => import('./commands/cleanup.js'),
   },
+  ship: {
+    summary: 'ship WAL to object stores, hosts and directories',
+    load: () => import('./commands/ship.js'),
+  },
   slot: {
     summary: 'create, drop or list replication slots',
     load: () => import('./commands/slot.js'),

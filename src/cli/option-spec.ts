@@ -11,6 +11,8 @@ export interface OptionSpec {
   group: string;
   help: string;
   default?: string;
+  /** May be given several times: its values, joined with newlines. Only of a light command. */
+  many?: true;
   /** Runs at each occurrence, in command-line order as getopt loops do. @throws UsageError */
   check?(value: string): void;
 }

@@ -1,0 +1,300 @@
+import { createHash, randomUUID } from 'node:crypto';
+import {
+  CorruptObjectError,
+  StoreConflictError,
+  StoreUnsupportedError,
+  SystemIdentifierError,
+} from '../errors.js';
+import { formatLsn } from '../lsn.js';
+import type { Content, Got, Head, Metadata, ObjectStore } from '../store/store.js';
+import { WalComparison } from '../wal/same-wal.js';
+import type { CheckedWal } from './shipping/checked-segment.js';
+import { systemKey, systemsOf } from './shipping/systems.js';
+import { ARCHIVE_KEY, conflictKey, historyKey, partialKey, segmentKey } from './store-keys.js';
+
+/** What makes an object of plain bytes, and the other way round. */
+export interface ObjectCodec {
+  /** `stages`: what was done to them, as in `wk-stages`. */
+  encode(plain: Uint8Array): Promise<{ bytes: Uint8Array; stages: string }>;
+  /** Undefined: it cannot be read here, an identity is missing for example. */
+  decode(bytes: Uint8Array): Promise<Uint8Array | undefined>;
+}
+
+export interface WriterOptions {
+  /** The cluster whose WAL is to be stored. */
+  systemId: bigint;
+  /** Bytes. */
+  segmentSize: number;
+  codec: ObjectCodec;
+  /** Who stores, for `wk-writer`. */
+  writer: string;
+  /** Take a cluster that is not in the archive yet beside those that are. */
+  newSystem?: boolean | undefined;
+  /** The store need not be able to create only what is absent. */
+  unfenced?: boolean | undefined;
+  signal?: AbortSignal | undefined;
+}
+
+/** `present`: the same was there. */
+export type StoreOutcome = 'stored' | 'present';
+
+/** What was stored, and how many bytes of it went out. */
+export interface StoreResult {
+  outcome: StoreOutcome;
+  key: string;
+  size: number;
+}
+
+/** Versions of what `archive.json` and `system.json` have. */
+const FORMAT = 1;
+
+/**
+ * Stores WAL of one cluster in an archive in a store. Nothing is overwritten: what is there already
+ * is compared, and what differs from it is kept aside, under `conflict/`, and is an alarm.
+ */
+export class StoreArchiveWriter {
+  /** Of archive.json: another one means that it is another archive. */
+  readonly archiveId: string;
+  readonly #store: ObjectStore;
+  readonly #o: WriterOptions;
+  /** The last objects were there already: it is asked first, which costs less than sending them. */
+  #askFirst = false;
+
+  private constructor(store: ObjectStore, archiveId: string, options: WriterOptions) {
+    this.#store = store;
+    this.archiveId = archiveId;
+    this.#o = options;
+  }
+
+  /**
+   * Opens the archive, or begins one. Two GETs, and one PUT that tries whether the store keeps what
+   * is there.
+   * @throws SystemIdentifierError if it is another cluster's; nothing was stored then
+   * @throws StoreUnsupportedError if the store overwrites what is there
+   * @throws StoreUncertainError, StoreAccessError
+   */
+  static async open(store: ObjectStore, options: WriterOptions): Promise<StoreArchiveWriter> {
+    const { signal } = options;
+    for (;;) {
+      const found = await store.get(ARCHIVE_KEY, { signal });
+      const text = found && (await bytesOf(found)).toString();
+      const archive = text === undefined ? undefined : parseMarker(store, ARCHIVE_KEY, text);
+      const known = await requireOwnSystem(store, archive, options);
+      const content = contentOf(Buffer.from(text ?? newMarker(options)));
+      const { created } = await store.create(ARCHIVE_KEY, content, { signal });
+      // Whoever began the archive, what stands there decides.
+      if (!archive) continue;
+      if (created && options.unfenced !== true) throw overwrites(store);
+      if (!known) await addSystem(store, options);
+      return new StoreArchiveWriter(store, String(archive.id), options);
+    }
+  }
+
+  /** @throws StoreConflictError if other WAL is there; StoreUncertainError, StoreAccessError */
+  putSegment(wal: CheckedWal, signal?: AbortSignal): Promise<StoreResult> {
+    return this.#putWal(segmentKey(this.#o.systemId, wal.name), wal, signal);
+  }
+
+  /** Stores what there is of a segment, under a key of its own. @throws as `putSegment` */
+  putPartial(wal: CheckedWal, signal?: AbortSignal): Promise<StoreResult> {
+    return this.#putWal(partialKey(this.#o.systemId, wal.name, wal.end), wal, signal);
+  }
+
+  /** @throws as `putSegment` */
+  async putHistory(
+    timeline: number,
+    content: Uint8Array,
+    signal?: AbortSignal,
+  ): Promise<StoreResult> {
+    const key = historyKey(this.#o.systemId, timeline);
+    const digest = sha256(content);
+    const same = async (stored: Uint8Array) => Buffer.compare(stored, content) === 0;
+    return this.#put(key, { plain: content, digest, meta: {}, same }, signal);
+  }
+
+  #putWal(key: string, wal: CheckedWal, signal: AbortSignal | undefined): Promise<StoreResult> {
+    const { bytes, digest, start, end } = wal;
+    const { segmentSize } = this.#o;
+    const meta = { 'wk-start': formatLsn(start), 'wk-end': formatLsn(end) };
+    const same = async (stored: Uint8Array): Promise<boolean> => {
+      if (stored.length !== bytes.length) return false;
+      return new WalComparison({ startLsn: start, segmentSize }).feed(bytes, stored) === undefined;
+    };
+    return this.#put(key, { plain: bytes, digest, meta, same }, signal);
+  }
+
+  async #put(key: string, object: StoredObject, signal?: AbortSignal): Promise<StoreResult> {
+    const found = this.#askFirst ? await this.#store.head(key, { signal }) : undefined;
+    if (found) return this.#compare(key, object, found, signal);
+    this.#askFirst = false;
+    const { bytes, meta } = await this.#encode(object);
+    const created = await this.#store.create(key, contentOf(bytes), { meta, signal });
+    if (created.created) return { outcome: 'stored', key, size: bytes.length };
+    return this.#compare(key, object, created.found, signal);
+  }
+
+  async #encode({ plain, digest, meta }: StoredObject) {
+    const { bytes, stages } = await this.#o.codec.encode(plain);
+    const all: Metadata = {
+      'wk-stages': stages,
+      'wk-size': `${plain.length}`,
+      'wk-sha256': digest,
+      'wk-writer': this.#o.writer,
+      ...meta,
+    };
+    return { bytes, meta: all };
+  }
+
+  /** @throws StoreConflictError unless what was found is the same */
+  async #compare(
+    key: string,
+    object: StoredObject,
+    found: Head,
+    signal: AbortSignal | undefined,
+  ): Promise<StoreResult> {
+    const theirs = found.meta['wk-sha256'];
+    if (theirs === object.digest || (await this.#isSame(key, object, signal))) {
+      this.#askFirst = true;
+      return { outcome: 'present', key, size: 0 };
+    }
+    const aside = await this.#keepAside(key, object, signal);
+    throw new StoreConflictError(`"${key}" in "${this.#store.place}" holds something else`, {
+      key,
+      ...(theirs === undefined ? {} : { expected: theirs }),
+      actual: object.digest,
+      detail: `What was to be stored is kept as "${aside}".`,
+      hint: 'Two servers of one system identifier write there, a clone for example, or one of the copies is damaged: check both with "walkeep verify".',
+    });
+  }
+
+  /** Reads what is there: digests may differ in bytes that mean nothing, or be absent. */
+  async #isSame(
+    key: string,
+    { same }: Pick<StoredObject, 'same'>,
+    signal: AbortSignal | undefined,
+    tries = 2,
+  ): Promise<boolean> {
+    const got = await this.#store.get(key, { signal });
+    if (!got) return false;
+    try {
+      const stored = await this.#o.codec.decode(await bytesOf(got));
+      return stored !== undefined && (await same(stored));
+    } catch (e) {
+      if (!(e instanceof CorruptObjectError)) throw e;
+      // Damaged there, rather than on its way, it is no copy of ours.
+      return tries > 1 && this.#isSame(key, { same }, signal, tries - 1);
+    }
+  }
+
+  /** The same content once, however often it is tried. Gives the key. */
+  async #keepAside(
+    key: string,
+    object: StoredObject,
+    signal: AbortSignal | undefined,
+  ): Promise<string> {
+    const name = key.split('/').slice(3).join('-');
+    const aside = conflictKey(this.#o.systemId, name, object.digest.slice(0, 32));
+    const { bytes, meta } = await this.#encode(object);
+    await this.#store.create(aside, contentOf(bytes), { meta, signal });
+    return aside;
+  }
+}
+
+interface StoredObject {
+  plain: Uint8Array;
+  /** Canonical, in hex. */
+  digest: string;
+  meta: Metadata;
+  /** True if that is the same content. */
+  same(stored: Uint8Array): Promise<boolean>;
+}
+
+function newMarker({ systemId }: WriterOptions): string {
+  return `${JSON.stringify({ format: FORMAT, id: randomUUID(), system: String(systemId) })}\n`;
+}
+
+/** @throws StoreUnsupportedError, CorruptObjectError */
+function parseMarker(store: ObjectStore, key: string, text: string): Record<string, unknown> {
+  let value: Record<string, unknown> | undefined;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    value = undefined;
+  }
+  if (typeof value?.format !== 'number') {
+    throw new CorruptObjectError(`"${key}" in "${store.place}" is not what it should be`, { key });
+  }
+  if (value.format !== FORMAT) {
+    throw new StoreUnsupportedError(`"${store.place}" has format ${value.format}`, {
+      key,
+      expected: `${FORMAT}`,
+      actual: `${value.format}`,
+      hint: 'A newer walkeep wrote it; use that version.',
+    });
+  }
+  return value;
+}
+
+/** What is there was tried to be created once more, with the same bytes. */
+function overwrites({ place }: ObjectStore): StoreUnsupportedError {
+  return new StoreUnsupportedError(`"${place}" replaces objects that are there`, {
+    key: ARCHIVE_KEY,
+    hint: 'Two writers could destroy what the other one stored. Use a store with conditional writes, or --unfenced if nobody else ever writes there.',
+  });
+}
+
+/**
+ * True if the archive knows the cluster. Two in one archive are wanted after pg_upgrade, and
+ * otherwise a mistake.
+ */
+async function requireOwnSystem(
+  store: ObjectStore,
+  archive: Record<string, unknown> | undefined,
+  { systemId, segmentSize, newSystem, signal }: WriterOptions,
+): Promise<boolean> {
+  const key = systemKey(systemId);
+  const own = await store.get(key, { signal });
+  if (own) {
+    const size = parseMarker(store, key, (await bytesOf(own)).toString()).segmentSize;
+    if (size === segmentSize) return true;
+    throw new SystemIdentifierError(`"${store.place}" has segments of ${size} bytes`, {
+      key,
+      expected: `${size}`,
+      actual: `${segmentSize}`,
+    });
+  }
+  if (newSystem) return false;
+  const others =
+    typeof archive?.system === 'string' ? [archive.system] : await systemsOf(store, signal);
+  if (others.length === 0 || others.includes(String(systemId))) return false;
+  throw new SystemIdentifierError(`"${store.place}" is the archive of another cluster`, {
+    expected: others.join(', '),
+    actual: String(systemId),
+    detail: `System identifier ${others.join(', ')}; the WAL to be stored is of ${systemId}.`,
+    hint: 'Give each cluster a prefix of its own. After pg_upgrade --new-system takes the new one in beside the old.',
+  });
+}
+
+async function addSystem(
+  store: ObjectStore,
+  { systemId, segmentSize, signal }: WriterOptions,
+): Promise<void> {
+  const key = systemKey(systemId);
+  const marker = { format: FORMAT, system: String(systemId), segmentSize };
+  const content = contentOf(Buffer.from(`${JSON.stringify(marker)}\n`));
+  await store.create(key, content, { signal });
+}
+
+function sha256(bytes: Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('hex');
+}
+
+function contentOf(bytes: Uint8Array): Content {
+  return { size: bytes.length, sha256: sha256(bytes), open: () => [bytes] };
+}
+
+async function bytesOf({ body }: Got): Promise<Buffer> {
+  const pieces: Uint8Array[] = [];
+  for await (const piece of body) pieces.push(Buffer.from(piece));
+  return Buffer.concat(pieces);
+}

@@ -1,0 +1,168 @@
+import { UsageError } from '../errors.js';
+import type { KeepLocal, ShipCompression, ShipOptions } from '../ship/options.js';
+import { HELP_OPTION, VERSION_OPTION } from './command.js';
+import { parseIntOption } from './numbers.js';
+import type { OptionSpec, OptionValues } from './option-spec.js';
+
+const MS: Readonly<Record<string, number>> = {
+  s: 1000,
+  m: 60_000,
+  h: 3_600_000,
+  d: 86_400_000,
+  w: 7 * 86_400_000,
+};
+/** As PostgreSQL's settings have them. */
+const BYTES: Readonly<Record<string, number>> = {
+  kB: 1024,
+  MB: 1024 ** 2,
+  GB: 1024 ** 3,
+  TB: 1024 ** 4,
+};
+
+/** `--keep-local`: `2d` or `100GB`. @throws UsageError */
+export function parseKeepLocal(text: string): KeepLocal {
+  const [, digits, unit = ''] = /^(\d+)([A-Za-z]+)$/.exec(text) ?? [];
+  const time = MS[unit];
+  const bytes = BYTES[unit];
+  if (digits !== undefined && time !== undefined) return { age: Number(digits) * time };
+  if (digits !== undefined && bytes !== undefined) return { size: Number(digits) * bytes };
+  throw new UsageError(`invalid value "${text}" for option --keep-local`, {
+    hint: 'Give a time (s, m, h, d, w) or a size (kB, MB, GB, TB), such as 2d or 100GB.',
+  });
+}
+
+const METHODS = ['none', 'gzip', 'lz4', 'zstd'] as const;
+const LEVELS = { none: 0, gzip: 9, lz4: 0, zstd: 22 } as const;
+
+/** `--compress`: a method, and where it has one a level. @throws UsageError */
+export function parseShipCompression(text: string): ShipCompression {
+  const [, name, digits] = /^([a-z0-9]+)(?::(\d+))?$/.exec(text) ?? [];
+  const method = METHODS.find((m) => m === name);
+  const level = digits === undefined ? undefined : Number(digits);
+  if (method && level === undefined) return { method };
+  if (method && level !== undefined && level >= 1 && level <= LEVELS[method]) {
+    return { method, level };
+  }
+  throw new UsageError(`invalid value "${text}" for option --compress`, {
+    hint: 'Give zstd, gzip, lz4 or none; zstd takes a level from 1 to 22, gzip from 1 to 9, as in zstd:9.',
+  });
+}
+
+const parseJobs = (text: string): number => parseIntOption(text, '-j/--jobs', 1, 64);
+const parseWait = (text: string): number => parseIntOption(text, '--wait', 0, 1_000_000);
+
+const OPTIONS = 'Options:';
+const STORED = 'What is stored:';
+
+/** What is stored and how: also of `receive --store`. */
+export const STORED_OPTIONS: readonly OptionSpec[] = [
+  {
+    long: 'recipient',
+    argument: 'age1…',
+    many: true,
+    group: STORED,
+    help: 'encrypt to this age recipient; may be given several times',
+  },
+  {
+    long: 'recipients-file',
+    argument: 'FILE',
+    many: true,
+    group: STORED,
+    help: 'encrypt to the age recipients in this file, one a line',
+  },
+  {
+    long: 'unfenced',
+    group: STORED,
+    help: 'use a store without conditional writes; nobody else must write there',
+  },
+  {
+    long: 'new-system',
+    group: STORED,
+    help: 'take this cluster in beside the one that is there, as after pg_upgrade',
+  },
+  {
+    long: 'keep-local',
+    argument: 'AGE|SIZE',
+    group: STORED,
+    help: 'remove local segments that all places have and that are older, or more, than this',
+    check: parseKeepLocal,
+  },
+];
+
+export const SHIP_OPTIONS: readonly OptionSpec[] = [
+  { long: 'once', group: OPTIONS, help: 'end when all that is there is shipped' },
+  {
+    long: 'wait',
+    argument: 'SECS',
+    group: OPTIONS,
+    help: 'with --once: how long to try a place that does not answer',
+    default: '60',
+    check: parseWait,
+  },
+  {
+    long: 'jobs',
+    short: 'j',
+    argument: 'N',
+    group: OPTIONS,
+    help: 'segments under way at the same time, for each place',
+    default: '2',
+    check: parseJobs,
+  },
+  {
+    long: 'state',
+    argument: 'DIR',
+    group: OPTIONS,
+    help: 'keep progress here rather than in SOURCE',
+  },
+  {
+    long: 'compress',
+    short: 'Z',
+    argument: 'METHOD[:LEVEL]',
+    group: STORED,
+    help: 'zstd, gzip, lz4 or none',
+    default: 'zstd',
+    check: parseShipCompression,
+  },
+  ...STORED_OPTIONS,
+  { long: 'json', group: OPTIONS, help: 'print one JSON object for each event, a line each' },
+  { long: 'verbose', short: 'v', group: OPTIONS, help: 'tell of everything that is stored' },
+  VERSION_OPTION,
+  HELP_OPTION,
+];
+
+/** The values of an option that may be given several times. */
+export function listOption(values: OptionValues, name: string): string[] {
+  const value = values[name];
+  return typeof value === 'string' ? value.split('\n') : [];
+}
+
+/** What a command line asks for. @throws UsageError */
+export function shipOptions(
+  values: OptionValues,
+  operands: readonly string[],
+  tryHelp: string,
+): ShipOptions & { recipientFiles: string[] } {
+  const text = (name: string): string | undefined => {
+    const value = values[name];
+    return typeof value === 'string' ? value : undefined;
+  };
+  const [source, ...places] = operands;
+  if (source === undefined) throw new UsageError('no source specified', { hint: tryHelp });
+  if (places.length === 0) throw new UsageError('no place specified', { hint: tryHelp });
+  const keepLocal = text('keep-local');
+  const state = text('state');
+  return {
+    source,
+    places,
+    once: values.once === true,
+    giveUpAfter: parseWait(text('wait') ?? '60') * 1000,
+    jobs: parseJobs(text('jobs') ?? '2'),
+    compression: parseShipCompression(text('compress') ?? 'zstd'),
+    recipients: listOption(values, 'recipient'),
+    recipientFiles: listOption(values, 'recipients-file'),
+    unfenced: values.unfenced === true,
+    newSystem: values['new-system'] === true,
+    ...(keepLocal === undefined ? {} : { keepLocal: parseKeepLocal(keepLocal) }),
+    ...(state === undefined ? {} : { state }),
+  };
+}

@@ -1,0 +1,422 @@
+import { isGone } from '../archive/segment-source.js';
+import type { CheckedWal } from '../archive/shipping/checked-segment.js';
+import {
+  contiguousPosition,
+  isShipped,
+  type LocalSegment,
+} from '../archive/shipping/local-segments.js';
+import type { HeldFile } from '../archive/shipping/progress.js';
+import {
+  type ObjectCodec,
+  StoreArchiveWriter,
+  type StoreResult,
+} from '../archive/store-archive-writer.js';
+import {
+  CorruptWalError,
+  NotSupportedError,
+  StorageError,
+  SystemIdentifierError,
+  WalkeepError,
+} from '../errors.js';
+import { formatLsn, type Lsn } from '../lsn.js';
+import type { ObjectStore } from '../store/store.js';
+import type { ShipLag, ShippedPlace, Tell } from './options.js';
+import { mayPass, pause, retryDelay } from './retry.js';
+import type { OpenSegment, ShipSource, Snapshot } from './source.js';
+import { type ShipState, troubleOf } from './state.js';
+
+/** How a lane works. Times are milliseconds. */
+export interface LaneOptions {
+  jobs: number;
+  /** True if a place that does not answer is to be given up after a while. */
+  mayGiveUp(): boolean;
+  giveUpAfter: number;
+  quietTime: number;
+  retryDelay: number | undefined;
+  unfenced: boolean;
+  newSystem: boolean;
+  /** The store is somebody else's, who closes it. */
+  borrowed: boolean;
+  codec: ObjectCodec;
+}
+
+/** One thing to be shipped; `key` names it among all others of a lane. */
+type Item = { key: string } & (
+  | { kind: 'history'; timeline: number }
+  | { kind: 'segment'; segment: LocalSegment }
+  | { kind: 'partial'; segment: OpenSegment }
+);
+
+/** Milliseconds after which a file that was held back is looked at again. */
+const LOOK_AGAIN = 60_000;
+const PROGRESS_EVERY = 1000;
+
+/** Ships to one place, whatever the others do. */
+export class Lane {
+  readonly place: string;
+  readonly #source: ShipSource;
+  readonly #state: ShipState;
+  readonly #openStore: () => Promise<ObjectStore>;
+  readonly #o: LaneOptions;
+  readonly #tell: Tell;
+  #writer: StoreArchiveWriter | undefined;
+  #snapshot: Snapshot | undefined;
+  /** Whole segments that the place lacks, ascending; those shipped since may be among them. */
+  #queue: LocalSegment[] = [];
+  /** No snapshot comes any more. */
+  #last = false;
+  readonly #claimed = new Set<string>();
+  readonly #held = new Map<string, HeldFile & { lookAgain: number }>();
+  /** What of an unfinished segment was looked at, by its files' marks. */
+  readonly #looked = new Map<string, string>();
+  readonly #missing = new Set<string>();
+  #waiting: (() => void)[] = [];
+  #failures = 0;
+  #successAt = performance.now();
+  #toldAt = Number.NEGATIVE_INFINITY;
+  #error: WalkeepError | undefined;
+
+  constructor(
+    source: ShipSource,
+    state: ShipState,
+    openStore: () => Promise<ObjectStore>,
+    options: LaneOptions,
+    tell: Tell,
+  ) {
+    this.place = state.progress.place;
+    this.#source = source;
+    this.#state = state;
+    this.#openStore = openStore;
+    this.#o = options;
+    this.#tell = tell;
+  }
+
+  /** A new look at the source. @param last after it, the lane ends when it has shipped all */
+  offer(snapshot: Snapshot, last: boolean): void {
+    if (this.#snapshot) this.#noteMissing(this.#snapshot, snapshot);
+    this.#snapshot = snapshot;
+    this.#last ||= last;
+    this.#fillQueue();
+    this.#wake();
+  }
+
+  #fillQueue(): void {
+    const { timelines } = this.#state.progress;
+    this.#queue = (this.#snapshot?.complete ?? []).filter((s) => !isShipped(timelines, s));
+  }
+
+  /** Ships until the end; what ends it early is in the result. Throws only for defects. */
+  async run(signal: AbortSignal): Promise<ShippedPlace> {
+    const stop = new AbortController();
+    const both = AbortSignal.any([signal, stop.signal]);
+    both.addEventListener('abort', () => this.#wake(), { once: true });
+    let store: ObjectStore | undefined;
+    try {
+      store = await this.#open(both);
+      const work = Array.from({ length: this.#o.jobs }, () =>
+        this.#work(both).catch((e) => {
+          stop.abort(e);
+          throw e;
+        }),
+      );
+      const ended = await Promise.allSettled(work);
+      const failed = ended.find((r) => r.status === 'rejected' && r.reason === stop.signal.reason);
+      if (failed?.status === 'rejected') throw failed.reason;
+    } catch (e) {
+      if (!signal.aborted || e !== signal.reason) this.#stopped(e);
+    } finally {
+      if (!this.#o.borrowed) await store?.close();
+      // The last look is two in one.
+      if (this.#last && this.#snapshot) this.#noteMissing(this.#snapshot);
+      await this.#tellProgress(true);
+      await this.#state.close();
+    }
+    return {
+      ...(await this.lag()),
+      held: [...this.#held.values()].map(({ lookAgain: _, ...file }) => file),
+      ...(this.#error ? { error: this.#error } : {}),
+    };
+  }
+
+  /** True if the place answered for it; nothing is believed before the store was reached. */
+  has(segment: LocalSegment): boolean {
+    return this.#writer !== undefined && isShipped(this.#state.progress.timelines, segment);
+  }
+
+  async lag(): Promise<ShipLag> {
+    const { timelines } = this.#state.progress;
+    const lacking = this.#queue.filter((segment) => !isShipped(timelines, segment));
+    const position = contiguousPosition({ timelines }, lacking);
+    const since = lacking[0] ? await this.#source.modified(lacking[0]) : 0;
+    return {
+      place: this.place,
+      ...(position ? { position } : {}),
+      segments: lacking.length,
+      bytes: lacking.length * (this.#snapshot?.identity?.segmentSize ?? 0),
+      seconds: since > 0 ? Math.max(0, (Date.now() - since) / 1000) : 0,
+    };
+  }
+
+  async #open(signal: AbortSignal): Promise<ObjectStore | undefined> {
+    while (!this.#snapshot?.identity) {
+      if (this.#last && this.#snapshot) return undefined;
+      await this.#sleep(signal);
+    }
+    const { systemId, segmentSize } = this.#snapshot.identity;
+    const { codec, newSystem, unfenced } = this.#o;
+    const { writer } = this.#state.progress;
+    let store: ObjectStore | undefined;
+    await this.#persist(signal, async () => {
+      store ??= await this.#openStore();
+      const options = { systemId, segmentSize, codec, newSystem, unfenced, writer, signal };
+      this.#writer = await StoreArchiveWriter.open(store, options);
+    }).catch(async (e) => {
+      if (!this.#o.borrowed) await store?.close();
+      throw e;
+    });
+    const { archiveId } = this.#writer!;
+    const forgotten = this.#state.belongsTo(archiveId, systemId, segmentSize);
+    this.#fillQueue();
+    if (forgotten) {
+      this.#warn(
+        'WK_SHIP_OTHER',
+        'it is not the archive that was shipped to before: all is compared and shipped anew',
+      );
+    }
+    this.#tell('open', { place: this.place, archiveId, systemId });
+    return store;
+  }
+
+  async #work(signal: AbortSignal): Promise<void> {
+    while (this.#writer) {
+      signal.throwIfAborted();
+      const item = this.#next();
+      if (!item) {
+        if (this.#last && this.#claimed.size === 0) return this.#wake();
+        await this.#sleep(signal);
+        continue;
+      }
+      this.#claimed.add(item.key);
+      try {
+        await this.#ship(item, signal);
+      } finally {
+        this.#claimed.delete(item.key);
+        if (this.#last || item.kind === 'history') this.#wake();
+      }
+      await this.#tellProgress(false);
+    }
+  }
+
+  /** What is next: histories, since nobody can use a timeline without, then WAL, the oldest first. */
+  #next(): Item | undefined {
+    if (!this.#snapshot?.identity) return undefined;
+    const { partial, histories, receiver } = this.#snapshot;
+    const { timelines, histories: known } = this.#state.progress;
+    const untold = histories.filter(
+      ({ timeline, name }) => timeline > 1 && !known.includes(timeline) && !this.#held.has(name),
+    );
+    const history = histories.find(
+      ({ name, timeline }) => timeline > 1 && !known.includes(timeline) && this.#isFree(name),
+    );
+    if (history) return { kind: 'history', key: history.name, timeline: history.timeline };
+    while (this.#queue[0] && isShipped(timelines, this.#queue[0])) this.#queue.shift();
+    for (const segment of this.#queue) {
+      if (untold.some(({ timeline }) => timeline === segment.timeline)) continue;
+      if (this.#isFree(segment.base) && !isShipped(timelines, segment)) {
+        return { kind: 'segment', key: segment.base, segment };
+      }
+    }
+    for (const segment of partial) {
+      const { base, fingerprint, left, modified } = segment;
+      const quiet = this.#last || Date.now() - modified > this.#o.quietTime;
+      if (!left && (receiver || !quiet)) continue;
+      if (this.#looked.get(base) !== fingerprint && this.#isFree(base)) {
+        return { kind: 'partial', key: base, segment };
+      }
+    }
+    return undefined;
+  }
+
+  #isFree(key: string): boolean {
+    const lookAgain = this.#held.get(key)?.lookAgain ?? 0;
+    return !this.#claimed.has(key) && lookAgain <= performance.now();
+  }
+
+  async #ship(item: Item, signal: AbortSignal): Promise<void> {
+    let send: () => Promise<void>;
+    try {
+      send = await this.#prepare(item, signal);
+    } catch (e) {
+      if (isGone(e)) this.#forget(item);
+      else if (isLocal(e)) this.#hold(item.key, e);
+      else throw e;
+      return;
+    }
+    if (this.#held.delete(item.key)) this.#state.setHeld([...this.#held.values()]);
+    await this.#persist(signal, send);
+  }
+
+  /** Reads and checks what is to be sent. */
+  async #prepare(item: Item, signal: AbortSignal): Promise<() => Promise<void>> {
+    const writer = this.#writer!;
+    switch (item.kind) {
+      case 'history':
+        return this.#prepareHistory(item.key, item.timeline, signal);
+      case 'segment': {
+        const { whole, wal } = await this.#source.load(item.segment);
+        const { timeline, base, start, end } = item.segment;
+        return async () => {
+          const result = whole
+            ? await writer.putSegment(wal, signal)
+            : await writer.putPartial(wal, signal);
+          this.#state.shippedSegment(timeline, base, start, end);
+          this.#tellShipped(base, result, wal.end);
+        };
+      }
+      case 'partial': {
+        const wal = await this.#source.loadOpen(item.segment);
+        return () => this.#sendPartial(item.segment, wal, signal);
+      }
+    }
+  }
+
+  async #prepareHistory(name: string, timeline: number, signal: AbortSignal) {
+    const stored = await this.#source.history(timeline);
+    if (stored.state === 'damaged') throw stored.problem;
+    return async () => {
+      if (stored.state === 'absent') return;
+      const result = await this.#writer!.putHistory(timeline, stored.content, signal);
+      this.#state.shippedHistory(timeline);
+      this.#tellShipped(name, result);
+    };
+  }
+
+  async #sendPartial(
+    { base, timeline, fingerprint }: OpenSegment,
+    wal: CheckedWal | undefined,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const shipped = this.#state.of(timeline).partials.get(base);
+    if (wal && (shipped === undefined || shipped < wal.end)) {
+      const result = await this.#writer!.putPartial(wal, signal);
+      this.#state.shippedPartial(timeline, base, wal.end);
+      this.#tellShipped(base, result, wal.end);
+    }
+    this.#looked.set(base, fingerprint);
+  }
+
+  /** Tries until it is done: a store that is away is a state. @throws what cannot pass */
+  async #persist(signal: AbortSignal, action: () => Promise<void>): Promise<void> {
+    const { mayGiveUp, giveUpAfter, retryDelay: fixed } = this.#o;
+    for (;;) {
+      try {
+        await action();
+        this.#failures = 0;
+        this.#successAt = performance.now();
+        this.#state.setState('ok');
+        return;
+      } catch (error) {
+        signal.throwIfAborted();
+        if (!mayPass(error)) throw error;
+        const tooLong = performance.now() - this.#successAt > giveUpAfter;
+        if (mayGiveUp() && (tooLong || !error.retryable)) throw error;
+        this.#failures += 1;
+        const retryIn = fixed ?? retryDelay(this.#failures);
+        this.#state.setState('retrying', error);
+        this.#tell('retry', { place: this.place, error, retryIn });
+        await pause(retryIn, signal);
+        signal.throwIfAborted();
+      }
+    }
+  }
+
+  #hold(name: string, error: WalkeepError): void {
+    const told = this.#held.get(name)?.message === error.message;
+    const file = { name, ...troubleOf(error), lookAgain: performance.now() + LOOK_AGAIN };
+    this.#held.set(name, file);
+    if (told) return;
+    this.#state.setHeld([...this.#held.values()].map(({ lookAgain: _, ...held }) => held));
+    this.#tell('held', { place: this.place, name, error });
+  }
+
+  /** It is not there any more: the next look shows what is. */
+  #forget({ key }: Item): void {
+    const snapshot = this.#snapshot!;
+    const complete = snapshot.complete.filter(({ base }) => base !== key);
+    const partial = snapshot.partial.filter(({ base }) => base !== key);
+    const histories = snapshot.histories.filter(({ name }) => name !== key);
+    this.#snapshot = { ...snapshot, complete, partial, histories };
+    this.#fillQueue();
+  }
+
+  /**
+   * WAL between what was shipped that is not here: nothing else would tell that the place lacks it.
+   * A file can be missed while it is renamed, so only what two looks lack counts.
+   */
+  #noteMissing(...looks: readonly Snapshot[]): void {
+    for (const [timeline, { shipped }] of this.#state.progress.timelines) {
+      for (const [i, [, from]] of shipped.slice(0, -1).entries()) {
+        const isHere = (s: LocalSegment) => s.timeline === timeline && s.start === from;
+        if (looks.some((look) => look.complete.some(isHere) || look.partial.some(isHere))) continue;
+        const where = `${formatLsn(from)} to ${formatLsn(shipped[i + 1]![0])} (timeline ${timeline})`;
+        if (this.#missing.has(where)) continue;
+        this.#missing.add(where);
+        this.#warn(
+          'WK_SHIP_MISSING',
+          `WAL from ${where} is not here, and was not shipped`,
+          'It was removed too early, or never received: "walkeep verify" tells. Bring it back with "walkeep push".',
+        );
+      }
+    }
+  }
+
+  #stopped(e: unknown): void {
+    if (!(e instanceof WalkeepError)) throw e;
+    this.#error = e;
+    this.#state.setState('stopped', e);
+    this.#tell('stopped', { place: this.place, error: e });
+  }
+
+  #tellShipped(name: string, { outcome, key, size }: StoreResult, lsn?: Lsn): void {
+    const end = lsn === undefined ? {} : { lsn };
+    this.#tell('shipped', { place: this.place, name, key, outcome, size, ...end });
+  }
+
+  async #tellProgress(now: boolean): Promise<void> {
+    if (!now && performance.now() - this.#toldAt < PROGRESS_EVERY) return;
+    this.#toldAt = performance.now();
+    this.#tell('progress', await this.lag());
+  }
+
+  #warn(code: string, message: string, hint?: string): void {
+    const more = hint === undefined ? {} : { hint };
+    this.#tell('warning', {
+      place: this.place,
+      code,
+      message: `"${this.place}": ${message}`,
+      ...more,
+    });
+  }
+
+  async #sleep(signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    signal.throwIfAborted();
+  }
+
+  #wake(): void {
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const wake of waiting) wake();
+  }
+}
+
+/** What is wrong with a file of ours, rather than with a place. */
+function isLocal(error: unknown): error is WalkeepError {
+  return (
+    error instanceof CorruptWalError ||
+    error instanceof SystemIdentifierError ||
+    error instanceof NotSupportedError ||
+    error instanceof StorageError
+  );
+}

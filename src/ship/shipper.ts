@@ -1,0 +1,251 @@
+import { EventEmitter } from 'node:events';
+import { placeIdentity } from '../archive/shipping/progress.js';
+import { InternalError, StorageError, UsageError, WalkeepError } from '../errors.js';
+import { parsePlace } from '../store/place.js';
+import type { ObjectStore } from '../store/store.js';
+import { Changes } from './changes.js';
+import { objectCodec } from './codec.js';
+import { removeShipped } from './keep-local.js';
+import { Lane } from './lane.js';
+import {
+  checkShipOptions,
+  type ShipEvents,
+  type ShipOptions,
+  type ShippedPlace,
+  type ShipResult,
+} from './options.js';
+import { pause, retryDelay } from './retry.js';
+import { ShipSource, type Snapshot } from './source.js';
+import { ShipState } from './state.js';
+
+const POLL = 5000;
+const QUIET = 60_000;
+const GIVE_UP = 60_000;
+/** Milliseconds between two looks for what need not be kept any more. */
+const REMOVE_EVERY = 30_000;
+
+/**
+ * Ships an archive's WAL to places: whole segments as they are complete, histories, and unfinished
+ * segments once nobody writes to them. Each place gets on by itself; the directory is the queue, and
+ * what is noted in it lets a later run go on.
+ *
+ * @example
+ * const shipper = new WalShipper({ source: '/archive', places: ['s3://bucket/shop'] });
+ * shipper.on('shipped', ({ name, place }) => console.log(name, place));
+ * await shipper.run(AbortSignal.timeout(60_000));
+ */
+export class WalShipper extends EventEmitter<ShipEvents> {
+  readonly #o: ShipOptions;
+  readonly #directory: string | undefined;
+  readonly #source: ShipSource;
+  #changes: Changes | undefined;
+  #finishing: boolean;
+  #removedAt = Number.NEGATIVE_INFINITY;
+  #toldSource: string | undefined;
+
+  constructor(options: ShipOptions) {
+    super();
+    checkShipOptions(options);
+    this.#o = options;
+    const source = parsePlace(options.source);
+    this.#directory = source.kind === 'directory' ? source.path : undefined;
+    if (this.#directory === undefined && options.state === undefined) {
+      throw new UsageError('ship: a source that is no directory needs a state directory', {
+        hint: 'Say where to keep the progress: --state DIR.',
+      });
+    }
+    if (this.#directory === undefined && options.keepLocal) {
+      throw new UsageError('ship: only segments in a directory can be removed');
+    }
+    this.#source = new ShipSource(this.#directory ?? options.source);
+    this.#finishing = options.once ?? false;
+  }
+
+  /** Ends when all that is there by now is shipped, as with `once`. */
+  finish(): void {
+    this.#finishing = true;
+    this.#changes?.wake();
+  }
+
+  /**
+   * Runs until the signal, or until all is shipped with `once`. One shipper runs once. A place that
+   * had to be given up is in the result; the others go on.
+   * @throws DirectoryLockedError if another process ships there from here
+   * @throws StorageError if the source cannot be looked at
+   */
+  async run(signal: AbortSignal = new AbortController().signal): Promise<ShipResult> {
+    using changes = new Changes(this.#directory, this.#o.pollInterval ?? POLL);
+    this.#changes = changes;
+    const ended = new AbortController();
+    const lanes = await this.#lanes(signal);
+    if (!lanes) return { reason: 'signal', places: [] };
+    const both = AbortSignal.any([signal, ended.signal]);
+    const shipping = lanes.map((lane) => lane.run(both));
+    const all = Promise.all(shipping).finally(() => ended.abort());
+    // Whoever fails first is waited for below.
+    all.catch(() => {});
+    try {
+      await this.#look(lanes, changes, both);
+    } catch (e) {
+      ended.abort();
+      await Promise.allSettled(shipping);
+      throw e;
+    }
+    const places: ShippedPlace[] = await all;
+    return { reason: signal.aborted ? 'signal' : 'done', places };
+  }
+
+  async #lanes(signal: AbortSignal): Promise<Lane[] | undefined> {
+    const { places, state = this.#directory! } = this.#o;
+    const targets = places.map((place) => describe(place, this.#o));
+    const twice = targets.find((t, i) => targets.findIndex((o) => o.identity === t.identity) < i);
+    if (twice) throw new UsageError(`ship: "${twice.text}" is named twice`);
+    const own = this.#directory ?? placeIdentity(this.#o.source);
+    if (targets.some(({ identity }) => identity === own)) {
+      throw new UsageError('ship: a place cannot be shipped to itself');
+    }
+    const states: ShipState[] = [];
+    try {
+      for (const target of targets) {
+        const failed = (e: unknown): void => this.#progressLost(target.text, e);
+        states.push(await ShipState.open(state, target, failed, signal));
+      }
+    } catch (e) {
+      for (const opened of states) await opened.close();
+      if (signal.aborted && e === signal.reason) return undefined;
+      throw e;
+    }
+    return targets.map((target, i) => this.#lane(states[i]!, target));
+  }
+
+  #lane(state: ShipState, { open, borrowed }: Target): Lane {
+    const o = this.#o;
+    const options = {
+      jobs: o.jobs ?? 2,
+      mayGiveUp: () => this.#finishing,
+      giveUpAfter: o.giveUpAfter ?? GIVE_UP,
+      quietTime: o.quietTime ?? QUIET,
+      retryDelay: o.retryDelay,
+      unfenced: o.unfenced ?? false,
+      newSystem: o.newSystem ?? false,
+      borrowed,
+      codec: objectCodec(o.compression ?? { method: 'zstd' }, o.recipients ?? []),
+    };
+    return new Lane(this.#source, state, open, options, (event, ...args) =>
+      this.#say(event, ...args),
+    );
+  }
+
+  /** Looks at the source again and again, until the last look was handed on. */
+  async #look(lanes: readonly Lane[], changes: Changes, signal: AbortSignal): Promise<void> {
+    for (let failures = 0; !signal.aborted; ) {
+      const last = this.#finishing;
+      let snapshot: Snapshot;
+      try {
+        snapshot = await this.#source.scan();
+        // A file that is renamed while it is listed can be seen under neither name.
+        if (last) snapshot = together(snapshot, await this.#source.scan());
+        failures = 0;
+      } catch (error) {
+        if (!(error instanceof StorageError) || last) throw error;
+        failures += 1;
+        this.#sourceLost(error);
+        await pause(this.#o.retryDelay ?? retryDelay(failures), signal);
+        continue;
+      }
+      this.#toldSource = undefined;
+      for (const lane of lanes) lane.offer(snapshot, last);
+      if (last) return;
+      await this.#removeShipped(lanes, snapshot);
+      await changes.next(signal);
+    }
+  }
+
+  async #removeShipped(lanes: readonly Lane[], snapshot: Snapshot): Promise<void> {
+    const { keepLocal: keep } = this.#o;
+    const due =
+      performance.now() - this.#removedAt >=
+      Math.min(REMOVE_EVERY, this.#o.pollInterval ?? REMOVE_EVERY);
+    if (!keep || this.#directory === undefined || !due) return;
+    this.#removedAt = performance.now();
+    await removeShipped(snapshot, {
+      source: this.#source,
+      directory: this.#directory,
+      state: this.#o.state ?? this.#directory,
+      keep,
+      has: (segment) => lanes.every((lane) => lane.has(segment)),
+      removed: (file) => this.#say('removed', file),
+    }).catch((e) => {
+      if (!(e instanceof WalkeepError)) throw e;
+      this.#say('warning', {
+        code: 'WK_SHIP_KEEP',
+        message: `no segments were removed: ${e.message}`,
+        ...(e.hint === undefined ? {} : { hint: e.hint }),
+      });
+    });
+  }
+
+  #sourceLost(error: StorageError): void {
+    if (this.#toldSource === error.message) return;
+    this.#toldSource = error.message;
+    this.#say('warning', { code: error.code, message: error.message });
+  }
+
+  #progressLost(place: string, e: unknown): void {
+    if (!(e instanceof WalkeepError)) throw e;
+    this.#say('warning', {
+      place,
+      code: 'WK_SHIP_PROGRESS',
+      message: e.message,
+      hint: 'Shipping goes on; after a restart what is not noted is compared with what the place has.',
+    });
+  }
+
+  /** Emits; what a listener throws is its own defect, not a store's. */
+  #say<K extends keyof ShipEvents>(event: K, ...args: ShipEvents[K]): void {
+    const emit = this.emit as (event: K, ...args: ShipEvents[K]) => boolean;
+    try {
+      emit.call(this, event, ...args);
+    } catch (cause) {
+      if (cause instanceof WalkeepError) throw cause;
+      const reason = cause instanceof Error ? cause.message : String(cause);
+      throw new InternalError(`a listener of "${event}" failed: ${reason}`, { cause });
+    }
+  }
+}
+
+/** Ships until the signal, or with `once` until all that is there is shipped; see WalShipper. */
+export function ship(options: ShipOptions & { signal?: AbortSignal }): Promise<ShipResult> {
+  const { signal, ...rest } = options;
+  return new WalShipper(rest).run(signal);
+}
+
+interface Target {
+  /** For messages. */
+  text: string;
+  identity: string;
+  borrowed: boolean;
+  open(): Promise<ObjectStore>;
+}
+
+function describe(place: string | ObjectStore, { unfenced }: ShipOptions): Target {
+  if (typeof place !== 'string') {
+    return { text: place.place, identity: place.place, borrowed: true, open: async () => place };
+  }
+  const open = async (): Promise<ObjectStore> => {
+    const { openStore } = await import('../store/open.js');
+    return openStore(place, { unfenced: unfenced ?? false });
+  };
+  return { text: parsePlace(place).text, identity: placeIdentity(place), borrowed: false, open };
+}
+
+/** All that either of two looks saw. */
+function together(a: Snapshot, b: Snapshot): Snapshot {
+  const seen = new Set(b.complete.map(({ base }) => base));
+  const missed = a.complete.filter(({ base }) => !seen.has(base));
+  if (missed.length === 0) return b;
+  const complete = [...b.complete, ...missed].sort((x, y) =>
+    x.segment === y.segment ? x.timeline - y.timeline : x.segment < y.segment ? -1 : 1,
+  );
+  return { ...b, complete };
+}

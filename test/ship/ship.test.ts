@@ -1,0 +1,231 @@
+import { copyFileSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { readShipProgress } from '../../src/archive/shipping/read-ship-progress.js';
+import { MemoryObjects } from '../../src/store/memory.js';
+import { edit, fixtureArchive, SEGMENT, sampleArchive, writeLedger } from '../support/archives.js';
+import { scratchDir } from '../support/scratch.js';
+import { contentOf, differences, keysOf, memory, shipOnce } from './shipping.js';
+
+test('ships whole segments, and the unfinished one that nobody writes to', async () => {
+  const { directory, names, end } = sampleArchive(4);
+  const objects = new MemoryObjects();
+  const { result, told } = await shipOnce(directory, [memory(objects)]);
+  const hex = end.toString(16).toUpperCase().padStart(16, '0');
+  const partial = names[3]!.slice(0, 24);
+  expect(keysOf(objects)).toEqual([
+    `partial/00000001/${partial}/${hex}`,
+    ...names.slice(0, 3).map((name) => `wal/00000001/${name}`),
+  ]);
+  expect(differences(directory, objects)).toEqual([]);
+  expect(result).toMatchObject({
+    reason: 'done',
+    places: [{ place: 'memory:one', segments: 0, bytes: 0, seconds: 0, held: [] }],
+  });
+  expect(told('shipped').map(({ name, outcome }) => `${name} ${outcome}`)).toEqual(
+    [...names.slice(0, 3), partial].map((name) => `${name} stored`),
+  );
+  const part = contentOf(objects, hex);
+  expect(part.equals(readFileSync(join(directory, names[3]!)).subarray(0, part.length))).toBe(true);
+});
+
+test('tells of what each object is', async () => {
+  const { directory, names, start } = sampleArchive(2);
+  const objects = new MemoryObjects();
+  await shipOnce(directory, [memory(objects)], { compression: { method: 'gzip', level: 1 } });
+  const [, segment] = objects.entries().find(([key]) => key.endsWith(names[0]!))!;
+  expect(segment.meta).toMatchObject({
+    'wk-stages': 'gzip',
+    'wk-size': `${SEGMENT}`,
+    'wk-start': `0/${start.toString(16).toUpperCase()}`,
+    'wk-end': `0/${(start + BigInt(SEGMENT)).toString(16).toUpperCase()}`,
+    'wk-sha256': expect.stringMatching(/^[0-9a-f]{64}$/),
+    'wk-writer': expect.stringMatching(/^[0-9a-f-]{36}$/),
+  });
+});
+
+test('goes on where it was, with nothing asked or sent again', async () => {
+  const { directory } = sampleArchive(4);
+  const objects = new MemoryObjects();
+  await shipOnce(directory, [memory(objects)]);
+  const again = memory(objects);
+  const { told } = await shipOnce(directory, [again]);
+  expect(told('shipped')).toEqual([]);
+  // It looks whose archive it is, and whether the store keeps what is there.
+  expect(again.calls.map(({ op, key }) => `${op} ${key}`)).toEqual([
+    'get archive.json',
+    expect.stringMatching(/^get systems\/77\/system.json$/),
+    'create archive.json',
+  ]);
+});
+
+test('takes one PUT a segment, and no LIST', async () => {
+  const { directory } = sampleArchive(12);
+  const store = memory(new MemoryObjects());
+  await shipOnce(directory, [store]);
+  const count = (op: string) => store.calls.filter((call) => call.op === op).length;
+  // 11 whole ones and the last, and what begins an archive.
+  expect(count('create')).toBe(12 + 3);
+  expect(count('head')).toBe(0);
+  // Of an empty place only: is anything of another cluster there?
+  expect(count('list')).toBe(1);
+});
+
+test('follows timelines, with their histories before their WAL', async () => {
+  const directory = fixtureArchive('promoted');
+  const objects = new MemoryObjects();
+  const { told } = await shipOnce(directory, [memory(objects)]);
+  const names = told('shipped').map(({ name }) => name);
+  const history = names.indexOf('00000002.history');
+  expect(history).toBeGreaterThanOrEqual(0);
+  expect(names.findIndex((name) => name.startsWith('000000020'))).toBeGreaterThan(history);
+  expect(keysOf(objects)).toContain('history/00000002.history');
+  expect(differences(directory, objects)).toEqual([]);
+});
+
+test('a second cluster is refused before anything is stored, unless it is wanted', async () => {
+  const objects = new MemoryObjects();
+  await shipOnce(sampleArchive(2).directory, [memory(objects)]);
+  const before = objects.entries().map(([key]) => key);
+  const other = sampleArchive(3, { systemId: 78n }).directory;
+  const { result, told } = await shipOnce(other, [memory(objects)]);
+  expect(result.places[0]?.error).toMatchObject({ code: 'WK_SYSTEM_IDENTIFIER' });
+  expect(told('stopped')).toHaveLength(1);
+  expect(objects.entries().map(([key]) => key)).toEqual(before);
+  const wanted = await shipOnce(other, [memory(objects)], { newSystem: true });
+  expect(wanted.result.places[0]).toMatchObject({ segments: 0 });
+  expect(differences(other, objects, 78n)).toEqual([]);
+  // From now on it is known.
+  const third = await shipOnce(other, [memory(objects)]);
+  expect(third.result.places[0]?.error).toBeUndefined();
+});
+
+test('what differs is kept aside, and the place is given up', async () => {
+  const objects = new MemoryObjects();
+  const first = sampleArchive(3);
+  await shipOnce(first.directory, [memory(objects)]);
+  // A clone: the same cluster wrote other WAL.
+  const clone = sampleArchive(4);
+  const before = contentOf(objects, `/${first.names[0]}`);
+  for (const times of [1, 2]) {
+    const { result, told } = await shipOnce(clone.directory, [memory(objects)], { jobs: 1 });
+    expect(result.places[0]?.error, `${times}`).toMatchObject({
+      code: 'WK_STORE_CONFLICT',
+      key: expect.stringContaining(first.names[0]!),
+    });
+    expect(told('shipped')).toEqual([]);
+    const aside = keysOf(objects).filter((key) => key.startsWith('conflict/'));
+    expect(aside).toHaveLength(1);
+    const kept = readFileSync(join(clone.directory, clone.names[0]!));
+    expect(contentOf(objects, aside[0]!).equals(kept)).toBe(true);
+  }
+  expect(contentOf(objects, `wal/00000001/${first.names[0]}`).equals(before)).toBe(true);
+  expect((await readShipProgress(clone.directory))[0]).toMatchObject({
+    state: 'stopped',
+    trouble: { code: 'WK_STORE_CONFLICT' },
+    lag: { segments: 3 },
+  });
+});
+
+test('a damaged segment is never sent; what is behind it is, and the position stays', async () => {
+  const { directory, names, start } = sampleArchive(5);
+  edit(join(directory, names[1]!), (bytes) => {
+    bytes[300_000]! ^= 1;
+    return bytes;
+  });
+  const objects = new MemoryObjects();
+  const { result, told } = await shipOnce(directory, [memory(objects)]);
+  expect(keysOf(objects).filter((key) => key.startsWith('wal/'))).toEqual(
+    [0, 2, 3].map((n) => `wal/00000001/${names[n]}`),
+  );
+  expect(told('held')).toMatchObject([{ name: names[1], error: { code: 'WK_CORRUPT_WAL' } }]);
+  const position = { timeline: 1, lsn: start + BigInt(SEGMENT) };
+  expect(result.places[0]).toMatchObject({
+    position,
+    segments: 1,
+    held: [{ name: names[1], code: 'WK_CORRUPT_WAL' }],
+  });
+  expect(await readShipProgress(directory)).toMatchObject([
+    { position, lag: { segments: 1, bytes: SEGMENT }, held: [{ name: names[1] }], running: false },
+  ]);
+  // Mended, it goes out.
+  const good = sampleArchive(5);
+  copyFileSync(join(good.directory, names[1]!), join(directory, names[1]!));
+  const again = await shipOnce(directory, [memory(objects)]);
+  expect(again.told('shipped').map(({ name }) => name)).toEqual([names[1]]);
+  expect(again.result.places[0]).toMatchObject({ segments: 0, held: [] });
+});
+
+test('a segment of another cluster, one cut short and one that stops are not sent', async () => {
+  const { directory, names } = sampleArchive(6);
+  await writeLedger(directory);
+  const foreign = sampleArchive(6, { systemId: 78n });
+  copyFileSync(join(foreign.directory, names[0]!), join(directory, names[0]!));
+  edit(join(directory, names[1]!), (bytes) => bytes.subarray(0, 500_000));
+  edit(join(directory, names[2]!), (bytes) => bytes.fill(0, 500_000));
+  const objects = new MemoryObjects();
+  const { told } = await shipOnce(directory, [memory(objects)]);
+  expect(told('held').map(({ name, error }) => [name, error.code])).toEqual(
+    expect.arrayContaining([
+      [names[0], 'WK_SYSTEM_IDENTIFIER'],
+      [names[1], 'WK_STORAGE'],
+      [names[2], 'WK_CORRUPT_WAL'],
+    ]),
+  );
+  expect(keysOf(objects).filter((key) => key.startsWith('wal/'))).toHaveLength(2);
+});
+
+test('an archive that was replaced by an empty one is shipped to anew', async () => {
+  const { directory } = sampleArchive(3);
+  await shipOnce(directory, [memory(new MemoryObjects())]);
+  const objects = new MemoryObjects();
+  const { told } = await shipOnce(directory, [memory(objects)]);
+  expect(told('warning')).toMatchObject([{ code: 'WK_SHIP_OTHER' }]);
+  expect(differences(directory, objects)).toEqual([]);
+});
+
+test('one place that is away delays no other', async () => {
+  const { directory } = sampleArchive(5);
+  const good = new MemoryObjects();
+  const away = memory(new MemoryObjects(), 'memory:away');
+  const broken = new (await import('../../src/store/memory.js')).MemoryStore({
+    place: 'memory:away',
+    faults: () => ({ kind: 'refused' }),
+  });
+  const { result } = await shipOnce(directory, [broken, memory(good)], { giveUpAfter: 50 });
+  expect(result.places).toMatchObject([
+    { place: away.place, error: { code: 'WK_STORE_UNCERTAIN' } },
+    { place: 'memory:one', segments: 0 },
+  ]);
+  expect(differences(directory, good)).toEqual([]);
+});
+
+test('a store that replaces what is there is not used', async () => {
+  const { directory } = sampleArchive(3);
+  const objects = new MemoryObjects();
+  const store = memory(objects);
+  const create = store.create.bind(store);
+  store.create = async (key, content, options) => {
+    objects.remove(key);
+    return create(key, content, options);
+  };
+  const { result } = await shipOnce(directory, [store]);
+  expect(result.places[0]?.error).toMatchObject({ code: 'WK_STORE_UNSUPPORTED' });
+  expect(keysOf(objects)).toEqual([]);
+});
+
+test('tells of WAL that went away before it was shipped', async () => {
+  const { directory, names } = sampleArchive(6);
+  rmSync(join(directory, names[2]!));
+  const objects = new MemoryObjects();
+  const { told } = await shipOnce(directory, [memory(objects)]);
+  expect(told('warning')).toMatchObject([{ code: 'WK_SHIP_MISSING' }]);
+});
+
+test('a directory with nothing in it, and one that is not there', async () => {
+  const store = memory(new MemoryObjects());
+  const { result } = await shipOnce(scratchDir('empty'), [store]);
+  expect(result).toMatchObject({ reason: 'done', places: [{ segments: 0 }] });
+  expect(store.calls).toEqual([]);
+  await expect(shipOnce('/does/not/exist', [store])).rejects.toMatchObject({ code: 'WK_STORAGE' });
+});
