@@ -1,9 +1,9 @@
 import type { Lsn } from '../lsn.js';
 import { segmentOf, segmentStart } from '../wal/file-name.js';
 import { isInHistory, rootHistory, type TimelineHistory, timelineEnd } from '../wal/timeline.js';
-import type { CatalogSegment, CatalogTimeline, SegmentGap } from './catalog.js';
+import type { Beside, CatalogSegment, CatalogTimeline, SegmentGap } from './catalog.js';
 import type { GapEntry, LedgerState } from './ledger.js';
-import { lineageHistory, storedUpTo } from './ledger-entry.js';
+import { lineageHistory, storedUpTo, wasFollowed } from './ledger-entry.js';
 
 /**
  * The ancestors of a timeline: from its own history file, else from that of a timeline that
@@ -170,4 +170,25 @@ function isRepeated(
  */
 function acceptedBy(gap: SegmentGap, entries: readonly GapEntry[]): GapEntry | undefined {
   return entries.find((e) => e.from <= gap.from && e.to >= gap.to && e.timeline >= gap.timeline);
+}
+
+/**
+ * How a timeline stands to what the ledger has followed; undefined on its way, for one that goes on
+ * where it ends, and where nothing tells.
+ */
+export function standsBeside(
+  timeline: number,
+  history: TimelineHistory | undefined,
+  histories: readonly TimelineHistory[],
+  ledger: LedgerState | undefined,
+): Beside | undefined {
+  const current = ledger?.timeline;
+  if (!ledger || current === undefined || timeline === current) return undefined;
+  const way = historyOf(current, histories, ledger);
+  if (way && isInHistory(way, timeline)) return undefined;
+  if (wasFollowed(ledger, timeline)) return way ? 'abandoned' : undefined;
+  if (!history) return undefined;
+  if (timeline < current) return way ? 'abandoned' : undefined;
+  const left = timelineEnd(history, current);
+  return left !== undefined && left >= (storedUpTo(ledger) ?? 0n) ? undefined : 'unfollowed';
 }

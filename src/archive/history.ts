@@ -5,7 +5,8 @@ import { type FileSystem, nodeFileSystem } from '../files/file-system.js';
 import { readRegularSync } from '../files/regular-file.js';
 import { historyFileName } from '../wal/file-name.js';
 import { judgeHistory, type StoredHistory } from '../wal/history-file.js';
-import type { TimelineHistory } from '../wal/timeline.js';
+import { rootHistory, type TimelineHistory } from '../wal/timeline.js';
+import type { Archive } from './archive.js';
 
 /** Reads what a directory has of a timeline's history. @throws StorageError if it cannot be read */
 export async function readStoredHistory(
@@ -66,11 +67,34 @@ export function historyIn(path: string, timeline: number, content: Buffer): Time
 }
 
 /**
- * The history of a timeline that a directory has; undefined if it has none.
- * @throws the errno error, CorruptWalError if it is damaged
+ * The history of a timeline from the first of some archives that has it; undefined if none has.
+ * @throws ArchiveAccessError, CorruptWalError if it is damaged
  */
-export function historyAt(directory: string, timeline: number): TimelineHistory | undefined {
-  const path = join(directory, historyFileName(timeline));
-  const content = readIfThere(path);
-  return content && historyIn(path, timeline, content);
+export async function requireHistory(
+  timeline: number,
+  places: readonly Pick<Archive, 'history'>[],
+): Promise<TimelineHistory | undefined> {
+  if (timeline === 1) return rootHistory(1);
+  for (const place of places) {
+    const stored = await place.history(timeline);
+    if (stored.state === 'damaged') throw stored.problem;
+    if (stored.state === 'good') return stored.history;
+  }
+  return undefined;
+}
+
+/**
+ * The same for who must not wait for the repair of a damaged one, which says nothing of a segment:
+ * what cannot be used is passed over.
+ */
+export async function findHistory(
+  timeline: number,
+  places: readonly Pick<Archive, 'history'>[],
+): Promise<TimelineHistory | undefined> {
+  if (timeline === 1) return rootHistory(1);
+  for (const place of places) {
+    const stored = await place.history(timeline).catch(() => undefined);
+    if (stored?.state === 'good') return stored.history;
+  }
+  return undefined;
 }

@@ -2,8 +2,8 @@ import { join } from 'node:path';
 import { canDecompress, decompressFile } from '../codec/codec.js';
 import { type FileSystem, nodeFileSystem } from '../files/file-system.js';
 import { isValidSegmentSize, MIN_SEGMENT_SIZE, parseSegmentFileName } from '../wal/file-name.js';
-import { LONG_HEADER_SIZE, type LongHeader, parseLongHeader } from '../wal/long-header.js';
-import { parsePageHeader } from '../wal/page.js';
+import { type LongHeader, parseLongHeader } from '../wal/long-header.js';
+import { LONG_PAGE_HEADER, parsePageHeader } from '../wal/page.js';
 import type { Archive } from './archive.js';
 import type { SegmentFile } from './listing.js';
 import type { TakeBytes } from './segment-reader.js';
@@ -103,7 +103,7 @@ export async function readFirstPage(
   read: (limit: number, take: TakeBytes) => Promise<unknown>,
 ): Promise<Uint8Array> {
   const pieces: Uint8Array[] = [];
-  await read(LONG_HEADER_SIZE, (bytes) => {
+  await read(LONG_PAGE_HEADER, (bytes) => {
     pieces.push(Buffer.from(bytes));
     return true;
   });

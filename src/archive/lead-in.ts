@@ -33,6 +33,9 @@ export type LeadIn =
   /** A file that is there does not serve. */
   | { state: 'unsound'; path: string; why: string };
 
+/** The complete files that a segment of that name may be read from, best first. */
+export type Candidates = (name: string) => readonly StoredFile[] | Promise<readonly StoredFile[]>;
+
 /** Looks for files that are gone again when they are to be read. */
 const MOST_LOOKS = 20;
 
@@ -40,13 +43,12 @@ const MOST_LOOKS = 20;
  * Leads a verifier into a segment: feeds it what is stored before, from where the record begins that
  * goes on there. The checksum of a record can only be checked at its end; without this the part of
  * a record before a segment would never be checked, nor the rest of it in the segment.
- * @param candidates the complete files that a segment may be read from, best first
  * @param whole check all of the segment in which the record begins, rather than its tail
  * @throws StorageError if one of them cannot be read
  */
 export async function leadIn(
   wal: SegmentWal,
-  candidates: (name: string) => readonly StoredFile[],
+  candidates: Candidates,
   fs: FileSystem,
   { whole = false } = {},
 ): Promise<LeadIn> {
@@ -63,7 +65,7 @@ type Refusal = Extract<LeadIn, { state: 'unsound' }> | { state: 'gone'; path: st
 
 async function lookBefore(
   wal: SegmentWal,
-  candidates: (name: string) => readonly StoredFile[],
+  candidates: Candidates,
   fs: FileSystem,
   whole: boolean,
 ): Promise<LeadIn | Refusal> {
@@ -98,7 +100,7 @@ async function lookBefore(
 async function firstUsable(
   wal: SegmentWal,
   segment: bigint,
-  candidates: (name: string) => readonly StoredFile[],
+  candidates: Candidates,
   fs: FileSystem,
 ): Promise<
   { state: 'usable'; file: StoredFile; head: Uint8Array } | { state: 'absent' } | Refusal
@@ -106,7 +108,7 @@ async function firstUsable(
   const startLsn = segmentStart(segment, wal.segmentSize);
   const name = nameOnLineage(wal, segment);
   let first: Refusal | undefined;
-  for (const file of name === undefined ? [] : candidates(name)) {
+  for (const file of name === undefined ? [] : await candidates(name)) {
     const head = await headOf(file, fs);
     let refused: Omit<Refusal, 'path'> | undefined;
     if (!(head instanceof Uint8Array)) refused = head;

@@ -209,27 +209,19 @@ export class Ledger {
   }
 }
 
-/**
- * What a directory's ledger says, without changing it; undefined if there is none.
- * @throws StorageError if it cannot be read or is damaged
- */
-export async function readLedger(dir: string): Promise<LedgerState | undefined> {
-  return (await readContent(join(dir, LEDGER_FILE), nodeFileSystem))?.state;
-}
-
 /** Reads of a ledger that a file server still has the replaced file of. */
 const MOST_READS = 20;
 
 /**
- * The same for who answers a recovery, where an archive that cannot be asked is no answer.
+ * What a directory's ledger says, without changing it; undefined if there is none.
  * @throws ArchiveAccessError if it cannot be read, StorageError if it is damaged
  */
-export async function ledgerOf(directory: string): Promise<LedgerState | undefined> {
+export async function readLedger(dir: string): Promise<LedgerState | undefined> {
+  const path = join(dir, LEDGER_FILE);
   for (let reads = 1; ; reads++) {
     try {
-      return await readLedger(directory);
+      return (await readContent(path, nodeFileSystem))?.state;
     } catch (e) {
-      const path = join(directory, LEDGER_FILE);
       if (!isGone(e) || reads === MOST_READS) throw accessError('read file', path, e);
     }
   }

@@ -9,8 +9,7 @@ import type {
   SegmentRange,
   UnreadSegment,
 } from './catalog.js';
-import { standsBeside } from './catalog-branches.js';
-import { historyOf, lineageGaps, missingEnd } from './catalog-lineage.js';
+import { historyOf, lineageGaps, missingEnd, standsBeside } from './catalog-lineage.js';
 import { measurePartials } from './catalog-measure.js';
 import { sampleIdentity } from './identity.js';
 import type { LedgerState } from './ledger.js';

@@ -1,6 +1,7 @@
 import fs from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
+import { ArchiveAccessError } from '../errors.js';
 import { storageError } from '../files/durable.js';
 import {
   type Compression,
@@ -8,9 +9,8 @@ import {
   parseSegmentFileName,
   storedNames,
 } from '../wal/file-name.js';
-
-import { contentEnd, type ReadableSegment } from './good-wal.js';
-import { readSegment, segmentBytes } from './segment-reader.js';
+import { isGone } from './access.js';
+import type { ReadableSegment } from './good-wal.js';
 
 /** A file of a segment, to be read under the name that it has now. */
 export interface StoredSegment extends ReadableSegment {
@@ -28,23 +28,37 @@ export interface StoredSegment extends ReadableSegment {
   size(): Promise<number>;
 }
 
-/** A segment file of that path. */
-export function segmentAt(path: string, compression: Compression, partial = false): StoredSegment {
+/**
+ * A segment file of that path. What reads it is loaded when it is read: whoever restores a segment
+ * waits for all that is loaded.
+ * @param size bytes on disk, where they are known
+ */
+export function segmentAt(
+  path: string,
+  compression: Compression,
+  { partial = false, size }: { partial?: boolean; size?: number } = {},
+): StoredSegment {
   return {
     name: basename(path),
     path,
     compression,
     partial,
-    read: (limit, take, options) => readSegment(path, compression, limit, take, options),
-    bytes: (limit) => segmentBytes(path, compression, limit),
-    contentEnd: () => contentEnd(path),
-    size: () =>
-      stat(path).then(
-        (found) => found.size,
-        (e) => {
-          throw storageError('read file', path, e);
-        },
-      ),
+    read: async (limit, take, options) => {
+      const { readSegment } = await import('./segment-reader.js');
+      return readSegment(path, compression, limit, take, options);
+    },
+    async *bytes(limit) {
+      const { segmentBytes } = await import('./segment-reader.js');
+      yield* segmentBytes(path, compression, limit);
+    },
+    contentEnd: async () => (await import('./good-wal.js')).contentEnd(path),
+    size: async () => {
+      if (size !== undefined) return size;
+      const found = await stat(path).catch((e) => {
+        throw storageError('read file', path, e);
+      });
+      return found.size;
+    },
   };
 }
 
@@ -70,16 +84,23 @@ export async function readCurrent<T>(
       return await read(file);
     } catch (e) {
       const next = isGone(e, file.path) ? currentName(directory, current) : undefined;
-      if (next === undefined || names === MOST_NAMES) throw e;
+      if (next === undefined) throw e;
+      // Something of it is there all the same: not gone, but not to be read either.
+      if (names === MOST_NAMES) throw overAndOver(file.path);
       current = next;
     }
   }
 }
 
+/** For a file that no number of looks gets hold of. */
+export function overAndOver(path: string): ArchiveAccessError {
+  return new ArchiveAccessError(`"${path}" is there and gone again, over and over`, { path });
+}
+
 /** The segment file of that name. */
 export function segmentNamed(directory: string, name: string): StoredSegment {
   const { compression, partial } = parseSegmentFileName(name, MIN_SEGMENT_SIZE)!;
-  return segmentAt(join(directory, name), compression, partial);
+  return segmentAt(join(directory, name), compression, { partial });
 }
 
 /**
@@ -107,10 +128,4 @@ function isThere(path: string): boolean {
   } catch (e) {
     throw storageError('look at', path, e);
   }
-}
-
-/** True if an error says that a file is not there (any more). */
-export function isGone(error: unknown, path?: string): boolean {
-  const { code, cause, path: of } = error as NodeJS.ErrnoException & { cause?: { code?: unknown } };
-  return (code === 'ENOENT' || cause?.code === 'ENOENT') && (path === undefined || of === path);
 }

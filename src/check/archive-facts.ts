@@ -1,9 +1,10 @@
 import { access, constants, lstat, stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type Archive, openArchive } from '../archive/archive.js';
+import type { Archive } from '../archive/archive.js';
 import type { Catalog, CatalogTimeline } from '../archive/catalog.js';
 import { inspectWal } from '../archive/good-wal.js';
 import type { SegmentFile } from '../archive/listing.js';
+import { openArchive } from '../archive/places/open-archive.js';
 import { readCatalog } from '../archive/read-catalog.js';
 import { storageError } from '../files/durable.js';
 import type { Lsn } from '../lsn.js';

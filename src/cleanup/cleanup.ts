@@ -1,6 +1,7 @@
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type Archive, openArchive } from '../archive/archive.js';
+import type { Archive } from '../archive/archive.js';
+import { openArchive } from '../archive/places/open-archive.js';
 import { StorageError, UsageError } from '../errors.js';
 import { storageError } from '../files/durable.js';
 import { aSwitch, aText, type Checks, checkOptions } from '../options.js';

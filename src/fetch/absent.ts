@@ -1,14 +1,14 @@
-import { dirname, join } from 'node:path';
-import { refuseUnreadableForm } from '../archive/access.js';
+import { dirname } from 'node:path';
+import type { Archive } from '../archive/archive.js';
 import { historyOf } from '../archive/catalog-lineage.js';
-import { historyAt } from '../archive/history.js';
-import type { LedgerState } from '../archive/ledger.js';
-import { lineageHistory } from '../archive/ledger-entry.js';
+import { requireHistory } from '../archive/history.js';
+import { type LedgerState, lineageHistory } from '../archive/ledger-entry.js';
+import { openDirectory } from '../archive/places/directory-archive.js';
 import { MissingWalError } from '../errors.js';
 import { formatLsn, type Lsn } from '../lsn.js';
 import type { ServerControl } from '../server/control-file.js';
 import { parseSegmentFileName, segmentOf, segmentStart, storedNames } from '../wal/file-name.js';
-import { type TimelineHistory, timelineAt } from '../wal/timeline.js';
+import { timelineAt } from '../wal/timeline.js';
 import type { FetchName } from './complete.js';
 import {
   forkedFiles,
@@ -20,14 +20,14 @@ import {
 
 /** A file that was looked for in vain. */
 export interface AbsentRequest {
-  directory: string;
+  archive: Archive;
   wanted: FetchName;
   target: string;
   /** The server that asks, as far as that is known. */
   control: ServerControl | undefined;
   /** It is a standby: what is not archived it can get by streaming. */
   standby: boolean;
-  /** Paths that were found and hold nothing yet. */
+  /** Names of files that were found and hold nothing yet. */
   empty: ReadonlySet<string>;
 }
 
@@ -45,21 +45,21 @@ export type Absence = { reason: string } | 'forked' | 'changed';
  * @throws ArchiveAccessError if it is there in a form that cannot be read; or as `readHoldings`
  */
 export async function explainAbsence(request: AbsentRequest): Promise<Absence> {
-  const { directory, wanted, control } = request;
-  refuseUnreadableForm(directory, wanted.base);
-  const archive = await readHoldings(directory, control?.systemId);
-  if (hasCome(request, archive)) return 'changed';
-  if (wanted.kind === 'history') return { reason: explainHistory(request, archive) };
+  const { archive, wanted, control } = request;
+  await archive.refuseUnreadableForm(wanted.base);
+  const holdings = await readHoldings(archive, control?.systemId);
+  if (hasCome(request, holdings)) return 'changed';
+  if (wanted.kind === 'history') return { reason: explainHistory(request, holdings) };
   if (wanted.kind !== 'segment') return { reason: 'it is not in the archive' };
-  const reason = await explainSegment(request, archive);
+  const reason = await explainSegment(request, holdings);
   return reason === undefined ? 'forked' : { reason };
 }
 
-function hasCome({ wanted, directory, empty }: AbsentRequest, { names }: Holdings): boolean {
+function hasCome({ wanted, empty }: AbsentRequest, { names }: Holdings): boolean {
   const isWal = wanted.kind === 'segment' || wanted.kind === 'partial';
   const expected = isWal ? storedNames(wanted.base, true) : [wanted.name];
   if (wanted.kind === 'segment') expected.push(...storedNames(wanted.base, false));
-  return expected.some((n) => names.includes(n) && !empty.has(join(directory, n)));
+  return expected.some((n) => names.includes(n) && !empty.has(n));
 }
 
 /**
@@ -67,11 +67,11 @@ function hasCome({ wanted, directory, empty }: AbsentRequest, { names }: Holding
  * exists: without it recovery would stay on an older timeline. A server that is on it already may
  * do without.
  */
-function explainHistory({ wanted, control, directory }: AbsentRequest, archive: Holdings): string {
+function explainHistory({ wanted, control, archive }: AbsentRequest, holdings: Holdings): string {
   const { timeline, name } = wanted;
-  const known = archive.segments.has(timeline) && timeline > 1;
+  const known = holdings.segments.has(timeline) && timeline > 1;
   if (known && (control === undefined || control.timeline < timeline)) {
-    const message = `"${directory}" holds WAL of timeline ${timeline}, but not its history ${name}`;
+    const message = `"${archive.place}" holds WAL of timeline ${timeline}, but not its history ${name}`;
     throw new MissingWalError(message, true, 'Put the history file there: any server has it.');
   }
   return `there is no timeline ${timeline} in the archive`;
@@ -80,26 +80,31 @@ function explainHistory({ wanted, control, directory }: AbsentRequest, archive: 
 /** Undefined if a later timeline's file begins with the segment. */
 async function explainSegment(
   request: AbsentRequest,
-  archive: Holdings,
+  holdings: Holdings,
 ): Promise<string | undefined> {
-  const { directory, wanted, target, standby } = request;
+  const { archive, wanted, target, standby } = request;
   const { timeline, name } = wanted;
-  const { segmentSize } = archive;
+  const { segmentSize } = holdings;
   const segment = parseSegmentFileName(name, segmentSize)?.segment;
   if (segment === undefined) return 'no segment of this archive can have that name';
-  const forked = forkedFiles(archive, directory, wanted, segment);
-  if (forked.some(({ file }) => !request.empty.has(file.path))) return undefined;
-  const restored = besideTarget(target, timeline);
-  const history = historyOf(timeline, [...archive.histories, ...restored], archive.ledger);
+  const forked = await forkedFiles(holdings, archive, wanted, segment);
+  if (forked.some(({ file }) => !request.empty.has(file.name))) return undefined;
+  // What PostgreSQL restored already.
+  const restored = await requireHistory(timeline, [openDirectory(dirname(target))]);
+  const history = historyOf(
+    timeline,
+    restored ? [...holdings.histories, restored] : holdings.histories,
+    holdings.ledger,
+  );
   const fork = history?.ancestors.at(-1)?.end;
   if (fork !== undefined && segment < segmentOf(fork, segmentSize)) {
     return `timeline ${timeline} begins at ${formatLsn(fork)}`;
   }
-  const missing = whyMissing(archive, request, segment, fork);
+  const missing = whyMissing(holdings, request, segment, fork);
   if (missing === undefined) return 'it is behind the last one in the archive';
-  const systemId = request.control?.systemId ?? archive.ledger?.systemId;
+  const systemId = request.control?.systemId ?? holdings.ledger?.systemId;
   const has = (number: bigint, owner = timeline) =>
-    readServerSegment(directory, target, {
+    readServerSegment(archive, target, {
       timeline: owner,
       history,
       segment: number,
@@ -107,7 +112,7 @@ async function explainSegment(
       systemId,
     });
   if ((await has(segment))?.whole) return 'the server has it itself';
-  const first = firstSegment(archive);
+  const first = firstSegment(holdings);
   if (first !== undefined && segment < first) {
     const from = `the archive begins at ${formatLsn(segmentStart(first, segmentSize))}`;
     // Where recovery begins, PostgreSQL itself stops if it cannot read; later it takes that for
@@ -131,13 +136,13 @@ function firstSegment({ segments }: Holdings): bigint | undefined {
 
 /** What says that a segment should be there; undefined if nothing does. */
 function whyMissing(
-  archive: Holdings,
-  { directory, wanted: { timeline }, empty }: AbsentRequest,
+  holdings: Holdings,
+  { wanted: { timeline }, empty }: AbsentRequest,
   segment: bigint,
   fork: Lsn | undefined,
 ): { evidence: string; coming: boolean } | undefined {
-  const { ledger, segmentSize, names } = archive;
-  const behind = goesOnBehind(archive, timeline, segment);
+  const { ledger, segmentSize, names } = holdings;
+  const behind = goesOnBehind(holdings, timeline, segment);
   if (behind !== undefined) return { evidence: behind, coming: false };
   const start = segmentStart(segment, segmentSize);
   const stored = ledger && ledgerEnd(ledger, timeline, segmentStart(segment + 1n, segmentSize));
@@ -149,9 +154,7 @@ function whyMissing(
     const evidence = `timeline ${timeline} begins in it, at ${formatLsn(fork)}`;
     // A receiver stores the history, and an empty file, a moment before the first bytes.
     const begun = names.some(
-      (name) =>
-        parseSegmentFileName(name, segmentSize)?.timeline === timeline &&
-        !empty.has(join(directory, name)),
+      (name) => parseSegmentFileName(name, segmentSize)?.timeline === timeline && !empty.has(name),
     );
     return { evidence, coming: !begun };
   }
@@ -170,10 +173,4 @@ function ledgerEnd(ledger: LedgerState, timeline: number, lsn: bigint): bigint |
   );
   if (children.length === 0) return ledger.left.get(timeline);
   return children.map(({ start }) => start).reduce((a, b) => (a > b ? a : b));
-}
-
-/** The history that PostgreSQL restored already. */
-function besideTarget(target: string, timeline: number): TimelineHistory[] {
-  const history = historyAt(dirname(target), timeline);
-  return history ? [history] : [];
 }

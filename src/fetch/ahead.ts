@@ -1,11 +1,12 @@
 import fs from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { findStored, onArchive } from '../archive/access.js';
+import type { Archive } from '../archive/archive.js';
+import { openArchive } from '../archive/places/open-archive.js';
 import { fsyncDir } from '../files/durable.js';
 import { MODULES } from '../package.js';
 import { readServerControl } from '../server/control-file.js';
-import { parseSegmentFileName, segmentFileName, storedNames } from '../wal/file-name.js';
+import { parseSegmentFileName, segmentFileName } from '../wal/file-name.js';
 import { parseLongHeader } from '../wal/long-header.js';
 import { AT_ONCE, moveToTarget } from './target.js';
 
@@ -69,22 +70,13 @@ export const ALIVE_FOR = 3000;
  * archive, or checked for another server is not found under it. Undefined if there is no complete
  * file of that segment. @throws ArchiveAccessError
  */
-export function spoolName(
-  directory: string,
+export async function spoolName(
+  archive: Archive,
   base: string,
   systemId: bigint | undefined,
-): string | undefined {
-  for (const name of storedNames(base, false)) {
-    const path = join(directory, name);
-    const stat = onArchive('stat file', path, () =>
-      fs.statSync(path, { bigint: true, throwIfNoEntry: false }),
-    );
-    if (!stat?.isFile()) continue;
-    const { dev, ino, size, mtimeNs, ctimeNs } = stat;
-    const parts = [dev, ino, size, mtimeNs, ctimeNs, systemId ?? 0n];
-    return [base, ...parts.map((n) => n.toString(36))].join('-');
-  }
-  return undefined;
+): Promise<string | undefined> {
+  const stamp = await archive.stamp(base);
+  return stamp && [base, stamp, (systemId ?? 0n).toString(36)].join('-');
 }
 
 /**
@@ -100,7 +92,7 @@ export async function takePrefetched(
   target: string,
 ): Promise<boolean> {
   if (isTrusted(spool) !== true) return false;
-  const name = spoolName(directory, base, systemId);
+  const name = await spoolName(openArchive(directory), base, systemId);
   if (name === undefined) return false;
   const path = join(spool, name);
   const stat = fs.lstatSync(path, { throwIfNoEntry: false });
@@ -236,15 +228,15 @@ async function readOne(
   order: AheadOrder,
   mayTry: (name: string) => boolean,
 ): Promise<boolean> {
-  const { directory } = order;
   const { dataDir } = order;
+  const archive = openArchive(order.directory);
   const systemId = dataDir === undefined ? undefined : readServerControl(dataDir)?.systemId;
   try {
     const { parseFetchName, serveComplete } = await import('./fetch.js');
-    const { ledgerOf } = await import('../archive/ledger.js');
-    const window = await windowBehind(order);
-    const cluster = async () => systemId ?? (await ledgerOf(directory))?.systemId;
-    const names = window.map((name) => ({ name, file: spoolName(directory, name, systemId) }));
+    const window = await windowBehind(archive, order);
+    const cluster = async () => systemId ?? (await archive.ledger())?.systemId;
+    const names: { name: string; file: string | undefined }[] = [];
+    for (const name of window) names.push({ name, file: await spoolName(archive, name, systemId) });
     const kept = new Set(names.map(({ file }) => file));
     for (const entry of fs.readdirSync(spool)) {
       if (/^[0-9A-F]{24}-/.test(entry) && !kept.has(entry)) fs.rmSync(join(spool, entry));
@@ -254,13 +246,13 @@ async function readOne(
       const target = join(spool, file);
       if (fs.existsSync(target)) continue;
       if (!mayTry(name)) return false;
-      const source = findStored(directory, name, false)[0];
+      const [source] = await archive.stored(name, false);
       if (!source) return false;
       const wanted = parseFetchName(name);
-      const request = { directory, wanted, target, near: [order.near, spool] };
+      const request = { archive, wanted, target, near: [order.near, spool] };
       if (await serveComplete(request, source, cluster)) return false;
       // Replaced while it was read: not what the name says.
-      if (spoolName(directory, name, systemId) !== file) fs.rmSync(target);
+      if ((await spoolName(archive, name, systemId)) !== file) fs.rmSync(target);
       return true;
     }
   } catch {
@@ -270,8 +262,8 @@ async function readOne(
 }
 
 /** The names behind the segment served last, on its timeline. */
-async function windowBehind({ directory, name, count }: AheadOrder): Promise<string[]> {
-  const source = findStored(directory, name, false)[0];
+async function windowBehind(archive: Archive, { name, count }: AheadOrder): Promise<string[]> {
+  const [source] = await archive.stored(name, false);
   const { readHead } = await import('../archive/lead-in.js');
   const head = source && (await readHead(source, AT_ONCE));
   const header = head && parseLongHeader(head);

@@ -1,22 +1,19 @@
 import fs from 'node:fs';
 import { dirname, join } from 'node:path';
-import {
-  accessError,
-  findStored,
-  onArchive,
-  requireSameCluster,
-  type StoredSegment,
-} from '../archive/access.js';
-import { historyAt } from '../archive/history.js';
+import { accessError, requireSameCluster } from '../archive/access.js';
+import type { Archive } from '../archive/archive.js';
+import { requireHistory } from '../archive/history.js';
 import { leadIn, type SegmentWal } from '../archive/lead-in.js';
+import { openDirectory } from '../archive/places/directory-archive.js';
+import { identifySegment } from '../archive/segment-identity.js';
+import { type StoredSegment, segmentAt } from '../archive/segment-source.js';
 import { CorruptWalError } from '../errors.js';
 import type { Lsn } from '../lsn.js';
 import { WAL_BUFFERS } from '../wal/chunk.js';
 import { faultToError, type WalFault } from '../wal/fault.js';
-import { historyFileName, parseSegmentFileName, segmentStart } from '../wal/file-name.js';
-import { LONG_HEADER_SIZE, parseLongHeader } from '../wal/long-header.js';
-import { parsePageHeader, XLP_FIRST_IS_CONTRECORD } from '../wal/page.js';
-import { rootHistory, type TimelineHistory } from '../wal/timeline.js';
+import { segmentOf, segmentStart } from '../wal/file-name.js';
+import { LONG_PAGE_HEADER, parsePageHeader, XLP_FIRST_IS_CONTRECORD } from '../wal/page.js';
+import type { TimelineHistory } from '../wal/timeline.js';
 import { WalVerifier } from '../wal/verifier.js';
 import { AT_ONCE, type Problem, type TargetFile, type UncheckedCopy } from './target.js';
 
@@ -34,8 +31,7 @@ export interface FetchName {
 
 /** What one fetch of a segment works on. */
 export interface SegmentRequest {
-  /** The archive. */
-  directory: string;
+  archive: Archive;
   wanted: FetchName;
   /** Path to put it at. */
   target: string;
@@ -74,7 +70,7 @@ export async function checkComplete(
   copy: UncheckedCopy,
 ): Promise<Problem | undefined> {
   const { file } = copy;
-  const places = { archive: request.directory, near: request.near };
+  const places = { archive: request.archive, near: request.near };
   const along = await checkAlong(request, path, copy, places).catch((e: unknown) => ({
     failed: e,
   }));
@@ -96,7 +92,7 @@ export async function checkComplete(
   let { id, fault } = along;
   // What was checked may not be what is there.
   if (copy.restarted) {
-    const again = identifyCopy(request, path, file);
+    const again = await identifyCopy(request, path, file);
     if (again instanceof CorruptWalError) return again;
     id = again;
     ({ fault } = await faultIn(id, file, places));
@@ -104,7 +100,7 @@ export async function checkComplete(
   if (!fault) return undefined;
   // A file outside the archive accuses nobody that the archive itself acquits. Without that the
   // server, which reads on from that file, would take the fault for the end of WAL.
-  const archived = await faultIn(id, file, { archive: request.directory, near: [] });
+  const archived = await faultIn(id, file, { archive: request.archive, near: [] });
   if (!archived.fault && archived.ledIn) return undefined;
   return damaged(path, archived.fault ?? fault);
 }
@@ -115,8 +111,8 @@ async function checkAlong(
   copy: UncheckedCopy,
   places: SegmentPlaces,
 ): Promise<{ id: SegmentIdentity; fault: WalFault | undefined } | CorruptWalError> {
-  await copy.beyond(LONG_HEADER_SIZE - 1);
-  const id = identifyCopy(request, path, copy.file);
+  await copy.beyond(LONG_PAGE_HEADER - 1);
+  const id = await identifyCopy(request, path, copy.file);
   if (id instanceof CorruptWalError) return id;
   const { segmentSize } = id;
   const { verifier } = await verifierOf(id, places);
@@ -175,30 +171,33 @@ export function readCopy(
  * Compares the first page of what was copied with the name and the cluster.
  * @throws SystemIdentifierError, ArchiveAccessError, CorruptWalError for a damaged history file
  */
-export function identifyCopy(
-  request: SegmentRequest,
+export async function identifyCopy(
+  { archive, wanted, systemId, target }: SegmentRequest,
   path: string,
   file: TargetFile,
-): SegmentIdentity | CorruptWalError {
-  const { wanted, systemId } = request;
-  const head = new Uint8Array(LONG_HEADER_SIZE);
-  const header = parseLongHeader(head.subarray(0, file.read(head, 0)));
-  if (!header) {
-    const message = `"${path}" does not begin with a WAL page`;
-    return new CorruptWalError(message, { path, hint: REPLACE });
+): Promise<SegmentIdentity | CorruptWalError> {
+  const head = new Uint8Array(LONG_PAGE_HEADER);
+  const page = head.subarray(0, file.read(head, 0));
+  const found = identifySegment(page, { name: wanted.base, systemId });
+  switch (found.state) {
+    case 'unknown':
+      return unlike(path, 'does not begin with a WAL page');
+    case 'another':
+      return unlike(path, 'holds another segment than its name says');
+    case 'foreign':
+      requireSameCluster(path, systemId, found.header.systemId);
   }
-  requireSameCluster(path, systemId, header.systemId);
-  const { segmentSize, blockSize } = header;
-  const segment = parseSegmentFileName(wanted.base, segmentSize)?.segment;
-  if (segment === undefined || segmentStart(segment, segmentSize) !== header.pageAddress) {
-    const message = `"${path}" holds another segment than its name says`;
-    return new CorruptWalError(message, { path, hint: REPLACE });
-  }
+  const { systemId: id, segmentSize, blockSize, pageAddress } = found.header;
   const { timeline } = wanted;
-  const history = readHistory(request);
-  const { systemId: id } = header;
+  // Where the archive has none, there is the one that PostgreSQL keeps beside the target.
+  const history = await requireHistory(timeline, [archive, openDirectory(dirname(target))]);
+  const segment = segmentOf(pageAddress, segmentSize);
   const place = { timeline, history, segment, segmentSize, blockSize };
   return { ...place, systemId: id, continues: continuesRecord(head) };
+}
+
+function unlike(path: string, why: string): CorruptWalError {
+  return new CorruptWalError(`"${path}" ${why}`, { path, hint: REPLACE });
 }
 
 /** True if a first page says that its segment begins with the rest of a record. */
@@ -207,26 +206,11 @@ export function continuesRecord(head: Uint8Array): boolean {
 }
 
 /**
- * The history of the timeline in the name: from the archive, else the one that PostgreSQL keeps
- * beside the target; undefined if neither has it.
- */
-function readHistory({ directory, wanted, target }: SegmentRequest): TimelineHistory | undefined {
-  const { timeline } = wanted;
-  if (timeline === 1) return rootHistory(1);
-  for (const dir of [directory, dirname(target)]) {
-    const path = join(dir, historyFileName(timeline));
-    const history = onArchive('read file', path, () => historyAt(dir, timeline));
-    if (history) return history;
-  }
-  return undefined;
-}
-
-/**
  * Where the segment before is looked for. `near`: also as plain file beside the target, where
  * PostgreSQL keeps what it restored last, before a compressed file of the archive.
  */
 export interface SegmentPlaces {
-  archive: string | undefined;
+  archive: Archive | undefined;
   near: readonly string[];
 }
 
@@ -262,22 +246,25 @@ export async function verifierOf(
   return { verifier: new WalVerifier(wal), ledIn: false };
 }
 
-function filesBefore(
+async function filesBefore(
   name: string,
   segmentSize: number,
   { archive, near }: SegmentPlaces,
-): StoredSegment[] {
-  const stored = archive === undefined ? [] : findStored(archive, name, false);
+): Promise<StoredSegment[]> {
+  const stored = (await archive?.stored(name, false)) ?? [];
   const isPlain = ({ compression }: StoredSegment) => compression === 'none';
-  const beside = near.flatMap((dir) => plainFile(join(dir, name)));
-  const plain = [...stored.filter(isPlain), ...beside].filter(({ size }) => size === segmentSize);
-  return [...plain, ...stored.filter((file) => !isPlain(file))];
+  const plain: StoredSegment[] = [];
+  for (const file of stored.filter(isPlain)) {
+    if ((await file.size()) === segmentSize) plain.push(file);
+  }
+  const beside = near.flatMap((dir) => plainFile(join(dir, name), segmentSize));
+  return [...plain, ...beside, ...stored.filter((file) => !isPlain(file))];
 }
 
-function plainFile(path: string): StoredSegment[] {
+function plainFile(path: string, segmentSize: number): StoredSegment[] {
   try {
     const size = fs.statSync(path, { throwIfNoEntry: false })?.size;
-    return size === undefined ? [] : [{ path, compression: 'none', size }];
+    return size === segmentSize ? [segmentAt(path, 'none', { size })] : [];
   } catch {
     return [];
   }

@@ -1,13 +1,9 @@
 import { dirname, join } from 'node:path';
-import {
-  findStored,
-  onArchive,
-  refuseIrregular,
-  requireArchive,
-  type StoredSegment,
-} from '../archive/access.js';
-import { historyIn, readIfThere } from '../archive/history.js';
-import { ArchiveAccessError, CorruptWalError, UsageError, WalkeepError } from '../errors.js';
+import type { Archive } from '../archive/archive.js';
+import { historyIn } from '../archive/history.js';
+import { openArchive } from '../archive/places/open-archive.js';
+import { overAndOver, type StoredSegment } from '../archive/segment-source.js';
+import { CorruptWalError, UsageError, WalkeepError } from '../errors.js';
 import type { Lsn } from '../lsn.js';
 import { aSwitch, aText, type Checks, checkOptions, required } from '../options.js';
 import { readServerControl, type ServerControl } from '../server/control-file.js';
@@ -64,7 +60,8 @@ export type FetchResult =
     };
 
 /** A fetch under way. */
-interface FetchRequest extends Required<Omit<FetchOptions, 'name' | 'dataDir'>> {
+interface FetchRequest extends Required<Omit<FetchOptions, 'directory' | 'name' | 'dataDir'>> {
+  archive: Archive;
   wanted: FetchName;
   /** The server that asks, as far as that is known. */
   control: ServerControl | undefined;
@@ -87,19 +84,19 @@ export async function fetchFile(options: FetchOptions): Promise<FetchResult> {
   const { directory, name, target, dataDir } = options;
   const { verify = true, allowTorn = false, standby = false } = options;
   const wanted = parseFetchName(name);
-  requireArchive(directory);
+  const archive = openArchive(directory);
+  await archive.reach();
   const control = dataDir === undefined ? undefined : readServerControl(dataDir);
-  const paths = { directory, target };
+  const paths = { archive, target };
   const suspects = new Map<string, Lsn>();
   const request = { ...paths, verify, allowTorn, standby, wanted, control, suspects };
   for (let looks = 1; looks <= MOST_LOOKUPS; looks++) {
     const answer = await lookUp(request);
     if (answer !== 'changed') return answer;
     // The directory may have gone as a whole.
-    requireArchive(directory);
+    await archive.reach();
   }
-  const path = join(directory, name);
-  throw new ArchiveAccessError(`"${path}" is there and gone again, over and over`, { path });
+  throw overAndOver(join(directory, name));
 }
 
 /** Reads a `%f`. @throws UsageError if PostgreSQL has no such file */
@@ -138,12 +135,12 @@ async function lookUp(request: FetchRequest): Promise<Answer> {
 }
 
 async function lookUpWal(request: FetchRequest, empty: Set<string>): Promise<Answer | undefined> {
-  const { directory, wanted, target, verify } = request;
+  const { archive, wanted, target, verify } = request;
   const isSegment = wanted.kind === 'segment';
-  const segment = { directory, wanted, target, near: [dirname(target)] };
+  const segment = { archive, wanted, target, near: [dirname(target)] };
   const systemId = () => knownSystemId(request);
   let damage: CorruptWalError | undefined;
-  for (const source of isSegment ? findStored(directory, wanted.base, false) : []) {
+  for (const source of isSegment ? await archive.stored(wanted.base, false) : []) {
     const problem = await serveComplete(segment, source, verify ? systemId : undefined);
     if (problem === undefined) return { found: true, path: source.path };
     if (problem === 'gone') return 'changed';
@@ -151,10 +148,10 @@ async function lookUpWal(request: FetchRequest, empty: Set<string>): Promise<Ans
     damage ??= problem;
   }
   if (damage) throw damage;
-  const partials = findStored(directory, wanted.base, true);
-  if (isSegment) refuseIrregular(directory, wanted.base, false);
+  const partials = await archive.stored(wanted.base, true);
+  if (isSegment) await archive.refuseIrregular(wanted.base, false);
   if (partials.length > 0) return lookUpPartials(request, partials, empty);
-  refuseIrregular(directory, wanted.base, true);
+  await archive.refuseIrregular(wanted.base, true);
   return undefined;
 }
 
@@ -171,10 +168,8 @@ async function lookUpPartials(
 }
 
 /** The cluster that the segment must be of: the server's, or the one that the ledger names. */
-async function knownSystemId({ control, directory }: FetchRequest): Promise<bigint | undefined> {
-  if (control) return control.systemId;
-  const { ledgerOf } = await import('../archive/ledger.js');
-  return (await ledgerOf(directory))?.systemId;
+async function knownSystemId({ control, archive }: FetchRequest): Promise<bigint | undefined> {
+  return control ? control.systemId : (await archive.ledger())?.systemId;
 }
 
 /**
@@ -203,25 +198,25 @@ export async function serveComplete(
 }
 
 async function lookUpText({
-  directory,
+  archive,
   wanted,
   target,
   verify,
   control,
 }: FetchRequest): Promise<FetchResult | undefined> {
-  const path = join(directory, wanted.name);
-  const content = onArchive('read file', path, () => readIfThere(path));
+  const path = join(archive.place, wanted.name);
+  const content = await archive.text(wanted.name);
   if (content === undefined) return undefined;
   let unfollowed: string | undefined;
   if (verify) {
     if (wanted.kind === 'history') {
-      unfollowed = await neverReceived(directory, historyIn(path, wanted.timeline, content));
+      unfollowed = await neverReceived(archive, historyIn(path, wanted.timeline, content));
     } else if (!content.toString('latin1').startsWith('START WAL LOCATION:')) {
       throw new CorruptWalError(`"${path}" is no backup history file`, { path });
     }
     if (control) {
       const { readHoldings } = await import('./holdings.js');
-      await readHoldings(directory, control.systemId);
+      await readHoldings(archive, control.systemId);
     }
   }
   const file = TargetFile.create(target);
@@ -239,13 +234,12 @@ async function lookUpText({
  * where that one begins. It may be a clone's, and recovery to the latest timeline goes there.
  */
 async function neverReceived(
-  directory: string,
+  archive: Archive,
   history: TimelineHistory,
 ): Promise<string | undefined> {
-  const { ledgerOf } = await import('../archive/ledger.js');
-  const ledger = await ledgerOf(directory);
+  const ledger = await archive.ledger();
   if (!ledger) return undefined;
-  const { standsBeside } = await import('../archive/catalog-branches.js');
+  const { standsBeside } = await import('../archive/catalog-lineage.js');
   const { timeline } = history;
   if (standsBeside(timeline, history, [history], ledger) !== 'unfollowed') return undefined;
   return `timeline ${timeline} was never received here, and receiving went on with timeline ${ledger.timeline} behind where it begins`;

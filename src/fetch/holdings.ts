@@ -1,17 +1,12 @@
 import fs from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import {
-  findStored,
-  listArchive,
-  onArchive,
-  requireSameCluster,
-  type StoredSegment,
-} from '../archive/access.js';
-import { historyAt } from '../archive/history.js';
+import { requireSameCluster } from '../archive/access.js';
+import type { Archive } from '../archive/archive.js';
+import { requireHistory } from '../archive/history.js';
 import { sampleIdentity } from '../archive/identity.js';
-import type { LedgerState } from '../archive/ledger.js';
-import { ledgerOf } from '../archive/ledger.js';
-import { readCurrent } from '../archive/segment-source.js';
+import type { LedgerState } from '../archive/ledger-entry.js';
+import { identifySegment } from '../archive/segment-identity.js';
+import type { StoredSegment } from '../archive/segment-source.js';
 import { ArchiveAccessError } from '../errors.js';
 import { formatLsn, type Lsn } from '../lsn.js';
 import {
@@ -23,7 +18,6 @@ import {
   segmentStart,
   unreadableFormOf,
 } from '../wal/file-name.js';
-import { parseLongHeader } from '../wal/long-header.js';
 import { type TimelineHistory, timelineEnd } from '../wal/timeline.js';
 import type { FetchName, SegmentIdentity } from './complete.js';
 import { AT_ONCE } from './target.js';
@@ -47,34 +41,32 @@ export interface Holdings {
  * @throws CorruptWalError, StorageError for a history file or ledger that is damaged
  */
 export async function readHoldings(
-  directory: string,
+  archive: Archive,
   systemId: bigint | undefined,
 ): Promise<Holdings> {
+  const { place } = archive;
   // Before the listing: what the ledger knows of must then be found.
-  const ledger = await ledgerOf(directory);
-  const names = listArchive(directory);
+  const ledger = await archive.ledger();
+  const names = (await archive.list()).map(({ name }) => name);
   const wal = names.filter((name) => parseSegmentFileName(name, MIN_SEGMENT_SIZE)).sort();
-  const histories = names.filter((name) => parseHistoryFileName(name) !== undefined);
+  const told = names.flatMap((name) => parseHistoryFileName(name) ?? []);
   const unreadable = names.flatMap((name) => unreadableFormOf(name) ?? []);
-  if (!ledger && wal.length === 0 && histories.length === 0) {
-    throw new ArchiveAccessError(`"${directory}" holds no WAL and no ledger`, {
-      path: directory,
+  if (!ledger && wal.length === 0 && told.length === 0) {
+    throw new ArchiveAccessError(`"${place}" holds no WAL and no ledger`, {
+      path: place,
       hint: 'Is it mounted, and the right directory?',
     });
   }
-  const source: Parameters<typeof sampleIdentity>[0] = {
-    segment: (name, read) => readCurrent(directory, name, read),
-  };
-  const sample = await sampleIdentity(source, wal, ledger?.systemId);
-  requireSameCluster(directory, systemId, sample.systemId);
+  const sample = await sampleIdentity(archive, wal, ledger?.systemId);
+  requireSameCluster(place, systemId, sample.systemId);
   const segmentSize = ledger?.segmentSize ?? sample.segmentSize;
-  return {
-    names,
-    ledger,
-    segmentSize,
-    segments: segmentsByTimeline([...wal, ...unreadable], segmentSize),
-    histories: histories.flatMap((name) => readHistory(directory, name)),
-  };
+  const histories: TimelineHistory[] = [];
+  for (const timeline of told) {
+    const history = await requireHistory(timeline, [archive]);
+    if (history) histories.push(history);
+  }
+  const segments = segmentsByTimeline([...wal, ...unreadable], segmentSize);
+  return { names, ledger, segmentSize, segments, histories };
 }
 
 function segmentsByTimeline(names: readonly string[], segmentSize: number) {
@@ -89,24 +81,15 @@ function segmentsByTimeline(names: readonly string[], segmentSize: number) {
   return segments;
 }
 
-function readHistory(directory: string, name: string): TimelineHistory[] {
-  const timeline = parseHistoryFileName(name)!;
-  const history = onArchive('read file', join(directory, name), () =>
-    historyAt(directory, timeline),
-  );
-  return history ? [history] : [];
-}
-
 /**
  * What shows that the WAL of a timeline goes on behind a segment: a later segment, or a child that
  * branched off later. Undefined if nothing does.
  */
 export function goesOnBehind(
-  archive: Holdings,
+  { histories, segments, segmentSize }: Holdings,
   timeline: number,
   segment: bigint,
 ): string | undefined {
-  const { histories, segments, segmentSize } = archive;
   const after = [...(segments.get(timeline) ?? [])].filter((s) => s > segment);
   const later = after.sort((a, b) => (a < b ? -1 : 1))[0];
   if (later !== undefined)
@@ -130,12 +113,12 @@ export interface ForkedFile {
  * The files of later timelines that repeat the segment in which a timeline ends, up to there. Some
  * servers keep no other file of it, so that a receiver can have the ancestor's end in these only.
  */
-export function forkedFiles(
+export async function forkedFiles(
   { histories, segmentSize }: Holdings,
-  directory: string,
+  archive: Archive,
   wanted: FetchName,
   segment: bigint,
-): ForkedFile[] {
+): Promise<ForkedFile[]> {
   const begin = segmentStart(segment, segmentSize);
   const found: ForkedFile[] = [];
   for (const history of histories) {
@@ -145,7 +128,7 @@ export function forkedFiles(
     for (const timeline of lineage.filter((t) => t > wanted.timeline)) {
       const base = segmentFileName(timeline, segment, segmentSize);
       for (const partial of [false, true]) {
-        found.push(...findStored(directory, base, partial).map((file) => ({ file, fork })));
+        for (const file of await archive.stored(base, partial)) found.push({ file, fork });
       }
     }
   }
@@ -172,7 +155,7 @@ export type ExpectedSegment = Pick<
  * the primary. Undefined if there is none, or one of another address, as recycled ones are.
  */
 export async function readServerSegment(
-  archive: string,
+  archive: Archive,
   target: string,
   expected: ExpectedSegment,
 ): Promise<ServerSegment | undefined> {
@@ -185,15 +168,14 @@ export async function readServerSegment(
   ]);
   const file = { path: join(dirname(target), name), compression: 'none' } as const;
   const head = await readHead(file, AT_ONCE).catch(() => undefined);
-  const header = head && parseLongHeader(head);
+  const { systemId } = expected;
+  const found = head && identifySegment(head, { name, systemId, segmentSize });
   const isIt =
-    header?.pageAddress === segmentStart(segment, segmentSize) &&
-    header.segmentSize === segmentSize &&
-    sizeOf(file.path) === segmentSize &&
-    (expected.systemId === undefined || expected.systemId === header.systemId);
+    found?.state === 'this' &&
+    found.header.segmentSize === segmentSize &&
+    sizeOf(file.path) === segmentSize;
   if (!isIt) return undefined;
-  const { systemId, blockSize } = header;
-  const identity = { timeline, history, segment, segmentSize, systemId, blockSize };
+  const identity = { ...found.header, timeline, history, segment };
   const { verifier } = await verifierOf(
     { ...identity, continues: continuesRecord(head as Uint8Array) },
     { archive, near: [dirname(target)] },

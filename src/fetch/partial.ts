@@ -1,10 +1,11 @@
 import { basename } from 'node:path';
-import { findStored, refuseUnreadableForm, type StoredSegment } from '../archive/access.js';
-import { ledgerOf } from '../archive/ledger.js';
+import type { Archive } from '../archive/archive.js';
 import { storedUpTo } from '../archive/ledger-entry.js';
 import { PartialCheck } from '../archive/partial-check.js';
+import type { StoredSegment } from '../archive/segment-source.js';
 import { CorruptWalError } from '../errors.js';
 import { formatLsn, type Lsn } from '../lsn.js';
+import { faultScope } from '../wal/fault.js';
 import { parseSegmentFileName, segmentOffset, segmentStart } from '../wal/file-name.js';
 import { LONG_PAGE_HEADER, parsePageHeader, SHORT_PAGE_HEADER } from '../wal/page.js';
 import { parseRecordHeader, RECORD_HEADER_SIZE } from '../wal/record.js';
@@ -25,7 +26,7 @@ export interface PartialRequest extends SegmentRequest {
   verify: boolean;
   /** Serve it also where it is more than torn. */
   allowTorn: boolean;
-  /** Gets the paths of files in which nothing was written. */
+  /** Gets the names of files in which nothing was written. */
   empty: Set<string>;
   /** Partials that an earlier look found more than torn, and where. */
   suspects: Map<string, Lsn>;
@@ -77,23 +78,23 @@ async function copyAll(
   partials: readonly StoredSegment[],
   copies: PartialCopy[],
 ): Promise<'gone' | undefined> {
-  const { directory, wanted, systemId, empty } = request;
+  const { archive, wanted, systemId, empty } = request;
   // Before the copies are made: a receiver may go on meanwhile.
-  const acknowledged = await acknowledgedOn(directory, wanted.timeline);
+  const acknowledged = await acknowledgedOn(archive, wanted.timeline);
   const add = async (source: StoredSegment, ...about: [Lsn | undefined, number?]) => {
     const copy = await copyPartial(request, source, ...about);
-    if (copy === 'empty') empty.add(source.path);
+    if (copy === 'empty') empty.add(source.name);
     else if (copy !== 'gone') copies.push(copy);
     return copy === 'gone' ? copy : undefined;
   };
   for (const source of partials) if (await add(source, acknowledged)) return 'gone';
   if (wanted.kind !== 'segment') return undefined;
-  const archive = await readHoldings(directory, systemId);
-  const segment = parseSegmentFileName(wanted.base, archive.segmentSize)?.segment;
+  const holdings = await readHoldings(archive, systemId);
+  const segment = parseSegmentFileName(wanted.base, holdings.segmentSize)?.segment;
   if (segment === undefined) return undefined;
-  for (const { file, fork } of forkedFiles(archive, directory, wanted, segment)) {
+  for (const { file, fork } of await forkedFiles(holdings, archive, wanted, segment)) {
     if (copies.some((copy) => copy.validEnd >= fork)) break;
-    const length = segmentOffset(fork, archive.segmentSize);
+    const length = segmentOffset(fork, holdings.segmentSize);
     if (await add(file, undefined, length)) return 'gone';
   }
   return undefined;
@@ -105,16 +106,16 @@ function bestFirst(a: PartialCopy, b: PartialCopy): number {
 }
 
 async function serveBest(request: PartialRequest, best: PartialCopy): Promise<PartialAnswer> {
-  const { directory, wanted, target, verify, allowTorn, suspects } = request;
+  const { archive, wanted, target, verify, allowTorn, suspects } = request;
   const { path, validEnd } = best;
   const isSegment = wanted.kind === 'segment';
   // Completed while it was read.
-  if (isSegment && findStored(directory, wanted.base, false).length > 0) return 'changed';
-  const server = isSegment ? await readServerSegment(directory, target, best.id) : undefined;
+  if (isSegment && (await archive.stored(wanted.base, false)).length > 0) return 'changed';
+  const server = isSegment ? await readServerSegment(archive, target, best.id) : undefined;
   const keeps = { found: false, reason: 'the server has at least as much of it itself' } as const;
   if (server?.whole) return keeps;
   // All of the segment may be in it.
-  if (!best.whole) refuseUnreadableForm(directory, wanted.base);
+  if (!best.whole) await archive.refuseUnreadableForm(wanted.base);
   const damage = verify ? (best.damage ?? (await holeBehind(request, best))) : undefined;
   if (damage !== undefined && !allowTorn) {
     // A receiver at work: what followed was written after this copy was made. Then the next look
@@ -130,12 +131,12 @@ async function serveBest(request: PartialRequest, best: PartialCopy): Promise<Pa
 
 /** Where the WAL goes on behind a partial that does not reach the end of its segment. */
 async function holeBehind(
-  { directory, wanted }: PartialRequest,
+  { archive, wanted }: PartialRequest,
   { whole, id }: PartialCopy,
 ): Promise<string | undefined> {
   if (whole) return undefined;
-  const archive = await readHoldings(directory, id.systemId);
-  return goesOnBehind(archive, wanted.timeline, id.segment);
+  const holdings = await readHoldings(archive, id.systemId);
+  return goesOnBehind(holdings, wanted.timeline, id.segment);
 }
 
 function moreThanTorn({ path, validEnd }: PartialCopy, damage: string): Error {
@@ -150,8 +151,8 @@ function moreThanTorn({ path, validEnd }: PartialCopy, damage: string): Error {
  * Up to where the archive's receiver has stored the WAL of a timeline for good, as far as its ledger
  * tells: acknowledged it, or completed its segments.
  */
-async function acknowledgedOn(directory: string, timeline: number): Promise<Lsn | undefined> {
-  const ledger = await ledgerOf(directory);
+async function acknowledgedOn(archive: Archive, timeline: number): Promise<Lsn | undefined> {
+  const ledger = await archive.ledger();
   return ledger?.timeline === timeline ? storedUpTo(ledger) : undefined;
 }
 
@@ -178,7 +179,7 @@ async function copyPartial(
     if (length !== undefined && file.size > length) file.resize(length);
     const { size } = file;
     if (isEmpty(file, size)) return 'empty';
-    const id = identifyCopy(request, path, file);
+    const id = await identifyCopy(request, path, file);
     if (id instanceof CorruptWalError) throw id;
     if (size > id.segmentSize) {
       throw new CorruptWalError(`"${path}" is larger than a segment`, { path });
@@ -192,12 +193,12 @@ async function copyPartial(
 }
 
 async function judge(
-  { directory, near }: SegmentRequest,
+  { archive, near }: SegmentRequest,
   path: string,
   id: SegmentIdentity,
   { file, size, acknowledged }: { file: TargetFile; size: number; acknowledged: Lsn | undefined },
 ): Promise<Pick<PartialCopy, 'validEnd' | 'whole' | 'damage'>> {
-  const { verifier } = await verifierOf(id, { archive: directory, near });
+  const { verifier } = await verifierOf(id, { archive, near });
   const { segment, segmentSize } = id;
   const name = basename(path);
   const check = new PartialCheck(
@@ -245,7 +246,7 @@ function laterPage(
   if (end < 0) {
     file.read(header, 0);
     end = behind(LONG_PAGE_HEADER, parsePageHeader(header).remaining, blockSize);
-  } else if (fault.kind.startsWith('record-')) {
+  } else if (faultScope(fault.kind) === 'record') {
     file.read(header, end);
     const { totalLength } = parseRecordHeader(header, 0);
     const length = fault.kind === 'record-crc' ? totalLength : RECORD_HEADER_SIZE;

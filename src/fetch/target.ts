@@ -2,7 +2,8 @@ import fs from 'node:fs';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { createGunzip } from 'node:zlib';
-import { accessError, ifThere, isGone, type StoredSegment } from '../archive/access.js';
+import { accessError, ifThere, isGone } from '../archive/access.js';
+import type { StoredSegment } from '../archive/segment-source.js';
 import {
   CorruptWalError,
   DiskFullError,
@@ -233,12 +234,11 @@ export class UncheckedCopy {
     return problem;
   }
 
-  #take(source: StoredSegment, partial: boolean): Promise<Problem | undefined> {
-    const { path, size, compression } = source;
+  async #take(source: StoredSegment, partial: boolean): Promise<Problem | undefined> {
+    const { path, compression } = source;
     if (compression !== 'none') return this.#decompress(source, partial);
-    if (partial) return Promise.resolve(copyBackwards(path, this.file));
-    const problem = tooLarge(path, size);
-    return problem ? Promise.resolve(problem) : this.file.copy(path);
+    if (partial) return copyBackwards(path, this.file);
+    return tooLarge(path, await source.size()) ?? this.file.copy(path);
   }
 
   /** Behind what is there. */
@@ -255,7 +255,7 @@ export class UncheckedCopy {
   }
 
   async #decompress(source: StoredSegment, partial: boolean): Promise<Problem | undefined> {
-    const quickly = source.compression === 'gzip' && !partial && source.size <= ONE_STEP;
+    const quickly = source.compression === 'gzip' && !partial && (await source.size()) <= ONE_STEP;
     const append = (bytes: Uint8Array): void => this.#append(bytes);
     const result = quickly ? await gunzipQuickly(source.path, append) : 'uncertain';
     if (result === 'gone') return 'gone';

@@ -1,4 +1,4 @@
-import { openArchive } from '../archive/archive.js';
+import { openArchive } from '../archive/places/open-archive.js';
 import { readCatalog } from '../archive/read-catalog.js';
 import { formatLsn, type Lsn } from '../lsn.js';
 import {

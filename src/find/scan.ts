@@ -1,6 +1,6 @@
 import { formatLsn, type Lsn } from '../lsn.js';
 import { WalDecoder } from '../wal/decoder.js';
-import type { WalFault } from '../wal/fault.js';
+import { faultScope, type WalFault } from '../wal/fault.js';
 import { parseLongHeader } from '../wal/long-header.js';
 import { DEFAULT_BLOCK_SIZE } from '../wal/page.js';
 import type { WalRecord } from '../wal/record.js';
@@ -35,13 +35,6 @@ export interface ScanOptions {
 /** Pieces are cut at this boundary, which is one of pages of any size. */
 const PIECE = 65_536;
 const ZEROS = new Uint8Array(PIECE);
-/** With these a whole segment is of another origin: none of its pages can be trusted. */
-const FOREIGN: readonly string[] = [
-  'system-identifier',
-  'segment-size',
-  'block-size',
-  'byte-order',
-];
 
 /**
  * Decodes the WAL of one way through an archive. Behind a damaged place it goes on with the next
@@ -213,7 +206,8 @@ export class DamageTolerantScan {
   /** The first page that may be good again and is still at hand. */
   #resumePoint(fault: WalFault, nonZero: Lsn | undefined, start: Lsn): Lsn {
     const { segmentSize } = this.#options;
-    if (FOREIGN.includes(fault.kind)) {
+    const scope = faultScope(fault.kind);
+    if (scope === 'segment') {
       this.#skipTo = (fault.lsn / BigInt(segmentSize) + 1n) * BigInt(segmentSize);
     }
     const page = BigInt(this.#blockSize);
@@ -221,7 +215,7 @@ export class DamageTolerantScan {
     let resume = at - (at % page);
     // A page that contradicts what came before it may be the good one of the two: tried once.
     const untried = resume >= fault.lsn && resume > this.#decoderStart;
-    if (!untried || (nonZero === undefined && !fault.kind.startsWith('page-'))) resume += page;
+    if (!untried || (nonZero === undefined && scope !== 'page')) resume += page;
     const first = ((start + page - 1n) / page) * page;
     if (resume < first) resume = first;
     return (resume < this.#at! ? resume : this.#at!) as Lsn;

@@ -1,4 +1,4 @@
-import { type Archive, openArchive } from '../archive/archive.js';
+import type { Archive } from '../archive/archive.js';
 import type {
   Beside,
   Catalog,
@@ -8,6 +8,7 @@ import type {
   SegmentRange,
 } from '../archive/catalog.js';
 import type { GapEntry } from '../archive/ledger.js';
+import { openArchive } from '../archive/places/open-archive.js';
 import { readArchive } from '../archive/read-catalog.js';
 import type { Lsn } from '../lsn.js';
 import { majorOfMagic } from '../wal/page.js';

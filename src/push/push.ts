@@ -1,10 +1,12 @@
 import { open, readFile, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { type Archive, openArchive } from '../archive/archive.js';
+import { isGone } from '../archive/access.js';
+import type { Archive } from '../archive/archive.js';
 import { firstOtherByte, type ReadAt } from '../archive/compare.js';
 import { inspectWal } from '../archive/good-wal.js';
 import { keepDamaged } from '../archive/history.js';
-import { isGone, segmentNamed } from '../archive/segment-source.js';
+import { openArchive } from '../archive/places/open-archive.js';
+import { segmentNamed } from '../archive/segment-source.js';
 import { RewriteError, UsageError } from '../errors.js';
 import { durableRename, storageError } from '../files/durable.js';
 import { OPEN_READ } from '../files/file-system.js';

@@ -1,13 +1,14 @@
 import { dirname } from 'node:path';
-import { type Archive, openArchive } from '../archive/archive.js';
-import { standsBeside } from '../archive/catalog-branches.js';
+import type { Archive } from '../archive/archive.js';
+import { standsBeside } from '../archive/catalog-lineage.js';
 import type { KnownWal } from '../archive/good-wal.js';
-import { readStoredHistory } from '../archive/history.js';
+import { findHistory } from '../archive/history.js';
 import { newestIdentity } from '../archive/identity.js';
 import { wasFollowed } from '../archive/ledger-entry.js';
+import { openArchive } from '../archive/places/open-archive.js';
+import { identifySegment } from '../archive/segment-identity.js';
 import { scanDirectory } from '../archive/wal-directory.js';
 import { StorageError, SystemIdentifierError } from '../errors.js';
-import { readRegular } from '../files/regular-file.js';
 import type { Lsn } from '../lsn.js';
 import { faultToError } from '../wal/fault.js';
 import {
@@ -16,7 +17,6 @@ import {
   type SegmentName,
   segmentStart,
 } from '../wal/file-name.js';
-import { LONG_HEADER_SIZE, parseLongHeader } from '../wal/long-header.js';
 import { LONG_PAGE_HEADER } from '../wal/page.js';
 import { type TimelineHistory, timelineEnd } from '../wal/timeline.js';
 import { WalVerifier } from '../wal/verifier.js';
@@ -26,9 +26,6 @@ import type { PushSource } from './place.js';
 const FIRST_PAGE = 8192;
 
 const CHUNK = 1024 * 1024;
-
-/** pg_wal may be made of links. */
-const FOLLOWING = { readFile: (path: string) => readRegular(path, { follow: true }) };
 
 /**
  * Proves by its first page that a file is the segment it is called: address, size, a timeline that
@@ -50,27 +47,30 @@ export async function checkSource(
       { path, expected: `${expected.segmentSize}`, actual: `${size}` },
     );
   }
+  const { systemId } = expected ?? {};
+  const found = identifySegment(page, { name: source.name, systemId, segmentSize: size });
+  if (found.state === 'foreign') {
+    throw new SystemIdentifierError(`"${path}" is of another cluster than the archive`, {
+      path,
+      expected: String(systemId),
+      actual: String(found.header.systemId),
+    });
+  }
   const history = await findHistory(segment.timeline, [archive, openArchive(dirname(path))]);
   const verifier = new WalVerifier({
     startLsn: segmentStart(segment.segment, size),
     segmentSize: size,
     timeline: segment.timeline,
     history,
-    systemId: expected?.systemId,
+    systemId,
   });
   // Its header alone: the WAL of a partial file may end within the page.
   const fault = verifier.feed(page, 0, LONG_PAGE_HEADER);
-  if (fault?.kind === 'system-identifier') {
-    throw new SystemIdentifierError(`"${path}" is of another cluster than the archive`, {
-      path,
-      expected: String(expected?.systemId),
-      actual: String(parseLongHeader(page)?.systemId ?? ''),
-    });
-  }
   if (fault) throw faultToError({ ...fault, message: `"${path}": ${fault.message}` });
-  const header = parseLongHeader(page.subarray(0, LONG_HEADER_SIZE));
-  if (!header) throw new StorageError(`"${path}" does not begin as a WAL segment`, { path });
-  return { systemId: header.systemId, history };
+  if (found.state !== 'this') {
+    throw new StorageError(`"${path}" does not begin as a WAL segment`, { path });
+  }
+  return { systemId: found.header.systemId, history };
 }
 
 /**
@@ -146,17 +146,4 @@ export async function isPassedBy(
   if (standsBeside(timeline, history, [received], ledger) !== 'abandoned') return false;
   const prefix = historyFileName(timeline).slice(0, 8);
   return !(await archive.list()).some(({ name }) => name.startsWith(prefix));
-}
-
-async function findHistory(
-  timeline: number,
-  places: readonly Archive[],
-): Promise<TimelineHistory | undefined> {
-  if (timeline === 1) return { timeline, ancestors: [] };
-  for (const { place } of places) {
-    // One that is damaged says nothing of the segment, whose archiving must not wait for its repair.
-    const stored = await readStoredHistory(place, timeline, FOLLOWING).catch(() => undefined);
-    if (stored?.state === 'good') return stored.history;
-  }
-  return undefined;
 }

@@ -1,7 +1,8 @@
+import { isGone } from '../archive/access.js';
 import type { Archive } from '../archive/archive.js';
 import { compareCopies } from '../archive/compare.js';
 import type { Finding } from '../archive/findings.js';
-import { isGone, type StoredSegment } from '../archive/segment-source.js';
+import type { StoredSegment } from '../archive/segment-source.js';
 import { formatLsn, type Lsn } from '../lsn.js';
 import type { SegmentName } from '../wal/file-name.js';
 import { WalComparison } from '../wal/same-wal.js';

@@ -1,12 +1,12 @@
 import type { Finding } from '../archive/findings.js';
 import type { SegmentFile } from '../archive/listing.js';
+import { identifySegment } from '../archive/segment-identity.js';
 import type { SegmentRead, TakeBytes } from '../archive/segment-reader.js';
 import type { StoredSegment } from '../archive/segment-source.js';
 import { checkSegment } from '../archive/wal-directory.js';
 import { formatLsn, type Lsn } from '../lsn.js';
 import { type SegmentName, segmentFileName, segmentOf } from '../wal/file-name.js';
-import { parseLongHeader } from '../wal/long-header.js';
-import { LONG_PAGE_HEADER, parsePageHeader, SHORT_PAGE_HEADER } from '../wal/page.js';
+import { LONG_PAGE_HEADER, SHORT_PAGE_HEADER } from '../wal/page.js';
 import { WalVerifier } from '../wal/verifier.js';
 import { FaultLog } from './fault-log.js';
 import type { VerifyJob } from './plan.js';
@@ -33,33 +33,33 @@ export function verifierFrom(job: VerifyJob, startLsn: Lsn): WalVerifier {
  */
 export function mistakenIdentity(
   { systemId, segmentSize, blockSize }: VerifyJob,
-  file: CheckedFile,
+  { name, start }: CheckedFile,
   bytes: Uint8Array,
 ): Finding | undefined {
-  const header = parseLongHeader(bytes);
-  if (!header) return undefined;
-  const place = { severity: 'error', file: file.name, lsn: file.start } as const;
-  if (systemId !== undefined && header.systemId !== systemId) {
-    return {
-      ...place,
-      code: 'foreign-cluster',
-      message: `WAL of another cluster: system identifier ${header.systemId}, not ${systemId}`,
-      hint: 'Move it to the archive of its own cluster, and put the right segment in its place.',
-    };
+  const found = identifySegment(bytes, { name, systemId, segmentSize, blockSize });
+  const place = { severity: 'error', file: name, lsn: start } as const;
+  switch (found.state) {
+    case 'this':
+    case 'unknown':
+      return undefined;
+    case 'foreign':
+      return {
+        ...place,
+        code: 'foreign-cluster',
+        message: `WAL of another cluster: system identifier ${found.header.systemId}, not ${systemId}`,
+        hint: 'Move it to the archive of its own cluster, and put the right segment in its place.',
+      };
+    case 'another': {
+      const { pageAddress, timeline } = found.header;
+      const other = segmentFileName(timeline, segmentOf(pageAddress, segmentSize), segmentSize);
+      return {
+        ...place,
+        code: 'wrong-segment',
+        message: `holds the WAL of segment ${other}, at ${formatLsn(pageAddress)}`,
+        hint: 'It was renamed or copied over another one: put the right segment in its place.',
+      };
+    }
   }
-  const { pageAddress, timeline } = header;
-  if (pageAddress === file.start) return undefined;
-  // Where the second page is in its place, only the first header is damaged.
-  const second = bytes.subarray(blockSize, blockSize + SHORT_PAGE_HEADER);
-  const next = second.length === SHORT_PAGE_HEADER ? parsePageHeader(second).address : undefined;
-  if (next === file.start + BigInt(blockSize)) return undefined;
-  const other = segmentFileName(timeline, segmentOf(pageAddress, segmentSize), segmentSize);
-  return {
-    ...place,
-    code: 'wrong-segment',
-    message: `holds the WAL of segment ${other}, at ${formatLsn(pageAddress)}`,
-    hint: 'It was renamed or copied over another one: put the right segment in its place.',
-  };
 }
 
 /** A file that does not hold exactly one segment. */

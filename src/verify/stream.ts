@@ -1,8 +1,9 @@
-import { type Archive, openArchive } from '../archive/archive.js';
+import { isGone } from '../archive/access.js';
+import type { Archive } from '../archive/archive.js';
 import type { Finding } from '../archive/findings.js';
 import { PartialCheck } from '../archive/partial-check.js';
+import { openArchive } from '../archive/places/open-archive.js';
 import type { SegmentRead, TakeBytes } from '../archive/segment-reader.js';
-import { isGone } from '../archive/segment-source.js';
 import { WalkeepError } from '../errors.js';
 import { formatLsn, type Lsn } from '../lsn.js';
 import { parseSegmentFileName, segmentOf, segmentStart } from '../wal/file-name.js';

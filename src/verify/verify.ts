@@ -1,6 +1,6 @@
 import { availableParallelism } from 'node:os';
-import { openArchive } from '../archive/archive.js';
 import { byPlace, type Finding, findingKey, type Severity } from '../archive/findings.js';
+import { openArchive } from '../archive/places/open-archive.js';
 import { readArchive } from '../archive/read-catalog.js';
 import { UsageError } from '../errors.js';
 import type { Lsn } from '../lsn.js';

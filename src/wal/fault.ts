@@ -6,25 +6,41 @@ import {
 } from '../errors.js';
 import { formatLsn, type Lsn } from '../lsn.js';
 
+/** What a kind of fault is a fault of. */
+export type FaultScope =
+  /** A stretch that is neither: nothing was written there, or it was written over. */
+  | 'stretch'
+  /** All of the segment is of another origin: none of its pages can be trusted. */
+  | 'segment'
+  | 'page'
+  | 'record';
+
 /**
- * What is wrong with the WAL. `zeros`: nothing was written here, which is how a preallocated
- * file looks behind the end of its WAL; every other kind is something else than WAL.
+ * What can be wrong with WAL, and what with that is wrong. `zeros`: nothing was written here, which is how a preallocated file
+ * looks behind the end of its WAL; every other kind is something else than WAL.
  */
-export type WalFaultKind =
-  | 'zeros'
-  | 'byte-order'
-  | 'page-magic'
-  | 'page-flags'
-  | 'page-address'
-  | 'page-timeline'
-  | 'page-continuation'
-  | 'system-identifier'
-  | 'segment-size'
-  | 'block-size'
-  | 'record-length'
-  | 'record-prev'
-  | 'record-crc'
-  | 'overwrite';
+const SCOPES = {
+  zeros: 'stretch',
+  'byte-order': 'segment',
+  'page-magic': 'page',
+  'page-flags': 'page',
+  'page-address': 'page',
+  'page-timeline': 'page',
+  'page-continuation': 'page',
+  'system-identifier': 'segment',
+  'segment-size': 'segment',
+  'block-size': 'segment',
+  'record-length': 'record',
+  'record-prev': 'record',
+  'record-crc': 'record',
+  overwrite: 'stretch',
+} as const satisfies Record<string, FaultScope>;
+
+export type WalFaultKind = keyof typeof SCOPES;
+
+export function faultScope(kind: WalFaultKind): FaultScope {
+  return SCOPES[kind];
+}
 
 /** The first place at which WAL failed a check. */
 export interface WalFault {

@@ -1,4 +1,5 @@
 import { formatLsn, type Lsn } from '../lsn.js';
+import type { Address } from './address.js';
 import type { WalFaultKind } from './fault.js';
 import {
   isSwappedMagic,
@@ -6,6 +7,7 @@ import {
   majorOfMagic,
   type PageHeader,
   XLP_ALL_FLAGS,
+  XLP_BKP_REMOVABLE,
   XLP_FIRST_IS_CONTRECORD,
   XLP_FIRST_IS_OVERWRITE_CONTRECORD,
   XLP_LONG_HEADER,
@@ -67,6 +69,26 @@ export class PageChecker {
     this.#segmentSize = expected.segmentSize;
     this.#timeline = expected.timeline ?? expected.history?.timeline;
     this.#history = expected.history;
+  }
+
+  /**
+   * True for the short header that almost every page has, without a look at its parts: what
+   * {@link check} would accept, and no more. A check that is added there is added here. False proves
+   * nothing.
+   * @param words the header, from `w` on
+   * @param due bytes of the record that must go on here, 0 if none does
+   */
+  isPlain(words: Int32Array, w: number, address: Address, due: number): boolean {
+    const info = (words[w]! >>> 16) & ~XLP_BKP_REMOVABLE;
+    return (
+      this.plainTimeline !== 0 &&
+      (words[w]! & 0xffff) === this.magic &&
+      info === (due > 0 ? XLP_FIRST_IS_CONTRECORD : 0) &&
+      words[w + 1]! >>> 0 === this.plainTimeline &&
+      words[w + 2]! >>> 0 === address.lo &&
+      words[w + 3]! >>> 0 === address.hi &&
+      words[w + 4]! >>> 0 === due
+    );
   }
 
   /**

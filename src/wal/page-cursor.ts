@@ -11,8 +11,6 @@ import {
   type PageHeader,
   parsePageHeader,
   SHORT_PAGE_HEADER,
-  XLP_BKP_REMOVABLE,
-  XLP_FIRST_IS_CONTRECORD,
 } from './page.js';
 import { type Failure, PageChecker, type PageExpectations } from './page-checker.js';
 
@@ -75,22 +73,10 @@ export class PageCursor {
     this.at = this.blockSize;
   }
 
-  /**
-   * True for the header that almost every page has, whole in `words` from `w` on; false proves
-   * nothing. `due`: bytes of the record that must go on here, 0 if none does.
-   */
+  /** True if all of a header lies in `words` from `w` on, and it needs no closer look. */
   isPlain(words: Int32Array, w: number, due: number): boolean {
-    const { magic, plainTimeline } = this.checker;
-    const info = (words[w]! >>> 16) & ~XLP_BKP_REMOVABLE;
     return (
-      plainTimeline !== 0 &&
-      this.headerSize === SHORT_PAGE_HEADER &&
-      (words[w]! & 0xffff) === magic &&
-      info === (due > 0 ? XLP_FIRST_IS_CONTRECORD : 0) &&
-      words[w + 1]! >>> 0 === plainTimeline &&
-      words[w + 2]! >>> 0 === this.address.lo &&
-      words[w + 3]! >>> 0 === this.address.hi &&
-      words[w + 4]! >>> 0 === due
+      this.headerSize === SHORT_PAGE_HEADER && this.checker.isPlain(words, w, this.address, due)
     );
   }
 
@@ -117,8 +103,8 @@ export class PageCursor {
   }
 
   /**
-   * Checks the header that was collected. `due` as for {@link isPlain}; undefined if nothing is
-   * known before this page, the first.
+   * Checks the header that was collected. `due`: bytes of the record that must go on here, 0 if none
+   * does; undefined if nothing is known before this page, the first.
    */
   open(due: number | undefined): PageHeader | Failure {
     const header = this.#header.subarray(0, this.at);

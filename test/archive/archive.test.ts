@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
-import { openArchive } from '../../src/archive/archive.js';
+import { openArchive } from '../../src/archive/places/open-archive.js';
 import { StorageError } from '../../src/errors.js';
 import { scratchDir } from '../support/scratch.js';
 

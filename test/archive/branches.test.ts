@@ -1,8 +1,8 @@
 import { copyFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { openArchive } from '../../src/archive/archive.js';
 import type { LedgerEntry } from '../../src/archive/ledger.js';
+import { openArchive } from '../../src/archive/places/open-archive.js';
 import { readCatalog } from '../../src/archive/read-catalog.js';
 import { planCleanup } from '../../src/cleanup/cleanup.js';
 import { fetchFile } from '../../src/fetch/fetch.js';

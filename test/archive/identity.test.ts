@@ -2,13 +2,14 @@ import { unlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { openArchive } from '../../src/archive/archive.js';
 import { newestIdentity, readFirstPage, sampleIdentity } from '../../src/archive/identity.js';
+import { openArchive } from '../../src/archive/places/open-archive.js';
 import { readSegment } from '../../src/archive/segment-reader.js';
 import { scanDirectory } from '../../src/archive/wal-directory.js';
 import { compressFile } from '../../src/codec/codec.js';
 import { segmentFileName } from '../../src/wal/file-name.js';
-import { LONG_HEADER_SIZE, parseLongHeader } from '../../src/wal/long-header.js';
+import { parseLongHeader } from '../../src/wal/long-header.js';
+import { LONG_PAGE_HEADER } from '../../src/wal/page.js';
 import { scratchDir } from '../support/scratch.js';
 
 const MB = 1 << 20;
@@ -55,7 +56,7 @@ describe('the newest WAL', () => {
     expect(await newestIdentity(await scanDirectory(dir, MB))).toMatchObject({ systemId: 33n });
     const first = (path: string) =>
       readFirstPage((limit, take) => readSegment(path, 'lz4', limit, take));
-    expect(await first(join(dir, packed))).toHaveLength(LONG_HEADER_SIZE);
+    expect(await first(join(dir, packed))).toHaveLength(LONG_PAGE_HEADER);
   });
 
   it('passes over files that tell nothing', async () => {
@@ -64,7 +65,7 @@ describe('the newest WAL', () => {
     await put(`${name(3)}.partial`, full());
     await put(`${name(4)}.gz.partial`, gzipSync(full()).subarray(0, 15));
     await put(`${name(5)}.lz4.partial`, 'garbage');
-    await put(`${name(6)}.partial`, page(11n, 6).subarray(0, LONG_HEADER_SIZE - 1));
+    await put(`${name(6)}.partial`, page(11n, 6).subarray(0, LONG_PAGE_HEADER - 1));
     const scan = await scanDirectory(dir, MB);
     expect(scan.newest?.name).toBe(`${name(6)}.partial`);
     expect(await newestIdentity(scan)).toMatchObject({ systemId: 11n, file: name(1) });

@@ -11,9 +11,10 @@ import fs, {
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { afterEach, describe, expect, test, vi } from 'vitest';
-import { type Archive, openArchive } from '../../src/archive/archive.js';
+import type { Archive } from '../../src/archive/archive.js';
 import type { Finding } from '../../src/archive/findings.js';
 import { Ledger } from '../../src/archive/ledger.js';
+import { openArchive } from '../../src/archive/places/open-archive.js';
 import { readCatalog } from '../../src/archive/read-catalog.js';
 import { readArchiveFacts } from '../../src/check/archive-facts.js';
 import { compressFile } from '../../src/codec/codec.js';

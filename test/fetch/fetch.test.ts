@@ -17,6 +17,7 @@ import { afterEach, describe, expect, test, vi } from 'vitest';
 import { exitCodeOf } from '../../src/cli/commands/fetch.js';
 import { compressFile } from '../../src/codec/codec.js';
 import { type FetchOptions, fetchFile, fetchRetrying } from '../../src/fetch/fetch.js';
+import { nodeFileSystem } from '../../src/files/file-system.js';
 import { formatLsn } from '../../src/lsn.js';
 import {
   archiveOf,
@@ -382,16 +383,16 @@ describe('partials', () => {
     whole.copy(torn, 0, 0, used / 2);
     writeFileSync(join(archive.dir, `${seg(7)}.partial`), torn);
     for (const name of later) renameSync(join(archive.dir, name), away(name));
-    const { readdirSync: list } = fs;
-    vi.spyOn(fs, 'readdirSync').mockImplementation(((dir: string) => {
-      const copied = list(archive.out).some((name) => name.startsWith('.walkeep-fetch'));
+    const list = nodeFileSystem.readdir;
+    vi.spyOn(nodeFileSystem, 'readdir').mockImplementation((dir) => {
+      const copied = readdirSync(archive.out).some((name) => name.startsWith('.walkeep-fetch'));
       if (dir === archive.dir && copied && fs.existsSync(away(PARTIAL))) {
         // Behind the copy, before the look for what follows.
         writeFileSync(join(archive.dir, `${seg(7)}.partial`), whole);
         for (const name of later) renameSync(away(name), join(archive.dir, name));
       }
       return list(dir);
-    }) as typeof fs.readdirSync);
+    });
     expect(await fetch(archive, seg(7))).toMatchObject({ code: 0 });
     expect(readFileSync(archive.target).equals(whole)).toBe(true);
     expect(fs.existsSync(away(PARTIAL))).toBe(false);
@@ -605,11 +606,11 @@ describe('races with a receiver', () => {
     const path = join(archive.dir, `${seg(12)}.partial`);
     const away = join(archive.out, 'away');
     renameSync(path, away);
-    const real = fs.readdirSync;
-    vi.spyOn(fs, 'readdirSync').mockImplementation(((...args: [string]) => {
-      if (args[0] === archive.dir && existsSync(away)) renameSync(away, path);
-      return real(...args);
-    }) as unknown as typeof fs.readdirSync);
+    const list = nodeFileSystem.readdir;
+    vi.spyOn(nodeFileSystem, 'readdir').mockImplementation((dir) => {
+      if (dir === archive.dir && existsSync(away)) renameSync(away, path);
+      return list(dir);
+    });
     expect(await fetch(archive, seg(12))).toMatchObject({ code: 0 });
   });
 

@@ -15,6 +15,7 @@ import fs, {
 } from 'node:fs';
 import { basename, join } from 'node:path';
 import { afterEach, describe, expect, test, vi } from 'vitest';
+import { openArchive } from '../../src/archive/places/open-archive.js';
 import { cleanupArchive, planCleanup } from '../../src/cleanup/cleanup.js';
 import { exitCodeOf } from '../../src/cli/commands/fetch.js';
 import { orderAhead, readAhead, spoolName, takePrefetched } from '../../src/fetch/ahead.js';
@@ -119,9 +120,9 @@ describe('the spool', () => {
     near: archive.out,
   });
   /** A spool with the next segment, not verified by anyone. */
-  function fill(archive: ReturnType<typeof archiveOf>, spool: string): string {
+  async function fill(archive: ReturnType<typeof archiveOf>, spool: string): Promise<string> {
     mkdirSync(spool, { recursive: true, mode: 0o700 });
-    const name = spoolName(archive.dir, seg(7), undefined) as string;
+    const name = (await spoolName(openArchive(archive.dir), seg(7), undefined)) as string;
     writeFileSync(join(spool, name), segmentOf('switch', seg(7)), { mode: 0o600 });
     return name;
   }
@@ -131,7 +132,7 @@ describe('the spool', () => {
   test('of our own is used', async () => {
     const archive = archiveOf('switch');
     const spool = join(archive.out, '.walkeep-spool');
-    fill(archive, spool);
+    await fill(archive, spool);
     expect(await take(archive, spool)).toBe(true);
     expect(existsSync(archive.target)).toBe(true);
   });
@@ -139,7 +140,7 @@ describe('the spool', () => {
   test.skipIf(!isRoot)('of another user is not', async () => {
     const archive = archiveOf('switch');
     const spool = join(archive.out, '.walkeep-spool');
-    const name = fill(archive, spool);
+    const name = await fill(archive, spool);
     chownSync(join(spool, name), 65534, 65534);
     expect(await take(archive, spool)).toBe(false);
     chownSync(join(spool, name), 0, 0);
@@ -151,7 +152,7 @@ describe('the spool', () => {
   test('that others may write to is not', async () => {
     const archive = archiveOf('switch');
     const spool = join(archive.out, '.walkeep-spool');
-    fill(archive, spool);
+    await fill(archive, spool);
     for (const mode of [0o770, 0o702]) {
       chmodSync(spool, mode);
       expect(await take(archive, spool)).toBe(false);
@@ -163,7 +164,7 @@ describe('the spool', () => {
     const archive = archiveOf('switch');
     const elsewhere = scratchDir('elsewhere');
     const spool = join(archive.out, '.walkeep-spool');
-    const name = fill(archive, elsewhere);
+    const name = await fill(archive, elsewhere);
     writeFileSync(join(elsewhere, 'alive'), 'not ours');
     symlinkSync(elsewhere, spool);
     const before = readdirSync(elsewhere);
@@ -178,7 +179,7 @@ describe('the spool', () => {
   test('with a link in place of the segment does not give it', async () => {
     const archive = archiveOf('switch');
     const spool = join(archive.out, '.walkeep-spool');
-    const name = fill(archive, spool);
+    const name = await fill(archive, spool);
     rmSync(join(spool, name));
     symlinkSync('/etc/passwd', join(spool, name));
     expect(await take(archive, spool)).toBe(false);

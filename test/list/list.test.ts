@@ -1,7 +1,7 @@
 import { renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { openArchive } from '../../src/archive/archive.js';
+import { openArchive } from '../../src/archive/places/open-archive.js';
 import { readCatalog } from '../../src/archive/read-catalog.js';
 import { listArchive } from '../../src/list/list.js';
 import { type Lsn, parseLsn } from '../../src/lsn.js';

@@ -9,8 +9,8 @@ import fs, {
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { afterEach, describe, expect, test, vi } from 'vitest';
-import { openArchive } from '../../src/archive/archive.js';
 import { LEDGER_FILE } from '../../src/archive/ledger.js';
+import { openArchive } from '../../src/archive/places/open-archive.js';
 import { segmentAt } from '../../src/archive/segment-source.js';
 import { canDecompress, compressFile } from '../../src/codec/codec.js';
 import { StorageError, UsageError } from '../../src/errors.js';
@@ -331,7 +331,7 @@ describe('two partials of a segment', () => {
   test('one that grew since is not called superfluous', async () => {
     const { directory, short, long } = await archive();
     const original = { ...parseSegmentFileName(short, SEGMENT)!, name: short };
-    const file = segmentAt(join(directory, short), original.compression, true);
+    const file = segmentAt(join(directory, short), original.compression, { partial: true });
     const start = segmentStart(original.segment, SEGMENT);
     const place = openArchive(directory);
     const finding = await copyFinding(place, { ...original, file, start }, long, SEGMENT);
