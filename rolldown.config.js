@@ -17,12 +17,37 @@ const outside = (command) => ({
   },
 });
 
+/**
+ * One file requires all that any of its modules may need before it does anything. Node's own modules
+ * take milliseconds each, and most commands need few of them: each is loaded at its first use.
+ */
+const nodeModulesOnDemand = {
+  name: 'node-modules-on-demand',
+  renderChunk(code) {
+    const required =
+      /^let (node_\w+) = require\("node:([\w/]+)"\);\n(?:\1 = __toESM\(\1, 1\);\n)?/gm;
+    const names = [];
+    const head = code.replace(required, (text, name, module) => {
+      names.push(name);
+      const loaded = `require("node:${module}")`;
+      const value = text.includes('__toESM') ? `__toESM(${loaded}, 1)` : loaded;
+      return `let ${name}$loaded;\nconst ${name} = () => (${name}$loaded ??= ${value});\n`;
+    });
+    return names.reduce((text, name) => {
+      const used = text.replaceAll(new RegExp(`(?<![\\w$.])${name}(?=\\.)`, 'g'), `${name}()`);
+      const other = new RegExp(`(?<![\\w$.]|const )${name}(?![\\w$]|\\(\\)\\.)`);
+      if (other.test(used)) throw new Error(`"${name}" is used in a way that is not known`);
+      return used;
+    }, head);
+  },
+};
+
 export default defineConfig(
   COMMANDS.map((command) => ({
     input: 'dist/cli/main.js',
     platform: 'node',
     external: [/^crc-32/, /^pg-protocol/],
-    plugins: [outside(command)],
+    plugins: [outside(command), nodeModulesOnDemand],
     output: { file: `dist/${command}.cjs`, format: 'cjs', codeSplitting: false },
   })),
 );
