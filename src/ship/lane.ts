@@ -1,4 +1,4 @@
-import { isGone } from '../archive/segment-source.js';
+import { isGone } from '../archive/access.js';
 import type { CheckedWal } from '../archive/shipping/checked-segment.js';
 import {
   contiguousPosition,

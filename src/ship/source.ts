@@ -1,8 +1,10 @@
 import { stat } from 'node:fs/promises';
-import { type Archive, openArchive } from '../archive/archive.js';
+import { isGone } from '../archive/access.js';
+import type { Archive } from '../archive/archive.js';
 import { sampleIdentity } from '../archive/identity.js';
 import { type HistoryFile, sortOut } from '../archive/listing.js';
-import { isGone, type StoredSegment } from '../archive/segment-source.js';
+import { openArchive } from '../archive/places/open-archive.js';
+import type { StoredSegment } from '../archive/segment-source.js';
 import {
   type CheckedWal,
   partialSegment,
