@@ -421,7 +421,7 @@ export class World {
   };
 
   private onEvent(event: string, detail: unknown): void {
-    const { code } = (detail ?? {}) as { code?: string };
+    const { code, message = '' } = (detail ?? {}) as { code?: string; message?: string };
     if (event === 'segment') {
       const { path } = detail as { path: string };
       if (/[a-z]$/.test(path)) this.tally.compressed += 1;
@@ -430,6 +430,9 @@ export class World {
     if (event !== 'warning') return;
     this.note(`warning ${code}`);
     if (code === 'WK_REFILL') this.violation ??= new Violation('acknowledged WAL was gone');
+    if (!this.damaging && message.includes('is damaged in the record')) {
+      this.violation ??= new Violation(`good WAL was called bad: ${message}`);
+    }
   }
 
   private onRetry(error: WalkeepError): void {
