@@ -1,13 +1,40 @@
-import { StoreUnsupportedError } from '../errors.js';
-import { openFileStore } from './file/file-store.js';
-import { parsePlace } from './place.js';
+import { NotSupportedError } from '../errors.js';
+import { type Place, parsePlace } from './place.js';
 import type { ObjectStore } from './store.js';
 
+export interface OpenStoreOptions {
+  /** Makes the directory if there is none. A bucket is never made. */
+  init?: boolean | undefined;
+  /**
+   * Takes also a service that cannot create only what is absent. With more than one writer objects
+   * can then be overwritten.
+   */
+  unfenced?: boolean | undefined;
+  /** Milliseconds after which a request, or a call with all its repetitions, has failed. */
+  patience?: { attempt?: number; whole?: number } | undefined;
+  /** Where credentials, proxies and defaults are looked for; that of the process. */
+  env?: Readonly<Record<string, string | undefined>> | undefined;
+}
+
+/**
+ * Opens the store that a place names. Each kind is loaded only where it is used.
+ * @throws UsageError, StoreAccessError
+ */
 export async function openStore(
-  text: string,
-  _o: { unfenced?: boolean } = {},
+  place: Place | string,
+  options: OpenStoreOptions = {},
 ): Promise<ObjectStore> {
-  const place = parsePlace(text);
-  if (place.kind === 'directory') return openFileStore(place.path);
-  throw new StoreUnsupportedError(`"${place.text}" not yet`);
+  const named = typeof place === 'string' ? parsePlace(place) : place;
+  switch (named.kind) {
+    case 'directory': {
+      const { openFileStore } = await import('./file/file-store.js');
+      return openFileStore(named.path, { init: options.init ?? false });
+    }
+    case 's3': {
+      const { S3Store } = await import('./s3/store.js');
+      return new S3Store(named, options);
+    }
+    case 'ssh':
+      throw new NotSupportedError(`"${named.text}" cannot be opened`);
+  }
 }
