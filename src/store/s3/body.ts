@@ -50,25 +50,25 @@ export function receiving(message: IncomingMessage, options: Receiving): AsyncIt
   // Who reads hears of it; who does not read is not to be stopped by it.
   message.on('error', () => {});
 
+  async function next(): Promise<IteratorResult<Uint8Array>> {
+    const began = performance.now();
+    const deadline = new Deadline(left, late, signals);
+    deadline.signal.addEventListener('abort', abort, { once: true });
+    try {
+      deadline.signal.throwIfAborted();
+      return await pieces.next();
+    } catch (error) {
+      deadline.signal.throwIfAborted();
+      throw failureOf(error, host);
+    } finally {
+      left -= performance.now() - began;
+      deadline.release();
+    }
+  }
+
   async function* timed(): AsyncGenerator<Uint8Array, void, void> {
     try {
-      for (;;) {
-        const began = performance.now();
-        const deadline = new Deadline(left, late, signals);
-        deadline.signal.addEventListener('abort', abort, { once: true });
-        try {
-          deadline.signal.throwIfAborted();
-          const { done, value } = await pieces.next();
-          if (done) return;
-          left -= performance.now() - began;
-          yield value;
-        } catch (error) {
-          deadline.signal.throwIfAborted();
-          throw failureOf(error, host);
-        } finally {
-          deadline.release();
-        }
-      }
+      for (let piece = await next(); !piece.done; piece = await next()) yield piece.value;
     } finally {
       message.destroy();
     }
