@@ -1,0 +1,30 @@
+import { UsageError } from '../../errors.js';
+
+/** For a POSIX shell, one word. */
+export function quoteWord(word: string): string {
+  return `'${word.replaceAll("'", `'\\''`)}'`;
+}
+
+/**
+ * The words of a command that is started without a shell: between blanks, with quotes and backslashes
+ * as a shell has them, and nothing else of a shell. @throws UsageError
+ */
+export function splitWords(name: string, text: string): string[] {
+  const words: string[] = [];
+  const pattern = /\s+|'([^']*)'|"((?:[^"\\]|\\.)*)"|\\(.)|([^\s'"\\]+)/gsy;
+  let word: string | undefined;
+  let match = pattern.exec(text);
+  for (let at = 0; at < text.length; match = pattern.exec(text)) {
+    if (!match) throw new UsageError(`${name} has a quote or backslash without its end`);
+    at = pattern.lastIndex;
+    const [all, single, double, escaped, plain] = match;
+    const part = single ?? double?.replace(/\\(["\\])/g, '$1') ?? escaped ?? plain;
+    if (part !== undefined) word = (word ?? '') + part;
+    else if (all && word !== undefined) {
+      words.push(word);
+      word = undefined;
+    }
+  }
+  if (word !== undefined) words.push(word);
+  return words;
+}
