@@ -19,7 +19,7 @@ export class Changes implements Disposable {
   #watch(directory: string): void {
     try {
       // "change" is what every write of a receiver is.
-      this.#watcher = watch(directory, (event) => {
+      this.#watcher = watch(directory, { persistent: false }, (event) => {
         if (event === 'rename') this.wake();
       });
       this.#watcher.on('error', () => this.#watcher?.close());
