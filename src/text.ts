@@ -31,6 +31,13 @@ export function tameJson(json: string): string {
   );
 }
 
+/** `a`, `a or b`, `a, b or c`. */
+export function inWords(items: readonly string[], conjunction: 'and' | 'or'): string {
+  const last = items.at(-1) ?? '';
+  const others = items.slice(0, -1).join(', ');
+  return others === '' ? last : `${others} ${conjunction} ${last}`;
+}
+
 /**
  * `//user:password@`: as a password may hold nearly anything, up to the last `@` of the word. Where
  * it was taken for a path there is one slash left.

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
-import { canDecompress, decompressFile } from '../codec/codec.js';
+import { decompressFile } from '../codec/codec.js';
+import { canDecompress } from '../codec/codecs.js';
 import { type FileSystem, nodeFileSystem } from '../files/file-system.js';
 import { isValidSegmentSize, MIN_SEGMENT_SIZE, parseSegmentFileName } from '../wal/file-name.js';
 import { type LongHeader, parseLongHeader } from '../wal/long-header.js';

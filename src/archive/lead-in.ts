@@ -1,15 +1,10 @@
 import { basename, join } from 'node:path';
+import { decompressFile } from '../codec/codec.js';
 import { NotSupportedError, StorageError } from '../errors.js';
 import { storageError } from '../files/durable.js';
 import { type FileSystem, OPEN_READ } from '../files/file-system.js';
 import type { Lsn } from '../lsn.js';
-import {
-  COMPRESSIONS,
-  compressionSuffix,
-  segmentFileName,
-  segmentOf,
-  segmentStart,
-} from '../wal/file-name.js';
+import { segmentFileName, segmentOf, segmentStart, storedForms } from '../wal/file-name.js';
 import {
   LONG_PAGE_HEADER,
   parsePageHeader,
@@ -229,8 +224,6 @@ function read(
   const { path, compression } = file;
   return attempt(path, async () => {
     if (compression === 'none') return readPlain(path, from, limit, feed, fs);
-    // Not loaded for plain files: whoever restores a segment waits for it.
-    const { decompressFile } = await import('../codec/codec.js');
     return decompressFile(path, compression, feed, { limit, fs });
   });
 }
@@ -323,8 +316,8 @@ export function findComplete(
 }
 
 function completeFiles(directory: string, name: string, fs: FileSystem): StoredFile[] {
-  const files = COMPRESSIONS.map((compression) => {
-    return { path: join(directory, `${name}${compressionSuffix(compression)}`), compression };
+  const files = storedForms(name, false).map((form) => {
+    return { path: join(directory, form.name), compression: form.compression };
   });
   return files.filter(({ path }) => fs.sizeSync(path) !== undefined);
 }

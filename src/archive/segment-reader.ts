@@ -1,6 +1,7 @@
 import fs from 'node:fs';
 import { Readable } from 'node:stream';
-import { type DecompressEnd, decompressFile } from '../codec/codec.js';
+import { decompressFile } from '../codec/codec.js';
+import type { DecompressEnd } from '../codec/format.js';
 import { storageError } from '../files/durable.js';
 import { OPEN_READ } from '../files/file-system.js';
 import { WAL_BUFFERS } from '../wal/chunk.js';

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { decompressFile } from '../codec/codec.js';
+import { CODECS } from '../codec/codecs.js';
 import { storageError } from '../files/durable.js';
 import { type FileSystem, nodeFileSystem, OPEN_READ } from '../files/file-system.js';
 import type { SegmentName } from '../wal/file-name.js';
@@ -84,8 +85,8 @@ async function list(directory: string, fs: FileSystem): Promise<Listing> {
 }
 
 /**
- * Checks that a complete file holds exactly one segment: plain by its size, gzip by the length in
- * its last four bytes (ISIZE), the others by decompressing. Partial files are not measured. Sets
+ * Checks that a complete file holds exactly one segment: plain by its size, gzip by the length that
+ * it ends with, the others by decompressing. Partial files are not measured. Sets
  * `size` and `problem` of the file; the text returned is the warning, undefined if all is well.
  * @throws StorageError if the file cannot be read
  */
@@ -104,8 +105,8 @@ export async function checkSegment(
     file.problem = 'incorrect size';
     return `segment file "${file.name}" has incorrect size ${size}, skipping`;
   }
-  let actual = last4;
-  if (file.compression !== 'gzip') {
+  let actual = CODECS[file.compression].contentSize?.(size, last4);
+  if (actual === undefined) {
     const result = await decompressFile(path, file.compression, undefined, {
       limit: segmentSize + 1,
       fs,

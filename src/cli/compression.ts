@@ -1,16 +1,12 @@
+import { CODECS, isLevelOf, isReceived, RECEIVED } from '../codec/codecs.js';
 import { UsageError } from '../errors.js';
 import type { CompressionOption } from '../receive/options.js';
+import { inWords } from '../text.js';
+import type { Compression } from '../wal/file-name.js';
 import { strtol } from './numbers.js';
 
-type Algorithm = 'none' | 'gzip' | 'lz4' | 'zstd';
-
-/** Level bounds and default per method; src/common/compression.c, zlib.h, lz4hc.h, zstd.h. */
-const LEVELS: Record<Algorithm, { min: number; max: number; byDefault: number }> = {
-  none: { min: 0, max: 0, byDefault: 0 },
-  gzip: { min: 1, max: 9, byDefault: -1 },
-  lz4: { min: 1, max: 12, byDefault: 0 },
-  zstd: { min: -131072, max: 22, byDefault: 3 },
-};
+/** What a level without a method is one of. */
+const BARE_LEVEL = 'gzip';
 
 interface Detail {
   level: number;
@@ -25,21 +21,33 @@ interface Detail {
  */
 export function parseCompression(text: string): CompressionOption {
   const { name, detail } = splitMethod(text);
-  if (!Object.hasOwn(LEVELS, name)) {
+  if (!isCompression(name)) {
     throw new UsageError(`unrecognized compression algorithm: "${name}"`);
   }
-  const method = name as Algorithm;
-  const parsed = parseDetail(detail, LEVELS[method].byDefault);
-  validate(method, parsed);
-  if (method === 'zstd') throw new UsageError('compression with ZSTD is not yet supported');
-  if (parsed.level === LEVELS[method].byDefault) return { method };
-  return { method, level: parsed.level };
+  const { byDefault } = CODECS[name].levels;
+  const { level, ...detailed } = parseDetail(detail, byDefault);
+  validate(name, { level, ...detailed });
+  if (!isReceived(name)) {
+    throw new UsageError(`compression with ${name.toUpperCase()} is not yet supported`);
+  }
+  return level === byDefault ? { method: name } : { method: name, level };
+}
+
+const isCompression = (name: string): name is Compression => Object.hasOwn(CODECS, name);
+
+/** What `--compress` takes, in a line of the help. */
+export function compressionHelp(): string {
+  const methods = RECEIVED.map((name) => {
+    const { min, max, ignored } = CODECS[name].levels;
+    return min === max || ignored ? name : `${name}[:${min}-${max}]`;
+  });
+  return `${inWords(methods, 'or')}; a bare level means ${BARE_LEVEL}`;
 }
 
 function splitMethod(text: string): { name: string; detail: string | undefined } {
   const level = text === '' ? 0 : strtol(text);
   if (level === 0) return { name: 'none', detail: undefined };
-  if (level !== undefined) return { name: 'gzip', detail: text };
+  if (level !== undefined) return { name: BARE_LEVEL, detail: text };
   const colon = text.indexOf(':');
   if (colon < 0) return { name: text, detail: undefined };
   return { name: text.slice(0, colon), detail: text.slice(colon + 1) };
@@ -84,11 +92,10 @@ function integer(keyword: string, value: string | undefined): number {
   throw invalid(`value for compression option "${keyword}" must be an integer`);
 }
 
-function validate(method: Algorithm, detail: Detail): void {
+function validate(method: Compression, detail: Detail): void {
   const named = `compression algorithm "${method}"`;
-  const { min, max, byDefault } = LEVELS[method];
-  const { level } = detail;
-  if (level !== byDefault && (level < min || level > max)) {
+  if (!isLevelOf(method, detail.level)) {
+    const { min, max, byDefault } = CODECS[method].levels;
     if (method === 'none') throw invalid(`${named} does not accept a compression level`);
     throw invalid(
       `${named} expects a compression level between ${min} and ${max} (default at ${byDefault})`,

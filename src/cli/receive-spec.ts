@@ -1,6 +1,7 @@
 import { UsageError } from '../errors.js';
 import { INVALID_LSN, type Lsn, parseLsn } from '../lsn.js';
 import { HELP_OPTION, VERSION_OPTION } from './command.js';
+import { compressionHelp } from './compression.js';
 import { CONNECTION_GROUP, CONNECTION_OPTIONS } from './connection-options.js';
 import { INT_MAX, parseIntOption } from './numbers.js';
 import type { OptionSpec, ProgramName } from './option-spec.js';
@@ -88,7 +89,7 @@ const TABLE: readonly (OptionSpec & { walkeepOnly?: true })[] = [
     short: 'Z',
     argument: 'METHOD[:DETAIL]',
     group: OPTIONS,
-    help: 'none, gzip[:1-9] or lz4; a bare level means gzip',
+    help: compressionHelp(),
   },
   {
     long: 'no-loop',

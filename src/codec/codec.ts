@@ -1,37 +1,15 @@
-import type { Duplex } from 'node:stream';
-import zlib from 'node:zlib';
-import { NotSupportedError, StorageError } from '../errors.js';
-import { fsyncError, storageError, writeFully } from '../files/durable.js';
+import { StorageError } from '../errors.js';
+import { fsyncError, storageError } from '../files/durable.js';
 import { CREATE_NEW, type FileSystem, nodeFileSystem, OPEN_READ } from '../files/file-system.js';
-import { readStream } from '../files/read-stream.js';
-import { SpareBuffers } from '../files/spare-buffers.js';
 import type { Compression } from '../wal/file-name.js';
 import { ByteReader } from './byte-reader.js';
-import { decompressGzip } from './gzip.js';
-import { type Deliver, decompressLz4, type FormatResult } from './lz4/frame.js';
-import { compressLz4InThread } from './lz4/thread.js';
-
-export type { DecompressEnd } from './lz4/frame.js';
-
-/** Since Node.js 22.15; not in the types of the oldest supported version. */
-const { createZstdCompress, createZstdDecompress } = zlib as unknown as {
-  createZstdCompress?: (options: { chunkSize: number; params: Record<number, number> }) => Duplex;
-  createZstdDecompress?: () => Duplex;
-};
-/** ZSTD_c_compressionLevel of zstd.h. */
-const ZSTD_LEVEL = 100;
-/** Bytes into one step of a compressor: with node's own the turns of the thread pool took a third of the time. */
-const STEP = 256 * 1024;
+import { type CompressionMethod, compressorOf, decompressorOf } from './codecs.js';
+import type { Deliver, FormatResult } from './format.js';
 
 /** How decompressing a file went. */
 export interface DecompressResult extends FormatResult {
   /** Decompressed bytes delivered. */
   bytes: number;
-}
-
-/** True if this Node.js can read files of that compression. */
-export function canDecompress(compression: Compression): boolean {
-  return compression !== 'zstd' || createZstdDecompress !== undefined;
 }
 
 /**
@@ -55,64 +33,20 @@ export async function decompressFile(
     await onChunk?.(wanted);
     return bytes >= limit;
   };
-  if (compression === 'zstd') return { ...(await decompressZstd(path, deliver, fs)), bytes };
+  // First: callers count on the file being open before anything else is waited for.
   const reader = await ByteReader.open(path, fs);
   try {
-    switch (compression) {
-      case 'gzip':
-        return { ...(await decompressGzip(path, reader, deliver, fs)), bytes };
-      case 'lz4':
-        return { ...(await decompressLz4(reader, deliver)), bytes };
-      case 'none':
-        return { ...(await readPlain(reader, deliver)), bytes };
-    }
+    const { decompress } = await decompressorOf(compression);
+    return { ...(await decompress({ path, reader, fs }, deliver)), bytes };
   } finally {
     await reader.close();
   }
 }
 
-async function readPlain(reader: ByteReader, deliver: Deliver): Promise<FormatResult> {
-  for (;;) {
-    const chunk = await reader.readUpTo(Number.POSITIVE_INFINITY);
-    if (chunk.length === 0) return { end: 'complete', trailingGarbage: false };
-    if (await deliver(chunk)) return { end: 'limit', trailingGarbage: false };
-  }
-}
-
-async function decompressZstd(
-  path: string,
-  deliver: Deliver,
-  fs: FileSystem,
-): Promise<FormatResult> {
-  if (!createZstdDecompress) throw zstdMissing(path);
-  const source = readStream(path, {}, fs);
-  const stream = createZstdDecompress();
-  source.on('error', (e) => stream.destroy(storageError('read file', path, e)));
-  source.pipe(stream);
-  try {
-    for await (const chunk of stream as AsyncIterable<Buffer>) {
-      if (await deliver(chunk)) return { end: 'limit', trailingGarbage: false };
-    }
-    return { end: 'complete', trailingGarbage: false };
-  } catch (e) {
-    const { code, message } = e as NodeJS.ErrnoException;
-    if (code === 'Z_BUF_ERROR') return { end: 'cut', trailingGarbage: false };
-    if (!code?.startsWith('ZSTD_')) throw e;
-    return { end: 'damaged', problem: message, trailingGarbage: false };
-  } finally {
-    source.destroy();
-    stream.destroy();
-  }
-}
-
-function zstdMissing(path: string): NotSupportedError {
-  return new NotSupportedError('zstd needs Node.js 22.15 or later', { path });
-}
-
 /** How a file is compressed. */
 export interface CompressOptions {
-  method: Exclude<Compression, 'none'>;
-  /** gzip 1 to 9, zstd 1 to 22, each with the method's default; lz4 knows only its fast mode. */
+  method: CompressionMethod;
+  /** Within the method's bounds, see `CODECS`; absent for its default. */
   level?: number;
   /** File mode of the target. Default 0o600. */
   mode?: number;
@@ -134,8 +68,7 @@ export async function compressFile(
   length: number,
   options: CompressOptions,
 ): Promise<number> {
-  if (options.method === 'zstd' && !createZstdCompress) throw zstdMissing(target);
-  const { fs = nodeFileSystem } = options;
+  const { method, level, fs = nodeFileSystem } = options;
   const from = await fs.open(source, OPEN_READ, 0).catch((e) => {
     throw storageError('open file', source, e);
   });
@@ -143,11 +76,10 @@ export async function compressFile(
     if ((await fs.size(from)) < length) {
       throw new StorageError(`file "${source}" is shorter than ${length} bytes`, { path: source });
     }
+    const { compress } = await compressorOf(method);
     const to = await openAnew(target, options.mode ?? 0o600, fs);
     try {
-      const { method } = options;
-      if (method === 'lz4') await compressLz4InThread(from, to, length, fs);
-      else await compressThrough(compressor({ ...options, method }, fs), from, to, length, fs);
+      await compress(from, to, length, level === undefined ? { fs } : { level, fs });
       if (options.sync ?? true) {
         await fs.fsync(to).catch((e) => {
           throw fsyncError(target, e);
@@ -172,70 +104,5 @@ async function openAnew(path: string, mode: number, fs: FileSystem): Promise<num
     return await fs.open(path, CREATE_NEW, mode);
   } catch (e) {
     throw storageError('create file', path, e);
-  }
-}
-
-/** @param method of those that Node.js itself has */
-function compressor(
-  { method, level }: CompressOptions & { method: 'gzip' | 'zstd' },
-  fs: FileSystem,
-): Duplex {
-  if (method === 'gzip') {
-    // The larger hash table costs 128 kB and takes a sixth off the time. Level 1 is for speed: a
-    // window that stays in the CPU's first cache takes another eighth off, also of the size where
-    // records are small; among full-page images it adds a twentieth to the size.
-    const options = { chunkSize: STEP / 4, memLevel: 9, windowBits: level === 1 ? 14 : 15 };
-    const { createGzip } = fs.zlib ?? zlib;
-    return createGzip(level === undefined ? options : { ...options, level });
-  }
-  const params = level === undefined ? {} : { [ZSTD_LEVEL]: level };
-  return (createZstdCompress as NonNullable<typeof createZstdCompress>)({
-    chunkSize: STEP / 2,
-    params,
-  });
-}
-
-/** Of conversions: each has two, and three at most go on at the same time. */
-const STEP_BUFFERS = new SpareBuffers(STEP, 6);
-
-/** Compresses the first `length` bytes of one file to the end of another. */
-async function compressThrough(
-  stream: Duplex,
-  from: number,
-  to: number,
-  length: number,
-  fs: FileSystem,
-): Promise<void> {
-  const store = async (): Promise<void> => {
-    let at = 0;
-    for await (const chunk of stream as AsyncIterable<Buffer>) {
-      await writeFully(fs, to, chunk, at);
-      at += chunk.length;
-    }
-  };
-  const feed = async (): Promise<void> => {
-    // One is compressed while the other is filled.
-    const buffers = [STEP_BUFFERS.take(), STEP_BUFFERS.take()] as const;
-    let taken = Promise.resolve();
-    for (let at = 0, turn = 0; at < length; turn++) {
-      const buffer = buffers[turn % 2] as Buffer;
-      const bytesRead = await fs.read(from, buffer, Math.min(STEP, length - at), at);
-      if (bytesRead === 0) throw new StorageError('the file became shorter while it was read');
-      at += bytesRead;
-      await taken;
-      taken = new Promise((resolve, reject) => {
-        stream.write(buffer.subarray(0, bytesRead), (e) => (e ? reject(e) : resolve()));
-      });
-      // Waited for with the next one; where reading fails, the stream is done for anyway.
-      taken.catch(() => {});
-    }
-    await taken;
-    for (const buffer of buffers) STEP_BUFFERS.giveBack(buffer);
-    stream.end();
-  };
-  try {
-    await Promise.all([store(), feed()]);
-  } finally {
-    stream.destroy();
   }
 }

@@ -1,9 +1,10 @@
 import fs from 'node:fs';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
-import { createGunzip } from 'node:zlib';
 import { accessError, ifThere, isGone } from '../archive/access.js';
 import type { StoredSegment } from '../archive/segment-source.js';
+import { type DecompressResult, decompressFile } from '../codec/codec.js';
+import { decompressorOf } from '../codec/codecs.js';
 import {
   CorruptWalError,
   DiskFullError,
@@ -17,11 +18,9 @@ import { MAX_SEGMENT_SIZE } from '../wal/file-name.js';
 
 /** Bytes a read. */
 const READ_SIZE = 1024 * 1024;
-/** Output bytes of one turn of the thread pool, which waits for this thread between two. */
-const GUNZIP_STEP = 1024 * 1024;
 /** Bytes behind which the disk begins to write them, while more are being decompressed. */
 const FLUSH_STEP = 4 * 1024 * 1024;
-/** Bytes, compressed or not, up to which gzip is done quickly. */
+/** Bytes, compressed or not, up to which a file is decompressed at once. */
 const ONE_STEP = 64 * 1024 * 1024;
 
 /** `.walkeep-fetch.PID.TIME.tmp`, beside the target. */
@@ -255,10 +254,15 @@ export class UncheckedCopy {
   }
 
   async #decompress(source: StoredSegment, partial: boolean): Promise<Problem | undefined> {
-    const quickly = source.compression === 'gzip' && !partial && (await source.size()) <= ONE_STEP;
+    const { path, compression } = source;
+    const { decompressAtOnce } = await decompressorOf(compression);
     const append = (bytes: Uint8Array): void => this.#append(bytes);
-    const result = quickly ? await gunzipQuickly(source.path, append) : 'uncertain';
-    if (result === 'gone') return 'gone';
+    let result: 'complete' | 'uncertain' = 'uncertain';
+    if (decompressAtOnce && !partial && (await source.size()) <= ONE_STEP) {
+      const stored = ifThere('read file', path, () => fs.readFileSync(path));
+      if (stored === undefined) return 'gone';
+      result = await decompressAtOnce(stored, append, ONE_STEP);
+    }
     if (result === 'uncertain') {
       this.restarted = this.#filled > 0;
       this.#filled = 0;
@@ -273,7 +277,7 @@ export class UncheckedCopy {
     source: StoredSegment,
     partial: boolean,
   ): Promise<Problem | undefined> {
-    const { path } = source;
+    const { path, compression } = source;
     let failure: unknown;
     const append = (bytes: Uint8Array): void => {
       try {
@@ -283,9 +287,11 @@ export class UncheckedCopy {
         throw e;
       }
     };
-    let result: Decompressed;
+    let result: DecompressResult;
     try {
-      result = await decompress(source, append);
+      // Whatever can be decompressed, up to one byte more than any segment has.
+      const limit = MAX_SEGMENT_SIZE + 1;
+      result = await decompressFile(path, compression, append, { limit, fs: AT_ONCE });
     } catch (e) {
       // The target's disk is full, say: nothing that the archive is to blame for.
       if (failure) throw failure;
@@ -336,41 +342,6 @@ function copyBackwards(path: string, file: TargetFile): Problem | undefined {
   }
 }
 
-type Append = (bytes: Uint8Array) => void;
-
-/** How decompressing ended. */
-type Decompressed = { end: string; problem?: string };
-
-/** Whatever can be decompressed, up to one byte more than any segment has. */
-async function decompress(
-  { path, compression }: StoredSegment,
-  append: Append,
-): Promise<Decompressed> {
-  const most = MAX_SEGMENT_SIZE + 1;
-  let bytes = 0;
-  const deliver = async (chunk: Uint8Array): Promise<boolean> => {
-    const wanted = chunk.length > most - bytes ? chunk.subarray(0, most - bytes) : chunk;
-    bytes += wanted.length;
-    append(wanted);
-    return bytes >= most;
-  };
-  if (compression !== 'lz4') {
-    const { decompressFile } = await import('../codec/codec.js');
-    return decompressFile(path, compression, append, { limit: most });
-  }
-  // Not by way of codec.js: what all that loads takes as long as the decompressing.
-  const [{ decompressLz4 }, { ByteReader }] = await Promise.all([
-    import('../codec/lz4/frame.js'),
-    import('../codec/byte-reader.js'),
-  ]);
-  const reader = await ByteReader.open(path, AT_ONCE);
-  try {
-    return await decompressLz4(reader, deliver);
-  } finally {
-    await reader.close();
-  }
-}
-
 /** Nothing else is waiting for this thread: a turn of the thread pool would be lost time. */
 export const AT_ONCE: FileSystem = {
   ...nodeFileSystem,
@@ -378,40 +349,3 @@ export const AT_ONCE: FileSystem = {
   read: async (fd, buffer, length, position) => fs.readSync(fd, buffer, 0, length, position),
   close: async (fd) => fs.closeSync(fd),
 };
-
-/**
- * Decompresses a gzip file in the thread pool, in a few large steps. `uncertain` if it is too large
- * or anything is wrong with it, which the careful way then judges.
- * @throws what `append` throws, ArchiveAccessError
- */
-async function gunzipQuickly(
-  path: string,
-  append: Append,
-): Promise<'complete' | 'uncertain' | 'gone'> {
-  const compressed = ifThere('read file', path, () => fs.readFileSync(path));
-  if (compressed === undefined) return 'gone';
-  const stream = createGunzip({ chunkSize: GUNZIP_STEP });
-  let taken = Promise.resolve();
-  try {
-    return await new Promise((resolve, reject) => {
-      let bytes = 0;
-      stream.on('data', (chunk: Buffer) => {
-        bytes += chunk.length;
-        // Not before the next step is under way.
-        if (bytes <= ONE_STEP) taken = taken.then(() => append(chunk));
-        else resolve('uncertain');
-        taken.catch(reject);
-      });
-      stream.on('end', () => taken.then(() => resolve('complete'), reject));
-      stream.on('error', (e: NodeJS.ErrnoException) => {
-        if (e.code?.startsWith('Z_')) resolve('uncertain');
-        else reject(e);
-      });
-      stream.end(compressed);
-    });
-  } finally {
-    stream.destroy();
-    // Nothing of this may be appended to what the careful way begins.
-    await taken.catch(() => {});
-  }
-}

@@ -6,11 +6,12 @@ import { inspectWal, type KnownWal } from '../archive/good-wal.js';
 import { removeLeftovers } from '../archive/leftovers.js';
 import { segmentAt, segmentNamed } from '../archive/segment-source.js';
 import { compressFile } from '../codec/codec.js';
+import { RECEIVED_METHODS } from '../codec/codecs.js';
 import { DirectoryLockedError } from '../errors.js';
 import { fsyncDir, storageError } from '../files/durable.js';
 import { nodeFileSystem } from '../files/file-system.js';
 import { acquireDirectoryLock } from '../files/lock.js';
-import { compressionSuffix, type SegmentName, storedNames } from '../wal/file-name.js';
+import { type SegmentName, storedName, storedNames } from '../wal/file-name.js';
 import { confirmDurable, type PushSource, place, stageCopy, stagingPath } from './place.js';
 import type { PushResult } from './result.js';
 
@@ -127,8 +128,8 @@ async function storeBeside(
   );
   const base = source.name.slice(0, -'.partial'.length);
   // One of them may be there, with less.
-  for (const method of ['gzip', 'lz4'] as const) {
-    const name = `${base}${compressionSuffix(method)}.partial`;
+  for (const method of RECEIVED_METHODS) {
+    const name = storedName(base, method, true);
     if (await archive.has(name)) continue;
     const staged = await stagingPath(archive.place);
     try {

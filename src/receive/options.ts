@@ -1,3 +1,4 @@
+import { CODECS, isLevelOf, RECEIVED, type ReceivedCompression } from '../codec/codecs.js';
 import type { ConnectionSettings } from '../connection/conninfo/settings.js';
 import { UsageError, type WalkeepError } from '../errors.js';
 import type { Lsn } from '../lsn.js';
@@ -21,7 +22,7 @@ import type { VerifyMode } from './inspector.js';
 
 /** How completed segments are stored. `level` is the method's own scale, absent for its default. */
 export interface CompressionOption {
-  method: 'none' | 'gzip' | 'lz4';
+  method: ReceivedCompression;
   level?: number;
 }
 
@@ -94,8 +95,8 @@ export interface WalReceiverOptions {
 }
 
 const COMPRESSION: Checks<CompressionOption> = {
-  method: required(oneOf('none', 'gzip', 'lz4')),
-  level: aNumber(0, 12),
+  method: required(oneOf(...RECEIVED)),
+  level: aNumber(0, Math.max(...RECEIVED.map((method) => CODECS[method].levels.max))),
 };
 
 /** Checks what a receiver is told. @throws UsageError */
@@ -105,8 +106,10 @@ export function checkReceiverOptions(options: WalReceiverOptions): void {
   if (compression) {
     checkOptions('WalReceiver, compression', compression, COMPRESSION);
     const { method, level } = compression;
-    if (method === 'gzip' && level !== undefined && (level < 1 || level > 9)) {
-      throw new UsageError('WalReceiver: the level of gzip must be from 1 to 9', {
+    // Nothing comes of the level of what does not compress.
+    if (method !== 'none' && level !== undefined && !isLevelOf(method, level)) {
+      const { min, max } = CODECS[method].levels;
+      throw new UsageError(`WalReceiver: the level of ${method} must be from ${min} to ${max}`, {
         actual: `${level}`,
       });
     }

@@ -1,5 +1,6 @@
 import { EventEmitter } from 'node:events';
 import { removeLeftovers } from '../archive/leftovers.js';
+import { loadCodecs } from '../codec/codecs.js';
 import { connect } from '../connection/connect.js';
 import type { ReplicationConnection } from '../connection/connection.js';
 import { resolveSettings } from '../connection/conninfo/resolve.js';
@@ -58,6 +59,7 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
    * @throws WalkeepError what no retry can help, or any error with `reconnect: false`
    */
   async run(signal: AbortSignal = new AbortController().signal): Promise<Lsn> {
+    await loadCodecs();
     const lock = await this.lock(signal);
     try {
       let reason: StopReason | undefined = lock ? undefined : 'signal';

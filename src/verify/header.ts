@@ -4,6 +4,7 @@ import { identifySegment } from '../archive/segment-identity.js';
 import type { SegmentRead, TakeBytes } from '../archive/segment-reader.js';
 import type { StoredSegment } from '../archive/segment-source.js';
 import { checkSegment } from '../archive/wal-directory.js';
+import { CODECS } from '../codec/codecs.js';
 import { formatLsn, type Lsn } from '../lsn.js';
 import { type SegmentName, segmentFileName, segmentOf } from '../wal/file-name.js';
 import { LONG_PAGE_HEADER, SHORT_PAGE_HEADER } from '../wal/page.js';
@@ -96,7 +97,7 @@ export async function checkHeaderOnly(
     if (fault) log.add(fault, file.name);
     log.flush();
   }
-  if (file.partial || (file.compression !== 'none' && file.compression !== 'gzip')) return;
+  if (file.partial || !CODECS[file.compression].contentSize) return;
   const measured: SegmentFile = { ...file };
   const problem = await checkSegment(directory, measured, segmentSize);
   if (problem !== undefined) report(wrongSize(file.name, problem.replace(', skipping', '')));

@@ -15,20 +15,20 @@ export function isValidSegmentSize(bytes: number): boolean {
   );
 }
 
-/** How a stored segment is compressed. */
-export type Compression = 'none' | 'gzip' | 'lz4' | 'zstd';
-
 /**
  * What a name ends with; the suffixes are pg_receivewal's, `.zst` is ours. Best first: compressed
  * files come from plain ones, so that who looks in this order misses none, and zstd is what not
- * every Node.js reads.
+ * every Node.js reads. How each is read and written stands in codec/codecs.ts.
  */
-const SUFFIX: Readonly<Record<Compression, string>> = {
+const SUFFIX = {
   none: '',
   gzip: '.gz',
   lz4: '.lz4',
   zstd: '.zst',
-};
+} as const;
+
+/** How a stored segment is compressed. */
+export type Compression = keyof typeof SUFFIX;
 
 /** Whatever a segment can be stored as, the best to read first. */
 export const COMPRESSIONS = Object.keys(SUFFIX) as readonly Compression[];
@@ -43,9 +43,28 @@ export function byCompression(a: Compression, b: Compression): number {
   return COMPRESSIONS.indexOf(a) - COMPRESSIONS.indexOf(b);
 }
 
+/** The name under which a segment is stored in one form. */
+export function storedName(base: string, compression: Compression, partial: boolean): string {
+  return base + SUFFIX[compression] + (partial ? '.partial' : '');
+}
+
 /** The names under which a segment can be stored, the best to read first. */
 export function storedNames(base: string, partial: boolean): string[] {
-  return COMPRESSIONS.map((c) => base + SUFFIX[c] + (partial ? '.partial' : ''));
+  return COMPRESSIONS.map((compression) => storedName(base, compression, partial));
+}
+
+/** A name under which a segment can be stored, with what it says of the content. */
+export interface StoredForm {
+  name: string;
+  compression: Compression;
+}
+
+/** The same, with what each name says of the content. */
+export function storedForms(base: string, partial: boolean): StoredForm[] {
+  return COMPRESSIONS.map((compression) => ({
+    name: storedName(base, compression, partial),
+    compression,
+  }));
 }
 
 /** One WAL segment file as its name tells it. */

@@ -475,6 +475,7 @@ describe.skipIf(!pgReceivewal)(`pg_receivewal 15${absent(pgReceivewal, 'pg_recei
 
 describe('the built package', () => {
   const built = join(packageRoot, 'dist/codec/codec.js');
+  const builtFiles = join(packageRoot, 'dist/files/file-system.js');
   const builtThread = join(packageRoot, 'dist/codec/lz4/thread.js');
 
   it('compresses lz4 in a thread that does not keep the process running', async () => {
@@ -483,7 +484,8 @@ describe('the built package', () => {
     const script = `
       import { openSync } from 'node:fs';
       import { compressFile } from ${JSON.stringify(built)};
-      import { compressLz4InThread } from ${JSON.stringify(builtThread)};
+      import { compress } from ${JSON.stringify(builtThread)};
+      import { nodeFileSystem } from ${JSON.stringify(builtFiles)};
       import { createHook } from 'node:async_hooks';
       let workers = 0;
       createHook({ init: (id, type) => { workers += type === 'WORKER' ? 1 : 0; } }).enable();
@@ -492,7 +494,7 @@ describe('the built package', () => {
         compressFile(dir + '/plain', dir + '/' + n, n, { method: 'lz4' }));
       await Promise.all(jobs);
       const fds = [openSync(dir + '/plain', 'r'), openSync('/dev/full', 'w')];
-      const failed = await compressLz4InThread(...fds, 9).catch((e) => e.code);
+      const failed = await compress(...fds, 9, { fs: nodeFileSystem }).catch((e) => e.code);
       console.log(workers, failed);`;
     const { stdout } = await run(process.execPath, ['--input-type=module', '-e', script, dir]);
     expect(stdout).toBe('1 ENOSPC\n');

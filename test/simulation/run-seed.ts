@@ -1,7 +1,10 @@
+import { loadCodecs } from '../../src/codec/codecs.js';
 import { type Mutation, type Tally, World } from './world.js';
 
 /** Runs one seed; an error names the seed that repeats it and tells what came before. */
 export async function runSeed(seed: number, crashes: number, mutation?: Mutation): Promise<Tally> {
+  // From files, which takes turns that no schedule directs.
+  await loadCodecs();
   const world = new World(seed, mutation);
   try {
     await world.run(crashes);

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { ArchiveAccessError } from '../../errors.js';
 import { reason, storageError } from '../../files/durable.js';
 import { type DirectoryEntry, nodeFileSystem } from '../../files/file-system.js';
+import { inWords } from '../../text.js';
 import {
   COMPRESSIONS,
   historyFileName,
@@ -140,7 +141,7 @@ class DirectoryArchive implements Archive {
     const path = this.#path(found.name);
     throw new ArchiveAccessError(`"${path}" may hold ${base}, in a form that cannot be read`, {
       path,
-      hint: 'Put it there plain, or compressed with gzip, lz4 or zstd; or move what it is not away.',
+      hint: `Put it there plain, or compressed with ${METHODS}; or move what it is not away.`,
     });
   }
 
@@ -155,6 +156,11 @@ class DirectoryArchive implements Archive {
     return readLockHolder(this.place);
   }
 }
+
+const METHODS = inWords(
+  COMPRESSIONS.filter((name) => name !== 'none'),
+  'or',
+);
 
 /** Behind the whole name of a backup history file nothing is known. */
 function isUnreadable(name: string, base: string): boolean {

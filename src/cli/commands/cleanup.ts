@@ -1,8 +1,12 @@
 import { UsageError } from '../../errors.js';
+import { inWords } from '../../text.js';
+import { COMPRESSIONS, compressionSuffix } from '../../wal/file-name.js';
 import { type Command, HELP_OPTION, VERSION_OPTION } from '../command.js';
 import type { OptionSpec } from '../option-spec.js';
 
 const GROUP = 'Options:';
+
+const SUFFIXES = COMPRESSIONS.map(compressionSuffix).filter((suffix) => suffix !== '');
 
 /** Those of pg_archivecleanup, with their letters. */
 const OPTIONS: readonly OptionSpec[] = [
@@ -25,7 +29,7 @@ const OPTIONS: readonly OptionSpec[] = [
     short: 'x',
     argument: 'EXT',
     group: GROUP,
-    help: 'strip this before identifying files; .gz, .lz4 and .zst are known',
+    help: `strip this before identifying files; ${inWords(SUFFIXES, 'and')} are known`,
   },
   HELP_OPTION,
 ];

@@ -1,4 +1,5 @@
 import type { ByteReader } from '../byte-reader.js';
+import type { Deliver, FormatResult, SourceFile } from '../format.js';
 import { compressBlock, compressBound, HASH_TABLE_SIZE } from './block.js';
 import { type Lz4Decoder, takeLz4Decoder } from './kernel.js';
 import { Xxh32, xxh32 } from './xxh32.js';
@@ -19,32 +20,6 @@ const BLOCK_SIZES: Record<number, number> = { 4: 1 << 16, 5: 1 << 18, 6: 1 << 20
 /** How far back matches reach. */
 const WINDOW = 64 * 1024;
 
-/** How a compressed file ended. */
-export type DecompressEnd =
-  /** Properly. */
-  | 'complete'
-  /**
-   * Before its own end, as a file that was being written when the writer died. No checksum of gzip
-   * covers what was delivered then: damage can look like content.
-   */
-  | 'cut'
-  /** At bytes that are not of the format, or whose checksum does not match. */
-  | 'damaged'
-  /** It did not: as many bytes as were asked for have been delivered. */
-  | 'limit';
-
-/** How decompressing went. */
-export interface FormatResult {
-  end: DecompressEnd;
-  /** What is damaged. */
-  problem?: string;
-  /** Something that is not of the format follows the proper end. */
-  trailingGarbage: boolean;
-}
-
-/** Takes decompressed bytes, valid during the call. True: no more are wanted. */
-export type Deliver = (chunk: Uint8Array) => Promise<boolean>;
-
 const damaged = (problem: string): FormatResult => ({
   end: 'damaged',
   problem,
@@ -56,7 +31,10 @@ const u32 = (b: Uint8Array, at = 0) => new DataView(b.buffer, b.byteOffset).getU
  * Decompresses the LZ4 frames of a file: linked and independent blocks, all checksums, several
  * frames, skippable frames. Of a frame that was not finished all whole blocks are delivered.
  */
-export async function decompressLz4(reader: ByteReader, deliver: Deliver): Promise<FormatResult> {
+export async function decompress(
+  { reader }: Pick<SourceFile, 'reader'>,
+  deliver: Deliver,
+): Promise<FormatResult> {
   for (let frames = 0; ; frames++) {
     if (frames > 0 && (await reader.atEnd())) return { end: 'complete', trailingGarbage: false };
     const magic = await reader.read(4);

@@ -67,11 +67,11 @@ const THREAD = new CompressingThread();
  * `compressLz4` in a worker thread. Where there is none this thread does it.
  * @throws as `compressLz4`
  */
-export async function compressLz4InThread(
+export async function compress(
   from: number,
   to: number,
   length: number,
-  fs: FileSystem,
+  { fs }: { fs: FileSystem },
 ): Promise<void> {
   // The thread knows descriptors of the system only.
   if (fs !== nodeFileSystem || !THREAD.isPossible) return compressLz4(from, to, length, fs);

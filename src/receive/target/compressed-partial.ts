@@ -3,14 +3,13 @@ import { compareContent, hasAllOf, type StoredFile } from '../../archive/compare
 import { keepAsEvidence } from '../../archive/evidence.js';
 import { contentLength } from '../../archive/good-wal.js';
 import { temporaryName } from '../../archive/leftovers.js';
-import { type CompressOptions, canDecompress, compressFile } from '../../codec/codec.js';
+import { type CompressOptions, compressFile } from '../../codec/codec.js';
+import { canDecompress } from '../../codec/codecs.js';
 import { fsyncDir, storageError } from '../../files/durable.js';
 import type { FileSystem } from '../../files/file-system.js';
-import { COMPRESSIONS, type Compression, compressionSuffix } from '../../wal/file-name.js';
+import { storedForms, storedName } from '../../wal/file-name.js';
 import type { OpenSegment } from './open-segment.js';
 import { checkWal, type MakeVerifier } from './partial-seed.js';
-
-const COMPRESSED = COMPRESSIONS.filter((form) => form !== 'none');
 
 interface PlaceOptions {
   directory: string;
@@ -38,16 +37,16 @@ export async function compressPartial(
   compression: CompressOptions,
   { directory, segmentSize, fs, verifier }: PlaceOptions,
 ): Promise<string> {
-  const nameIn = (form: Compression) => `${name}${compressionSuffix(form)}.partial`;
-  const wanted = nameIn(compression.method);
+  const plain = storedName(name, 'none', true);
+  const wanted = storedName(name, compression.method, true);
   const length = fresh ? known : Math.max(known, await contentLength(path, fs));
   const temporary = join(directory, temporaryName(wanted));
   const covered: string[] = [];
   try {
     await compressFile(path, temporary, length, compression);
     // As late as possible: a push may bring one meanwhile.
-    for (const form of COMPRESSED) {
-      const file = nameIn(form);
+    for (const { name: file, compression: form } of storedForms(name, true)) {
+      if (file === plain) continue;
       const other = { path: join(directory, file), compression: form, limit: segmentSize };
       if (fs.sizeSync(other.path) === undefined) continue;
       if (await hasAllOf(path, other, segmentSize, fs)) covered.push(file);
@@ -55,7 +54,7 @@ export async function compressPartial(
         keepAsEvidence(directory, file, fs);
       } else if (file === wanted) {
         await fs.unlink(temporary);
-        return nameIn('none');
+        return plain;
       }
     }
     await fs.rename(temporary, join(directory, wanted));
@@ -65,7 +64,7 @@ export async function compressPartial(
     throw storageError('rename file', temporary, e);
   }
   if (compression.sync ?? true) await fsyncDir(directory, fs);
-  for (const old of [nameIn('none'), ...covered.filter((file) => file !== wanted)]) {
+  for (const old of [plain, ...covered.filter((file) => file !== wanted)]) {
     await fs.unlink(join(directory, old)).catch((e) => {
       throw storageError('remove file', join(directory, old), e);
     });

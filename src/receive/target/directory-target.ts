@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { temporaryName } from '../../archive/leftovers.js';
 import { type CompressOptions, compressFile } from '../../codec/codec.js';
 import type { Lsn } from '../../lsn.js';
-import { type Compression, compressionSuffix, segmentStart } from '../../wal/file-name.js';
+import { type Compression, segmentStart, storedName } from '../../wal/file-name.js';
 import type { WalVerifier } from '../../wal/verifier.js';
 import { compressPartial } from './compressed-partial.js';
 import type { OpenSegment } from './open-segment.js';
@@ -75,7 +75,7 @@ async function convert(
   compress: CompressOptions,
   { directory, segmentSize, fs }: DirectoryTargetOptions,
 ) {
-  const name = `${segment.name}${compressionSuffix(compress.method)}`;
+  const name = storedName(segment.name, compress.method, false);
   const temporary = join(directory, temporaryName(name));
   await compressFile(segment.path, temporary, segmentSize, compress).catch(async (e) => {
     // Space is given back at once where its lack was the cause.

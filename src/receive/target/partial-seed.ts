@@ -14,7 +14,7 @@ import {
   writeFully,
 } from '../../files/durable.js';
 import { type FileSystem, OPEN_READ } from '../../files/file-system.js';
-import { compressionSuffix } from '../../wal/file-name.js';
+import { storedName } from '../../wal/file-name.js';
 import type { WalVerifier } from '../../wal/verifier.js';
 import { lengthWithoutZeros } from '../../wal/zeros.js';
 
@@ -61,12 +61,12 @@ export async function seedPartial(
 ): Promise<void> {
   const { segmentSize, verifier, fs } = options;
   for (const { name, compression, partial } of files) {
-    const stem = `${base}${compressionSuffix(compression)}`;
+    const isOfBase = name === storedName(base, compression, partial);
     const path = join(directory, name);
     const file = { path, name, compression };
-    if (partial && compression !== 'none' && name === `${stem}.partial`) {
+    if (partial && compression !== 'none' && isOfBase) {
       await merge(directory, base, { ...file, limit: segmentSize }, options);
-    } else if (!partial && name === stem && verifier) {
+    } else if (!partial && isOfBase && verifier) {
       // The record that goes on in the next segment is not known to be bad.
       const { sound: limit } = await checkWal([{ ...file, limit: segmentSize }], verifier, fs);
       if (limit > 0) await merge(directory, base, { ...file, limit }, options);

@@ -1,16 +1,11 @@
-import { basename, join } from 'node:path';
+import { join } from 'node:path';
 import { hasAllOf, sameContent } from '../../archive/compare.js';
 import { keepAsEvidence } from '../../archive/evidence.js';
 import { NotSupportedError, type WalkeepError } from '../../errors.js';
 import { fsyncDir, fsyncError, storageError } from '../../files/durable.js';
 import type { FileSystem } from '../../files/file-system.js';
 import type { Lsn } from '../../lsn.js';
-import {
-  COMPRESSIONS,
-  type Compression,
-  compressionSuffix,
-  segmentStart,
-} from '../../wal/file-name.js';
+import { type StoredForm, segmentStart, storedForms } from '../../wal/file-name.js';
 import { closeSegment, type OpenSegment } from './open-segment.js';
 
 /** A segment that is complete, durable and under its final name. */
@@ -62,11 +57,6 @@ interface Staged {
   temporary: string;
   name: string;
 }
-
-const COMPRESSED = COMPRESSIONS.filter((form) => form !== 'none');
-
-const partialPath = (directory: string, name: string, form: Compression) =>
-  join(directory, `${name}${compressionSuffix(form)}.partial`);
 
 /** Segments compressed at the same time: while one waits for the event loop, another uses its core. */
 const CONVERT_AT_ONCE = 3;
@@ -194,7 +184,7 @@ export class SegmentFinisher {
     for (const [i, { segment, staged }] of batch.entries()) {
       const { timeline } = segment;
       const path = paths[i] as string;
-      await this.removeCovered(segment, staged ? segment.path : path, COMPRESSIONS);
+      await this.removeCovered(staged ? segment.path : path, storedForms(segment.name, true));
       o.onFinished({ timeline, segment: segment.segment, end: this.endOf(segment), path });
     }
     o.onProgress();
@@ -210,8 +200,7 @@ export class SegmentFinisher {
    */
   private async setAside({ name, path }: OpenSegment): Promise<void> {
     const { directory, segmentSize, fs } = this.o;
-    for (const compression of COMPRESSIONS) {
-      const file = `${name}${compressionSuffix(compression)}`;
+    for (const { name: file, compression } of storedForms(name, false)) {
       const other = { path: join(directory, file), compression };
       if (fs.sizeSync(other.path) === undefined) continue;
       // What cannot be read is not the same; of a compression unknown here nothing can be told.
@@ -240,13 +229,14 @@ export class SegmentFinisher {
   private async removeOlder(p: Pending): Promise<void> {
     const { directory, sync, fs } = this.o;
     const { name, path } = p.segment;
-    const there = COMPRESSED.filter(
-      (form) => fs.sizeSync(partialPath(directory, name, form)) !== undefined,
+    const there = storedForms(name, true).filter(
+      (form) =>
+        form.compression !== 'none' && fs.sizeSync(join(directory, form.name)) !== undefined,
     );
     if (there.length === 0) return;
     // What replaces them: a converted one is not durable yet.
     if (sync) await this.syncData(p);
-    await this.removeCovered(p.segment, path, there);
+    await this.removeCovered(path, there);
     if (sync) await fsyncDir(directory, fs);
   }
 
@@ -254,21 +244,17 @@ export class SegmentFinisher {
    * Removes partials of a segment. One that holds something else than the segment is kept as
    * evidence. @param plain where the segment lies uncompressed
    */
-  private async removeCovered(
-    { name }: OpenSegment,
-    plain: string,
-    forms: readonly Compression[],
-  ): Promise<void> {
+  private async removeCovered(plain: string, forms: readonly StoredForm[]): Promise<void> {
     const { directory, segmentSize, fs } = this.o;
     // The plain one, to which the others are compared, last.
-    for (const compression of [...forms].reverse()) {
-      const path = partialPath(directory, name, compression);
+    for (const { name: file, compression } of [...forms].reverse()) {
+      const path = join(directory, file);
       if (fs.sizeSync(path) === undefined) continue;
       try {
         const own = path === plain;
         if (own || (await hasAllOf(plain, { path, compression }, segmentSize, fs))) {
           await fs.unlink(path);
-        } else keepAsEvidence(directory, basename(path), fs);
+        } else keepAsEvidence(directory, file, fs);
       } catch (e) {
         throw storageError('remove file', path, e);
       }

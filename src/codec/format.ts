@@ -1,0 +1,71 @@
+import type { FileSystem } from '../files/file-system.js';
+import type { ByteReader } from './byte-reader.js';
+
+/** How compressed content ended. */
+export type DecompressEnd =
+  /** Properly. */
+  | 'complete'
+  /**
+   * Before its own end, as a file that was being written when the writer died. No checksum of gzip
+   * covers what was delivered then: damage can look like content.
+   */
+  | 'cut'
+  /** At bytes that are not of the format, or whose checksum does not match. */
+  | 'damaged'
+  /** It did not: as many bytes as were asked for have been delivered. */
+  | 'limit';
+
+/** How decompressing went. */
+export interface FormatResult {
+  end: DecompressEnd;
+  /** What is damaged. */
+  problem?: string;
+  /** Something that is not of the format follows the proper end. */
+  trailingGarbage: boolean;
+}
+
+/** Takes decompressed bytes, valid during the call. True: no more are wanted. */
+export type Deliver = (chunk: Uint8Array) => Promise<boolean>;
+
+/** A file that is open for reading. */
+export interface SourceFile {
+  path: string;
+  /** At its start. */
+  reader: ByteReader;
+  fs: FileSystem;
+}
+
+/** Reading one compression: what its module exports. */
+export interface Decompressor {
+  /**
+   * Delivers whatever can be decompressed; the result says how that ended.
+   * @throws StorageError if the file cannot be read, what `deliver` throws
+   */
+  decompress(file: SourceFile, deliver: Deliver): Promise<FormatResult>;
+  /**
+   * The same from memory, for who waits for nothing else: in few large steps, and `append` takes
+   * one while the next is made. `uncertain` if there are more than `most` bytes or anything is wrong, which
+   * `decompress` then judges. Only of formats that gain by it.
+   * @throws what `append` throws
+   */
+  decompressAtOnce?(
+    bytes: Uint8Array,
+    append: (chunk: Uint8Array) => void,
+    most: number,
+  ): Promise<'complete' | 'uncertain'>;
+}
+
+/** Writing one compression: what its module exports. */
+export interface Compressor {
+  /**
+   * Compresses the first `length` bytes of the file `from` to the end of `to`, both open.
+   * @param level within the bounds of the table, absent for the method's default
+   * @throws StorageError or the errno error of a call
+   */
+  compress(
+    from: number,
+    to: number,
+    length: number,
+    options: { level?: number; fs: FileSystem },
+  ): Promise<void>;
+}
