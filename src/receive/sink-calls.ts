@@ -2,7 +2,7 @@ import { LONGEST_TIMER } from '../connection/connect.js';
 import { SinkError } from '../errors.js';
 
 /** Milliseconds that a sink has in all once a stop was asked for. */
-export const STOP_GRACE = 5000;
+const STOP_GRACE = 5000;
 /** Milliseconds that `close` has even when all of that is used up. */
 const CLOSE_GRACE = 1000;
 
