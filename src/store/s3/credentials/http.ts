@@ -1,7 +1,8 @@
-import { request as httpRequest, type IncomingHttpHeaders } from 'node:http';
+import { type Agent, request as httpRequest, type IncomingHttpHeaders } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import { setTimeout as pause } from 'node:timers/promises';
 import { StoreAccessError, StoreUncertainError } from '../../../errors.js';
+import type { Environment } from './source.js';
 
 export interface Question {
   url: URL;
@@ -14,6 +15,8 @@ export interface Question {
   tries?: number;
   /** Certificates in PEM that are trusted instead of the system's. */
   ca?: string | undefined;
+  /** Whose HTTPS_PROXY and NO_PROXY count; without it no proxy does. */
+  env?: Environment;
 }
 
 export interface Answer {
@@ -42,6 +45,7 @@ export async function ask(what: string, question: Question): Promise<Answer> {
       const answer = await once(question);
       if (!passes(answer.status) || n >= tries) return answer;
     } catch (cause) {
+      if (cause instanceof StoreAccessError) throw cause;
       if (isCertificate(cause)) {
         throw new StoreAccessError(`the certificate of ${what} is not accepted`, {
           cause,
@@ -59,7 +63,20 @@ export async function ask(what: string, question: Question): Promise<Answer> {
   }
 }
 
-function once(question: Question): Promise<Answer> {
+async function once(question: Question): Promise<Answer> {
+  const agent = await agentFor(question);
+  return exchange(question, agent).finally(() => agent?.destroy());
+}
+
+/** One of the question's own, to be let go of; undefined: no proxy is on the way. */
+async function agentFor({ url, env, ca }: Question): Promise<Agent | undefined> {
+  if (url.protocol !== 'https:' || !(env?.https_proxy || env?.HTTPS_PROXY)) return undefined;
+  const { proxyFor, TunnelAgent } = await import('../proxy.js');
+  const proxy = proxyFor(url.hostname, Number(url.port || 443), env);
+  return proxy && new TunnelAgent(proxy, ca === undefined ? {} : { ca });
+}
+
+function exchange(question: Question, agent: Agent | undefined): Promise<Answer> {
   const { url, method = 'GET', headers = {}, body, ca } = question;
   return new Promise((resolve, reject) => {
     const send = url.protocol === 'https:' ? httpsRequest : httpRequest;
@@ -67,7 +84,7 @@ function once(question: Question): Promise<Answer> {
       url,
       {
         method,
-        agent: false,
+        agent: agent ?? false,
         headers: {
           ...headers,
           ...(body !== undefined && { 'content-length': Buffer.byteLength(body) }),

@@ -19,10 +19,12 @@ export interface SharedFiles {
  * rotates keys writes them there. A file that is not there is empty.
  */
 export async function readSharedFiles({ env, home }: Surroundings): Promise<SharedFiles> {
-  const path = (given: string | undefined, name: string) =>
-    given ? given.replace(/^~(?=\/|$)/, home) : join(home, '.aws', name);
-  const config = path(env.AWS_CONFIG_FILE, 'config');
-  const credentials = path(env.AWS_SHARED_CREDENTIALS_FILE, 'credentials');
+  const fileAt = (given: string | undefined, name: string): SharedFile =>
+    given
+      ? { path: given.replace(/^~(?=\/|$)/, home), named: true }
+      : { path: join(home, '.aws', name), named: false };
+  const config = fileAt(env.AWS_CONFIG_FILE, 'config');
+  const credentials = fileAt(env.AWS_SHARED_CREDENTIALS_FILE, 'credentials');
   const profiles = new Map<string, Map<string, string>>();
   const services = new Map<string, Map<string, string>>();
   const merge = (into: typeof profiles, name: string, settings: Settings) => {
@@ -41,16 +43,23 @@ export async function readSharedFiles({ env, home }: Surroundings): Promise<Shar
   for (const [name, settings] of parseSections(await textOf(credentials))) {
     merge(profiles, name, settings);
   }
-  return { profiles, services, paths: [config, credentials] };
+  return { profiles, services, paths: [config.path, credentials.path] };
 }
 
-async function textOf(path: string): Promise<string> {
+interface SharedFile {
+  path: string;
+  /** By the environment, and not just the usual one. */
+  named: boolean;
+}
+
+async function textOf({ path, named }: SharedFile): Promise<string> {
   try {
     return await readFile(path, 'utf8');
   } catch (cause) {
-    const { code, message } = cause as NodeJS.ErrnoException;
-    // A home directory that we may not enter is as good as none, unless the file was named.
+    const { code = '', message } = cause as NodeJS.ErrnoException;
     if (code === 'ENOENT' || code === 'ENOTDIR') return '';
+    // A service may run with the home of a user that it is not: that is as good as none.
+    if (!named && (code === 'EACCES' || code === 'EPERM')) return '';
     throw new StoreAccessError(`cannot read the profiles in ${path}: ${message}`, { path, cause });
   }
 }

@@ -146,6 +146,7 @@ function post(
       timeoutMs,
       headers: { 'Content-Type': FORM, accept: 'text/xml', ...headers },
       ca,
+      env,
     }),
   );
 }

@@ -1,6 +1,9 @@
 import { once } from 'node:events';
-import { createServer, type Server } from 'node:http';
+import { readFileSync } from 'node:fs';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
+import type { KeyPair } from '../../../support/certificates.js';
 
 /** What an endpoint was asked. */
 export interface Asked {
@@ -15,14 +18,19 @@ export type Reply = { status?: number; headers?: Record<string, string>; body: s
 /** Says nothing; ends before the last byte of its body; resets the connection. */
 type Fault = 'stall' | 'short' | 'reset';
 
+type Replies = (asked: Asked, n: number) => Reply | Promise<Reply>;
+
 /** An HTTP endpoint on a real socket that answers as a test says. */
 export class Endpoint implements AsyncDisposable {
   readonly asked: Asked[] = [];
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
 
-  private constructor(reply: (asked: Asked, n: number) => Reply | Promise<Reply>) {
-    this.#server = createServer(async (request, response) => {
+  readonly #secure: boolean;
+
+  private constructor(reply: Replies, tls?: KeyPair) {
+    this.#secure = tls !== undefined;
+    const handle = async (request: IncomingMessage, response: ServerResponse) => {
       const parts: Buffer[] = [];
       for await (const part of request) parts.push(part as Buffer);
       const { method = '', url: path = '', headers } = request;
@@ -36,19 +44,22 @@ export class Endpoint implements AsyncDisposable {
           request.socket.destroy();
         });
       } else response.writeHead(answer.status ?? 200, answer.headers).end(answer.body);
-    });
+    };
+    this.#server = tls
+      ? createTlsServer({ cert: readFileSync(tls.cert), key: readFileSync(tls.key) }, handle)
+      : createServer(handle);
     this.#server.on('connection', (socket) => this.#sockets.add(socket));
   }
 
-  static async listen(reply: (asked: Asked, n: number) => Reply | Promise<Reply>) {
-    const endpoint = new Endpoint(reply);
+  static async listen(reply: Replies, tls?: KeyPair) {
+    const endpoint = new Endpoint(reply, tls);
     endpoint.#server.listen(0, '127.0.0.1');
     await once(endpoint.#server, 'listening');
     return endpoint;
   }
 
   get url(): string {
-    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
+    return `http${this.#secure ? 's' : ''}://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
   }
 
   /** The fields of the form that was sent with the n-th question. */

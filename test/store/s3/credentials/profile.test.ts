@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs';
+import { chmodSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { parseSections } from '../../../../src/store/s3/credentials/profile-file.js';
@@ -123,6 +123,24 @@ test('a file that cannot be read is no file that is not there', async () => {
     path: home,
   });
 });
+
+test.skipIf(process.getuid?.() === 0)(
+  'a home that may not be entered is as good as none',
+  async () => {
+    const search = searchOf({ credentials: keys('default', 'A') });
+    const directory = join(search.home, '.aws');
+    chmodSync(directory, 0);
+    try {
+      expect(await search.region()).toBeUndefined();
+      const { home: HOME } = search;
+      expect((await failureOf({ env: { HOME } })).message).toContain('there are no credentials');
+      const named = { AWS_CONFIG_FILE: join(directory, 'config') };
+      expect(await failureOf({ env: named })).toMatchObject({ code: 'WK_STORE_ACCESS' });
+    } finally {
+      chmodSync(directory, 0o700);
+    }
+  },
+);
 
 describe('the region', () => {
   const config = '[default]\nregion = from-profile\n[profile shop]\nregion = from-shop';
