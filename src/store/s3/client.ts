@@ -45,6 +45,8 @@ export type Attempt =
   | { answer?: undefined; error: WalkeepError; answered: boolean; pauseMs: number };
 
 export interface ClientOptions {
+  /** The place's region; undefined: the usual one, or whichever the service names. */
+  region: () => Promise<string | undefined>;
   env: Readonly<Record<string, string | undefined>>;
   credentials: CredentialSource;
   patience: Patience;
@@ -68,14 +70,17 @@ export class S3Client {
   readonly closed: AbortSignal;
   readonly #transport: Transport;
   readonly #credentials: CredentialSource;
+  readonly #region: ClientOptions['region'];
+  #settled: Promise<void> | undefined;
   readonly #now: () => number;
   /** Milliseconds that the service is ahead of this machine, once it has complained. */
   #offset = 0;
   #measured: number | undefined;
 
   constructor(place: S3Place, options: ClientOptions) {
-    const { env, credentials, patience, closed, now = Date.now } = options;
+    const { env, region, credentials, patience, closed, now = Date.now } = options;
     this.address = new Address(place, env.AWS_REGION || env.AWS_DEFAULT_REGION);
+    this.#region = region;
     this.#transport = new Transport({ ca: place.ca, env });
     this.#credentials = credentials;
     this.patience = patience;
@@ -131,12 +136,13 @@ export class S3Client {
 
   /** Follows what the answers say is wrong with how it was asked, each once or twice. */
   async #answered(request: S3Request, signal: AbortSignal): Promise<Answer> {
+    await this.#settle();
     let credentials = await this.#credentials.get(signal);
     for (let step = 1; ; step++) {
       const answer = await this.#once(request, credentials, signal);
       if (answer.status < 300 || step === MOST_STEPS) return answer;
       if (wantsOtherCredentials(answer)) {
-        this.#credentials.invalidate();
+        this.#credentials.invalidate(credentials);
         const others = await this.#credentials.get(signal);
         if (isSame(others, credentials)) return answer;
         credentials = others;
@@ -144,6 +150,17 @@ export class S3Client {
         return answer;
       }
     }
+  }
+
+  /** Once, and only when the service is asked: the region may stand in a file. */
+  #settle(): Promise<void> {
+    this.#settled ??= this.#region().then((region) => {
+      if (region !== undefined) this.address.moveTo(region);
+    });
+    this.#settled.catch(() => {
+      this.#settled = undefined;
+    });
+    return this.#settled;
   }
 
   #corrected(answer: Answer): boolean {

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { StoreUncertainError, StoreUnsupportedError } from '../../errors.js';
+import { StoreAccessError, StoreUncertainError, StoreUnsupportedError } from '../../errors.js';
 import { contentOf } from '../content.js';
 import type { Capabilities, ObjectStore } from '../store.js';
 import { wordIn } from './answers.js';
@@ -46,7 +46,10 @@ async function createsOnlyWhatIsAbsent(
     if (error instanceof StoreUnsupportedError) return false;
     throw error;
   } finally {
-    await store.remove([one, other], { signal });
+    await store.remove([one, other], { signal }).catch((error) => {
+      // Who may only add cannot take them away again, and can still be told what the service does.
+      if (!(error instanceof StoreAccessError)) throw error;
+    });
   }
 }
 

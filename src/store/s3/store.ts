@@ -20,7 +20,11 @@ import type {
 } from '../store.js';
 import { receiving, sendable } from './body.js';
 import { type Answer, S3Client, type S3Request } from './client.js';
-import { type CredentialSource, resolveCredentials } from './credentials/credentials.js';
+import {
+  type CredentialSource,
+  resolveCredentials,
+  resolveRegion,
+} from './credentials/credentials.js';
 import { listed } from './list.js';
 import { objectHeaders, rangeIn, type Seen, seenIn } from './object-headers.js';
 import { probe } from './probe.js';
@@ -64,6 +68,7 @@ export class S3Store implements ObjectStore {
     this.#closed = this.#closing.signal({});
     this.#client = new S3Client(place, {
       env,
+      region: () => resolveRegion(place, env),
       credentials: options.credentials ?? resolveCredentials(place, env),
       patience: { ...PATIENCE, ...options.patience },
       now: options.now,
