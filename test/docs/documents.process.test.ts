@@ -21,10 +21,14 @@ import { commandsOf } from './shell.js';
 const exec = promisify(execFile);
 
 /** Blocks that another test reads, and those that are only shown. */
-const LANGUAGES = ['sh', 'sql', 'conf', 'hba', 'ts', 'text', ''];
+const LANGUAGES = ['sh', 'sql', 'conf', 'hba', 'json', 'ts', 'text', ''];
 
 /** Options of other programs that the documents name. */
-const FOREIGN = ['--allow-group-access', '--partial', '--stop-timeout', '--wal-segsize'];
+const FOREIGN = [
+  ...['--allow-group-access', '--partial', '--stop-timeout', '--wal-segsize'],
+  // Of curl.
+  '--fail',
+];
 
 /** Programs that the documents use beside ours. */
 const PROGRAMS = [
@@ -42,6 +46,7 @@ const PROGRAMS = [
     'systemctl',
   ],
   ...['journalctl', 'podman', 'kubectl'],
+  ...['aws', 'curl', 'age', 'age-keygen', 'zstd'],
 ];
 
 const ours = (words: readonly string[]) => words[0] === 'walkeep' || words[0] === 'pg_receivewal';
@@ -104,6 +109,12 @@ describe.each(DOCUMENTS)('%s', (file) => {
         const [words = []] = commandsOf(value);
         if (ours(words)) expect(() => parse(words), place).not.toThrow();
       }
+    }
+  });
+
+  test('JSON is JSON', () => {
+    for (const { place, language, text } of blocksOf(file)) {
+      if (language === 'json') expect(() => JSON.parse(text), place).not.toThrow();
     }
   });
 
@@ -172,6 +183,12 @@ test('the warnings at start are those that exist', async () => {
   );
   const documented = codes(section('docs/sync-standby.md', '## Warnings at start'));
   expect([...new Set(documented)].sort()).toEqual([...new Set(stdout.trim().split('\n'))].sort());
+});
+
+test('the tests that docs/stores.md names are there', () => {
+  const named = inlineCode('docs/stores.md').filter((code) => code.startsWith('test/'));
+  expect(named.length).toBeGreaterThan(10);
+  for (const path of named) expect(existsSync(join(packageRoot, path)), path).toBe(true);
 });
 
 test('TypeScript in the documents compiles', { timeout: 60_000 }, async () => {

@@ -99,6 +99,17 @@ export class Rgw {
     await this.ask({ method: 'PUT', path, keys: ADMIN });
   }
 
+  /** Gives a user the rights of a policy document of IAM. */
+  async grant(user: string, document: string): Promise<void> {
+    const query = new URLSearchParams({
+      Action: 'PutUserPolicy',
+      UserName: user,
+      PolicyName: 'rights',
+      PolicyDocument: document,
+    });
+    await this.ask({ method: 'POST', path: `/?${query}`, keys: ADMIN });
+  }
+
   /** From now on nobody is known by it. */
   async removeKeys(user: string, accessKeyId: string): Promise<void> {
     const query = new URLSearchParams({ uid: user, 'access-key': accessKeyId, format: 'json' });
@@ -249,7 +260,7 @@ async function startIn(dir: string, children: ChildProcess[]): Promise<RgwFacts>
       ...[`--access-key=${keys.accessKeyId}`, `--secret-key=${keys.secretAccessKey}`, ...more],
     );
   // The first makes the pools; two at a time would both.
-  await user('admin', ADMIN, '--caps=users=*;buckets=*');
+  await user('admin', ADMIN, '--caps=users=*;buckets=*;user-policy=*');
   const gateway = serve('radosgw', '-n', 'client.rgw');
   await user('owner', OWNER);
   for (const port of [http, https]) {
