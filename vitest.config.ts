@@ -4,7 +4,7 @@ import { defineConfig } from 'vitest/config';
 const SERVER = ['test/integration/**/*.test.ts'];
 /** Tests that start processes of their own: the command, tools, other readers of a file. */
 const PROCESS = ['test/**/*.process.test.ts'];
-/** Tests against a real object store, which all of them share. */
+/** Tests of stores that need a service: sshd, or an object store of its own. */
 const STORE = ['test/**/*.store.test.ts'];
 /** Minutes of simulated crashes. */
 const SIMULATION = ['test/simulation/**/*.test.ts'];

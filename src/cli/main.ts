@@ -61,6 +61,10 @@ const COMMANDS: Readonly<
     summary: 'create, drop or list replication slots',
     load: () => import('./commands/slot.js'),
   },
+  store: {
+    summary: 'make a directory a store, or serve one over ssh',
+    load: () => import('./commands/store.js'),
+  },
   fetch: {
     summary: 'bring a file from an archive, for restore_command',
     // Of wrong arguments; 1 would tell PostgreSQL that the archive does not have the file.

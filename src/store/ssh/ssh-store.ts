@@ -21,6 +21,8 @@ export interface SshStoreOptions {
 }
 
 const SILENCE = 30_000;
+/** Milliseconds for what was printed before the end to arrive. */
+const LAST_WORDS = 1000;
 /** Bytes of what is printed there that are kept, the last ones. */
 const KEPT_OUTPUT = 8192;
 
@@ -69,8 +71,9 @@ function connect(
   });
   const end = new Promise<{ error?: Error; code?: number | null }>((resolve) => {
     child.once('error', (error) => resolve({ error }));
-    // With all that it printed.
+    // With all that it printed; a master connection that stays in the background holds stderr open.
     child.once('close', (code) => resolve({ code }));
+    child.once('exit', (code) => setTimeout(resolve, LAST_WORDS, { code }).unref());
   });
   const { stdin, stdout } = child;
   if (!stdin || !stdout) throw new Error('no pipes');
