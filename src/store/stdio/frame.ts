@@ -1,7 +1,7 @@
 import { StoreUncertainError } from '../../errors.js';
 
 /**
- * The protocol between a store and who uses it over a pair of pipes, docs/stores-ssh.md.
+ * The protocol between a store and who uses it over a pair of pipes.
  *
  * Both sides send MAGIC and a `hello` first. All else is frames: the length of what follows (4 bytes,
  * big-endian), a type (1), the number of the request it belongs to (4), and a payload: JSON, but for
