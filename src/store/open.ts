@@ -1,4 +1,3 @@
-import { NotSupportedError } from '../errors.js';
 import { type Place, parsePlace } from './place.js';
 import type { ObjectStore } from './store.js';
 
@@ -34,7 +33,14 @@ export async function openStore(
       const { S3Store } = await import('./s3/store.js');
       return new S3Store(named, options);
     }
-    case 'ssh':
-      throw new NotSupportedError(`"${named.text}" cannot be opened`);
+    case 'ssh': {
+      const { openSshStore } = await import('./ssh/ssh-store.js');
+      const { env, patience } = options;
+      return openSshStore(named, {
+        ...(env ? { env } : {}),
+        ...(patience?.whole === undefined ? {} : { timeout: patience.whole }),
+        ...(patience?.attempt === undefined ? {} : { silence: patience.attempt }),
+      });
+    }
   }
 }

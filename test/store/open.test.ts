@@ -16,7 +16,7 @@ describe('openStore', () => {
 
   it('opens a bucket without asking anybody', async () => {
     await using store = await openStore('s3://bucket/shop?endpoint=http://127.0.0.1:1', {
-      env: {},
+      env: { AWS_EC2_METADATA_DISABLED: 'true' },
     });
     expect(store.place).toContain('s3://bucket/shop');
     await expect(store.head('key')).rejects.toThrow(/AWS_ACCESS_KEY_ID|credentials/);

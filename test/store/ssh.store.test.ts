@@ -58,7 +58,11 @@ describe.skipIf(sshMissing)(`over ssh${sshMissing ? ` (${sshMissing})` : ''}`, (
   describe('what is no answer', () => {
     const text = (content: string) => contentOf(Buffer.from(content));
     /** Whatever is asked, it fails so; nothing is ever absent. */
-    const fails = async (store: ObjectStore, kind: new (message: string) => Error, message: RegExp) => {
+    const fails = async (
+      store: ObjectStore,
+      kind: new (message: string) => Error,
+      message: RegExp,
+    ) => {
       const calls = [
         () => store.get('a'),
         () => store.head('a'),
