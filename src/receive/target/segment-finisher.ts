@@ -5,7 +5,7 @@ import { NotSupportedError, type WalkeepError } from '../../errors.js';
 import { fsyncDir, fsyncError, storageError } from '../../files/durable.js';
 import type { FileSystem } from '../../files/file-system.js';
 import type { Lsn } from '../../lsn.js';
-import { type StoredForm, segmentStart, storedForms } from '../../wal/file-name.js';
+import { type StoredForm, segmentStart, storedForms, storedNames } from '../../wal/file-name.js';
 import { closeSegment, type OpenSegment } from './open-segment.js';
 
 /** A segment that is complete, durable and under its final name. */
@@ -47,15 +47,31 @@ interface Pending {
   syncing?: Promise<void>;
   dataSynced: boolean;
   closed: boolean;
+  /** Present while a file that may hold other WAL has its final name. */
+  contest?: Contest;
   /** The conversion, once it has begun, and what came of it. */
   converting?: Promise<void>;
   staged?: Staged;
+}
+
+/** Ends when the segment has its name, or will not get it any more. */
+interface Contest {
+  over: Promise<void>;
+  end: () => void;
 }
 
 /** A finished segment's content: under which name now, and under which at last. */
 interface Staged {
   temporary: string;
   name: string;
+}
+
+function makeContest(): Contest {
+  let end = (): void => {};
+  const over = new Promise<void>((resolve) => {
+    end = resolve;
+  });
+  return { over, end };
 }
 
 /** Segments compressed at the same time: while one waits for the event loop, another uses its core. */
@@ -82,6 +98,7 @@ export class SegmentFinisher {
 
   push(segment: OpenSegment): void {
     const pending: Pending = { segment, dataSynced: false, closed: false };
+    if (this.isContested(segment)) pending.contest = makeContest();
     this.queue.push(pending);
     // The disk must not idle while earlier segments get their names; a failure is found there too.
     if (this.o.convert) this.convertMore(this.o.convert);
@@ -89,8 +106,12 @@ export class SegmentFinisher {
     this.working ??= this.work();
   }
 
-  /** Syncs the data of all that is queued; a commit may lie in a segment just filled. */
-  syncPendingSync(): void {
+  /**
+   * Syncs the data of all that is queued; a commit may lie in a segment just filled.
+   * @returns stream offset behind which nothing counts as durable yet: a record that ends there may
+   *   begin in a segment whose name a damaged copy still has
+   */
+  syncPendingSync(): number {
     if (this.failure) throw this.failure;
     for (const p of this.queue) {
       if (p.dataSynced) continue;
@@ -101,10 +122,15 @@ export class SegmentFinisher {
       }
       p.dataSynced = true;
     }
+    const contested = this.queue.find((p) => p.contest);
+    return contested ? contested.segment.end : Number.POSITIVE_INFINITY;
   }
 
+  /** The same off the event loop; waits until all of it counts. */
   async syncPending(): Promise<void> {
-    for (const p of [...this.queue]) await this.syncData(p);
+    const queue = [...this.queue];
+    for (const p of queue) await this.syncData(p);
+    for (const p of queue) await p.contest?.over;
     if (this.failure) throw this.failure;
   }
 
@@ -171,15 +197,18 @@ export class SegmentFinisher {
     this.assertSound();
     await o.record(this.endOf(last), last.timeline);
     const paths: string[] = [];
-    for (const { segment, staged } of batch) {
+    for (const { segment, staged, contest } of batch) {
       // Just before the rename: a push may bring a file of that name meanwhile.
       await this.setAside(segment);
       this.assertSound();
       paths.push(this.rename(staged?.temporary ?? segment.path, staged?.name ?? segment.name));
+      // A power cut that kept only the next name would leave the other file in this one's place.
+      if (o.sync && contest) await fsyncDir(o.directory, o.fs);
     }
     if (o.sync) await fsyncDir(o.directory, o.fs);
     o.onDurable(last.end);
     this.queue = this.queue.slice(batch.length);
+    for (const p of batch) p.contest?.end();
     if (o.convert) await Promise.all(batch.map((p) => this.release(p)));
     for (const [i, { segment, staged }] of batch.entries()) {
       const { timeline } = segment;
@@ -188,6 +217,17 @@ export class SegmentFinisher {
       o.onFinished({ timeline, segment: segment.segment, end: this.endOf(segment), path });
     }
     o.onProgress();
+  }
+
+  /** True if a file has one of the segment's final names, which has come again then. */
+  private isContested({ name }: OpenSegment): boolean {
+    const { directory, fs } = this.o;
+    try {
+      return storedNames(name, false).some((n) => fs.sizeSync(join(directory, n)) !== undefined);
+    } catch {
+      // Who gives it its name will tell.
+      return true;
+    }
   }
 
   private endOf(segment: OpenSegment): Lsn {
@@ -322,6 +362,7 @@ export class SegmentFinisher {
 
   private abandon(): void {
     for (const p of this.queue) {
+      p.contest?.end();
       try {
         this.close(p);
       } catch {

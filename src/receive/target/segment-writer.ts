@@ -229,9 +229,9 @@ export class SegmentWriter implements WalWriter {
   /** Makes everything written durable, inline. @throws FsyncError (fatal), DiskFullError */
   syncSync(): void {
     if (this.failure) throw this.failure;
-    const target = this.positions.written;
+    let target = this.positions.written;
     if (this.o.sync) {
-      this.o.finisher.syncPendingSync();
+      target = Math.min(target, this.o.finisher.syncPendingSync());
       const segment = this.current;
       try {
         if (segment && segment.synced < target) {
@@ -285,6 +285,7 @@ export class SegmentWriter implements WalWriter {
     try {
       this.syncSync();
       await this.o.finisher.drain();
+      if (this.positions.flushed < this.positions.written) this.syncSync();
       return segment;
     } finally {
       this.current = undefined;

@@ -9,6 +9,7 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { gunzipSync, gzipSync } from 'node:zlib';
@@ -455,6 +456,65 @@ describe('SegmentWriter', () => {
     const evidence = `.${NAMES[1]}.gz.partial.replaced`;
     expect(readdirSync(dir).sort()).toEqual([evidence, NAMES[0], NAMES[1]]);
     expect(gunzipSync(readFileSync(join(dir, evidence))).equals(other)).toBe(true);
+  });
+
+  it.each(['sync', 'syncSync'] as const)(
+    'counts nothing behind a segment as durable while another file has its name: %s',
+    async (how) => {
+      const old = Buffer.from(WAL.subarray(0, MB));
+      old[MB - 9] = old[MB - 9]! ^ 1;
+      writeFileSync(join(dir, NAMES[0] as string), old);
+      let noted: (() => void) | undefined;
+      const s = setUp({
+        record: () =>
+          new Promise((resolve) => {
+            noted = resolve;
+          }),
+      });
+      s.feed(WAL.subarray(0, MB + 1000));
+      await vi.waitUntil(() => noted);
+      const synced = s.writer[how]();
+      // The disk has its turns: what it syncs is not what is waited for.
+      const own = await open(join(dir, `${NAMES[1]}.partial`));
+      for (let n = 0; n < 5; n++) await own.sync();
+      await own.close();
+      expect(readFileSync(join(dir, NAMES[0] as string)).equals(old)).toBe(true);
+      expect(s.positions.flushed).toBe(how === 'sync' ? 0 : MB);
+      noted?.();
+      await synced;
+      await s.finisher.drain();
+      if (how === 'syncSync') s.writer.syncSync();
+      expect(s.positions.flushed).toBe(MB + 1000);
+      const now = readFileSync(join(dir, NAMES[0] as string));
+      expect(now.equals(WAL.subarray(0, MB))).toBe(true);
+      await s.writer.close();
+    },
+  );
+
+  it('makes a name durable that another file had before the next one is given', async () => {
+    writeFileSync(join(dir, NAMES[0] as string), 'other');
+    const order: string[] = [];
+    const s = setUp({
+      decide: ({ op, args }) => {
+        if (op === 'renameSync' && /[0-9A-F]{24}$/.test(String(args[1]))) {
+          order.push(basename(String(args[1])));
+        }
+        if (op === 'fsync' && readlinkSync(`/proc/self/fd/${args[0]}`) === dir) order.push('sync');
+        return undefined;
+      },
+    });
+    s.feed(WAL.subarray(0, 2 * MB));
+    await s.writer.close();
+    const from = order.indexOf(NAMES[0] as string);
+    expect(order.slice(from, from + 3)).toEqual([NAMES[0], 'sync', NAMES[1]]);
+  });
+
+  it('counts all as durable at its end, whatever had the name', async () => {
+    writeFileSync(join(dir, NAMES[0] as string), 'other');
+    const s = setUp();
+    s.feed(WAL.subarray(0, MB + 1000));
+    await s.writer.close();
+    expect(s.positions.flushed).toBe(MB + 1000);
   });
 
   it.each(['as it is', 'converted'])(
