@@ -35,7 +35,7 @@ const OPTIONS: readonly OptionSpec[] = [
 
 /** `walkeep store`. What serves on stdout prints nothing else there. */
 export const command: Command = {
-  usage: 'store --init|--stdio [OPTION]... DIR',
+  usage: 'store [OPTION]... DIR',
   description:
     'Makes a directory a store, or serves one to a walkeep on another host, which starts this over ' +
     'ssh for a place such as ssh://host/dir. In authorized_keys: command="walkeep store --stdio DIR ' +

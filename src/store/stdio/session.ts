@@ -106,8 +106,8 @@ export class StdioSession {
   async call(fields: Fields, signal: AbortSignal): Promise<Call> {
     while (this.#calls.size >= this.#most && !this.#ended) {
       const unread = [...this.#calls.values()].find((call) => call.isUnread);
-      if (unread) unread.evict();
-      else await new Promise<void>((resolve) => this.#queue.push(resolve));
+      unread?.evict();
+      await new Promise<void>((resolve) => this.#queue.push(resolve));
     }
     signal.throwIfAborted();
     if (this.#ended) throw this.#ended;
@@ -118,7 +118,8 @@ export class StdioSession {
       writer: this.#writer,
       signal,
       patience: new Patience(this.#options.silence, (error) => this.fail(error)),
-      onAnswer: () => {
+      // Only what the other side has ended too does not count there any more.
+      onEnd: () => {
         this.#calls.delete(id);
         this.#queue.shift()?.();
       },
@@ -133,7 +134,8 @@ export class StdioSession {
     if (this.#ended) return;
     this.#ended = error;
     this.#greeted.reject(error);
-    for (const call of [...this.#calls.values()]) call.fail(error);
+    for (const call of this.#calls.values()) call.end(error);
+    this.#calls.clear();
     for (const wake of this.#queue.splice(0)) wake();
     this.#options.output.end();
     this.#options.input.destroy();
@@ -196,8 +198,8 @@ interface CallOptions {
   writer: FrameWriter;
   signal: AbortSignal;
   patience: Patience;
-  /** It is under way no longer. */
-  onAnswer: () => void;
+  /** The other side is done with it. */
+  onEnd: () => void;
 }
 
 /** One request. */
@@ -246,14 +248,17 @@ export class Call {
       patience.expect();
       void writer.json(FRAME.credit, id, { bytes }).catch(() => {});
     });
-    this.#aborted = () => this.fail(signal.reason);
+    this.#aborted = () => {
+      this.fail(signal.reason);
+      this.#cancel();
+    };
     signal.addEventListener('abort', this.#aborted, { once: true });
     patience.expect();
   }
 
   /** A body that came, and that nobody has begun to read. */
   get isUnread(): boolean {
-    return this.#hasHead && !this.inbox.begun;
+    return this.#hasHead && !this.inbox.begun && !this.#answered;
   }
 
   evict(): void {
@@ -264,6 +269,8 @@ export class Call {
   /** Sends the content, as far as it is wanted: the result says what came of it. @throws SourceError */
   async upload(content: Content, signal: AbortSignal): Promise<void> {
     const { id, writer, patience } = this.#options;
+    // Whatever time the caller takes is his own.
+    patience.end();
     try {
       for await (const whole of readSource(content, AbortSignal.any([signal, this.#over.signal]))) {
         for (const piece of cut(whole, MAX_PIECE)) {
@@ -284,61 +291,70 @@ export class Call {
   }
 
   take(frame: Frame, place: string): void {
-    const { patience } = this.#options;
-    switch (frame.type) {
-      case FRAME.credit:
-        this.#credit.give(Number(fieldsOf(frame).bytes) || 0);
-        return;
-      case FRAME.head:
-        patience.expect();
-        this.#hasHead = true;
-        this.#settleHead(fieldsOf(frame));
-        return;
-      case FRAME.data:
-        // Until the reader has taken some of it the other side may have used up its credit.
-        patience.end();
-        this.inbox.push(frame.payload);
-        return;
-      case FRAME.result:
-        this.#answer();
-        this.#settleHead(undefined);
-        this.#settle.resolve(fieldsOf(frame));
-        this.inbox.end();
-        return;
-      case FRAME.error:
-        this.fail(decodeError(fieldsOf(frame), place));
-        return;
-      default:
-        throw violation(`a frame of type ${frame.type}`);
+    const { patience, onEnd } = this.#options;
+    const { type } = frame;
+    if (type === FRAME.result || type === FRAME.error) {
+      const fields = fieldsOf(frame);
+      patience.end();
+      onEnd();
+      if (type === FRAME.error) this.fail(decodeError(fields, place));
+      else this.#succeed(fields);
+    } else if (type !== FRAME.credit && type !== FRAME.head && type !== FRAME.data) {
+      throw violation(`a frame of type ${type}`);
+    } else if (this.#answered) {
+      // It was given up while this was on its way.
+    } else if (type === FRAME.credit) {
+      this.#credit.give(Number(fieldsOf(frame).bytes) || 0);
+    } else if (type === FRAME.head) {
+      patience.expect();
+      this.#hasHead = true;
+      this.#settleHead(fieldsOf(frame));
+    } else {
+      // Until the reader has taken some of it the other side may have used up its credit.
+      patience.end();
+      this.inbox.push(frame.payload);
     }
   }
 
+  /** The connection is gone. */
+  end(error: Error): void {
+    this.fail(error);
+    this.#options.patience.end();
+  }
+
   fail(error: unknown): void {
-    const aborted = !this.#answered && this.#options.signal.aborted;
+    if (this.#answered) return;
     this.#answer(error);
     this.#settle.reject(error);
     this.inbox.fail(error);
-    if (aborted) this.#cancel();
   }
 
   /** Nothing more of it is wanted. */
   done(): void {
     if (this.#answered) return;
+    this.#answer(new StoreUncertainError('it was given up'));
     this.#cancel();
-    this.#answer();
   }
 
-  #answer(error: unknown = new StoreUncertainError('it was answered')): void {
+  #succeed(fields: Fields): void {
     if (this.#answered) return;
+    this.#answer(new StoreUncertainError('it was answered'));
+    this.#settleHead(undefined);
+    this.#settle.resolve(fields);
+    this.inbox.end();
+  }
+
+  #answer(error: unknown): void {
     this.#answered = true;
     this.#options.patience.end();
     this.#options.signal.removeEventListener('abort', this.#aborted);
     this.#credit.fail(error);
     this.#over.abort(error);
-    this.#options.onAnswer();
   }
 
+  /** The other side still owes its end. */
   #cancel(): void {
+    this.#options.patience.expect();
     void this.#options.writer.write(FRAME.cancel, this.#options.id).catch(() => {});
   }
 }
