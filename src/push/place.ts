@@ -5,7 +5,8 @@ import { NotSupportedError, StorageError } from '../errors.js';
 import { fsyncDir, fsyncError, fsyncFile, storageError } from '../files/durable.js';
 import { grantMode } from '../files/file-system.js';
 import { linkAnew } from '../files/hard-link.js';
-import { liveness, ownIdentity, type ProcessIdentity } from '../files/process-identity.js';
+import { ownIdentity, type ProcessIdentity } from '../files/process-identity.js';
+import { isOrphaned, stagedName } from '../files/staged-name.js';
 
 /** The file that is pushed, open for reading. */
 export interface PushSource {
@@ -47,21 +48,6 @@ export async function stagingPath(directory: string): Promise<string> {
   const self = await ownIdentity();
   await removeLeftovers(staging, self);
   return join(staging, stagedName(self));
-}
-
-/** Says who writes the file: a killed push takes no space until somebody thinks that it is old. */
-function stagedName({ bootId, pidNamespace, pid, startTime, token }: ProcessIdentity): string {
-  const namespace = pidNamespace.replace(/\D/g, '');
-  return [token, bootId, namespace, pid, startTime].join('_');
-}
-
-/** True if a staged file's writer provably is no more. */
-async function isOrphaned(name: string, self: ProcessIdentity): Promise<boolean> {
-  const [token, bootId, namespace, pid, startTime] = name.split('_');
-  if (!token || !bootId || !namespace || !pid || !startTime) return false;
-  const pidNamespace = `pid:[${namespace}]`;
-  const owner = { host: '', bootId, pidNamespace, pid: Number(pid), startTime, token };
-  return (await liveness(owner, self)) === 'dead';
 }
 
 async function removeLeftovers(staging: string, self: ProcessIdentity): Promise<void> {

@@ -71,11 +71,9 @@ describe.skipIf(sshMissing)(`over ssh${sshMissing ? ` (${sshMissing})` : ''}`, (
         () => store.remove(['a']),
         () => store.probe(),
       ];
-      for (const call of calls) {
-        const error = await call().then(
-          () => undefined,
-          (e) => e,
-        );
+      // All at once: they share the connection, and its failure.
+      for (const result of await Promise.allSettled(calls.map((call) => call()))) {
+        const error = (result as PromiseRejectedResult).reason;
         expect(error).toBeInstanceOf(kind);
         expect(`${error.message} | ${error.detail} | ${error.hint}`).toMatch(message);
       }

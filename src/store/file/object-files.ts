@@ -101,7 +101,8 @@ export class ObjectFiles {
 
   /** Makes durable the name of an object whose creator may not have come to that yet. */
   async confirm(key: string, stat: FileStat): Promise<void> {
-    if (stat.links > 1) await this.syncName(join(this.#root.path, key));
+    if (stat.links < 2 || !(await this.#staging.has(stat.id))) return;
+    await this.syncName(join(this.#root.path, key));
   }
 
   async syncName(path: string): Promise<void> {

@@ -1,5 +1,4 @@
 import { randomUUID } from 'node:crypto';
-import { join } from 'node:path';
 import { ownIdentity, type ProcessIdentity } from '../../files/process-identity.js';
 import { isOrphaned, stagedName } from '../../files/staged-name.js';
 import { as } from './errors.js';
@@ -34,12 +33,13 @@ export class Staging {
 
   /** What is known of an object that has a name here still. @param id the file */
   async sidecarOf(id: string): Promise<Sidecar | undefined> {
-    const { fs } = this.#root;
-    for (const path of await this.#staged()) {
-      const found = await fs.stat(path).catch(as('look at', path));
-      if (found?.id === id) return decodeSidecar(await this.#root.readOwn(metaOf(path)));
-    }
-    return undefined;
+    const path = await this.#find(id);
+    return path === undefined ? undefined : decodeSidecar(await this.#root.readOwn(metaOf(path)));
+  }
+
+  /** Whether a file has a name here: not all about it is durable then. */
+  async has(id: string): Promise<boolean> {
+    return (await this.#find(id)) !== undefined;
   }
 
   /**
@@ -75,13 +75,17 @@ export class Staging {
     }
   }
 
-  async #staged(): Promise<string[]> {
-    const names = await this.#names();
-    return names.filter((n) => !META_END.test(n)).map((n) => this.#root.own('new', n));
+  async #find(id: string): Promise<string | undefined> {
+    for (const name of await this.#names()) {
+      const path = this.#root.own('new', name);
+      const found = await this.#root.fs.stat(path).catch(as('look at', path));
+      if (found?.id === id) return path;
+    }
+    return undefined;
   }
 
   async #names(): Promise<string[]> {
-    const path = join(this.#root.own('new'));
+    const path = this.#root.own('new');
     const entries = await this.#root.fs.readdir(path).catch((e: NodeJS.ErrnoException) => {
       if (e.code === 'ENOENT') return [];
       throw as('open directory', path)(e);
