@@ -52,6 +52,17 @@ async function leftovers(tree: SimulatedTree, random: Random): Promise<string[]>
   return entries.map(({ name }) => name);
 }
 
+/** Whether somebody else sees the object, in one way or another. */
+async function look(tree: SimulatedTree, random: Random): Promise<boolean> {
+  const store = await openFileStore(DIR, {
+    fs: tree.process(random).fs,
+    isDead: async () => false,
+  });
+  const way = random.pick(['head', 'get', 'list'] as const);
+  if (way === 'list') return (await keys(store.list(''))).length > 0;
+  return (await store[way](KEY)) !== undefined;
+}
+
 /** @param at the call at which the first racer dies */
 async function round(seed: number, at: number, power: boolean): Promise<boolean> {
   const random = new Random(seed);
@@ -73,12 +84,15 @@ async function round(seed: number, at: number, power: boolean): Promise<boolean>
   if (power && random.chance(0.5)) processes[1]!.kill();
   const second = await racing[1]!;
   const answers = [first, second].map((answer) => (answer === 'died' ? undefined : answer));
+  const seen = random.chance(0.5) && (await look(tree, random));
   if (power) tree.cutPower(random);
   const store = await openFileStore(DIR, {
     fs: tree.process(random).fs,
     isDead: async () => true,
   });
   await lookAt(store, answers);
+  // Nobody was told of what is gone again.
+  if (seen) expect(await store.head(KEY)).toBeDefined();
   // Both say again what they said; one of them has it.
   const repeated = [];
   for (const { content, options } of RACERS)
