@@ -77,6 +77,13 @@ export class Rgw {
     await this.ask({ method: 'PUT', path: `/${bucket}?versioning=`, body });
   }
 
+  /** What is stored from now on cannot be removed for a day. */
+  async lockByDefault(bucket: string): Promise<void> {
+    const rule = '<DefaultRetention><Mode>COMPLIANCE</Mode><Days>1</Days></DefaultRetention>';
+    const body = `<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule>${rule}</Rule></ObjectLockConfiguration>`;
+    await this.ask({ method: 'PUT', path: `/${bucket}?object-lock=`, body });
+  }
+
   /** A user of its own, with rights to nothing yet. */
   async createUser(): Promise<Keys & { user: string }> {
     const user = `u${randomUUID().replaceAll('-', '')}`;
@@ -171,7 +178,7 @@ osd class load list = *
 osd class default list = *
 [client]
 rgw frontends = beast tcp_nodelay=1 endpoint=127.0.0.1:${at.http} ssl_endpoint=127.0.0.1:${at.https} ssl_certificate=${at.dir}/server.pem
-rgw dns name = localhost
+rgw dns name = s3.localhost
 rgw enable usage log = false
 rgw gc obj min wait = 5
 rgw gc processor period = 5
@@ -216,7 +223,11 @@ async function startIn(dir: string, children: ChildProcess[]): Promise<RgwFacts>
   const [monitor, http, https] = (await freePorts(3)) as [number, number, number];
   const fsid = randomUUID();
   const ca = await CertificateAuthority.create(join(dir, 'ca'));
-  const { cert, key } = await ca.issue('server', ['IP:127.0.0.1', 'DNS:localhost']);
+  const { cert, key } = await ca.issue('server', [
+    'IP:127.0.0.1',
+    'DNS:s3.localhost',
+    'DNS:*.s3.localhost',
+  ]);
   await writeFile(join(dir, 'server.pem'), (await readFile(key)) + (await readFile(cert, 'utf8')));
   const conf = join(dir, 'ceph.conf');
   await writeFile(conf, CONFIGURATION({ dir, fsid, monitor, http, https }));

@@ -11,7 +11,16 @@ import { parsePlace, type S3Place } from '../../../src/store/place.js';
 import { S3Store } from '../../../src/store/s3/store.js';
 import { waitFor } from '../../support/wait.js';
 import { keys, whole } from '../contract.js';
-import { ENV, inTurn, type Reaction, type Received, refusal, Service } from './scripted-service.js';
+import {
+  ENV,
+  inTurn,
+  type Reaction,
+  type Received,
+  type Reply,
+  refusal,
+  type Script,
+  Service,
+} from './scripted-service.js';
 
 const WAL = contentOf(Buffer.from('WAL'));
 /** Of a store that never gets an answer. */
@@ -197,6 +206,26 @@ describe('a service without conditional writes', () => {
     expect(await store.probe()).toMatchObject({ conditionalCreate: false });
     await expect(store.create('key', WAL)).rejects.toThrow(StoreUnsupportedError);
     expect(service.objects.has('key')).toBe(false);
+  });
+
+  it('in a bucket that keeps versions is found out by the first object', async () => {
+    const version = { 'x-amz-version-id': 'v' };
+    const versioned = (script: Script): Script => {
+      return async (request, usual) => {
+        const reply = (await script(request, usual)) as Reply;
+        return { ...reply, headers: { ...reply.headers, ...version } };
+      };
+    };
+    service.script = versioned(ignores);
+    await expect(service.open().create('key', WAL)).rejects.toThrow(StoreUnsupportedError);
+    expect(service.objects.get('key')?.body.toString()).toBe('WAL');
+    service.objects.clear();
+    service.requests.length = 0;
+    service.script = versioned((request, usual) => usual.usual(request));
+    const store = service.open();
+    expect(await store.create('one', WAL)).toEqual({ created: true });
+    expect(await store.create('two', WAL)).toEqual({ created: true });
+    expect(service.calls).toEqual(['PUT one', 'PUT one', 'PUT two']);
   });
 
   it('serves a single writer that asks for it', async () => {

@@ -1,0 +1,143 @@
+import { randomUUID } from 'node:crypto';
+import { StoreAccessError, StoreUnsupportedError } from '../../errors.js';
+import type { Content, Created, CreateOptions } from '../store.js';
+import { sendable } from './body.js';
+import type { Answer, S3Client, S3Request } from './client.js';
+import { contested, glance, look } from './look.js';
+import { objectHeaders, type Seen } from './object-headers.js';
+import { refusalOf } from './refusals.js';
+
+/** Objects that come and go before one can be created. */
+const MOST_ROUNDS = 10;
+
+/** Of Google: takes the condition for reading only, and would overwrite. */
+const IGNORES_CONDITION = /(^|\.)storage\.googleapis\.com(:\d+)?$/;
+/** Keeps the condition whatever else a bucket does. */
+const KEEPS_CONDITION = /\.amazonaws\.com(\.cn)?(:\d+)?$/;
+
+/** Creates objects where there are none, and knows by what the service has answered if it can. */
+export class Creator {
+  readonly #client: S3Client;
+  readonly #place: string;
+  /** The service does not know or does not heed the condition. */
+  #overwrites: boolean;
+  /** It was seen that a second create is refused. */
+  #proven: boolean;
+  /** The service wants a checksum with all that it is to lock. */
+  #checksum = false;
+
+  constructor(client: S3Client, place: string) {
+    this.#client = client;
+    this.#place = place;
+    this.#overwrites = IGNORES_CONDITION.test(client.address.host);
+    this.#proven = KEEPS_CONDITION.test(client.address.host);
+  }
+
+  /** What a trial has shown. */
+  learn(conditional: boolean): void {
+    this.#overwrites = !conditional;
+    this.#proven = conditional;
+  }
+
+  /** `unfenced`: looks first, and is content with that. */
+  async create(
+    key: string,
+    content: Content,
+    options: CreateOptions,
+    unfenced: boolean,
+  ): Promise<Created> {
+    if (this.#overwrites && !unfenced) throw this.#unsupported();
+    const createdBy = randomUUID();
+    const tries = this.#client.tries('create', options.signal);
+    try {
+      for (let round = 1; ; round++) {
+        // The condition that is sent may not be heeded: all that is left to do is to look.
+        const before = unfenced ? await look(this.#client, key, tries.signal) : undefined;
+        if (before) return asCreated(before, createdBy);
+        const request = this.#request(key, content, options, createdBy);
+        const { answer, ...failed } = await this.#client.attempt(request, tries.signal);
+        if (answer?.status === 412) {
+          const seen = await look(this.#client, key, tries.signal);
+          if (seen) return asCreated(seen, createdBy);
+          if (round >= MOST_ROUNDS) throw contested(key);
+        } else if (answer) {
+          if (!this.#isCreated(answer, key, unfenced)) continue;
+          if (!unfenced) await this.#prove(answer, request, tries.signal);
+          return { created: true };
+        } else if (failed.error) {
+          await tries.again(failed.error, failed.pauseMs);
+          if (failed.answered) continue;
+          // A service that closes the connection without taking the bytes would do so for ever.
+          const seen = await glance(this.#client, key, tries.signal);
+          if (seen) return asCreated(seen, createdBy);
+        }
+      }
+    } finally {
+      tries.release();
+    }
+  }
+
+  #request(key: string, content: Content, { meta }: CreateOptions, createdBy: string): S3Request {
+    const { size, sha256 } = content;
+    return {
+      method: 'PUT',
+      what: `create "${key}"`,
+      key,
+      headers: {
+        ...objectHeaders(meta ?? {}, sha256, createdBy),
+        ...(!this.#overwrites && { 'If-None-Match': '*' }),
+        ...(this.#checksum && {
+          'x-amz-checksum-sha256': Buffer.from(sha256, 'hex').toString('base64'),
+        }),
+      },
+      body: { size, sha256, open: (signal) => sendable(key, content, signal) },
+    };
+  }
+
+  /** False: it is to be tried in another way, which is now known. @throws whatever else it is */
+  #isCreated(answer: Answer, key: string, unfenced: boolean): boolean {
+    const { status, headers, code, message } = answer;
+    if (status < 300) {
+      if (headers.etag) return true;
+      throw new StoreAccessError(`the store does not answer as S3 does for "${key}"`, {
+        key,
+        hint: 'See whether the endpoint is a service of S3.',
+      });
+    }
+    if (status === 501) {
+      this.#overwrites = true;
+      if (unfenced) return false;
+      throw this.#unsupported(refusalOf(answer, `create "${key}"`, key));
+    }
+    const wantsChecksum = code === 'InvalidRequest' && /checksum|Content-MD5/i.test(message);
+    if (!wantsChecksum || this.#checksum) throw refusalOf(answer, `create "${key}"`, key);
+    this.#checksum = true;
+    return false;
+  }
+
+  /**
+   * Some services heed the condition until the bucket keeps versions, which can be switched on at any
+   * time (Ceph 16). So the first object of a store that gets a version is sent again, which has to be
+   * refused; where it is not, it is overwritten by itself.
+   */
+  async #prove({ headers }: Answer, request: S3Request, signal: AbortSignal): Promise<void> {
+    if (this.#proven || headers['x-amz-version-id'] === undefined) return;
+    const { answer } = await this.#client.attempt(request, signal);
+    if (answer?.status === 412) this.#proven = true;
+    if (answer === undefined || answer.status >= 300) return;
+    this.#overwrites = true;
+    throw this.#unsupported();
+  }
+
+  #unsupported(cause?: unknown): StoreUnsupportedError {
+    return new StoreUnsupportedError(`${this.#place} cannot create only what is absent`, {
+      cause,
+      hint: 'Use a service that knows conditional writes, also in a bucket that keeps versions, or open it unfenced with one writer only.',
+    });
+  }
+}
+
+/** An object is the call's own if the call's mark is on it, whatever answers were lost. */
+function asCreated({ head, createdBy }: Seen, ours: string): Created {
+  return createdBy === ours ? { created: true } : { created: false, found: head };
+}
