@@ -28,9 +28,7 @@ import {
 import { listed } from './list.js';
 import { isAbsent, look } from './look.js';
 import { rangeIn, seenIn } from './object-headers.js';
-import { probe } from './probe.js';
 import { refusalOf } from './refusals.js';
-import { removeAll } from './remove.js';
 import { PATIENCE, type Patience } from './tries.js';
 
 export interface S3StoreOptions {
@@ -109,6 +107,7 @@ export class S3Store implements ObjectStore {
 
   async remove(keys: readonly string[], options: CallOptions = {}): Promise<Removed> {
     for (const key of keys) requireKey(key);
+    const { removeAll } = await import('./remove.js');
     return removeAll(this.#client, keys, options.signal);
   }
 
@@ -117,6 +116,7 @@ export class S3Store implements ObjectStore {
     const create = (key: string, content: Content, given: CallOptions) =>
       this.#creator.create(key, content, given, false);
     const remove = (keys: readonly string[], given: CallOptions) => this.remove(keys, given);
+    const { probe } = await import('./probe.js');
     const found = await probe({ create, remove }, this.#client, options.signal);
     this.#creator.learn(found.conditionalCreate);
     return found;
