@@ -36,6 +36,10 @@ export function resolveCredentials(
     const token = await knock(around).catch((error) => {
       throw error instanceof StoreUncertainError && !hadInstance ? none(error) : error;
     });
+    // Other clouds have a service at the same address, which knows no such question.
+    if (token.status >= 400 && token.status < 500 && !hadInstance) {
+      throw none(new StoreUncertainError(`the metadata service answered ${token.status}`));
+    }
     const credentials = await fromInstanceMetadata(around, token);
     hadInstance = true;
     return credentials;

@@ -84,6 +84,18 @@ describe('where it is not', () => {
     });
   });
 
+  test.each([403, 404, 405])(
+    'another cloud answers %i: there are no credentials',
+    async (status) => {
+      await using imds = await service({ '/latest/api/token': json({}, status) });
+      expect(await failureOf(at(imds.url))).toMatchObject({
+        code: 'WK_STORE_ACCESS',
+        message: 'there are no credentials for the object store',
+        detail: expect.stringContaining(String(status)),
+      });
+    },
+  );
+
   test('silence costs as many tries and as long as was said', async () => {
     await using imds = await Endpoint.listen(() => 'stall');
     const more = { AWS_METADATA_SERVICE_NUM_ATTEMPTS: '3', AWS_METADATA_SERVICE_TIMEOUT: '0.05' };
