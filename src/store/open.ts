@@ -35,11 +35,11 @@ export async function openStore(
     }
     case 'ssh': {
       const { openSshStore } = await import('./ssh/ssh-store.js');
-      const { env, patience } = options;
+      const { env, patience: { attempt, whole } = {} } = options;
       return openSshStore(named, {
-        ...(env ? { env } : {}),
-        ...(patience?.whole === undefined ? {} : { timeout: patience.whole }),
-        ...(patience?.attempt === undefined ? {} : { silence: patience.attempt }),
+        ...(env && { env }),
+        ...(attempt !== undefined && { silence: attempt }),
+        ...(whole !== undefined && { timeout: whole }),
       });
     }
   }

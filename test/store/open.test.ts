@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { StoreAccessError, UsageError } from '../../src/errors.js';
+import { StoreAccessError, UsageError, WalkeepError } from '../../src/errors.js';
 import { contentOf } from '../../src/store/content.js';
 import { openStore } from '../../src/store/open.js';
 import { scratchDir } from '../support/scratch.js';
@@ -20,6 +20,14 @@ describe('openStore', () => {
     });
     expect(store.place).toContain('s3://bucket/shop');
     await expect(store.head('key')).rejects.toThrow(/AWS_ACCESS_KEY_ID|credentials/);
+  });
+
+  it('opens a directory on another host without going there', async () => {
+    const env = { WALKEEP_RSH: '/no/such/program', PATH: '' };
+    const patience = { whole: 500 };
+    await using store = await openStore('ssh://host/archive', { env, patience });
+    expect(store.place).toBe('ssh://host/archive');
+    await expect(store.head('key')).rejects.toThrow(WalkeepError);
   });
 
   it('refuses what is no place', async () => {
