@@ -2,7 +2,8 @@ import { createHash } from 'node:crypto';
 import { CorruptObjectError, StoreUncertainError, UsageError } from '../errors.js';
 import type { Content, GetOptions, Metadata } from './store.js';
 
-const MAX_META = 2048;
+/** S3 keeps 2048 bytes, of which a store needs some for the digest and the token. */
+const MAX_META = 1800;
 
 /** @throws UsageError for what cannot be kept with an object everywhere */
 export function requireMetadata(meta: Metadata | undefined): void {

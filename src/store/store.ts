@@ -41,7 +41,7 @@ export interface CallOptions {
 export interface CreateOptions extends CallOptions {
   /**
    * Stays with the object. Names of `a-z 0-9 -`, values of printable ASCII without spaces at the
-   * ends and not empty, 2048 bytes in all; see requireMetadata.
+   * ends and not empty, 1800 bytes in all; see requireMetadata.
    */
   meta?: Metadata | undefined;
   /**

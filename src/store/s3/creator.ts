@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { StoreAccessError, StoreUnsupportedError } from '../../errors.js';
+import { requireMetadata } from '../content.js';
 import type { Content, Created, CreateOptions } from '../store.js';
 import { sendable } from './body.js';
 import type { Answer, S3Client, S3Request } from './client.js';
@@ -14,6 +15,12 @@ const MOST_ROUNDS = 10;
 const IGNORES_CONDITION = /(^|\.)storage\.googleapis\.com(:\d+)?$/;
 /** Keeps the condition whatever else a bucket does. */
 const KEEPS_CONDITION = /\.amazonaws\.com(\.cn)?(:\d+)?$/;
+
+/** By what a call knows its own object again. */
+interface Own {
+  token: string;
+  sha256: string;
+}
 
 /** Creates objects where there are none, and knows by what the service has answered if it can. */
 export class Creator {
@@ -47,18 +54,19 @@ export class Creator {
     unfenced: boolean,
   ): Promise<Created> {
     if (this.#overwrites && !unfenced) throw this.#unsupported();
-    const createdBy = randomUUID();
+    const own: Own = { token: options.token ?? randomUUID(), sha256: content.sha256 };
+    requireMetadata({ token: own.token });
     const tries = this.#client.tries('create', options.signal);
     try {
       for (let round = 1; ; round++) {
         // The condition that is sent may not be heeded: all that is left to do is to look.
         const before = unfenced ? await look(this.#client, key, tries.signal) : undefined;
-        if (before) return asCreated(before, createdBy);
-        const request = this.#request(key, content, options, createdBy);
+        if (before) return asCreated(before, own);
+        const request = this.#request(key, content, options, own.token);
         const { answer, ...failed } = await this.#client.attempt(request, tries.signal);
         if (answer?.status === 412) {
           const seen = await look(this.#client, key, tries.signal);
-          if (seen) return asCreated(seen, createdBy);
+          if (seen) return asCreated(seen, own);
           if (round >= MOST_ROUNDS) throw contested(key);
         } else if (answer) {
           if (!this.#isCreated(answer, key, unfenced)) continue;
@@ -69,7 +77,7 @@ export class Creator {
           if (failed.answered) continue;
           // A service that closes the connection without taking the bytes would do so for ever.
           const seen = await glance(this.#client, key, tries.signal);
-          if (seen) return asCreated(seen, createdBy);
+          if (seen) return asCreated(seen, own);
         }
       }
     } finally {
@@ -77,14 +85,14 @@ export class Creator {
     }
   }
 
-  #request(key: string, content: Content, { meta }: CreateOptions, createdBy: string): S3Request {
+  #request(key: string, content: Content, { meta }: CreateOptions, token: string): S3Request {
     const { size, sha256 } = content;
     return {
       method: 'PUT',
       what: `create "${key}"`,
       key,
       headers: {
-        ...objectHeaders(meta ?? {}, sha256, createdBy),
+        ...objectHeaders(meta ?? {}, sha256, token),
         ...(!this.#overwrites && { 'If-None-Match': '*' }),
         ...(this.#checksum && {
           'x-amz-checksum-sha256': Buffer.from(sha256, 'hex').toString('base64'),
@@ -138,6 +146,7 @@ export class Creator {
 }
 
 /** An object is the call's own if the call's mark is on it, whatever answers were lost. */
-function asCreated({ head, createdBy }: Seen, ours: string): Created {
-  return createdBy === ours ? { created: true } : { created: false, found: head };
+function asCreated({ head, token }: Seen, own: Own): Created {
+  const ours = token === own.token && head.sha256 === own.sha256;
+  return ours ? { created: true } : { created: false, found: head };
 }

@@ -5,21 +5,21 @@ import type { Head, Metadata } from '../store.js';
 const META = 'x-amz-meta-';
 /** Beside the caller's metadata; no caller sees them. */
 const SHA256 = 'walkeep-sha256';
-/** Random, of one call of `create`: by it the call knows its own object again. */
-const CREATED_BY = 'walkeep-created-by';
+/** Of one call of `create`: by it the call knows its own object again. */
+const TOKEN = 'walkeep-token';
 
 /** An object as its headers say, with whose call made it. */
 export interface Seen {
   head: Head;
-  createdBy: string | undefined;
+  token: string | undefined;
 }
 
 export function objectHeaders(
   meta: Metadata,
   sha256: string,
-  createdBy: string,
+  token: string,
 ): Record<string, string> {
-  const all = { ...meta, [SHA256]: sha256, [CREATED_BY]: createdBy };
+  const all = { ...meta, [SHA256]: sha256, [TOKEN]: token };
   return Object.fromEntries(Object.entries(all).map(([name, value]) => [META + name, value]));
 }
 
@@ -30,7 +30,7 @@ export function seenIn(key: string, headers: IncomingHttpHeaders): Seen {
     if (!name.startsWith(META) || typeof value !== 'string') continue;
     meta[name.slice(META.length)] = value;
   }
-  const { [SHA256]: sha256, [CREATED_BY]: createdBy, ...theirs } = meta;
+  const { [SHA256]: sha256, [TOKEN]: token, ...theirs } = meta;
   const size = sizeIn(headers);
   const modified = new Date(headers['last-modified'] ?? '');
   if (size === undefined || Number.isNaN(modified.getTime())) {
@@ -38,7 +38,7 @@ export function seenIn(key: string, headers: IncomingHttpHeaders): Seen {
       key,
     });
   }
-  return { head: { key, size, modified, sha256, meta: theirs }, createdBy };
+  return { head: { key, size, modified, sha256, meta: theirs }, token };
 }
 
 /** Of the whole object, also where only a part of it comes. */

@@ -51,7 +51,7 @@ describe('a request', () => {
     const signedHeaders = /SignedHeaders=([^,]*)/.exec(headers.authorization ?? '')?.[1];
     expect(signedHeaders?.split(';')).toEqual([
       ...['host', 'if-none-match', 'x-amz-content-sha256', 'x-amz-date'],
-      ...['x-amz-meta-walkeep-created-by', 'x-amz-meta-walkeep-sha256'],
+      ...['x-amz-meta-walkeep-sha256', 'x-amz-meta-walkeep-token'],
     ]);
   });
 
@@ -99,6 +99,14 @@ describe('create', () => {
     });
     const created = await service.open().create('key', WAL);
     expect(created).toMatchObject({ created: false, found: { sha256: WAL.sha256 } });
+  });
+
+  it('does not take for its own other content with its token', async () => {
+    const store = service.open();
+    await store.create('key', WAL, { token: 'one' });
+    const other = contentOf(Buffer.from('other'));
+    expect(await store.create('key', other, { token: 'one' })).toMatchObject({ created: false });
+    expect(await store.create('key', WAL, { token: 'one' })).toEqual({ created: true });
   });
 
   it('looks before it sends all of it again to a service that does not take it', async () => {
