@@ -18,7 +18,7 @@ const LONGEST_PAUSE_MS = 20_000;
 
 /** Milliseconds that sending or reading so many bytes may take. */
 export function timeFor(bytes: number, { attempt }: Patience): number {
-  return attempt + bytes / SLOWEST_BYTES_PER_MS;
+  return attempt + Math.ceil(bytes / SLOWEST_BYTES_PER_MS);
 }
 
 /** A signal that ends with another one, or by itself after a time. To be let go of at the end. */

@@ -193,6 +193,44 @@ describe('create', () => {
   });
 });
 
+describe('a service that has too much to do', () => {
+  it('gets half as many requests at once, then more again, and does them all', async () => {
+    let refused = 0;
+    let running = 0;
+    /** After the refusals. */
+    let most = 0;
+    let left = 96;
+    let held: (() => void)[] = [];
+    service.script = async (request, usual) => {
+      const number = service.requests.length;
+      running++;
+      if (number > 32) most = Math.max(most, running);
+      // Answered when as many have come as are to come at once.
+      await new Promise<void>((resolve) => {
+        held.push(resolve);
+        if (held.length < Math.min(number > 32 ? 16 : 32, left)) return;
+        if (number > 32) left -= held.length;
+        for (const release of held) setImmediate(release);
+        held = [];
+      });
+      running--;
+      if (number <= 32) {
+        refused++;
+        return refusal(503, 'SlowDown');
+      }
+      return usual.usual(request);
+    };
+    const store = service.open();
+    const created = await Promise.all(
+      Array.from({ length: 96 }, (_, i) => store.create(`key/${i}`, WAL)),
+    );
+    expect(created.every((one) => one.created)).toBe(true);
+    expect(refused).toBe(32);
+    expect(service.requests.length).toBe(96 + 32);
+    expect(most).toBeLessThanOrEqual(16 + 96 / 16);
+  });
+});
+
 describe('a service without conditional writes', () => {
   it('that says so is refused', async () => {
     service.script = () => refusal(501, 'NotImplemented', 'A header you provided');
