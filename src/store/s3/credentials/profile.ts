@@ -6,8 +6,14 @@ import { readSharedFiles, type Settings, type SharedFiles } from './profile-file
 import { type Credentials, type Origin, PROVIDERS, type Surroundings } from './source.js';
 import { assumeRole, assumeRoleWithWebIdentity, type StsEndpoint, stsEndpoint } from './sts.js';
 
-/** What says that a profile signs in by a browser or by what else only the AWS SDK knows. */
-const OF_THE_SDK = ['sso_session', 'sso_start_url', 'sso_account_id', 'login_session'];
+/** Settings of profiles that sign in by a browser, and which of the AWS SDK's providers knows how. */
+const OF_THE_SDK = {
+  sso_session: 'fromSSO',
+  sso_start_url: 'fromSSO',
+  login_session: 'fromLoginCredentials',
+} as const;
+
+type Provider = (options: object) => () => Promise<Credentials>;
 
 /** The profile that counts, and whether somebody named it. */
 export function profileName({ place, env }: Surroundings): { name: string; named: boolean } {
@@ -63,7 +69,9 @@ class Profiles {
     }
     const command = settings.get('credential_process');
     if (command) return () => fromProcess(command, name, this.#around.env);
-    if (OF_THE_SDK.some((setting) => settings.get(setting))) return () => this.#bySdk(name);
+    for (const [setting, provider] of Object.entries(OF_THE_SDK)) {
+      if (settings.get(setting)) return () => this.#bySdk(name, provider);
+    }
     if (over.length > 0) throw refused(name, 'has no credentials in it');
     return undefined;
   }
@@ -122,17 +130,23 @@ class Profiles {
     );
   }
 
-  async #bySdk(name: string): Promise<Credentials> {
+  async #bySdk(name: string, provider: string): Promise<Credentials> {
     const [configFilepath, filepath] = this.#files.paths;
-    const { fromIni } = (await this.#around.importProviders().catch((cause) => {
+    const providers = (await this.#around.importProviders().catch((cause) => {
       if (cause?.code !== 'ERR_MODULE_NOT_FOUND' && cause?.code !== 'MODULE_NOT_FOUND') throw cause;
       throw new StoreAccessError(
         `the profile "${name}" signs in as only the AWS SDK does (SSO and the like)`,
         { cause, hint: `Install the package ${PROVIDERS} beside walkeep.` },
       );
-    })) as { fromIni(options: object): () => Promise<Credentials> };
+    })) as Record<string, Provider>;
+    const from = providers[provider];
+    if (!from) {
+      throw new StoreAccessError(`the profile "${name}" wants ${provider} of ${PROVIDERS}`, {
+        hint: 'Install a newer version of the package.',
+      });
+    }
     try {
-      const { accessKeyId, secretAccessKey, sessionToken, expiration } = await fromIni({
+      const { accessKeyId, secretAccessKey, sessionToken, expiration } = await from({
         profile: name,
         configFilepath,
         filepath,

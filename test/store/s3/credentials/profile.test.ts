@@ -178,13 +178,13 @@ describe('a profile that signs in by a browser', () => {
   test('has its credentials from there, with the files that count', async () => {
     const asked: unknown[] = [];
     const credentials = { accessKeyId: 'A', secretAccessKey: SECRET, $source: {} };
-    const fromIni = (options: object) => {
+    const fromSSO = (options: object) => {
       asked.push(options);
       return async () => credentials;
     };
     const { source, home } = searchOf({
       ...search,
-      options: { importProviders: async () => ({ fromIni }) },
+      options: { importProviders: async () => ({ fromSSO }) },
     });
     expect(await source.get()).toEqual({ accessKeyId: 'A', secretAccessKey: SECRET });
     const file = (name: string) => join(home, '.aws', name);
@@ -193,9 +193,18 @@ describe('a profile that signs in by a browser', () => {
     ]);
   });
 
+  test('may need one that is newer', async () => {
+    const config = '[profile sso]\nlogin_session = arn:aws:iam::1:user/u';
+    const importProviders = async () => ({});
+    expect(await failureOf({ ...search, config, options: { importProviders } })).toMatchObject({
+      code: 'WK_STORE_ACCESS',
+      hint: expect.stringContaining('newer'),
+    });
+  });
+
   test('says what to do when the session has ended', async () => {
     const importProviders = async () => ({
-      fromIni: () => async () => {
+      fromSSO: () => async () => {
         throw new Error('The SSO session has expired');
       },
     });
