@@ -37,10 +37,11 @@ export function parse(words: readonly string[]): void {
   const { operands } = scanned;
   if (values.help || values.version) return;
   // What the usage line names beside the options.
-  const usage = command.usage.replaceAll(/ (\[OPTION\]\.\.\.|-\w [A-Z]+)/g, '');
+  const usage = command.usage.replaceAll(/ (\[OPTION\]\.\.\.|-\w [A-Z]+|--\S+)/g, '');
   const [, ...wanted] = usage.split(' ');
   const required = wanted.filter((word) => !word.startsWith('['));
-  if (operands.length < required.length || operands.length > wanted.length) {
+  const most = wanted.some((word) => word.endsWith('...')) ? operands.length : wanted.length;
+  if (operands.length < required.length || operands.length > most) {
     throw new Error(`${name} takes ${wanted.join(' ') || 'no arguments'}, not "${operands}"`);
   }
   if (name === 'receive') receiveArguments(values, operands, '');
