@@ -117,6 +117,31 @@ export class Rgw {
     await this.ask({ method: 'POST', path: `/?${query}`, keys: ADMIN });
   }
 
+  /** A role with these rights that a user may take. @returns its ARN */
+  async createRole(user: string, rights: object): Promise<string> {
+    const name = `r${randomUUID().replaceAll('-', '')}`;
+    const trust = {
+      Version: '2012-10-17',
+      Statement: [
+        {
+          Effect: 'Allow',
+          Principal: { AWS: [`arn:aws:iam:::user/${user}`] },
+          Action: ['sts:AssumeRole'],
+        },
+      ],
+    };
+    const call = (Action: string, more: Record<string, string>) =>
+      this.ask({
+        method: 'POST',
+        path: `/?${new URLSearchParams({ Action, RoleName: name, ...more })}`,
+        keys: ADMIN,
+      });
+    await call('CreateRole', { Path: '/', AssumeRolePolicyDocument: JSON.stringify(trust) });
+    const document = JSON.stringify(rights);
+    await call('PutRolePolicy', { PolicyName: 'rights', PolicyDocument: document });
+    return `arn:aws:iam:::role/${name}`;
+  }
+
   /** From now on nobody is known by it. */
   async removeKeys(user: string, accessKeyId: string): Promise<void> {
     const query = new URLSearchParams({ uid: user, 'access-key': accessKeyId, format: 'json' });
@@ -183,6 +208,8 @@ rgw enable usage log = false
 rgw gc obj min wait = 5
 rgw gc processor period = 5
 rgw thread pool size = 64
+rgw s3 auth use sts = true
+rgw sts key = walkeepwalkeep00
 rgw verify ssl = false
 `;
 
@@ -271,7 +298,7 @@ async function startIn(dir: string, children: ChildProcess[]): Promise<RgwFacts>
       ...[`--access-key=${keys.accessKeyId}`, `--secret-key=${keys.secretAccessKey}`, ...more],
     );
   // The first makes the pools; two at a time would both.
-  await user('admin', ADMIN, '--caps=users=*;buckets=*;user-policy=*');
+  await user('admin', ADMIN, '--caps=users=*;buckets=*;user-policy=*;roles=*');
   const gateway = serve('radosgw', '-n', 'client.rgw');
   await user('owner', OWNER);
   for (const port of [http, https]) {
