@@ -1,6 +1,5 @@
 import { basename } from 'node:path';
 import { type DecompressResult, decompressFile } from '../codec/codec.js';
-import { NotSupportedError } from '../errors.js';
 import { readFully, storageError } from '../files/durable.js';
 import { type FileSystem, nodeFileSystem, OPEN_OWN } from '../files/file-system.js';
 import {
@@ -38,7 +37,7 @@ interface Stretch {
 
 /**
  * Hands on the first `limit` bytes of a file piece by piece, a segment may have a gigabyte, and
- * beside them what a plain one has there. @throws StorageError, NotSupportedError
+ * beside them what a plain one has there. @throws StorageError
  */
 async function inStep(
   read: ReadAt,
@@ -87,7 +86,7 @@ async function besideFile(
 
 /**
  * True if a plain segment file of `size` bytes holds the same WAL as another one does.
- * @throws StorageError, NotSupportedError if one of them cannot be read
+ * @throws StorageError if one of them cannot be read
  */
 export async function sameContent(
   plain: string,
@@ -112,7 +111,7 @@ export async function sameContent(
  * plain one, of which what is not there counts as zeros; undefined if none is.
  *
  * @param verifier stands where both begin
- * @throws StorageError, NotSupportedError if one of them cannot be read
+ * @throws StorageError if one of them cannot be read
  */
 export async function firstOtherWal(
   plain: string,
@@ -134,7 +133,7 @@ export async function firstOtherWal(
 /**
  * Offset of the first byte at which a stored file has something else than a plain one of `size`
  * bytes, or ends; undefined if it has the same, which for a segment is the same WAL.
- * @throws StorageError, NotSupportedError if the stored one cannot be read; what `read` throws
+ * @throws StorageError if the stored one cannot be read; what `read` throws
  */
 export async function firstOtherByte(
   plain: { name: string; size: number; read: ReadAt },
@@ -184,7 +183,7 @@ export interface ContentComparison {
 
 /**
  * Compares the first `limit` bytes of a file with a plain one.
- * @throws StorageError, NotSupportedError if the other file cannot be read
+ * @throws StorageError if the other file cannot be read
  */
 export async function compareContent(
   plain: string,
@@ -227,14 +226,9 @@ export async function hasAllOf(
   segmentSize: number,
   fs: FileSystem,
 ): Promise<boolean> {
-  try {
-    // One byte more: what is longer than a segment is none.
-    const { first, end } = await compareContent(plain, other, segmentSize + 1, fs);
-    return first === undefined && (end === 'complete' || end === 'cut');
-  } catch (e) {
-    if (e instanceof NotSupportedError) return false;
-    throw e;
-  }
+  // One byte more: what is longer than a segment is none.
+  const { first, end } = await compareContent(plain, other, segmentSize + 1, fs);
+  return first === undefined && (end === 'complete' || end === 'cut');
 }
 
 /** A copy of a segment, in pieces; at the end of a partial one zeros are no content. */

@@ -25,7 +25,7 @@ export interface StoredWal {
 
 /** Of a stored segment what is needed to look at its WAL. */
 export interface ReadableSegment {
-  /** Reads it from its start, decompressed, see `readSegment`. @throws StorageError, NotSupportedError */
+  /** Reads it from its start, decompressed, see `readSegment`. @throws StorageError */
   read(limit: number, take: TakeBytes, options?: { readAhead?: boolean }): Promise<SegmentRead>;
 }
 
@@ -67,7 +67,7 @@ export interface StoredStretch extends StoredFile {
  * Feeds a row of files to a verifier, each behind the one before, which then tells how far their WAL
  * is good. What lies behind a fault changes nothing any more: files there are not read.
  * @param look sees what is fed before the verifier does
- * @throws StorageError, NotSupportedError if one of them cannot be read
+ * @throws StorageError if one of them cannot be read
  */
 export async function feedStored(
   verifier: WalVerifier,

@@ -1,6 +1,5 @@
 import { join } from 'node:path';
 import { decompressFile } from '../codec/codec.js';
-import { canDecompress } from '../codec/codecs.js';
 import { type FileSystem, nodeFileSystem } from '../files/file-system.js';
 import { isValidSegmentSize, MIN_SEGMENT_SIZE, parseSegmentFileName } from '../wal/file-name.js';
 import { type LongHeader, parseLongHeader } from '../wal/long-header.js';
@@ -23,7 +22,7 @@ export interface Identity extends LongHeader {
 /**
  * Finds out which cluster the newest WAL of a directory is of: the first file, newest first, with a
  * readable long page header tells. Empty files and those that are all zeros say nothing and are
- * passed over, as are files whose compression this Node.js cannot read. Undefined if no file tells.
+ * passed over. Undefined if no file tells.
  * @throws StorageError if a file cannot be read
  */
 export async function newestIdentity(
@@ -31,7 +30,6 @@ export async function newestIdentity(
   fs: FileSystem = nodeFileSystem,
 ): Promise<Identity | undefined> {
   for (const { name, compression } of segments) {
-    if (!canDecompress(compression)) continue;
     const path = join(directory, name);
     const page = await readFirstPage((limit, take) =>
       decompressFile(path, compression, (bytes) => void take(bytes), { limit, fs }),
@@ -75,7 +73,7 @@ export async function sampleIdentity(
   for (let at = names.length - 1; at >= 0; at = at === 0 ? -1 : Math.ceil(at - step)) {
     const name = names[at]!;
     const parsed = parseSegmentFileName(name, MIN_SEGMENT_SIZE);
-    if (!parsed || !canDecompress(parsed.compression)) continue;
+    if (!parsed) continue;
     const page = await archive
       .segment(name, (file) => readFirstPage(file.read))
       .catch(() => undefined);

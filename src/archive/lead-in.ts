@@ -1,6 +1,6 @@
 import { basename, join } from 'node:path';
 import { decompressFile } from '../codec/codec.js';
-import { NotSupportedError, StorageError } from '../errors.js';
+import { StorageError } from '../errors.js';
 import { storageError } from '../files/durable.js';
 import { type FileSystem, OPEN_READ } from '../files/file-system.js';
 import type { Lsn } from '../lsn.js';
@@ -205,7 +205,6 @@ async function attempt(
     await call();
     return undefined;
   } catch (e) {
-    if (e instanceof NotSupportedError) return { state: 'unsound', why: e.message };
     const { code } = (e instanceof StorageError ? e.cause : e) as NodeJS.ErrnoException;
     if (code === undefined) throw e;
     const error = storageError('read file', path, e);

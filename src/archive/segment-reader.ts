@@ -31,7 +31,7 @@ const AHEAD_BUFFERS = WAL_BUFFERS.slice(1);
 /**
  * Reads a segment file from its start, decompressed, up to `limit` bytes and the knowledge whether
  * there are more. Plain files are read synchronously unless `readAhead` is set.
- * @throws StorageError, NotSupportedError for zstd before Node.js 22.15
+ * @throws StorageError
  */
 export async function readSegment(
   path: string,

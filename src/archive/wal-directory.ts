@@ -37,7 +37,6 @@ export interface DirectoryScan {
  * one readdir. `check: 'all'` looks at every file, as a check of the whole directory wants;
  * `usable` says no to files from which streaming cannot go on.
  * @throws StorageError if the directory or a candidate cannot be read
- * @throws NotSupportedError if a candidate's compression cannot be read by this Node.js
  */
 export async function scanDirectory(
   directory: string,

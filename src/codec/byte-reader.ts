@@ -1,10 +1,12 @@
 import { storageError } from '../files/durable.js';
 import { type FileSystem, nodeFileSystem, OPEN_READ } from '../files/file-system.js';
 
+import type { ByteSource } from './format.js';
+
 const CHUNK = 256 * 1024;
 
 /** Reads a file from front to back in pieces of the size that its format asks for. */
-export class ByteReader {
+export class ByteReader implements ByteSource {
   /** Offset of the next byte. */
   position = 0;
   readonly #path: string;
@@ -45,14 +47,24 @@ export class ByteReader {
     return (await this.read(Math.min(length, this.#buffer.length))) as Uint8Array;
   }
 
-  /** True if no byte is left. */
+  /** True if no byte is left. What was read last stays valid. */
   async atEnd(): Promise<boolean> {
     if (this.#buffer.length === 0) await this.#fill(1);
     return this.#buffer.length === 0;
   }
 
+  async skip(length: number): Promise<boolean> {
+    if (length === 0) return true;
+    this.#goTo(this.position + length - 1);
+    return (await this.read(1)) !== undefined;
+  }
+
+  unread(bytes: Uint8Array): void {
+    this.#goTo(this.position - bytes.length);
+  }
+
   /** Goes on at another offset. */
-  seek(position: number): void {
+  #goTo(position: number): void {
     this.position = position;
     this.#buffer = new Uint8Array(0);
   }

@@ -16,7 +16,7 @@ export interface DecompressResult extends FormatResult {
  * Decompresses a file and hands the bytes on in pieces, each valid until `onChunk` (or its promise)
  * returns. Damaged and unfinished files are no error here: whatever can be decompressed is
  * delivered and the result says how it ended. `limit` stops after so many bytes.
- * @throws StorageError if the file cannot be read, NotSupportedError for zstd before Node.js 22.15
+ * @throws StorageError if the file cannot be read
  */
 export async function decompressFile(
   path: string,
@@ -37,7 +37,7 @@ export async function decompressFile(
   const reader = await ByteReader.open(path, fs);
   try {
     const { decompress } = await decompressorOf(compression);
-    return { ...(await decompress({ path, reader, fs }, deliver)), bytes };
+    return { ...(await decompress({ reader, file: { path, fs } }, deliver)), bytes };
   } finally {
     await reader.close();
   }
@@ -57,7 +57,7 @@ export interface CompressOptions {
 
 /**
  * Compresses the first `length` bytes of a file into `target`, which is made anew and fsynced.
- * Returns the bytes written. gzip and zstd run in Node's thread pool, lz4 in a worker thread
+ * Returns the bytes written. gzip runs in Node's thread pool, so does zstd where Node has it, lz4 in a worker thread
  * (between other work in this one where the worker's file is missing, as in a bundle, or where the
  * files are not those of the real file system).
  * @throws StorageError if a file cannot be read or written, or the source is shorter

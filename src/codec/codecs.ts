@@ -1,4 +1,3 @@
-import zlib from 'node:zlib';
 import { COMPRESSIONS, type Compression } from '../wal/file-name.js';
 import type { Compressor, Decompressor } from './format.js';
 import * as plain from './plain.js';
@@ -20,16 +19,12 @@ export interface Codec {
   };
   /** A receiver stores segments so: what pg_receivewal has. */
   readonly received: boolean;
-  /** False where this Node.js lacks what it needs. */
-  readonly isAvailable: () => boolean;
   /** Bytes of content, where that is told without decompressing, from a file's size and last word. */
   readonly contentSize?: (size: number, lastWord: number) => number;
   readonly reads: () => Promise<Decompressor>;
   /** Absent of what is no compression. */
   readonly writes?: () => Promise<Compressor>;
 }
-
-const always = () => true;
 
 /**
  * The compressions: what is to be known about one stands here, its suffix in wal/file-name.ts, and
@@ -41,7 +36,6 @@ const TABLE = {
     magic: [],
     levels: { min: 0, max: 0, byDefault: 0 },
     received: true,
-    isAvailable: always,
     contentSize: (size) => size,
     reads: async () => plain,
   },
@@ -49,7 +43,6 @@ const TABLE = {
     magic: [0x1f, 0x8b],
     levels: { min: 1, max: 9, byDefault: -1 },
     received: true,
-    isAvailable: always,
     // ISIZE of RFC 1952.
     contentSize: (_size, lastWord) => lastWord,
     reads: () => import('./gzip.js'),
@@ -59,7 +52,6 @@ const TABLE = {
     magic: [0x04, 0x22, 0x4d, 0x18],
     levels: { min: 1, max: 12, byDefault: 0, ignored: true },
     received: true,
-    isAvailable: always,
     reads: () => import('./lz4/frame.js'),
     writes: () => import('./lz4/thread.js'),
   },
@@ -67,9 +59,8 @@ const TABLE = {
     magic: [0x28, 0xb5, 0x2f, 0xfd],
     levels: { min: -131072, max: 22, byDefault: 3 },
     received: false,
-    isAvailable: () => 'createZstdDecompress' in zlib,
-    reads: () => import('./zstd.js'),
-    writes: () => import('./zstd.js'),
+    reads: () => import('./zstd/zstd.js'),
+    writes: () => import('./zstd/zstd.js'),
   },
 } as const satisfies Readonly<Record<Compression, Codec>>;
 
@@ -98,11 +89,6 @@ export function isReceived(compression: Compression): compression is ReceivedCom
 export function isLevelOf(compression: Compression, level: number): boolean {
   const { min, max, byDefault } = CODECS[compression].levels;
   return level === byDefault || (level >= min && level <= max);
-}
-
-/** True if this Node.js can read and write that compression. */
-export function canDecompress(compression: Compression): boolean {
-  return CODECS[compression].isAvailable();
 }
 
 const readers = new Map<Compression, Decompressor>();

@@ -1,5 +1,4 @@
 import type { FileSystem } from '../files/file-system.js';
-import type { ByteReader } from './byte-reader.js';
 
 /** How compressed content ended. */
 export type DecompressEnd =
@@ -27,12 +26,27 @@ export interface FormatResult {
 /** Takes decompressed bytes, valid during the call. True: no more are wanted. */
 export type Deliver = (chunk: Uint8Array) => Promise<boolean>;
 
-/** A file that is open for reading. */
-export interface SourceFile {
-  path: string;
+/** Bytes from front to back, in pieces of the size that a format asks for. */
+export interface ByteSource {
+  /** Offset of the next byte. */
+  readonly position: number;
+  /** The next `length` bytes, valid until the next read; undefined if there are fewer. */
+  read(length: number): Promise<Uint8Array | undefined>;
+  /** What there is up to `length` bytes, at least one; empty at the end. */
+  readUpTo(length: number): Promise<Uint8Array>;
+  /** True if no byte is left. What was read last stays valid. */
+  atEnd(): Promise<boolean>;
+  /** Passes over `length` bytes; false if there are fewer. */
+  skip(length: number): Promise<boolean>;
+  /** Takes back the last bytes that were read. */
+  unread(bytes: Uint8Array): void;
+}
+
+/** Where compressed content comes from, and the file that it is in, if it is one. */
+export interface Compressed {
   /** At its start. */
-  reader: ByteReader;
-  fs: FileSystem;
+  reader: ByteSource;
+  file?: { path: string; fs: FileSystem };
 }
 
 /** Reading one compression: what its module exports. */
@@ -41,11 +55,11 @@ export interface Decompressor {
    * Delivers whatever can be decompressed; the result says how that ended.
    * @throws StorageError if the file cannot be read, what `deliver` throws
    */
-  decompress(file: SourceFile, deliver: Deliver): Promise<FormatResult>;
+  decompress(content: Compressed, deliver: Deliver): Promise<FormatResult>;
   /**
    * The same from memory, for who waits for nothing else: in few large steps, and `append` takes
-   * one while the next is made. `uncertain` if there are more than `most` bytes or anything is wrong, which
-   * `decompress` then judges. Only of formats that gain by it.
+   * one while the next is made. `uncertain` if there are more than `most` bytes or anything is
+   * wrong, which `decompress` then judges. Only of formats that gain by it.
    * @throws what `append` throws
    */
   decompressAtOnce?(
@@ -68,4 +82,13 @@ export interface Compressor {
     length: number,
     options: { level?: number; fs: FileSystem },
   ): Promise<void>;
+
+  /**
+   * The same for bytes that are no file, in bounded memory. Its own bytes stay as they are.
+   * @throws what `plain` throws
+   */
+  compressStream(
+    plain: AsyncIterable<Uint8Array>,
+    options: { level?: number },
+  ): AsyncIterable<Uint8Array>;
 }

@@ -1,11 +1,11 @@
+import type { Duplex } from 'node:stream';
 import zlib, { constants } from 'node:zlib';
 import CRC32 from 'crc-32';
 import { storageError } from '../files/durable.js';
-import type { FileSystem } from '../files/file-system.js';
+import type { FileSystem, GzipCodec } from '../files/file-system.js';
 import { readStream } from '../files/read-stream.js';
-import type { ByteReader } from './byte-reader.js';
-import type { Deliver, FormatResult, SourceFile } from './format.js';
-import { compressThrough, STEP } from './through-stream.js';
+import type { ByteSource, Compressed, Deliver, FormatResult } from './format.js';
+import { compressThrough, STEP, transformed } from './through-stream.js';
 
 const FHCRC = 2;
 const FEXTRA = 4;
@@ -29,7 +29,7 @@ const LARGE_CHUNK = 1024 * 1024;
  * files are what pg_receivewal leaves when it goes on with a compressed partial.
  */
 export async function decompress(
-  { path, reader, fs }: SourceFile,
+  { reader, file }: Compressed,
   deliver: Deliver,
 ): Promise<FormatResult> {
   for (let members = 0; ; members++) {
@@ -40,12 +40,12 @@ export async function decompress(
       if (header === 'cut') return { end: 'cut', trailingGarbage: false };
       return { end: 'damaged', problem: 'no gzip header', trailingGarbage: false };
     }
-    const result = await inflateMember(path, reader, deliver, fs);
+    const result = await inflateMember(reader, file, deliver);
     if (result.end !== 'complete') return result;
   }
 }
 
-async function readHeader(reader: ByteReader): Promise<'ok' | 'cut' | 'none'> {
+async function readHeader(reader: ByteSource): Promise<'ok' | 'cut' | 'none'> {
   const start = (await reader.read(10))?.slice();
   if (!start) return 'cut';
   if (start[0] !== 0x1f || start[1] !== 0x8b || start[2] !== 8) return 'none';
@@ -69,12 +69,10 @@ async function readHeader(reader: ByteReader): Promise<'ok' | 'cut' | 'none'> {
 }
 
 async function inflateMember(
-  path: string,
-  reader: ByteReader,
+  reader: ByteSource,
+  file: Compressed['file'],
   deliver: Deliver,
-  fs: FileSystem,
 ): Promise<FormatResult> {
-  const start = reader.position;
   let crc = 0;
   let total = 0;
   const take: Deliver = (chunk) => {
@@ -82,17 +80,13 @@ async function inflateMember(
     total += chunk.length;
     return deliver(chunk);
   };
-  let step = await inflate(path, start, CHUNK, 0, take, fs);
-  if (step.problem !== undefined) {
-    // Once more in tiny steps, for the bytes directly before the damage.
-    const again = await inflate(path, start, SMALL_CHUNK, total, take, fs);
-    step = { ...again, problem: again.problem ?? step.problem };
-  }
+  const step = file
+    ? await inflateFile(file, reader, () => total, take)
+    : await inflateStream(reader, take);
   if (step.stopped) return { end: 'limit', trailingGarbage: false };
   if (step.problem !== undefined) {
     return { end: 'damaged', problem: step.problem, trailingGarbage: false };
   }
-  reader.seek(start + step.consumed);
   const trailer = await reader.read(8);
   if (!trailer) return { end: 'cut', trailingGarbage: false };
   const view = new DataView(trailer.buffer, trailer.byteOffset, 8);
@@ -100,6 +94,65 @@ async function inflateMember(
     return { end: 'damaged', problem: 'checksum of the gzip content', trailingGarbage: false };
   }
   return { end: 'complete', trailingGarbage: false };
+}
+
+/** The reader stands behind what was inflated, unless something is wrong or enough was taken. */
+interface Inflated {
+  stopped: boolean;
+  problem?: string;
+}
+
+async function inflateFile(
+  { path, fs }: NonNullable<Compressed['file']>,
+  reader: ByteSource,
+  delivered: () => number,
+  take: Deliver,
+): Promise<Inflated> {
+  const start = reader.position;
+  const step = await inflate(path, start, CHUNK, 0, take, fs);
+  if (step.problem === undefined) {
+    if (!step.stopped) await reader.skip(step.consumed);
+    return step;
+  }
+  // Once more in tiny steps, for the bytes directly before the damage.
+  const again = await inflate(path, start, SMALL_CHUNK, delivered(), take, fs);
+  return { ...again, problem: again.problem ?? step.problem };
+}
+
+/** Bytes come once only: of what an erroneous step produced nothing is delivered. */
+async function inflateStream(reader: ByteSource, take: Deliver): Promise<Inflated> {
+  const inflater = zlib.createInflateRaw({
+    chunkSize: CHUNK,
+    finishFlush: constants.Z_SYNC_FLUSH,
+  });
+  let last: Uint8Array = new Uint8Array(0);
+  let fed = 0;
+  const feed = async (): Promise<void> => {
+    for (;;) {
+      last = await reader.readUpTo(INPUT_CHUNK);
+      if (last.length === 0) break;
+      fed += last.length;
+      // Not called back where the member ends in this chunk; nothing more is read then.
+      await new Promise((resolve) => inflater.write(last, resolve));
+      if (inflater.destroyed) return;
+    }
+    inflater.end();
+  };
+  feed().catch((e) => inflater.destroy(e));
+  try {
+    for await (const chunk of inflater as AsyncIterable<Buffer>) {
+      if (await take(chunk)) return { stopped: true };
+    }
+    const behind = fed - inflater.bytesWritten;
+    if (behind > 0) reader.unread(last.subarray(last.length - behind));
+    return { stopped: false };
+  } catch (e) {
+    const { code, message } = e as NodeJS.ErrnoException;
+    if (!code?.startsWith('Z_')) throw e;
+    return { stopped: false, problem: message };
+  } finally {
+    inflater.destroy();
+  }
 }
 
 /** Inflates what begins at `start`, without the first `skip` bytes of output. */
@@ -110,7 +163,7 @@ async function inflate(
   skip: number,
   take: Deliver,
   fs: FileSystem,
-): Promise<{ consumed: number; stopped: boolean; problem?: string }> {
+): Promise<Inflated & { consumed: number }> {
   const source = readStream(path, { start, highWaterMark: INPUT_CHUNK }, fs);
   const inflater = (fs.zlib ?? zlib).createInflateRaw({
     chunkSize,
@@ -173,11 +226,20 @@ export async function compress(
   length: number,
   { level, fs }: { level?: number; fs: FileSystem },
 ): Promise<void> {
+  await compressThrough(compressor(level, fs.zlib), from, to, length, fs);
+}
+
+export function compressStream(
+  plain: AsyncIterable<Uint8Array>,
+  { level }: { level?: number },
+): AsyncGenerator<Uint8Array> {
+  return transformed(compressor(level), plain);
+}
+
+function compressor(level: number | undefined, codec: GzipCodec = zlib): Duplex {
   // The larger hash table costs 128 kB and takes a sixth off the time. Level 1 is for speed: a
   // window that stays in the CPU's first cache takes another eighth off, also of the size where
   // records are small; among full-page images it adds a twentieth to the size.
   const options = { chunkSize: STEP / 4, memLevel: 9, windowBits: level === 1 ? 14 : 15 };
-  const { createGzip } = fs.zlib ?? zlib;
-  const stream = createGzip(level === undefined ? options : { ...options, level });
-  await compressThrough(stream, from, to, length, fs);
+  return codec.createGzip(level === undefined ? options : { ...options, level });
 }

@@ -10,6 +10,32 @@ export const STEP = 256 * 1024;
 /** Of conversions: each has two, and three at most go on at the same time. */
 const STEP_BUFFERS = new SpareBuffers(STEP, 6);
 
+/** What a stream makes of bytes. @throws what `bytes` throws, the stream's error */
+export async function* transformed(
+  stream: Duplex,
+  bytes: AsyncIterable<Uint8Array>,
+): AsyncGenerator<Uint8Array> {
+  // A stream that failed calls nobody back.
+  const closed = new Promise((resolve) => stream.once('close', resolve));
+  const feed = async (): Promise<void> => {
+    for await (const chunk of bytes) {
+      await Promise.race([new Promise((resolve) => stream.write(chunk, resolve)), closed]);
+      if (stream.destroyed) return;
+    }
+    stream.end();
+  };
+  const fed = feed().catch((e) => {
+    stream.destroy(e);
+  });
+  try {
+    for await (const chunk of stream as AsyncIterable<Buffer>) yield chunk;
+  } finally {
+    stream.destroy();
+    // Until then it may read from a file that is to be closed.
+    await fed;
+  }
+}
+
 /** Compresses the first `length` bytes of one file to the end of another. */
 export async function compressThrough(
   stream: Duplex,

@@ -190,7 +190,7 @@ export class UncheckedCopy {
   /**
    * Resolves when all is there, or with why that cannot be: it was renamed, it cannot be
    * decompressed, it is larger than any segment.
-   * @throws ArchiveAccessError, NotSupportedError, TargetError, DiskFullError
+   * @throws ArchiveAccessError, TargetError, DiskFullError
    */
   readonly done: Promise<Problem | undefined>;
   /** What was read of it before `done` may have been written anew. */

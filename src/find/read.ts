@@ -6,7 +6,7 @@ import type { DamageTolerantScan } from './scan.js';
 
 /**
  * Feeds segments, in their order, to a scan until it has had enough.
- * @throws the signal's reason; NotSupportedError for zstd before Node.js 22.15
+ * @throws the signal's reason
  */
 export async function scanSegments(
   { archive, segmentSize }: Pick<Plan, 'archive' | 'segmentSize'>,

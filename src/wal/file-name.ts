@@ -17,8 +17,8 @@ export function isValidSegmentSize(bytes: number): boolean {
 
 /**
  * What a name ends with; the suffixes are pg_receivewal's, `.zst` is ours. Best first: compressed
- * files come from plain ones, so that who looks in this order misses none, and zstd is what not
- * every Node.js reads. How each is read and written stands in codec/codecs.ts.
+ * files come from plain ones, so that who looks in this order misses none, and zstd is what takes
+ * longest where Node.js has none of its own. How each is read and written stands in codec/codecs.ts.
  */
 const SUFFIX = {
   none: '',

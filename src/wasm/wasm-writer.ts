@@ -97,6 +97,21 @@ export function wrap(operand: Code): Code {
 export const shiftLeft64 = (a: Code, bits: Code | number): Code => [a, extend(value(bits)), 0x86];
 export const shiftRight64 = (a: Code, bits: Code | number): Code => [a, extend(value(bits)), 0x88];
 export const xor64 = (a: Code, b: Code): Code => [a, b, 0x85];
+export const add64 = (a: Code, b: Code): Code => [a, b, 0x7c];
+export const mul64 = (a: Code, b: Code): Code => [a, b, 0x7e];
+export const rotateLeft64 = (a: Code, bits: number): Code => [a, long(BigInt(bits)), 0x89];
+
+/** An i64, of which only the lower 64 bits count. */
+export function long(n: bigint): Code {
+  const bytes: number[] = [];
+  for (let rest = BigInt.asIntN(64, n); ; ) {
+    const byte = Number(rest & 127n);
+    rest >>= 7n;
+    const done = (rest === 0n && (byte & 64) === 0) || (rest === -1n && (byte & 64) !== 0);
+    bytes.push(done ? byte : byte | 128);
+    if (done) return [0x42, bytes];
+  }
+}
 
 export function store(address: number, word: Code): Code {
   return [value(0), word, 0x36, 2, unsigned(address)];

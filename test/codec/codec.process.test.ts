@@ -26,6 +26,7 @@ import { workload } from '../support/workload.js';
 const run = promisify(execFile);
 const lz4 = findTool('lz4');
 const gzip = findTool('gzip');
+const zstd = findTool('zstd');
 const pgReceivewal = findTool('pg_receivewal', 15);
 const absent = (tool: string | undefined, name: string) => (tool ? '' : ` (${name} is absent)`);
 
@@ -228,7 +229,7 @@ describe('the LZ4 decoder in WebAssembly', () => {
   });
 });
 
-describe.each(['gzip', 'lz4'] as const)('%s', (method) => {
+describe.each(['gzip', 'lz4', 'zstd'] as const)('%s', (method) => {
   it('several at once, and more behind them, each with its own content', async () => {
     const bytes = sample(2_000_000);
     const parts = Array.from({ length: 6 }, (_, i) => bytes.subarray(i * 1000));
@@ -323,7 +324,8 @@ describe.each(['gzip', 'lz4'] as const)('%s', (method) => {
     const good = await readFile(path);
     await truncate(path, size >> 1);
     const { content: before } = await unpack(path, method);
-    expect(before.length).toBeGreaterThan(200_000);
+    // Of zstd only whole blocks are had.
+    expect(before.length).toBeGreaterThan(method === 'zstd' ? 120_000 : 200_000);
     const noise = createHash('shake256', { outputLength: size }).digest();
     await writeFile(path, Buffer.concat([good.subarray(0, size >> 1), noise]));
     const result = await unpack(path, method);
@@ -419,6 +421,67 @@ describe.skipIf(!lz4)(`the lz4 program${absent(lz4, 'lz4')}`, () => {
     const cut = await unpack(path, 'lz4');
     expect(cut.end).toBe('cut');
     expect(bytes.subarray(0, cut.bytes).equals(cut.content)).toBe(true);
+  });
+});
+
+describe.skipIf(!zstd)(`the zstd program${absent(zstd, 'zstd')}`, () => {
+  it('reads what we write', async () => {
+    for (const bytes of [sample(0), sample(1), sample(4 << 20), sample(9_000_001)]) {
+      await writeFile(join(dir, 'plain'), bytes);
+      await compressFile(join(dir, 'plain'), join(dir, 'c.zst'), bytes.length, { method: 'zstd' });
+      const options = { maxBuffer: 1 << 26 };
+      const out = execFileSync(zstd as string, ['-dcq', join(dir, 'c.zst')], options);
+      expect(out.equals(bytes)).toBe(true);
+    }
+  });
+
+  it('reads its checksum', async () => {
+    await writeFile(join(dir, 'plain'), sample(100_000));
+    await compressFile(join(dir, 'plain'), join(dir, 'c.zst'), 100_000, { method: 'zstd' });
+    const bytes = await readFile(join(dir, 'c.zst'));
+    bytes[bytes.length - 1] = (bytes.at(-1) as number) ^ 1;
+    await writeFile(join(dir, 'c.zst'), bytes);
+    await expect(run(zstd as string, ['-tq', join(dir, 'c.zst')])).rejects.toThrow(/checksum/i);
+  });
+
+  it.each(['-1', '-3', '-19', '--fast=5', '--no-check', '-3 --long=24'])(
+    '%s: we read it whole, cut, and twice',
+    async (flags) => {
+      const bytes = sample(5_000_000);
+      const path = join(dir, 'c.zst');
+      await writeFile(join(dir, 'c'), bytes);
+      await run(zstd as string, ['-q', ...flags.split(' '), join(dir, 'c'), '-o', path]);
+      const whole = await unpack(path, 'zstd');
+      expect(whole).toMatchObject(proper);
+      expect(whole.content.equals(bytes)).toBe(true);
+      const packed = await readFile(path);
+      const skippable = Buffer.from('502a4d1803000000616263', 'hex');
+      await writeFile(path, Buffer.concat([skippable, packed, skippable, packed]));
+      expect(await unpack(path, 'zstd')).toMatchObject({ ...proper, bytes: 10_000_000 });
+      await writeFile(path, packed.subarray(0, packed.length - 5_000));
+      const cut = await unpack(path, 'zstd');
+      expect(cut.end).toBe('cut');
+      expect(bytes.subarray(0, cut.bytes).equals(cut.content)).toBe(true);
+      expect(cut.bytes).toBeGreaterThan(1_000_000);
+    },
+  );
+
+  it('is read as a stream of unknown length, and empty', async () => {
+    for (const bytes of [sample(0), sample(3_000_000)]) {
+      const packed = execFileSync(zstd as string, ['-cq'], { input: bytes, maxBuffer: 1 << 26 });
+      await writeFile(join(dir, 'c.zst'), packed);
+      const { content, ...result } = await unpack(join(dir, 'c.zst'), 'zstd');
+      expect(result).toMatchObject(proper);
+      expect(content.equals(bytes)).toBe(true);
+    }
+  });
+
+  it('does not take memory for what a damaged header asks for', async () => {
+    // A window of a gigabyte, and a dictionary.
+    for (const header of ['28b52ffd00a0', '28b52ffd0100aa']) {
+      await writeFile(join(dir, 'c.zst'), Buffer.concat([Buffer.from(header, 'hex'), sample(500)]));
+      expect(await unpack(join(dir, 'c.zst'), 'zstd')).toMatchObject({ end: 'damaged', bytes: 0 });
+    }
   });
 });
 

@@ -13,7 +13,6 @@ import { LEDGER_FILE } from '../../src/archive/ledger.js';
 import { openArchive } from '../../src/archive/places/open-archive.js';
 import { segmentAt } from '../../src/archive/segment-source.js';
 import { compressFile } from '../../src/codec/codec.js';
-import { canDecompress } from '../../src/codec/codecs.js';
 import { StorageError, UsageError } from '../../src/errors.js';
 import type { Lsn } from '../../src/lsn.js';
 import { copyFinding } from '../../src/verify/copies.js';
@@ -43,7 +42,6 @@ describe('nothing is found in', () => {
   });
 
   test.each(['gzip', 'lz4', 'zstd'] as const)('segments compressed with %s', async (method) => {
-    if (!canDecompress(method)) return;
     const { directory, names } = sampleArchive(4);
     for (const [i, name] of names.entries()) {
       const path = join(directory, name);

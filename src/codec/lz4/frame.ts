@@ -1,5 +1,4 @@
-import type { ByteReader } from '../byte-reader.js';
-import type { Deliver, FormatResult, SourceFile } from '../format.js';
+import type { ByteSource, Compressed, Deliver, FormatResult } from '../format.js';
 import { compressBlock, compressBound, HASH_TABLE_SIZE } from './block.js';
 import { type Lz4Decoder, takeLz4Decoder } from './kernel.js';
 import { Xxh32, xxh32 } from './xxh32.js';
@@ -31,17 +30,14 @@ const u32 = (b: Uint8Array, at = 0) => new DataView(b.buffer, b.byteOffset).getU
  * Decompresses the LZ4 frames of a file: linked and independent blocks, all checksums, several
  * frames, skippable frames. Of a frame that was not finished all whole blocks are delivered.
  */
-export async function decompress(
-  { reader }: Pick<SourceFile, 'reader'>,
-  deliver: Deliver,
-): Promise<FormatResult> {
+export async function decompress({ reader }: Compressed, deliver: Deliver): Promise<FormatResult> {
   for (let frames = 0; ; frames++) {
     if (frames > 0 && (await reader.atEnd())) return { end: 'complete', trailingGarbage: false };
     const magic = await reader.read(4);
     const number = magic ? u32(magic) : 0;
     if (magic && (number & ~15) >>> 0 === SKIPPABLE_MAGIC) {
       const size = await reader.read(4);
-      if (size) reader.seek(reader.position + u32(size));
+      if (!size || !(await reader.skip(u32(size)))) return { end: 'cut', trailingGarbage: false };
       continue;
     }
     if (number !== MAGIC) {
@@ -53,19 +49,18 @@ export async function decompress(
   }
 }
 
-async function decompressFrame(reader: ByteReader, deliver: Deliver): Promise<FormatResult> {
+async function decompressFrame(reader: ByteSource, deliver: Deliver): Promise<FormatResult> {
   const cut: FormatResult = { end: 'cut', trailingGarbage: false };
-  const start = reader.position;
-  const fixed = await reader.read(2);
+  const fixed = (await reader.read(2))?.slice();
   if (!fixed) return cut;
   const [flags = 0, sizeCode = 0] = fixed;
   const blockSize = BLOCK_SIZES[(sizeCode >> 4) & 7];
   if ((flags & 0xc0) !== VERSION || !blockSize) return damaged('unknown LZ4 frame header');
   if (flags & DICTIONARY) return damaged('LZ4 frame with a dictionary');
   const length = flags & CONTENT_SIZE ? 10 : 2;
-  reader.seek(start);
-  const header = (await reader.read(length + 1))?.slice();
-  if (!header) return cut;
+  const rest = await reader.read(length + 1 - fixed.length);
+  if (!rest) return cut;
+  const header = new Uint8Array([...fixed, ...rest]);
   if (((xxh32(header.subarray(0, length)) >> 8) & 0xff) !== header[length]) {
     return damaged('checksum of the LZ4 frame header');
   }
@@ -87,7 +82,7 @@ interface Frame {
 
 /** What follows a frame's header. */
 async function decompressBlocks(
-  reader: ByteReader,
+  reader: ByteSource,
   deliver: Deliver,
   { header, flags, blockSize, decoder }: Frame,
 ): Promise<FormatResult> {
@@ -152,15 +147,19 @@ export class Lz4FrameEncoder {
   readonly #table = new Int32Array(HASH_TABLE_SIZE);
   readonly #out = new Uint8Array(4 + compressBound(LZ4_BLOCK_SIZE));
 
-  /** The frame header. `contentSize` is the length of all blocks together, bytes. */
-  header(contentSize: number): Uint8Array {
-    const out = new Uint8Array(15);
+  /** The frame header. `contentSize` is the length of all blocks together, bytes, where it is known. */
+  header(contentSize?: number): Uint8Array {
+    const end = contentSize === undefined ? 6 : 14;
+    const out = new Uint8Array(end + 1);
     const view = new DataView(out.buffer);
     view.setUint32(0, MAGIC, true);
-    out[4] = VERSION | BLOCK_INDEPENDENT | CONTENT_SIZE | CONTENT_CHECKSUM;
+    out[4] = VERSION | BLOCK_INDEPENDENT | CONTENT_CHECKSUM;
     out[5] = BLOCK_SIZE_CODE << 4;
-    view.setBigUint64(6, BigInt(contentSize), true);
-    out[14] = xxh32(out.subarray(4, 14)) >> 8;
+    if (contentSize !== undefined) {
+      out[4] |= CONTENT_SIZE;
+      view.setBigUint64(6, BigInt(contentSize), true);
+    }
+    out[end] = xxh32(out.subarray(4, end)) >> 8;
     return out;
   }
 

@@ -3,7 +3,9 @@ import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { type FileSystem, nodeFileSystem } from '../../files/file-system.js';
 import { MODULES } from '../../package.js';
+import { inPieces } from '../pieces.js';
 import { compressLz4 } from './compress.js';
+import { LZ4_BLOCK_SIZE, Lz4FrameEncoder } from './frame.js';
 import type { Lz4Answer, Lz4Job } from './worker.js';
 
 const WORKER = new URL('codec/lz4/worker.js', MODULES);
@@ -62,6 +64,16 @@ class CompressingThread {
 }
 
 const THREAD = new CompressingThread();
+
+/** Between other work in this thread: what is shipped comes piece by piece. */
+export async function* compressStream(
+  plain: AsyncIterable<Uint8Array>,
+): AsyncGenerator<Uint8Array> {
+  const encoder = new Lz4FrameEncoder();
+  yield encoder.header();
+  for await (const piece of inPieces(plain, LZ4_BLOCK_SIZE)) yield encoder.block(piece).slice();
+  yield encoder.end();
+}
 
 /**
  * `compressLz4` in a worker thread. Where there is none this thread does it.

@@ -4,7 +4,6 @@ import { keepAsEvidence } from '../../archive/evidence.js';
 import { contentLength } from '../../archive/good-wal.js';
 import { temporaryName } from '../../archive/leftovers.js';
 import { type CompressOptions, compressFile } from '../../codec/codec.js';
-import { canDecompress } from '../../codec/codecs.js';
 import { fsyncDir, storageError } from '../../files/durable.js';
 import type { FileSystem } from '../../files/file-system.js';
 import { storedForms, storedName } from '../../wal/file-name.js';
@@ -80,7 +79,6 @@ async function isWrong(
   verifier: MakeVerifier,
   fs: FileSystem,
 ): Promise<boolean> {
-  if (!canDecompress(other.compression)) return false;
   const { limit } = other;
   const { first, length: its } = await compareContent(path, other, limit, fs);
   if (first === undefined || its > length) return false;

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { hasAllOf, sameContent } from '../../archive/compare.js';
 import { keepAsEvidence } from '../../archive/evidence.js';
-import { NotSupportedError, type WalkeepError } from '../../errors.js';
+import type { WalkeepError } from '../../errors.js';
 import { fsyncDir, fsyncError, storageError } from '../../files/durable.js';
 import type { FileSystem } from '../../files/file-system.js';
 import type { Lsn } from '../../lsn.js';
@@ -243,10 +243,8 @@ export class SegmentFinisher {
     for (const { name: file, compression } of storedForms(name, false)) {
       const other = { path: join(directory, file), compression };
       if (fs.sizeSync(other.path) === undefined) continue;
-      // What cannot be read is not the same; of a compression unknown here nothing can be told.
-      const same = await sameContent(path, other, segmentSize, fs).catch(
-        (e) => e instanceof NotSupportedError,
-      );
+      // What cannot be read is not the same.
+      const same = await sameContent(path, other, segmentSize, fs).catch(() => false);
       if (!same) keepAsEvidence(directory, file, fs);
     }
   }

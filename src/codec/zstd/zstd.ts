@@ -1,0 +1,180 @@
+import type { Duplex } from 'node:stream';
+import zlib from 'node:zlib';
+import { StorageError } from '../../errors.js';
+import { writeFully } from '../../files/durable.js';
+import type { FileSystem } from '../../files/file-system.js';
+import type { Compressed, Deliver, FormatResult } from '../format.js';
+import { inPieces } from '../pieces.js';
+import { compressThrough, STEP, transformed } from '../through-stream.js';
+import { CONTENT_CHECKSUM, FrameWalk, isSkippable, MAGIC, u32 } from './frame.js';
+import { Xxh64 } from './xxh64.js';
+
+/** Since Node.js 22.15; not in the types of the oldest supported version. */
+const { createZstdCompress, createZstdDecompress } = zlib as unknown as {
+  createZstdCompress?: (options: { chunkSize: number; params: Record<number, number> }) => Duplex;
+  createZstdDecompress?: (options: { chunkSize: number }) => Duplex;
+};
+/** ZSTD_c_compressionLevel and ZSTD_c_checksumFlag of zstd.h. */
+const LEVEL = 100;
+const CHECKSUM = 201;
+/** CLEVEL_DEFAULT of zstd.h. */
+const DEFAULT_LEVEL = 3;
+
+/** Several frames are one text. */
+export async function decompress({ reader }: Compressed, deliver: Deliver): Promise<FormatResult> {
+  for (let frames = 0; ; frames++) {
+    if (frames > 0 && (await reader.atEnd())) return { end: 'complete', trailingGarbage: false };
+    const magic = await reader.read(4);
+    const number = magic ? u32(magic) : 0;
+    if (magic && isSkippable(number)) {
+      const size = await reader.read(4);
+      if (size && (await reader.skip(u32(size)))) continue;
+      return { end: 'cut', trailingGarbage: false };
+    }
+    if (number !== MAGIC) {
+      if (frames > 0) return { end: 'complete', trailingGarbage: true };
+      if (!magic) return { end: 'cut', trailingGarbage: false };
+      return { end: 'damaged', problem: 'no zstd frame', trailingGarbage: false };
+    }
+    const result = await decompressFrame(new FrameWalk(reader), deliver);
+    if (result.end !== 'complete') return result;
+  }
+}
+
+async function decompressFrame(walk: FrameWalk, deliver: Deliver): Promise<FormatResult> {
+  const damaged = (problem: string): FormatResult => ({
+    end: 'damaged',
+    problem,
+    trailingGarbage: false,
+  });
+  const hash = new Xxh64();
+  try {
+    for await (const chunk of await decompressed(walk)) {
+      hash.update(chunk);
+      if (await deliver(chunk)) return { end: 'limit', trailingGarbage: false };
+    }
+  } catch (e) {
+    if (!(e instanceof DamagedFrame)) throw e;
+    return damaged(e.message);
+  }
+  if (walk.problem !== undefined) return damaged(walk.problem);
+  if (walk.checksum !== undefined && Number(hash.digest() & 0xffff_ffffn) !== walk.checksum) {
+    return damaged('checksum of the zstd content');
+  }
+  return { end: walk.end, trailingGarbage: false };
+}
+
+class DamagedFrame extends Error {}
+
+async function decompressed(walk: FrameWalk): Promise<AsyncIterable<Uint8Array>> {
+  return createZstdDecompress
+    ? natively(createZstdDecompress({ chunkSize: STEP }), walk)
+    : inJavaScript(walk);
+}
+
+async function* natively(stream: Duplex, walk: FrameWalk): AsyncGenerator<Uint8Array> {
+  try {
+    yield* transformed(stream, walk.pieces());
+  } catch (e) {
+    const { code, message } = e as NodeJS.ErrnoException;
+    // It ends too early: the walk knows that as well.
+    if (code === 'Z_BUF_ERROR' && walk.end !== 'complete') return;
+    if (code === 'Z_BUF_ERROR' || code?.startsWith('ZSTD_')) throw new DamagedFrame(message);
+    throw e;
+  }
+}
+
+/**
+ * Before Node.js 22.15. JavaScript and not WebAssembly: the builds for that want all of a frame,
+ * which may be a gigabyte, in memory at once.
+ */
+async function* inJavaScript(walk: FrameWalk): AsyncGenerator<Uint8Array> {
+  const { Decompress } = await import('fzstd');
+  const ready: Uint8Array[] = [];
+  const decoder = new Decompress((chunk) => ready.push(chunk));
+  const push = (piece: Uint8Array, last: boolean): void => {
+    try {
+      decoder.push(piece, last);
+    } catch (e) {
+      // Whatever nonsense leads to: also an index or a length that cannot be.
+      throw new DamagedFrame((e as Error).message);
+    }
+  };
+  for await (const piece of walk.pieces()) {
+    push(piece, false);
+    yield* ready.splice(0);
+  }
+  if (walk.end !== 'complete') return;
+  push(new Uint8Array(0), true);
+  yield* ready.splice(0);
+}
+
+/** In Node's thread pool where it has zstd, otherwise between other work in this thread. */
+export async function compress(
+  from: number,
+  to: number,
+  length: number,
+  { level = DEFAULT_LEVEL, fs }: { level?: number; fs: FileSystem },
+): Promise<void> {
+  if (createZstdCompress) {
+    await compressThrough(compressor(createZstdCompress, level), from, to, length, fs);
+    return;
+  }
+  let written = 0;
+  for await (const chunk of compressStream(content(from, length, fs), { level })) {
+    await writeFully(fs, to, chunk, written);
+    written += chunk.length;
+  }
+}
+
+export function compressStream(
+  plain: AsyncIterable<Uint8Array>,
+  { level = DEFAULT_LEVEL }: { level?: number },
+): AsyncIterable<Uint8Array> {
+  return createZstdCompress
+    ? transformed(compressor(createZstdCompress, level), plain)
+    : inFrames(plain, level);
+}
+
+function compressor(create: NonNullable<typeof createZstdCompress>, level: number): Duplex {
+  return create({ chunkSize: STEP / 2, params: { [LEVEL]: level, [CHECKSUM]: 1 } });
+}
+
+async function* content(fd: number, length: number, fs: FileSystem): AsyncGenerator<Uint8Array> {
+  const buffer = Buffer.allocUnsafeSlow(STEP);
+  for (let at = 0; at < length; ) {
+    const bytesRead = await fs.read(fd, buffer, Math.min(STEP, length - at), at);
+    if (bytesRead === 0) throw new StorageError('the file became shorter while it was read');
+    at += bytesRead;
+    yield buffer.subarray(0, bytesRead);
+  }
+}
+
+/** Content of one frame where a frame is made at once: twice the window of the default level. */
+const FRAME = 4 * 1024 * 1024;
+
+let wasm: ReturnType<typeof loadWasm> | undefined;
+
+async function loadWasm() {
+  const module = await import('@bokuweb/zstd-wasm');
+  await module.init();
+  return module;
+}
+
+async function* inFrames(
+  plain: AsyncIterable<Uint8Array>,
+  level: number,
+): AsyncGenerator<Uint8Array> {
+  wasm ??= loadWasm();
+  const { compress } = await wasm;
+  for await (const piece of inPieces(plain, FRAME)) {
+    const frame = compress(piece, level);
+    const hash = new Xxh64();
+    hash.update(piece);
+    const checked = Buffer.allocUnsafe(frame.length + 4);
+    checked.set(frame);
+    checked[4] = (frame[4] as number) | CONTENT_CHECKSUM;
+    checked.writeUInt32LE(Number(hash.digest() & 0xffff_ffffn), frame.length);
+    yield checked;
+  }
+}
