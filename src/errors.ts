@@ -281,3 +281,11 @@ export class SinkError extends WalkeepError {
 export class InternalError extends WalkeepError {
   readonly code = 'WK_INTERNAL';
 }
+
+/**
+ * What is stored is encrypted, and none of the identities that were given opens it, or none could be
+ * had.
+ */
+export class EncryptedError extends WalkeepError {
+  readonly code = 'WK_ENCRYPTED';
+}

@@ -1,3 +1,4 @@
+import { UsageError } from '../errors.js';
 import { COMPRESSIONS, type Compression } from '../wal/file-name.js';
 import type { Compressor, Decompressor } from './format.js';
 import * as plain from './plain.js';
@@ -89,6 +90,15 @@ export function isReceived(compression: Compression): compression is ReceivedCom
 export function isLevelOf(compression: Compression, level: number): boolean {
   const { min, max, byDefault } = CODECS[compression].levels;
   return level === byDefault || (level >= min && level <= max);
+}
+
+/** @param of what the level was given to, for the error. @throws UsageError */
+export function requireLevel(of: string, method: CompressionMethod, level: number): void {
+  if (Number.isInteger(level) && isLevelOf(method, level)) return;
+  const { min, max } = CODECS[method].levels;
+  throw new UsageError(`${of}: the level of ${method} must be from ${min} to ${max}`, {
+    actual: `${level}`,
+  });
 }
 
 const readers = new Map<Compression, Decompressor>();

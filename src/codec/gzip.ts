@@ -132,9 +132,9 @@ async function inflateStream(reader: ByteSource, take: Deliver): Promise<Inflate
       last = await reader.readUpTo(INPUT_CHUNK);
       if (last.length === 0) break;
       fed += last.length;
-      // Not called back where the member ends in this chunk; nothing more is read then.
       await new Promise((resolve) => inflater.write(last, resolve));
-      if (inflater.destroyed) return;
+      // The member ended in this chunk: nothing more is read.
+      if (inflater.destroyed || inflater.bytesWritten < fed) return;
     }
     inflater.end();
   };

@@ -1,20 +1,24 @@
+/** Valid until the next step. */
+export interface Piece {
+  piece: Uint8Array;
+  isLast: boolean;
+}
+
 /**
- * Bytes in pieces of exactly `size`, but for the last, which is shorter or empty: only where there
- * is nothing at all. Each is valid until the next step.
+ * Bytes in pieces of exactly `size`, but for the last, which may be shorter; empty only where there
+ * is nothing at all.
  */
 export async function* inPieces(
   bytes: AsyncIterable<Uint8Array>,
   size: number,
-): AsyncGenerator<Uint8Array> {
+): AsyncGenerator<Piece> {
   const piece = Buffer.allocUnsafeSlow(size);
   let have = 0;
-  let any = false;
   for await (const chunk of bytes) {
     for (let at = 0; at < chunk.length; ) {
-      // Not before there is more: which piece is the last one is known by then.
+      // Not before there is more: by then it is known not to be the last one.
       if (have === size) {
-        yield piece;
-        any = true;
+        yield { piece, isLast: false };
         have = 0;
       }
       const n = Math.min(size - have, chunk.length - at);
@@ -23,5 +27,5 @@ export async function* inPieces(
       at += n;
     }
   }
-  if (have > 0 || !any) yield piece.subarray(0, have);
+  yield { piece: piece.subarray(0, have), isLast: true };
 }

@@ -40,7 +40,15 @@ export class StreamReader implements ByteSource {
 
   unread(bytes: Uint8Array): void {
     this.position -= bytes.length;
-    this.#buffer = this.#buffer.length === 0 ? bytes : Buffer.concat([bytes, this.#buffer]);
+    const next = this.#buffer;
+    const isBefore =
+      bytes.buffer === next.buffer && bytes.byteOffset + bytes.length === next.byteOffset;
+    // Mostly it was taken from the same chunk, which may be large.
+    if (next.length === 0) this.#buffer = bytes;
+    else if (isBefore) {
+      const length = bytes.length + next.length;
+      this.#buffer = new Uint8Array(bytes.buffer, bytes.byteOffset, length);
+    } else this.#buffer = Buffer.concat([bytes, next]);
   }
 
   /** What comes next, without a step forward: up to `length` bytes, fewer only at the end. */

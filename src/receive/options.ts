@@ -1,4 +1,4 @@
-import { CODECS, isLevelOf, RECEIVED, type ReceivedCompression } from '../codec/codecs.js';
+import { CODECS, RECEIVED, type ReceivedCompression, requireLevel } from '../codec/codecs.js';
 import type { ConnectionSettings } from '../connection/conninfo/settings.js';
 import { UsageError, type WalkeepError } from '../errors.js';
 import type { Lsn } from '../lsn.js';
@@ -107,12 +107,7 @@ export function checkReceiverOptions(options: WalReceiverOptions): void {
     checkOptions('WalReceiver, compression', compression, COMPRESSION);
     const { method, level } = compression;
     // Nothing comes of the level of what does not compress.
-    if (method !== 'none' && level !== undefined && !isLevelOf(method, level)) {
-      const { min, max } = CODECS[method].levels;
-      throw new UsageError(`WalReceiver: the level of ${method} must be from ${min} to ${max}`, {
-        actual: `${level}`,
-      });
-    }
+    if (method !== 'none' && level !== undefined) requireLevel('WalReceiver', method, level);
   }
   if (synchronous && sync === false) {
     throw new UsageError('cannot use --synchronous together with --no-sync');

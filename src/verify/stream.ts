@@ -303,7 +303,7 @@ class StreamCheck {
       lsn: current.start,
       message: error.message,
       hint: unsupported
-        ? 'Check it with a newer Node.js.'
+        ? 'Check it on another kind of machine.'
         : 'What cannot be read now cannot be restored either.',
     });
   }

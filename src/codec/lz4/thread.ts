@@ -71,7 +71,7 @@ export async function* compressStream(
 ): AsyncGenerator<Uint8Array> {
   const encoder = new Lz4FrameEncoder();
   yield encoder.header();
-  for await (const piece of inPieces(plain, LZ4_BLOCK_SIZE)) yield encoder.block(piece).slice();
+  for await (const { piece } of inPieces(plain, LZ4_BLOCK_SIZE)) yield encoder.block(piece).slice();
   yield encoder.end();
 }
 

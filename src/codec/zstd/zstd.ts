@@ -167,7 +167,7 @@ async function* inFrames(
 ): AsyncGenerator<Uint8Array> {
   wasm ??= loadWasm();
   const { compress } = await wasm;
-  for await (const piece of inPieces(plain, FRAME)) {
+  for await (const { piece } of inPieces(plain, FRAME)) {
     const frame = compress(piece, level);
     const hash = new Xxh64();
     hash.update(piece);

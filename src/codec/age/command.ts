@@ -1,0 +1,95 @@
+import { spawn } from 'node:child_process';
+import { EncryptedError, UsageError } from '../../errors.js';
+import { oneLine } from '../../text.js';
+
+/** A person may have to touch a key. */
+const TIMEOUT = 60_000;
+/** Bytes of output: thousands of identities. */
+const MOST_OUTPUT = 1024 * 1024;
+
+/**
+ * A command line as a list of arguments: words between blanks; `'…'` and `"…"` keep blanks, `\`
+ * takes the next character as it is (not in `'…'`). Nothing else means anything: no variables, no
+ * patterns, no pipes.
+ * @throws UsageError
+ */
+export function splitCommand(text: string): string[] {
+  const words: string[] = [];
+  let word: string | undefined;
+  let quote: string | undefined;
+  for (let i = 0; i < text.length; i++) {
+    const char = text[i] as string;
+    if (char === '\\' && quote !== "'") {
+      i += 1;
+      if (i === text.length) throw new UsageError('a command ends with a backslash');
+      word = (word ?? '') + text[i];
+    } else if (char === quote) quote = undefined;
+    else if (quote === undefined && (char === "'" || char === '"')) {
+      quote = char;
+      word ??= '';
+    } else if (quote === undefined && /\s/.test(char)) {
+      if (word !== undefined) words.push(word);
+      word = undefined;
+    } else word = (word ?? '') + char;
+  }
+  if (quote !== undefined) throw new UsageError(`a command has a ${quote} that is not closed`);
+  if (word !== undefined) words.push(word);
+  return words;
+}
+
+/**
+ * What the identity command prints. @throws EncryptedError, UsageError, the signal's reason
+ */
+export async function outputOf(
+  command: string | readonly string[],
+  { timeout = TIMEOUT, signal }: { timeout?: number; signal?: AbortSignal },
+): Promise<string> {
+  const [program, ...args] = typeof command === 'string' ? splitCommand(command) : command;
+  if (program === undefined) throw new UsageError('the identity command is empty');
+  signal?.throwIfAborted();
+  const failed = (why: string, cause?: unknown) =>
+    new EncryptedError(`the identity command "${program}" ${why}`, { cause });
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    let stopped: Error | undefined;
+    const stop = (error: Error): void => {
+      stopped ??= error;
+      child.kill('SIGKILL');
+      // A child of its own may keep the pipes open.
+      child.stdout.destroy();
+      child.stderr.destroy();
+    };
+    const timer = setTimeout(
+      () => stop(failed(`gave no answer within ${timeout / 1000} s`)),
+      timeout,
+    );
+    const abort = (): void => stop(signal?.reason as Error);
+    signal?.addEventListener('abort', abort);
+    let out = '';
+    let err = '';
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      out += text;
+      if (out.length > MOST_OUTPUT) stop(failed('printed more than identities'));
+    });
+    child.stderr.setEncoding('utf8').on('data', (text: string) => {
+      err = (err + text).slice(-4096);
+    });
+    const finish = (end: () => void): void => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', abort);
+      end();
+    };
+    child.on('error', (e) => finish(() => reject(failed(`could not be run: ${e.message}`, e))));
+    child.on('close', (code, killed) =>
+      finish(() => {
+        if (stopped) reject(stopped);
+        else if (code === 0) resolve(out);
+        else {
+          const last = err.trim().split('\n').at(-1) ?? '';
+          const how = code === null ? `was ended by ${killed}` : `failed with exit code ${code}`;
+          reject(failed(last === '' ? how : `${how}: ${oneLine(last)}`));
+        }
+      }),
+    );
+  });
+}
