@@ -98,7 +98,7 @@ test.each<[string, () => unknown, string]>([
   ['verify', () => verifyArchive('/x', { quik: true } as Any), 'quik'],
   ['find', () => findEvents('/x', { since: 1 } as Any, () => true), 'since'],
   ['find', () => findMoment('/x', 0n as Any, { timeline: '1' } as Any), 'timeline'],
-  ['fetch', () => fetchFile({ directory: '/x', name: 'x' } as Any), 'target'],
+  ['fetch', () => fetchFile({ places: ['/x'], name: 'x' } as Any), 'target'],
   ['push', () => pushFile('/x', '/y', { verify: 'off' } as Any), 'verify'],
   ['cleanup', () => planCleanup('/x', 'x', { dryRun: true } as Any).then(cleanupArchive), 'dryRun'],
   ['check', () => runCheck({ directory: '/x', applicationName: 'x' } as Any), 'connect'],

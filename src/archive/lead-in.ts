@@ -15,6 +15,7 @@ import { type TimelineHistory, timelineAt } from '../wal/timeline.js';
 import { WalVerifier } from '../wal/verifier.js';
 import type { WalOptions } from '../wal/walker.js';
 import type { StoredFile } from './compare.js';
+import type { StoredSegment } from './segment-source.js';
 
 /** WAL from the start of a segment on, and what is known about it. */
 export type SegmentWal = WalOptions & { history?: TimelineHistory | undefined };
@@ -28,8 +29,11 @@ export type LeadIn =
   /** A file that is there does not serve. */
   | { state: 'unsound'; path: string; why: string };
 
+/** A file to be read through the file system, or a segment in a store. */
+type Candidate = StoredFile & Partial<Pick<StoredSegment, 'inStore' | 'read'>>;
+
 /** The complete files that a segment of that name may be read from, best first. */
-export type Candidates = (name: string) => readonly StoredFile[] | Promise<readonly StoredFile[]>;
+export type Candidates = (name: string) => readonly Candidate[] | Promise<readonly Candidate[]>;
 
 /** Looks for files that are gone again when they are to be read. */
 const MOST_LOOKS = 20;
@@ -65,14 +69,14 @@ async function lookBefore(
   whole: boolean,
 ): Promise<LeadIn | Refusal> {
   const { startLsn, segmentSize } = wal;
-  const files: StoredFile[] = [];
+  const files: Candidate[] = [];
   for (let n = segmentOf(startLsn, segmentSize) - 1n; n > 0n; n -= 1n) {
     const found = await firstUsable(wal, n, candidates, fs);
     if (found.state !== 'usable') return found;
     files.unshift(found.file);
     // All of it belongs to a record that began further back: not worth reading.
     if (continuedBytes(found.head) > roomOf(found.head, segmentSize)) continue;
-    const seek = !whole && found.file.compression === 'none';
+    const seek = !whole && found.file.compression === 'none' && !found.file.inStore;
     const from = seek ? await lastRecordPage(found.file.path, n, found.head, wal, fs) : 0;
     if (typeof from === 'object') return from;
     const begin = (segmentStart(n, segmentSize) + BigInt(from)) as Lsn;
@@ -97,9 +101,7 @@ async function firstUsable(
   segment: bigint,
   candidates: Candidates,
   fs: FileSystem,
-): Promise<
-  { state: 'usable'; file: StoredFile; head: Uint8Array } | { state: 'absent' } | Refusal
-> {
+): Promise<{ state: 'usable'; file: Candidate; head: Uint8Array } | { state: 'absent' } | Refusal> {
   const startLsn = segmentStart(segment, wal.segmentSize);
   const name = nameOnLineage(wal, segment);
   let first: Refusal | undefined;
@@ -185,7 +187,7 @@ export async function readHead(file: StoredFile, fs: FileSystem): Promise<Uint8A
 }
 
 async function headOf(
-  file: StoredFile,
+  file: Candidate,
   fs: FileSystem,
 ): Promise<Uint8Array | Omit<Refusal, 'path'>> {
   const pieces: Uint8Array[] = [];
@@ -214,14 +216,20 @@ async function attempt(
 }
 
 function read(
-  file: StoredFile,
+  file: Candidate,
   limit: number,
   feed: (chunk: Uint8Array) => void,
   fs: FileSystem,
   from = 0,
 ): Promise<Omit<Refusal, 'path'> | undefined> {
-  const { path, compression } = file;
+  const { path, compression, inStore } = file;
   return attempt(path, async () => {
+    if (inStore) {
+      return file.read?.(limit, (chunk) => {
+        feed(chunk);
+        return true;
+      });
+    }
     if (compression === 'none') return readPlain(path, from, limit, feed, fs);
     return decompressFile(path, compression, feed, { limit, fs });
   });

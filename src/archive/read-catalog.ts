@@ -63,8 +63,9 @@ async function lookOver(archive: Archive): Promise<Catalog> {
     ledgerProblem = e as WalkeepError;
   }
   const listing = sortOut(await archive.list());
-  const sample = await sampleIdentity(archive, listing.segments, ledger?.systemId);
-  const segmentSize = ledger?.segmentSize ?? sample.segmentSize;
+  const cluster = ledgerProblem ? undefined : (ledger ?? (await archive.cluster()));
+  const sample = await sampleIdentity(archive, listing.segments, cluster?.systemId);
+  const segmentSize = cluster?.segmentSize ?? sample.segmentSize;
   const read = listing.histories.map(({ name, timeline }) => readHistory(archive, name, timeline));
   const histories = (await Promise.all(read)).flat();
   const files = segmentFiles(listing.segments, segmentSize);

@@ -20,12 +20,16 @@ export interface StoredSegment extends ReadableSegment {
   readonly path: string;
   readonly compression: Compression;
   readonly partial: boolean;
+  /** It lies in a store: `path` is what it is called there, and only its own methods read it. */
+  readonly inStore: boolean;
   /** The same for who reads two files side by side. */
   bytes(limit: number): AsyncIterable<Uint8Array>;
   /** Length up to the last byte that is not zero; of a plain file. @throws StorageError */
   contentEnd(): Promise<number>;
   /** Bytes in the archive, however it is compressed. @throws StorageError */
   size(): Promise<number>;
+  /** Lets go of what is on its way and will not be read. */
+  discard(): Promise<void>;
 }
 
 /**
@@ -43,6 +47,8 @@ export function segmentAt(
     path,
     compression,
     partial,
+    inStore: false,
+    discard: async () => {},
     read: async (limit, take, options) => {
       const { readSegment } = await import('./segment-reader.js');
       return readSegment(path, compression, limit, take, options);

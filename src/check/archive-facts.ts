@@ -58,7 +58,7 @@ export async function readArchiveFacts(
   directory: string,
   history: TimelineHistory | undefined,
 ): Promise<ArchiveFacts> {
-  const archive = openArchive(directory);
+  const archive = await openArchive(directory);
   const receiver = await archive.receiver();
   const catalog = await readCatalog(archive);
   const files = await endOfFiles(catalog, history);

@@ -59,7 +59,7 @@ export async function planCleanup(
     throw new StorageError(`archive location "${directory}" does not exist`, { path: directory });
   }
   const kept = oldestSegment(oldest, options.stripExtension);
-  const archive = openArchive(directory);
+  const archive = await openArchive(directory);
   const entries = await archive.list().catch((e: StorageError) => {
     // In pg_archivecleanup's words.
     throw storageError('open archive location', directory, e.cause);
@@ -120,7 +120,7 @@ export async function cleanupArchive(
   plan: CleanupPlan,
   onRemove: (path: string) => void = () => {},
 ): Promise<void> {
-  const archive = openArchive(plan.directory);
+  const archive = await openArchive(plan.directory);
   for (const name of plan.remove) {
     onRemove(join(plan.directory, name));
     await archive.remove(name);

@@ -47,7 +47,7 @@ export type Absence = { reason: string } | 'forked' | 'changed';
 export async function explainAbsence(request: AbsentRequest): Promise<Absence> {
   const { archive, wanted, control } = request;
   await archive.refuseUnreadableForm(wanted.base);
-  const holdings = await readHoldings(archive, control?.systemId);
+  const holdings = await readHoldings(archive, wanted, control?.systemId);
   if (hasCome(request, holdings)) return 'changed';
   if (wanted.kind === 'history') return { reason: explainHistory(request, holdings) };
   if (wanted.kind !== 'segment') return { reason: 'it is not in the archive' };

@@ -3,6 +3,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Archive } from '../archive/archive.js';
 import { openArchive } from '../archive/places/open-archive.js';
+import { stampOf } from '../archive/places/stamp.js';
 import { fsyncDir } from '../files/durable.js';
 import { MODULES } from '../package.js';
 import { readServerControl } from '../server/control-file.js';
@@ -20,8 +21,8 @@ export const MOST_AHEAD = 64;
 
 /** What the process that reads ahead is told. */
 export interface AheadOrder {
-  /** The archive. */
-  directory: string;
+  /** The archives, in the order in which they are asked. */
+  places: readonly string[];
   /** The segment that was served last: those behind it come next. */
   name: string;
   /** How many. */
@@ -71,35 +72,48 @@ export const ALIVE_FOR = 3000;
  * file of that segment. @throws ArchiveAccessError
  */
 export async function spoolName(
-  archive: Archive,
+  place: string,
   base: string,
   systemId: bigint | undefined,
 ): Promise<string | undefined> {
-  const stamp = await archive.stamp(base);
+  const stamp = await stampOf(place, base);
   return stamp && [base, stamp, (systemId ?? 0n).toString(36)].join('-');
+}
+
+/** The names of a segment that may come from any of some archives; of what cannot be asked none. */
+async function spoolNames(
+  places: readonly string[],
+  base: string,
+  systemId: bigint | undefined,
+): Promise<(string | undefined)[]> {
+  return Promise.all(
+    places.map((place) => spoolName(place, base, systemId).catch(() => undefined)),
+  );
 }
 
 /**
  * Moves a prefetched segment to the target; it was verified and synced when it was put there.
  * False if there is none, or the spool is on another file system.
- * @throws ArchiveAccessError, TargetError, FsyncError
+ * @throws TargetError, FsyncError
  */
 export async function takePrefetched(
   spool: string,
-  directory: string,
+  places: readonly string[],
   base: string,
   systemId: bigint | undefined,
   target: string,
 ): Promise<boolean> {
   if (isTrusted(spool) !== true) return false;
-  const name = await spoolName(openArchive(directory), base, systemId);
-  if (name === undefined) return false;
-  const path = join(spool, name);
-  const stat = fs.lstatSync(path, { throwIfNoEntry: false });
-  if (!stat?.isFile() || !isOwn(stat) || stat.dev !== deviceOf(dirname(target))) return false;
-  moveToTarget(path, target);
-  await fsyncDir(dirname(target));
-  return true;
+  for (const name of await spoolNames(places, base, systemId)) {
+    if (name === undefined) continue;
+    const path = join(spool, name);
+    const stat = fs.lstatSync(path, { throwIfNoEntry: false });
+    if (!stat?.isFile() || !isOwn(stat) || stat.dev !== deviceOf(dirname(target))) continue;
+    moveToTarget(path, target);
+    await fsyncDir(dirname(target));
+    return true;
+  }
+  return false;
 }
 
 function deviceOf(path: string): number | undefined {
@@ -157,9 +171,26 @@ export async function readAhead(spool: string): Promise<void> {
   if (isTrusted(spool) === false) return;
   const alive = join(spool, ALIVE_FILE);
   fs.writeFileSync(alive, token, { mode: 0o600 });
+  const archives = new OpenArchives();
+  // Also while a segment is long on its way.
+  const touch = setInterval(() => {
+    try {
+      if (readText(alive) === token) fs.utimesSync(alive, new Date(), new Date());
+    } catch {
+      // Removed since it was read: the next look at the order ends it.
+    }
+  }, TOUCH);
+  try {
+    await keepAhead(spool, token, archives);
+  } finally {
+    clearInterval(touch);
+    await archives.close();
+  }
+}
+
+async function keepAhead(spool: string, token: string, archives: OpenArchives): Promise<void> {
   let seen = '';
   let changed = performance.now();
-  let touched = changed;
   const failed = new Map<string, number>();
   for (;;) {
     const text = readText(join(spool, ORDER_FILE));
@@ -167,7 +198,7 @@ export async function readAhead(spool: string): Promise<void> {
     // No order: a reader that ended removed it. What was written since, by this one, kept the
     // directory from going with it.
     if (text === undefined) return clear(spool);
-    if (readText(alive) !== token) return;
+    if (readText(join(spool, ALIVE_FILE)) !== token) return;
     const order = JSON.parse(text) as AheadOrder;
     const over = order.recovering && !isRecovering(order.dataDir);
     if (over || now - changed > IDLE_END) return clear(spool);
@@ -176,20 +207,13 @@ export async function readAhead(spool: string): Promise<void> {
       changed = now;
       failed.clear();
     }
-    if (now - touched > TOUCH) {
-      touched = now;
-      try {
-        fs.utimesSync(alive, new Date(), new Date());
-      } catch {
-        // Removed since it was read: the next look at the order ends it.
-      }
-    }
-    const worked = await readOne(spool, order, (name) => {
+    const mayTry = (name: string): boolean => {
       const last = failed.get(name);
       if (last !== undefined && now - last < RETRY) return false;
       failed.set(name, now);
       return true;
-    });
+    };
+    const worked = await readOne(spool, order, archives, mayTry).catch(() => false);
     if (!worked) await pause(Math.min(POLL.max, POLL.min + (now - changed) / 20));
   }
 }
@@ -218,6 +242,32 @@ function readText(path: string): string | undefined {
   }
 }
 
+/** The archives that a reader has open, as long as the order names the same ones. */
+class OpenArchives {
+  #key = '';
+  #opened: (Promise<Archive> | undefined)[] = [];
+
+  /** @throws what opening it throws, now; the next call tries again */
+  async at(order: AheadOrder, index: number, systemId: bigint | undefined): Promise<Archive> {
+    const key = JSON.stringify([order.places, String(systemId)]);
+    if (key !== this.#key) {
+      await this.close();
+      this.#key = key;
+    }
+    this.#opened[index] ??= openArchive(order.places[index] as string, { systemId });
+    try {
+      return await this.#opened[index];
+    } catch (e) {
+      this.#opened[index] = undefined;
+      throw e;
+    }
+  }
+
+  async close(): Promise<void> {
+    for (const archive of this.#opened.splice(0)) await (await archive?.catch(() => {}))?.close();
+  }
+}
+
 /**
  * Puts the next missing segment of the window into the spool and removes what is not in it.
  * @param mayTry false for a segment that failed just now
@@ -226,53 +276,86 @@ function readText(path: string): string | undefined {
 async function readOne(
   spool: string,
   order: AheadOrder,
+  archives: OpenArchives,
   mayTry: (name: string) => boolean,
 ): Promise<boolean> {
-  const { dataDir } = order;
-  const archive = openArchive(order.directory);
+  const { dataDir, places } = order;
   const systemId = dataDir === undefined ? undefined : readServerControl(dataDir)?.systemId;
-  try {
-    const { parseFetchName, serveComplete } = await import('./fetch.js');
-    const window = await windowBehind(archive, order);
-    const cluster = async () => systemId ?? (await archive.ledger())?.systemId;
-    const names: { name: string; file: string | undefined }[] = [];
-    for (const name of window) names.push({ name, file: await spoolName(archive, name, systemId) });
-    const kept = new Set(names.map(({ file }) => file));
-    for (const entry of fs.readdirSync(spool)) {
-      if (/^[0-9A-F]{24}-/.test(entry) && !kept.has(entry)) fs.rmSync(join(spool, entry));
-    }
-    for (const { name, file } of names) {
-      if (file === undefined) return false;
-      const target = join(spool, file);
-      if (fs.existsSync(target)) continue;
-      if (!mayTry(name)) return false;
-      const [source] = await archive.stored(name, false);
-      if (!source) return false;
-      const wanted = parseFetchName(name);
-      const request = { archive, wanted, target, near: [order.near, spool] };
-      if (await serveComplete(request, source, cluster)) return false;
+  const open = (index: number) => archives.at(order, index, systemId);
+  const window = await windowBehind(order, open);
+  const names: { name: string; files: (string | undefined)[] }[] = [];
+  for (const name of window) names.push({ name, files: await spoolNames(places, name, systemId) });
+  const kept = new Set(names.flatMap(({ files }) => files));
+  for (const entry of fs.readdirSync(spool)) {
+    if (/^[0-9A-F]{24}-/.test(entry) && !kept.has(entry)) fs.rmSync(join(spool, entry));
+  }
+  for (const { name, files } of names) {
+    const there = files.filter((file) => file !== undefined);
+    if (there.length === 0) return false;
+    if (there.some((file) => fs.existsSync(join(spool, file)))) continue;
+    if (!mayTry(name)) return false;
+    for (const [i, file] of files.entries()) {
+      if (file === undefined) continue;
+      const request = { name, target: join(spool, file), near: [order.near, spool], systemId };
+      // Damaged, unreadable, no space: the fetch of that segment will tell.
+      if (!(await serve(await open(i), request).catch(() => false))) continue;
       // Replaced while it was read: not what the name says.
-      if ((await spoolName(archive, name, systemId)) !== file) fs.rmSync(target);
+      const now = await spoolName(places[i] as string, name, systemId);
+      if (now !== file) fs.rmSync(request.target);
       return true;
     }
-  } catch {
-    // Damaged, unreadable, no space: the fetch of that segment will tell.
+    return false;
   }
   return false;
 }
 
+/** True if the segment is in its place now. */
+async function serve(
+  archive: Archive,
+  { name, target, near, systemId }: SpoolRequest,
+): Promise<boolean> {
+  const { parseFetchName, serveComplete } = await import('./fetch.js');
+  const [source] = await archive.stored(name, false, { toRead: true });
+  if (!source) return false;
+  const cluster = async () => systemId ?? (await archive.cluster())?.systemId;
+  const request = { archive, wanted: parseFetchName(name), target, near };
+  return (await serveComplete(request, source, cluster)) === undefined;
+}
+
+interface SpoolRequest {
+  name: string;
+  target: string;
+  near: string[];
+  systemId: bigint | undefined;
+}
+
 /** The names behind the segment served last, on its timeline. */
-async function windowBehind(archive: Archive, { name, count }: AheadOrder): Promise<string[]> {
+async function windowBehind(
+  { name, count, places }: AheadOrder,
+  open: (index: number) => Promise<Archive>,
+): Promise<string[]> {
+  for (const index of places.keys()) {
+    const segmentSize = await open(index)
+      .then((archive) => sizeOf(archive, name))
+      .catch(() => {});
+    const parsed = segmentSize && parseSegmentFileName(name, segmentSize);
+    if (!parsed) continue;
+    const length = Math.min(count, MOST_AHEAD);
+    return Array.from({ length }, (_, i) =>
+      segmentFileName(parsed.timeline, parsed.segment + BigInt(i) + 1n, segmentSize),
+    );
+  }
+  return [];
+}
+
+/** Bytes of the segments, as one of them says. */
+async function sizeOf(archive: Archive, name: string): Promise<number | undefined> {
+  const said = archive.isDirectory ? undefined : (await archive.cluster())?.segmentSize;
+  if (said !== undefined) return said;
   const [source] = await archive.stored(name, false);
   const { readHead } = await import('../archive/lead-in.js');
   const head = source && (await readHead(source, AT_ONCE));
-  const header = head && parseLongHeader(head);
-  const parsed = header && parseSegmentFileName(name, header.segmentSize);
-  if (!parsed) return [];
-  const length = Math.min(count, MOST_AHEAD);
-  return Array.from({ length }, (_, i) =>
-    segmentFileName(parsed.timeline, parsed.segment + BigInt(i) + 1n, header.segmentSize),
-  );
+  return head && parseLongHeader(head)?.segmentSize;
 }
 
 const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));

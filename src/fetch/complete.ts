@@ -189,8 +189,10 @@ export async function identifyCopy(
   }
   const { systemId: id, segmentSize, blockSize, pageAddress } = found.header;
   const { timeline } = wanted;
-  // Where the archive has none, there is the one that PostgreSQL keeps beside the target.
-  const history = await requireHistory(timeline, [archive, openDirectory(dirname(target))]);
+  // PostgreSQL keeps what it restored beside the target, which need not be brought from afar again.
+  const beside = openDirectory(dirname(target));
+  const places = archive.isDirectory ? [archive, beside] : [beside, archive];
+  const history = await requireHistory(timeline, places);
   const segment = segmentOf(pageAddress, segmentSize);
   const place = { timeline, history, segment, segmentSize, blockSize };
   return { ...place, systemId: id, continues: continuesRecord(head) };
@@ -251,13 +253,15 @@ async function filesBefore(
   segmentSize: number,
   { archive, near }: SegmentPlaces,
 ): Promise<StoredSegment[]> {
+  const beside = near.flatMap((dir) => plainFile(join(dir, name), segmentSize));
+  // What is here already is not brought from afar.
+  if (beside.length > 0 && archive?.isDirectory === false) return beside;
   const stored = (await archive?.stored(name, false)) ?? [];
-  const isPlain = ({ compression }: StoredSegment) => compression === 'none';
+  const isPlain = ({ compression, inStore }: StoredSegment) => compression === 'none' && !inStore;
   const plain: StoredSegment[] = [];
   for (const file of stored.filter(isPlain)) {
     if ((await file.size()) === segmentSize) plain.push(file);
   }
-  const beside = near.flatMap((dir) => plainFile(join(dir, name), segmentSize));
   return [...plain, ...beside, ...stored.filter((file) => !isPlain(file))];
 }
 

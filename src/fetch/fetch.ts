@@ -1,3 +1,4 @@
+import { rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { Archive } from '../archive/archive.js';
 import { historyIn } from '../archive/history.js';
@@ -5,7 +6,7 @@ import { openArchive } from '../archive/places/open-archive.js';
 import { overAndOver, type StoredSegment } from '../archive/segment-source.js';
 import { CorruptWalError, UsageError, WalkeepError } from '../errors.js';
 import type { Lsn } from '../lsn.js';
-import { aSwitch, aText, type Checks, checkOptions, required } from '../options.js';
+import { aName, aSwitch, aText, type Checks, checkOptions, listOf, required } from '../options.js';
 import { readServerControl, type ServerControl } from '../server/control-file.js';
 import { parseStoredName } from '../wal/file-name.js';
 import type { TimelineHistory } from '../wal/timeline.js';
@@ -14,8 +15,11 @@ import { type Problem, TargetFile, UncheckedCopy } from './target.js';
 
 /** What to fetch, from where, to where. */
 export interface FetchOptions {
-  /** The archive. */
-  directory: string;
+  /**
+   * The archives, asked in this order: the first one that gives a verified file ends it. "Not there"
+   * is said only if each of them was asked and says so.
+   */
+  places: readonly string[];
   /** What PostgreSQL asks for: `%f`. */
   name: string;
   /** Path to put it at: `%p`. */
@@ -31,7 +35,7 @@ export interface FetchOptions {
 }
 
 const CHECKS: Checks<FetchOptions> = {
-  directory: required(aText),
+  places: required(listOf(aName, 'a list of places')),
   name: required(aText),
   target: required(aText),
   verify: aSwitch,
@@ -52,6 +56,8 @@ export type FetchResult =
       damage?: string;
       /** A history file is of a timeline that was never received here. */
       unfollowed?: string;
+      /** Why archives before this one did not give it. */
+      passedOver?: readonly WalkeepError[];
     }
   | {
       found: false;
@@ -60,7 +66,7 @@ export type FetchResult =
     };
 
 /** A fetch under way. */
-interface FetchRequest extends Required<Omit<FetchOptions, 'directory' | 'name' | 'dataDir'>> {
+interface FetchRequest extends Required<Omit<FetchOptions, 'places' | 'name' | 'dataDir'>> {
   archive: Archive;
   wanted: FetchName;
   /** The server that asks, as far as that is known. */
@@ -77,26 +83,35 @@ const MOST_LOOKUPS = 20;
  * before partials, verified, and in place only when durable. `found: false` only if the archive was
  * really asked and rightly does not have it.
  * @throws UsageError, ArchiveAccessError, CorruptWalError, SystemIdentifierError, GapError,
- *   TargetError, FsyncError, NotSupportedError, StorageError: could not tell
+ *   TargetError, FsyncError, NotSupportedError, StorageError, StoreUncertainError, StoreAccessError:
+ *   could not tell
  */
 export async function fetchFile(options: FetchOptions): Promise<FetchResult> {
   checkOptions('fetch', options, CHECKS);
-  const { directory, name, target, dataDir } = options;
+  const { places, name, target, dataDir } = options;
   const { verify = true, allowTorn = false, standby = false } = options;
   const wanted = parseFetchName(name);
-  const archive = openArchive(directory);
-  await archive.reach();
+  if (places.length === 0) throw new UsageError('fetch: no archive is given');
   const control = dataDir === undefined ? undefined : readServerControl(dataDir);
-  const paths = { archive, target };
-  const suspects = new Map<string, Lsn>();
-  const request = { ...paths, verify, allowTorn, standby, wanted, control, suspects };
-  for (let looks = 1; looks <= MOST_LOOKUPS; looks++) {
-    const answer = await lookUp(request);
-    if (answer !== 'changed') return answer;
-    // The directory may have gone as a whole.
-    await archive.reach();
+  const requests = new Map<string, FetchRequest>();
+  const requestAt = async (place: string): Promise<FetchRequest> => {
+    const known = requests.get(place);
+    if (known) return known;
+    const archive = await openArchive(place, { systemId: control?.systemId });
+    const suspects = new Map<string, Lsn>();
+    const request = { archive, target, verify, allowTorn, standby, wanted, control, suspects };
+    requests.set(place, request);
+    return request;
+  };
+  try {
+    for (let looks = 1; looks <= MOST_LOOKUPS; looks++) {
+      const answer = await lookUp(places, requestAt, target);
+      if (answer !== 'changed') return answer;
+    }
+  } finally {
+    for (const { archive } of requests.values()) await archive.close();
   }
-  throw overAndOver(join(directory, name));
+  throw overAndOver(join(places[0] as string, name));
 }
 
 /** Reads a `%f`. @throws UsageError if PostgreSQL has no such file */
@@ -112,20 +127,107 @@ export function parseFetchName(name: string): FetchName {
   return { name, kind: stored.partial ? 'partial' : 'segment', timeline, base: stored.base };
 }
 
+type Found = FetchResult & { found: true };
 /** `changed`: a file was renamed while it was looked at. */
 type Answer = FetchResult | 'changed';
 
-async function lookUp(request: FetchRequest): Promise<Answer> {
-  const { kind } = request.wanted;
+/**
+ * Asks one archive after the other: for the whole file first, and only if none has it for what there
+ * is of it, and for why it is not there. One that could not be asked may have it: then nothing less
+ * than the whole file is an answer.
+ */
+async function lookUp(
+  places: readonly string[],
+  requestAt: (place: string) => Promise<FetchRequest>,
+  target: string,
+): Promise<Answer> {
+  const failed = new Failures();
+  let changed = false;
+  for (const place of places) {
+    const answer = await failed.attempt(async () => lookUpWhole(await requestAt(place)));
+    if (answer === 'changed') changed = true;
+    else if (answer) return failed.any ? { ...answer, passedOver: failed.all } : answer;
+  }
+  failed.throw();
+  let partial: FetchResult | undefined;
+  let least: Lsn | undefined;
+  const reasons = new Set<string>();
+  for (const place of places) {
+    const answer = await failed.attempt(async () => lookUpRest(await requestAt(place), least));
+    if (answer === 'changed') changed = true;
+    else if (answer?.found === false) reasons.add(answer.reason);
+    else if (answer) {
+      partial = answer;
+      least = answer.validEnd;
+    }
+  }
+  if (partial && (failed.any || changed)) rmSync(target, { force: true });
+  failed.throw();
+  if (changed) return 'changed';
+  return partial ?? { found: false, reason: [...reasons].join('; ') };
+}
+
+/** What kept archives from answering. */
+class Failures {
+  readonly all: WalkeepError[] = [];
+
+  get any(): boolean {
+    return this.all.length > 0;
+  }
+
+  /** Undefined if it failed. @throws what no other archive could help against */
+  async attempt<T>(call: () => Promise<T>): Promise<T | undefined> {
+    try {
+      return await call();
+    } catch (e) {
+      if (!(e instanceof WalkeepError) || OUR_SIDE.includes(e.code)) throw e;
+      this.all.push(e);
+      return undefined;
+    }
+  }
+
+  /** @throws the first one, if there is any */
+  throw(): void {
+    if (this.any) throw this.all[0];
+  }
+}
+
+/** Faults of where it is to be put. */
+const OUR_SIDE = ['WK_TARGET', 'WK_DISK_FULL', 'WK_FSYNC'];
+
+/** A complete segment, or a history file. */
+async function lookUpWhole(request: FetchRequest): Promise<Found | 'changed' | undefined> {
+  const { archive, wanted } = request;
+  await archive.reach();
+  switch (wanted.kind) {
+    case 'segment':
+      return lookUpComplete(request);
+    case 'partial':
+      return undefined;
+    case 'history':
+    case 'backup':
+      return lookUpText(request);
+  }
+}
+
+/** Partials, or why there is nothing. */
+async function lookUpRest(request: FetchRequest, least: Lsn | undefined): Promise<Answer> {
+  const { archive, wanted } = request;
   const empty = new Set<string>();
-  const isWal = kind === 'segment' || kind === 'partial';
-  const found = isWal ? await lookUpWal(request, empty) : await lookUpText(request);
-  if (found) return found;
+  if (wanted.kind === 'segment' || wanted.kind === 'partial') {
+    const partials = await archive.stored(wanted.base, true);
+    if (wanted.kind === 'segment') await archive.refuseIrregular(wanted.base, false);
+    if (partials.length === 0) await archive.refuseIrregular(wanted.base, true);
+    else {
+      const answer = await lookUpPartials(request, partials, empty, least);
+      if (answer) return answer;
+    }
+  }
   const { explainAbsence } = await import('./absent.js');
   const absence = await explainAbsence({ ...request, empty });
   if (absence === 'changed') return absence;
   if (absence !== 'forked') return { found: false, reason: absence.reason };
-  const forked = await lookUpPartials(request, [], empty);
+  const forked = await lookUpPartials(request, [], empty, least);
   if (forked) return forked;
   // Its files are known to be empty now.
   const again = await explainAbsence({ ...request, empty });
@@ -134,13 +236,12 @@ async function lookUp(request: FetchRequest): Promise<Answer> {
   return { found: false, reason };
 }
 
-async function lookUpWal(request: FetchRequest, empty: Set<string>): Promise<Answer | undefined> {
+async function lookUpComplete(request: FetchRequest): Promise<Found | 'changed' | undefined> {
   const { archive, wanted, target, verify } = request;
-  const isSegment = wanted.kind === 'segment';
   const segment = { archive, wanted, target, near: [dirname(target)] };
   const systemId = () => knownSystemId(request);
   let damage: CorruptWalError | undefined;
-  for (const source of isSegment ? await archive.stored(wanted.base, false) : []) {
+  for (const source of await archive.stored(wanted.base, false, { toRead: true })) {
     const problem = await serveComplete(segment, source, verify ? systemId : undefined);
     if (problem === undefined) return { found: true, path: source.path };
     if (problem === 'gone') return 'changed';
@@ -148,10 +249,6 @@ async function lookUpWal(request: FetchRequest, empty: Set<string>): Promise<Ans
     damage ??= problem;
   }
   if (damage) throw damage;
-  const partials = await archive.stored(wanted.base, true);
-  if (isSegment) await archive.refuseIrregular(wanted.base, false);
-  if (partials.length > 0) return lookUpPartials(request, partials, empty);
-  await archive.refuseIrregular(wanted.base, true);
   return undefined;
 }
 
@@ -159,17 +256,18 @@ async function lookUpPartials(
   request: FetchRequest,
   partials: readonly StoredSegment[],
   empty: Set<string>,
+  least: Lsn | undefined,
 ): Promise<Answer | undefined> {
   const systemId = request.verify ? await knownSystemId(request) : undefined;
   const near = [dirname(request.target)];
   const { servePartial } = await import('./partial.js');
-  const answer = await servePartial({ ...request, systemId, near, empty }, partials);
+  const answer = await servePartial({ ...request, systemId, near, empty, least }, partials);
   return answer === 'empty' ? undefined : answer;
 }
 
-/** The cluster that the segment must be of: the server's, or the one that the ledger names. */
+/** The cluster that the segment must be of: the server's, or the one that the archive names. */
 async function knownSystemId({ control, archive }: FetchRequest): Promise<bigint | undefined> {
-  return control ? control.systemId : (await archive.ledger())?.systemId;
+  return control ? control.systemId : (await archive.cluster())?.systemId;
 }
 
 /**
@@ -203,7 +301,7 @@ async function lookUpText({
   target,
   verify,
   control,
-}: FetchRequest): Promise<FetchResult | undefined> {
+}: FetchRequest): Promise<Found | undefined> {
   const path = join(archive.place, wanted.name);
   const content = await archive.text(wanted.name);
   if (content === undefined) return undefined;
@@ -216,7 +314,7 @@ async function lookUpText({
     }
     if (control) {
       const { readHoldings } = await import('./holdings.js');
-      await readHoldings(archive, control.systemId);
+      await readHoldings(archive, wanted, control.systemId);
     }
   }
   const file = TargetFile.create(target);

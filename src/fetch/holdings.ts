@@ -34,7 +34,8 @@ export interface Holdings {
 }
 
 /**
- * What an archive holds: one listing, its ledger and history files, and some page headers.
+ * What an archive holds, as far as that tells of one file: names, its ledger and history files, and
+ * some page headers.
  * @param systemId the cluster that it must be of, where that is known
  * @throws ArchiveAccessError if the directory is no archive: an unmounted path is an empty directory
  * @throws SystemIdentifierError if it is the archive of another cluster
@@ -42,24 +43,29 @@ export interface Holdings {
  */
 export async function readHoldings(
   archive: Archive,
+  { base }: FetchName,
   systemId: bigint | undefined,
 ): Promise<Holdings> {
   const { place } = archive;
   // Before the listing: what the ledger knows of must then be found.
   const ledger = await archive.ledger();
-  const names = (await archive.list()).map(({ name }) => name);
+  const cluster = ledger ? undefined : await archive.cluster();
+  const names = (await archive.listAround(base)).map(({ name }) => name);
   const wal = names.filter((name) => parseSegmentFileName(name, MIN_SEGMENT_SIZE)).sort();
   const told = names.flatMap((name) => parseHistoryFileName(name) ?? []);
   const unreadable = names.flatMap((name) => unreadableFormOf(name) ?? []);
-  if (!ledger && wal.length === 0 && told.length === 0) {
+  if (!ledger && !cluster && wal.length === 0 && told.length === 0) {
     throw new ArchiveAccessError(`"${place}" holds no WAL and no ledger`, {
       path: place,
       hint: 'Is it mounted, and the right directory?',
     });
   }
-  const sample = await sampleIdentity(archive, wal, ledger?.systemId);
-  requireSameCluster(place, systemId, sample.systemId);
-  const segmentSize = ledger?.segmentSize ?? sample.segmentSize;
+  // What a store says of itself was written once; a receiver's files may have been mixed up.
+  const sample = cluster?.segmentSize
+    ? undefined
+    : await sampleIdentity(archive, wal, ledger?.systemId);
+  requireSameCluster(place, systemId, (sample ?? cluster)?.systemId);
+  const segmentSize = ledger?.segmentSize ?? cluster?.segmentSize ?? sample!.segmentSize;
   const histories: TimelineHistory[] = [];
   for (const timeline of told) {
     const history = await requireHistory(timeline, [archive]);

@@ -28,6 +28,8 @@ export interface PartialRequest extends SegmentRequest {
   allowTorn: boolean;
   /** Gets the names of files in which nothing was written. */
   empty: Set<string>;
+  /** Another archive has it up to here: less is not served. */
+  least: Lsn | undefined;
   /** Partials that an earlier look found more than torn, and where. */
   suspects: Map<string, Lsn>;
 }
@@ -89,7 +91,7 @@ async function copyAll(
   };
   for (const source of partials) if (await add(source, acknowledged)) return 'gone';
   if (wanted.kind !== 'segment') return undefined;
-  const holdings = await readHoldings(archive, systemId);
+  const holdings = await readHoldings(archive, wanted, systemId);
   const segment = parseSegmentFileName(wanted.base, holdings.segmentSize)?.segment;
   if (segment === undefined) return undefined;
   for (const { file, fork } of await forkedFiles(holdings, archive, wanted, segment)) {
@@ -125,6 +127,9 @@ async function serveBest(request: PartialRequest, best: PartialCopy): Promise<Pa
     return 'changed';
   }
   if (server && server.validEnd >= validEnd) return keeps;
+  if (request.least !== undefined && validEnd <= request.least) {
+    return { found: false, reason: 'another archive has as much of it' };
+  }
   await best.file.commit();
   return { found: true, path, validEnd, ...(damage === undefined ? {} : { damage }) };
 }
@@ -135,7 +140,7 @@ async function holeBehind(
   { whole, id }: PartialCopy,
 ): Promise<string | undefined> {
   if (whole) return undefined;
-  const holdings = await readHoldings(archive, id.systemId);
+  const holdings = await readHoldings(archive, wanted, id.systemId);
   return goesOnBehind(holdings, wanted.timeline, id.segment);
 }
 

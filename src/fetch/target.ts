@@ -6,6 +6,7 @@ import type { StoredSegment } from '../archive/segment-source.js';
 import { type DecompressResult, decompressFile } from '../codec/codec.js';
 import { decompressorOf } from '../codec/codecs.js';
 import {
+  CorruptObjectError,
   CorruptWalError,
   DiskFullError,
   FsyncError,
@@ -234,7 +235,8 @@ export class UncheckedCopy {
   }
 
   async #take(source: StoredSegment, partial: boolean): Promise<Problem | undefined> {
-    const { path, compression } = source;
+    const { path, compression, inStore } = source;
+    if (inStore) return this.#receive(source);
     if (compression !== 'none') return this.#decompress(source, partial);
     if (partial) return copyBackwards(path, this.file);
     return tooLarge(path, await source.size()) ?? this.file.copy(path);
@@ -251,6 +253,21 @@ export class UncheckedCopy {
 
   #tell(): void {
     for (const wake of this.#wake.splice(0)) wake();
+  }
+
+  async #receive(source: StoredSegment): Promise<Problem | undefined> {
+    try {
+      for await (const piece of source.bytes(MAX_SEGMENT_SIZE + 1)) this.#append(piece);
+    } catch (e) {
+      if (isGone(e, source.path)) return 'gone';
+      if (!(e instanceof CorruptObjectError)) throw e;
+      return new CorruptWalError(`"${source.path}" is damaged: ${e.message}`, {
+        path: source.path,
+        cause: e,
+      });
+    }
+    this.file.flush();
+    return tooLarge(source.path, this.#filled);
   }
 
   async #decompress(source: StoredSegment, partial: boolean): Promise<Problem | undefined> {

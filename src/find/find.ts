@@ -71,7 +71,7 @@ export async function findEvents(
   onEvent: OnEvent,
 ): Promise<FindResult> {
   checkOptions('find', options, CHECKS);
-  const plan = planTimeline(await readCatalog(openArchive(directory)), options.timeline);
+  const plan = planTimeline(await readCatalog(await openArchive(directory)), options.timeline);
   const matcher = new EventMatcher(options);
   const segments = await segmentsToRead(plan, options, options.after);
   return walk(plan, segments, options, (event) => {
@@ -100,7 +100,7 @@ export async function findMoment(
   options: Pick<FindOptions, 'timeline' | 'since' | 'until' | 'full' | 'signal'>,
 ): Promise<MomentResult> {
   checkOptions<FindOptions>('find', options, CHECKS);
-  const plan = planTimeline(await readCatalog(openArchive(directory)), options.timeline);
+  const plan = planTimeline(await readCatalog(await openArchive(directory)), options.timeline);
   const segments = await segmentsToRead(plan, options, time);
   const { since = 0n, until } = options;
   let last: TransactionEvent | undefined;

@@ -72,7 +72,7 @@ export interface ArchiveList {
  * @throws StorageError if the directory cannot be read or is no WAL archive
  */
 export async function listArchive(directory: string, signal?: AbortSignal): Promise<ArchiveList> {
-  const catalog = await readArchive(openArchive(directory));
+  const catalog = await readArchive(await openArchive(directory));
   const { systemId, segmentSize, ledger } = catalog;
   const timelines: ListedTimeline[] = [];
   for (const t of catalog.timelines) timelines.push(await listTimeline(catalog, t, signal));

@@ -63,7 +63,7 @@ export async function pushFile(
     });
   }
   await requireDirectory(directory);
-  const archive = openArchive(directory);
+  const archive = await openArchive(directory);
   const source = await openSource(path, name);
   try {
     return await whileRenamed(source, async () => {

@@ -5,7 +5,7 @@ import type { KnownWal } from '../archive/good-wal.js';
 import { findHistory } from '../archive/history.js';
 import { newestIdentity } from '../archive/identity.js';
 import { wasFollowed } from '../archive/ledger-entry.js';
-import { openArchive } from '../archive/places/open-archive.js';
+import { openDirectory } from '../archive/places/directory-archive.js';
 import { identifySegment } from '../archive/segment-identity.js';
 import { scanDirectory } from '../archive/wal-directory.js';
 import { StorageError, SystemIdentifierError } from '../errors.js';
@@ -56,7 +56,7 @@ export async function checkSource(
       actual: String(found.header.systemId),
     });
   }
-  const history = await findHistory(segment.timeline, [archive, openArchive(dirname(path))]);
+  const history = await findHistory(segment.timeline, [archive, openDirectory(dirname(path))]);
   const verifier = new WalVerifier({
     startLsn: segmentStart(segment.segment, size),
     segmentSize: size,
@@ -99,7 +99,7 @@ export async function inspectSource(
   if (!fault) return 'whole';
   if (verifier.end().kind === 'zeros') return 'cut';
   // Behind the end of a timeline lies what the file held before.
-  const ends = await timelineEnds(timeline, [archive, openArchive(dirname(path))]);
+  const ends = await timelineEnds(timeline, [archive, openDirectory(dirname(path))]);
   if (ends.some((end) => end > startLsn && end <= validEnd)) return 'cut';
   throw faultToError({ ...fault, message: `"${path}": ${fault.message}` });
 }

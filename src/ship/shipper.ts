@@ -37,7 +37,8 @@ const REMOVE_EVERY = 30_000;
 export class WalShipper extends EventEmitter<ShipEvents> {
   readonly #o: ShipOptions;
   readonly #directory: string | undefined;
-  readonly #source: ShipSource;
+  /** Open while it runs. */
+  #source!: ShipSource;
   #changes: Changes | undefined;
   #finishing: boolean;
   #removedAt = Number.NEGATIVE_INFINITY;
@@ -57,7 +58,6 @@ export class WalShipper extends EventEmitter<ShipEvents> {
     if (this.#directory === undefined && options.keepLocal) {
       throw new UsageError('ship: only segments in a directory can be removed');
     }
-    this.#source = new ShipSource(this.#directory ?? options.source);
     this.#finishing = options.once ?? false;
   }
 
@@ -74,6 +74,15 @@ export class WalShipper extends EventEmitter<ShipEvents> {
    * @throws StorageError if the source cannot be looked at
    */
   async run(signal: AbortSignal = new AbortController().signal): Promise<ShipResult> {
+    this.#source = await ShipSource.open(this.#directory ?? this.#o.source);
+    try {
+      return await this.#ship(signal);
+    } finally {
+      await this.#source.archive.close();
+    }
+  }
+
+  async #ship(signal: AbortSignal): Promise<ShipResult> {
     using changes = new Changes(this.#directory, this.#o.pollInterval ?? POLL);
     this.#changes = changes;
     const ended = new AbortController();

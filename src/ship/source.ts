@@ -47,8 +47,13 @@ export class ShipSource {
   readonly archive: Archive;
   #identity: Snapshot['identity'];
 
-  constructor(place: string) {
-    this.archive = openArchive(place);
+  private constructor(archive: Archive) {
+    this.archive = archive;
+  }
+
+  /** To be closed. @throws what opening it throws */
+  static async open(place: string): Promise<ShipSource> {
+    return new ShipSource(await openArchive(place));
   }
 
   /** @throws StorageError if it cannot be looked at */

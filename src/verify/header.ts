@@ -79,7 +79,7 @@ export async function checkHeaderOnly(
   read: (take: TakeBytes) => Promise<SegmentRead>,
   report: (finding: Finding) => void,
 ): Promise<void> {
-  const { directory, segmentSize, blockSize } = job;
+  const { place, segmentSize, blockSize } = job;
   let header: Uint8Array = new Uint8Array(0);
   await read((bytes) => {
     header = bytes.slice(0, blockSize + SHORT_PAGE_HEADER);
@@ -97,8 +97,9 @@ export async function checkHeaderOnly(
     if (fault) log.add(fault, file.name);
     log.flush();
   }
-  if (file.partial || !CODECS[file.compression].contentSize) return;
+  if (file.partial || file.file.inStore) return;
+  if (!CODECS[file.compression].contentSize) return;
   const measured: SegmentFile = { ...file };
-  const problem = await checkSegment(directory, measured, segmentSize);
+  const problem = await checkSegment(place, measured, segmentSize);
   if (problem !== undefined) report(wrongSize(file.name, problem.replace(', skipping', '')));
 }

@@ -32,7 +32,8 @@ export interface Scope {
 
 /** Contiguous segments that one thread checks as one stream. Can be sent to a thread. */
 export interface VerifyJob {
-  directory: string;
+  /** The archive's, for a thread to open it. */
+  place: string;
   segmentSize: number;
   blockSize: number;
   systemId: bigint | undefined;
@@ -59,7 +60,7 @@ export function planJobs(
   options: Scope & { quick?: boolean | undefined; jobBytes?: number | undefined },
 ): VerifyJob[] {
   const { archive, segmentSize, blockSize, systemId, magic, ledger } = catalog;
-  const cluster = { directory: archive.place, segmentSize, blockSize, systemId, magic };
+  const cluster = { place: archive.place, segmentSize, blockSize, systemId, magic };
   const first = options.since === undefined ? 0n : segmentOf(options.since, segmentSize);
   const bytes = options.jobBytes ?? DEFAULT_JOB_BYTES;
   const perJob = Math.max(1, Math.floor(bytes / segmentSize));

@@ -2,7 +2,6 @@ import { isGone } from '../archive/access.js';
 import type { Archive } from '../archive/archive.js';
 import type { Finding } from '../archive/findings.js';
 import { PartialCheck } from '../archive/partial-check.js';
-import { openArchive } from '../archive/places/open-archive.js';
 import type { SegmentRead, TakeBytes } from '../archive/segment-reader.js';
 import { WalkeepError } from '../errors.js';
 import { formatLsn, type Lsn } from '../lsn.js';
@@ -44,11 +43,12 @@ export interface RunOptions {
 /** Checks the segments of a job as one stream. @throws nothing that a file is to blame for */
 export async function runJob(
   job: VerifyJob,
+  archive: Archive,
   report: JobReport,
   options: RunOptions = {},
 ): Promise<void> {
   const { between, readAhead = false } = options;
-  const check = new StreamCheck(job, report, readAhead);
+  const check = new StreamCheck(job, archive, report, readAhead);
   for (const segment of job.segments) {
     await check.segment(segment, job.leadIn ? 'lead-in' : 'own');
     await between?.();
@@ -74,9 +74,9 @@ class StreamCheck {
   readonly #edge: bigint;
   #reached: bigint | undefined;
 
-  constructor(job: VerifyJob, report: JobReport, readAhead: boolean) {
+  constructor(job: VerifyJob, archive: Archive, report: JobReport, readAhead: boolean) {
     this.#job = job;
-    this.#archive = openArchive(job.directory);
+    this.#archive = archive;
     this.#readAhead = readAhead;
     this.#report = report;
     this.#edge = segmentStart(job.segments.at(-1)!.segment + 1n, job.segmentSize);

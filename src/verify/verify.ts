@@ -90,7 +90,7 @@ export async function verifyArchive(
 ): Promise<VerifyResult> {
   checkOptions('verify', options, CHECKS);
   const began = performance.now();
-  const archive = openArchive(directory);
+  const archive = await openArchive(directory);
   const catalog = await readArchive(archive);
   const { since, timeline, quick = false, jobs: threads = availableParallelism() } = options;
   if (timeline !== undefined && !catalog.timelines.some((t) => t.timeline === timeline)) {
@@ -124,7 +124,7 @@ export async function verifyArchive(
       vanished = true;
     },
   };
-  await runJobs(jobs, threads, report, options.signal);
+  await runJobs(jobs, { archive, threads, signal: options.signal }, report);
   // What was moved away meanwhile is judged as if it had been before: at the begin it may be gone.
   if (vanished) {
     for (const f of catalogFindings(await readArchive(archive), { since, timeline })) finding(f);

@@ -1,5 +1,7 @@
 import { parentPort } from 'node:worker_threads';
+import type { Archive } from '../archive/archive.js';
 import type { Finding } from '../archive/findings.js';
+import { openArchive } from '../archive/places/open-archive.js';
 import type { VerifyJob } from './plan.js';
 import { runJob } from './stream.js';
 
@@ -14,12 +16,21 @@ export type WorkerMessage =
 /** Bytes after which progress is told. */
 const STEP = 4 * 1024 * 1024;
 
+/** Opened once: of a store it holds connections. They end with the thread. */
+let opened: Promise<Archive> | undefined;
+
+function archiveOf({ place, systemId }: VerifyJob): Promise<Archive> {
+  opened ??= openArchive(place, { systemId });
+  return opened;
+}
+
 parentPort?.on('message', async (job: VerifyJob) => {
   const port = parentPort!;
   const say = (message: WorkerMessage) => port.postMessage(message);
   let bytes = 0;
   try {
-    await runJob(job, {
+    const archive = await archiveOf(job);
+    await runJob(job, archive, {
       finding: (finding) => say({ type: 'finding', finding }),
       progress: (more) => {
         bytes += more;

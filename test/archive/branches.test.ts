@@ -2,7 +2,7 @@ import { copyFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import type { LedgerEntry } from '../../src/archive/ledger.js';
-import { openArchive } from '../../src/archive/places/open-archive.js';
+import { openDirectory } from '../../src/archive/places/directory-archive.js';
 import { readCatalog } from '../../src/archive/read-catalog.js';
 import { planCleanup } from '../../src/cleanup/cleanup.js';
 import { fetchFile } from '../../src/fetch/fetch.js';
@@ -54,12 +54,12 @@ const PRODUCTION: readonly Followed[] = [[1, '0/5000000', '0/5480000']];
 const check = (directory: string) => checkAll(directory, { quick: true });
 
 async function besides(directory: string) {
-  const { timelines } = await readCatalog(openArchive(directory));
+  const { timelines } = await readCatalog(openDirectory(directory));
   return timelines.map((t) => `${t.timeline} ${t.beside ?? '-'}`);
 }
 
 const serve = (directory: string, file: string) =>
-  fetchFile({ directory, name: file, target: join(scratchDir(), 'RECOVERYXLOG') });
+  fetchFile({ places: [directory], name: file, target: join(scratchDir(), 'RECOVERYXLOG') });
 
 describe('how timelines stand', () => {
   test('without a ledger nobody knows', async () => {

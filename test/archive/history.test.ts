@@ -68,7 +68,7 @@ describe.each(DAMAGED)('a history with %s', (_what, text) => {
     const { findings } = await verifyArchive(directory, { jobs: 1, quick: true });
     expect(findings.find((f) => f.code === 'history-damaged')?.severity).toBe('error');
     const target = join(scratchDir(), 'RECOVERYHISTORY');
-    await expect(fetchFile({ directory, name: NAME, target })).rejects.toMatchObject({
+    await expect(fetchFile({ places: [directory], name: NAME, target })).rejects.toMatchObject({
       code: 'WK_CORRUPT_WAL',
     });
     await expect(pushFile(scratchDir('archive'), path)).rejects.toMatchObject({

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { newestIdentity, readFirstPage, sampleIdentity } from '../../src/archive/identity.js';
-import { openArchive } from '../../src/archive/places/open-archive.js';
+import { openDirectory } from '../../src/archive/places/directory-archive.js';
 import { readSegment } from '../../src/archive/segment-reader.js';
 import { scanDirectory } from '../../src/archive/wal-directory.js';
 import { compressFile } from '../../src/codec/codec.js';
@@ -102,8 +102,8 @@ it('a stray file decides nothing where a sample is asked', async () => {
   const scan = await scanDirectory(dir, MB);
   const names = scan.segments.map((s) => s.name).reverse();
   expect(await newestIdentity(scan)).toMatchObject({ systemId: 22n });
-  const sampled = await sampleIdentity(openArchive(dir), names);
+  const sampled = await sampleIdentity(openDirectory(dir), names);
   expect(sampled).toEqual({ systemId: 11n, segmentSize: MB, blockSize: 8192, magic: 0xd110 });
   // Where the cluster is known, its own files tell the rest.
-  expect(await sampleIdentity(openArchive(dir), names, 22n)).toMatchObject({ systemId: 22n });
+  expect(await sampleIdentity(openDirectory(dir), names, 22n)).toMatchObject({ systemId: 22n });
 });

@@ -14,7 +14,7 @@ import { afterEach, describe, expect, test, vi } from 'vitest';
 import type { Archive } from '../../src/archive/archive.js';
 import type { Finding } from '../../src/archive/findings.js';
 import { Ledger } from '../../src/archive/ledger.js';
-import { openArchive } from '../../src/archive/places/open-archive.js';
+import { openDirectory } from '../../src/archive/places/directory-archive.js';
 import { readCatalog } from '../../src/archive/read-catalog.js';
 import { readArchiveFacts } from '../../src/check/archive-facts.js';
 import { compressFile } from '../../src/codec/codec.js';
@@ -266,10 +266,10 @@ describe('a partial that a receiver writes to', () => {
     expect(found).toMatchObject({ damaged: 0, complete: true });
     expect(grown).toBe(1);
     edit(path, (b) => b.fill(0, 100_000));
-    const [job] = planJobs(await readCatalog(openArchive(dir)), {});
+    const [job] = planJobs(await readCatalog(openDirectory(dir)), {});
     const findings: string[] = [];
     const finding = ({ severity, code }: Finding) => void findings.push(`${severity} ${code}`);
-    await runJob(job!, { finding, progress: () => {}, vanished: () => {} });
+    await runJob(job!, openDirectory(dir), { finding, progress: () => {}, vanished: () => {} });
     expect(findings).toEqual(['info torn-tail']);
     expect(grown).toBe(2);
   });
@@ -433,10 +433,10 @@ describe('a listing in which a file is seen under neither name', () => {
     const { directory, names, end } = sampleArchive(5);
     await writeLedger(directory, { type: 'flushed', lsn: end as Lsn, timeline: 1 });
     hide([names[2]!]);
-    expect((await readCatalog(openArchive(directory))).gaps).toEqual([]);
+    expect((await readCatalog(openDirectory(directory))).gaps).toEqual([]);
     // Another one each time, and the last.
     hide([names[2]!], [names[3]!], [names[4]!]);
-    const catalog = await readCatalog(openArchive(directory));
+    const catalog = await readCatalog(openDirectory(directory));
     expect(catalog.gaps).toEqual([]);
     expect(catalog.timelines[0]!.segments).toHaveLength(5);
     hide([names[4]!]);
@@ -447,7 +447,7 @@ describe('a listing in which a file is seen under neither name', () => {
     const { directory, names, segmentStart } = sampleArchive(5);
     rmSync(join(directory, names[1]!));
     const left = hide([], [], ['never asked for']);
-    expect((await readCatalog(openArchive(directory))).gaps).toMatchObject([
+    expect((await readCatalog(openDirectory(directory))).gaps).toMatchObject([
       { from: segmentStart(1), to: segmentStart(2) },
     ]);
     expect(left).toHaveLength(1);
@@ -457,7 +457,7 @@ describe('a listing in which a file is seen under neither name', () => {
     const directory = fixtureArchive('promoted');
     hide(['00000002.history']);
     expect(
-      (await readCatalog(openArchive(directory))).timelines[1]!.history?.ancestors,
+      (await readCatalog(openDirectory(directory))).timelines[1]!.history?.ancestors,
     ).toHaveLength(1);
   });
 });

@@ -39,9 +39,9 @@ type Archive = ReturnType<typeof archiveOf>;
 
 /** Fetches, and tells how it went as the command would: 0, 1 or above 125. */
 async function fetch(archive: Archive, name: string, more: Partial<FetchOptions> = {}) {
-  const { dir: directory, target } = archive;
+  const { dir, target } = archive;
   try {
-    const result = await fetchFile({ directory, name, target, ...more });
+    const result = await fetchFile({ places: [dir], name, target, ...more });
     if (!result.found) return { code: 1, text: result.reason, result };
     return { code: 0, text: '', result };
   } catch (error) {
@@ -269,14 +269,14 @@ describe('not there', () => {
     const archive = archiveOf('switch');
     const directory = join(archive.dir, 'nowhere');
     for (const name of [seg(6), '00000002.history']) {
-      expect(await code(archive, name, { directory })).toBe(126);
+      expect(await code(archive, name, { places: [directory] })).toBe(126);
       mkdirSync(directory);
-      expect(await code(archive, name, { directory })).toBe(126);
+      expect(await code(archive, name, { places: [directory] })).toBe(126);
       writeFileSync(join(directory, 'lost+found'), '');
-      expect(await code(archive, name, { directory })).toBe(126);
+      expect(await code(archive, name, { places: [directory] })).toBe(126);
       rmSync(directory, { recursive: true });
     }
-    expect(await code(archive, seg(6), { directory: join(archive.dir, seg(6)) })).toBe(126);
+    expect(await code(archive, seg(6), { places: [join(archive.dir, seg(6))] })).toBe(126);
   });
 
   test('a ledger makes an archive, and says what must be in it', async () => {
@@ -727,13 +727,13 @@ describe('what cannot be read or written', () => {
 });
 
 describe('patience', () => {
-  const base = { directory: '/x', name: seg(6), target: '/y' };
+  const base = { places: ['/x'], name: seg(6), target: '/y' };
 
   test('a standby tries a passing cause again, then goes on without', async () => {
     const archive = archiveOf('switch');
     const away = `${archive.dir}.away`;
     renameSync(archive.dir, away);
-    const options = { directory: archive.dir, name: seg(6), target: archive.target };
+    const options = { places: [archive.dir], name: seg(6), target: archive.target };
     const patience = { standby: true, wait: 0 };
     // It comes back while the next try is waited for.
     const failing = (o: FetchOptions) =>
@@ -761,7 +761,7 @@ describe('patience', () => {
   test('damage does not pass', async () => {
     const archive = archiveOf('switch');
     flip(join(archive.dir, seg(6)), 200);
-    const options = { directory: archive.dir, name: seg(6), target: archive.target };
+    const options = { places: [archive.dir], name: seg(6), target: archive.target };
     let calls = 0;
     const counted = (o: FetchOptions) => {
       calls++;

@@ -29,7 +29,7 @@ test.each(['.xz', '.bz2', '.zst.age', '.partial.gz', '.tmp', '/'])(
   'F%s is not "not there"',
   async (end) => {
     const { dir, target } = archiveOf('switch');
-    const fetch = (name: string) => fetchFile({ directory: dir, name, target });
+    const fetch = (name: string) => fetchFile({ places: [dir], name, target });
     const name = seg(13);
     expect(await fetch(name)).toMatchObject({ found: false });
     if (end === '/') mkdirSync(join(dir, `${name}.d`));
@@ -50,7 +50,7 @@ test.each(['.xz', '.bz2', '.zst.age', '.partial.gz', '.tmp', '/'])(
 
 test('nor does less of it stand for all', async () => {
   const { dir, target } = archiveOf('switch');
-  const fetch = (name: string) => fetchFile({ directory: dir, name, target });
+  const fetch = (name: string) => fetchFile({ places: [dir], name, target });
   expect(await fetch(seg(12))).toMatchObject({ found: true });
   writeFileSync(join(dir, `${seg(12)}.xz`), 'more');
   await expect(fetch(seg(12))).rejects.toMatchObject({ path: join(dir, `${seg(12)}.xz`) });
@@ -61,7 +61,7 @@ test('nor does less of it stand for all', async () => {
 
 test('histories and backup histories, and an archive in which all is compressed so', async () => {
   const { dir, target } = archiveOf('switch');
-  const fetch = (name: string) => fetchFile({ directory: dir, name, target });
+  const fetch = (name: string) => fetchFile({ places: [dir], name, target });
   const backup = `${seg(6)}.00000028.backup`;
   for (const name of ['00000002.history', backup]) {
     expect(await fetch(name)).toMatchObject({ found: false });

@@ -27,7 +27,7 @@ test('a hole behind which a later timeline goes on is not taken for the end', as
   });
   rmSync(join(dir, `${name(8, 2)}.partial`));
   writeFileSync(join(dir, `${name(9, 2)}.partial`), Buffer.concat([next.bytes], SEGMENT));
-  await expect(fetchFile({ directory: dir, name: name(8, 2), target })).rejects.toThrow(
+  await expect(fetchFile({ places: [dir], name: name(8, 2), target })).rejects.toThrow(
     'behind the missing',
   );
 });
@@ -39,7 +39,7 @@ test.each(['history only', 'an empty file'])(
     const partial = join(dir, `${name(8, 2)}.partial`);
     rmSync(partial);
     if (what !== 'history only') writeFileSync(partial, Buffer.alloc(SEGMENT));
-    const request = { directory: dir, name: name(8, 2), target, standby: true };
+    const request = { places: [dir], name: name(8, 2), target, standby: true };
     await expect(fetchFile(request)).rejects.toMatchObject({ retryable: true });
   },
 );
@@ -58,7 +58,7 @@ async function allComplete() {
 test('a partial file of a segment that the ledger knows as complete is not served for it', async () => {
   const a = await allComplete();
   const target = join(scratchDir(), 'RECOVERYXLOG');
-  const request = { directory: a.directory, name: (a.names[2] as string).slice(0, 24), target };
+  const request = { places: [a.directory], name: (a.names[2] as string).slice(0, 24), target };
   await expect(fetchFile(request)).rejects.toMatchObject({ code: 'WK_CORRUPT_WAL' });
 });
 
@@ -95,7 +95,7 @@ test.each([
   writeFileSync(join(server, name(5)), part(0));
   const six = join(directory, name(6));
   writeFileSync(six, part(1));
-  const request = { directory, name: name(6), target: join(server, 'RECOVERYXLOG') };
+  const request = { places: [directory], name: name(6), target: join(server, 'RECOVERYXLOG') };
   expect(await fetchFile(request)).toMatchObject({ found: true });
   const bad = part(1);
   bad[100] = bad[100]! ^ 1;

@@ -15,7 +15,6 @@ import fs, {
 } from 'node:fs';
 import { basename, join } from 'node:path';
 import { afterEach, describe, expect, test, vi } from 'vitest';
-import { openArchive } from '../../src/archive/places/open-archive.js';
 import { cleanupArchive, planCleanup } from '../../src/cleanup/cleanup.js';
 import { exitCodeOf } from '../../src/cli/commands/fetch.js';
 import { orderAhead, readAhead, spoolName, takePrefetched } from '../../src/fetch/ahead.js';
@@ -44,9 +43,9 @@ function plant(path: string, kind: Kind): void {
 
 describe('fetch', () => {
   const fetch = async (archive: ReturnType<typeof archiveOf>, name: string) => {
-    const { dir: directory, target } = archive;
+    const { dir, target } = archive;
     try {
-      return (await fetchFile({ directory, name, target })).found ? 0 : 1;
+      return (await fetchFile({ places: [dir], name, target })).found ? 0 : 1;
     } catch (error) {
       return exitCodeOf(error);
     } finally {
@@ -113,7 +112,7 @@ describe('fetch', () => {
 
 describe('the spool', () => {
   const order = (archive: ReturnType<typeof archiveOf>) => ({
-    directory: archive.dir,
+    places: [archive.dir],
     name: seg(6),
     count: 2,
     dataDir: undefined,
@@ -122,12 +121,12 @@ describe('the spool', () => {
   /** A spool with the next segment, not verified by anyone. */
   async function fill(archive: ReturnType<typeof archiveOf>, spool: string): Promise<string> {
     mkdirSync(spool, { recursive: true, mode: 0o700 });
-    const name = (await spoolName(openArchive(archive.dir), seg(7), undefined)) as string;
+    const name = (await spoolName(archive.dir, seg(7), undefined)) as string;
     writeFileSync(join(spool, name), segmentOf('switch', seg(7)), { mode: 0o600 });
     return name;
   }
   const take = (archive: ReturnType<typeof archiveOf>, spool: string) =>
-    takePrefetched(spool, archive.dir, seg(7), undefined, archive.target);
+    takePrefetched(spool, [archive.dir], seg(7), undefined, archive.target);
 
   test('of our own is used', async () => {
     const archive = archiveOf('switch');
@@ -286,7 +285,7 @@ describe('hostile names', () => {
     async (name) => {
       const archive = archiveOf('switch');
       await expect(planCleanup(archive.dir, name)).rejects.toMatchObject({ code: 'WK_USAGE' });
-      const options = { directory: archive.dir, name, target: archive.target };
+      const options = { places: [archive.dir], name, target: archive.target };
       await expect(fetchFile(options)).rejects.toMatchObject({ code: 'WK_USAGE' });
     },
   );

@@ -188,7 +188,7 @@ const fetching = asyncTarget('fetch and list on damaged archives', 15, garbage, 
       writeFileSync(join(directory, file), spoil(bytes, changes));
       if (text) writeFileSync(join(directory, LEDGER_FILE), text);
       const name = wanted[asks] as string;
-      const result = await fetchFile({ directory, name, target }).catch((error) => {
+      const result = await fetchFile({ places: [directory], name, target }).catch((error) => {
         expectTyped(error);
         assert(exitCodeOf(error) > 125);
       });

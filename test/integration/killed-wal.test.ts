@@ -100,7 +100,7 @@ test.each(MAJORS)(
       const { findings } = await verifyArchive(archive);
       expect(findings.filter((f) => f.severity !== 'info')).toEqual([]);
       for (const name of complete(archive)) {
-        expect(await fetchFile({ directory: archive, name, target }), name).toMatchObject({
+        expect(await fetchFile({ places: [archive], name, target }), name).toMatchObject({
           found: true,
         });
       }

@@ -1,7 +1,7 @@
 import { renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { openArchive } from '../../src/archive/places/open-archive.js';
+import { openDirectory } from '../../src/archive/places/directory-archive.js';
 import { readCatalog } from '../../src/archive/read-catalog.js';
 import { listArchive } from '../../src/list/list.js';
 import { type Lsn, parseLsn } from '../../src/lsn.js';
@@ -73,7 +73,7 @@ describe('readCatalog', () => {
       writeFileSync(join(directory, file), Buffer.alloc(SEGMENT));
     }
     const history = async () =>
-      (await readCatalog(openArchive(directory))).timelines.map((t) => t.history);
+      (await readCatalog(openDirectory(directory))).timelines.map((t) => t.history);
     expect((await history()).map((h) => h?.ancestors)).toEqual([[], undefined, undefined]);
     writeFileSync(join(directory, '00000003.history'), '1\t0/4000F0\ta\n2\t0/500100\tb\n');
     expect((await history())[1]).toMatchObject({ timeline: 2, ancestors: [{ end: 0x4000f0n }] });
@@ -98,7 +98,7 @@ describe('readCatalog', () => {
       if (i !== 30_000n) writeFileSync(join(directory, segmentFileName(1, i, SEGMENT)), '');
     }
     const before = process.cpuUsage();
-    const { gaps, timelines } = await readCatalog(openArchive(directory));
+    const { gaps, timelines } = await readCatalog(openDirectory(directory));
     // Of this process: what else the machine does meanwhile is no matter.
     const { user, system } = process.cpuUsage(before);
     expect((user + system) / 1000).toBeLessThan(5000);

@@ -349,7 +349,7 @@ test('also where a shorter compressed one is there already', async () => {
   const beside = last.replace('.partial', '.lz4.partial');
   expect(await pushFile(directory, pushed(last))).toEqual({ outcome: 'beside', name: beside });
   const target = join(scratchDir('archive'), 'target');
-  await fetchFile({ directory, name: last.replace('.partial', ''), target });
+  await fetchFile({ places: [directory], name: last.replace('.partial', ''), target });
   expect(readFileSync(target).equals(readFileSync(pushed(last)))).toBe(true);
 });
 

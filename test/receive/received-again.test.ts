@@ -90,7 +90,7 @@ async function receive(
 /** What recovery gets of a segment. */
 async function fetched(name: string): Promise<Buffer> {
   const target = join(scratchDir('again'), 'target');
-  expect(await fetchFile({ directory, name, target })).toMatchObject({ found: true });
+  expect(await fetchFile({ places: [directory], name, target })).toMatchObject({ found: true });
   return readFileSync(target);
 }
 

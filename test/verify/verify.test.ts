@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import { LEDGER_FILE } from '../../src/archive/ledger.js';
-import { openArchive } from '../../src/archive/places/open-archive.js';
+import { openDirectory } from '../../src/archive/places/directory-archive.js';
 import { segmentAt } from '../../src/archive/segment-source.js';
 import { compressFile } from '../../src/codec/codec.js';
 import { StorageError, UsageError } from '../../src/errors.js';
@@ -332,7 +332,7 @@ describe('two partials of a segment', () => {
     const original = { ...parseSegmentFileName(short, SEGMENT)!, name: short };
     const file = segmentAt(join(directory, short), original.compression, { partial: true });
     const start = segmentStart(original.segment, SEGMENT);
-    const place = openArchive(directory);
+    const place = openDirectory(directory);
     const finding = await copyFinding(place, { ...original, file, start }, long, SEGMENT);
     expect(finding).toMatchObject({ severity: 'warning', code: 'duplicate', file: long });
     expect(finding!.message).toContain('and more');

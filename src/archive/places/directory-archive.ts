@@ -28,6 +28,7 @@ export function openDirectory(directory: string): Archive {
 
 class DirectoryArchive implements Archive {
   readonly place: string;
+  readonly isDirectory = true;
 
   constructor(directory: string) {
     this.place = directory;
@@ -44,6 +45,15 @@ class DirectoryArchive implements Archive {
     } catch (e) {
       throw this.#unreachable(e);
     }
+  }
+
+  async cluster() {
+    const { systemId, segmentSize } = (await this.ledger()) ?? {};
+    return systemId === undefined ? undefined : { systemId, segmentSize };
+  }
+
+  listAround(): Promise<DirectoryEntry[]> {
+    return this.list();
   }
 
   list(): Promise<DirectoryEntry[]> {
@@ -106,19 +116,6 @@ class DirectoryArchive implements Archive {
     return undefined;
   }
 
-  async stamp(base: string): Promise<string | undefined> {
-    for (const name of storedNames(base, false)) {
-      const path = this.#path(name);
-      const stat = onArchive('stat file', path, () =>
-        fs.statSync(path, { bigint: true, throwIfNoEntry: false }),
-      );
-      if (!stat?.isFile()) continue;
-      const { dev, ino, size, mtimeNs, ctimeNs } = stat;
-      return [dev, ino, size, mtimeNs, ctimeNs].map((n) => n.toString(36)).join('-');
-    }
-    return undefined;
-  }
-
   async refuseIrregular(base: string, partial: boolean): Promise<void> {
     for (const name of storedNames(base, partial)) {
       const path = this.#path(name);
@@ -155,6 +152,8 @@ class DirectoryArchive implements Archive {
     const { readLockHolder } = await import('../../files/lock.js');
     return readLockHolder(this.place);
   }
+
+  async close(): Promise<void> {}
 }
 
 const METHODS = inWords(

@@ -1,7 +1,42 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import type { Archive } from '../archive.js';
+import { ARCHIVE_KEY } from '../store-keys.js';
 import { openDirectory } from './directory-archive.js';
 
-/** The archive at a place. Nothing is looked at yet. */
-export function openArchive(place: string): Archive {
-  return openDirectory(place);
+/** What is known of an archive before it is opened. Can be sent to a thread. */
+export interface ArchiveOptions {
+  /** The cluster that is asked for; needed where a store has several. */
+  systemId?: bigint | undefined;
+}
+
+const URL = /^[a-z][a-z0-9+.-]+:\/\//i;
+const FILE_URL = /^file:\/\//i;
+
+/**
+ * True for what is no flat directory: a URL, or a directory that has an `archive.json`.
+ * Of `file://` the path counts.
+ */
+export function isStore(place: string): boolean {
+  if (URL.test(place) && !FILE_URL.test(place)) return true;
+  return existsSync(join(directoryOf(place), ARCHIVE_KEY));
+}
+
+function directoryOf(place: string): string {
+  return FILE_URL.test(place) ? fileURLToPath(place) : place;
+}
+
+/**
+ * The archive at a place: a directory, flat as pg_receivewal's unless it has an `archive.json`, or a
+ * store. What it has is not looked at yet.
+ * @throws UsageError for what is no place; StoreAccessError, StoreUncertainError
+ */
+export async function openArchive(place: string, options: ArchiveOptions = {}): Promise<Archive> {
+  if (!isStore(place)) return openDirectory(directoryOf(place));
+  const [{ openStore }, { StoreArchive }] = await Promise.all([
+    import('../../store/open.js'),
+    import('./store-archive.js'),
+  ]);
+  return new StoreArchive(await openStore(place), options.systemId);
 }

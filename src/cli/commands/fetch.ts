@@ -88,6 +88,10 @@ const BY_CODE: Readonly<Record<string, number>> = {
   WK_ARCHIVE_ACCESS: EXIT.unreadable,
   WK_STORAGE: EXIT.unreadable,
   WK_NOT_SUPPORTED: EXIT.unreadable,
+  WK_STORE_UNCERTAIN: EXIT.unreadable,
+  WK_STORE_ACCESS: EXIT.unreadable,
+  WK_STORE_UNSUPPORTED: EXIT.unreadable,
+  WK_CORRUPT_OBJECT: EXIT.damaged,
   WK_CORRUPT_WAL: EXIT.damaged,
   WK_PARSE: EXIT.damaged,
   WK_SYSTEM_IDENTIFIER: EXIT.cluster,
@@ -99,9 +103,10 @@ const BY_CODE: Readonly<Record<string, number>> = {
 
 /** `walkeep fetch`. */
 export const command: Command = {
-  usage: 'fetch [OPTION]... DIR NAME TARGET',
+  usage: 'fetch [OPTION]... PLACE... NAME TARGET',
   description:
-    "Brings a file from an archive directory, for restore_command = 'walkeep fetch DIR %f %p'. " +
+    "Brings a file from an archive, for restore_command = 'walkeep fetch DIR %f %p'. A PLACE is a " +
+    'directory or the URL of a store; of several the first that has the file, verified, gives it. ' +
     'Exit code 0: verified and in place; 1: the archive does not have it; above 125: could not ' +
     'tell, and PostgreSQL stops: 126 archive not readable, 127 walkeep failed, 200 wrong ' +
     'arguments, 201 damaged, 202 another cluster, 203 WAL is missing, 204 TARGET not writable.',
@@ -109,14 +114,12 @@ export const command: Command = {
   options: () => OPTIONS,
   async run(values, operands, { output, tryHelp }) {
     try {
-      const [directory, name, target, extra] = operands;
+      const places = operands.length > 3 ? operands.slice(0, -2) : operands.slice(0, 1);
+      const [name, target] = operands.slice(places.length);
       const misuse = (message: string): UsageError => new UsageError(message, { hint: tryHelp });
-      if (!directory) throw misuse('no directory specified');
+      if (!places[0]) throw misuse('no directory specified');
       if (!name) throw misuse('no file name specified');
       if (!target) throw misuse('no target specified');
-      if (extra !== undefined) {
-        throw misuse(`too many command-line arguments (first is "${extra}")`);
-      }
       const count = (option: string, max: number): number => {
         const text = values[option];
         return typeof text === 'string' ? parseIntOption(text, `--${option}`, 0, max) : 0;
@@ -125,7 +128,7 @@ export const command: Command = {
       const prefetch = count('prefetch', MOST_AHEAD);
       const standby = values.standby === true || existsSync('standby.signal');
       const options: FetchOptions = {
-        directory: resolve(directory),
+        places: places.map(placeFrom),
         name,
         target: resolve(target),
         verify: values['no-verify'] !== true,
@@ -147,6 +150,11 @@ export const command: Command = {
     }
   },
 };
+
+/** A directory is the same from wherever what reads ahead runs. */
+function placeFrom(text: string): string {
+  return /^[a-z][a-z0-9+.-]+:\/\//i.test(text) ? text : resolve(text);
+}
 
 /** The exit code of an error; above 125 whatever it is. */
 export function exitCodeOf(error: unknown): number {
@@ -178,13 +186,13 @@ async function fetchAhead(
   spool: string,
   output: Output,
 ): Promise<number> {
-  const { directory, name, target, dataDir } = options;
+  const { places, name, target, dataDir } = options;
   const [{ isTrusted, orderAhead, takePrefetched }, { readServerControl }] = await Promise.all([
     import('../../fetch/ahead.js'),
     import('../../server/control-file.js'),
   ]);
   const systemId = dataDir === undefined ? undefined : readServerControl(dataDir)?.systemId;
-  const ready = await takePrefetched(spool, directory, name, systemId, target).catch(() => false);
+  const ready = await takePrefetched(spool, places, name, systemId, target).catch(() => false);
   if (isTrusted(spool) === false) {
     output.warning(
       `not reading ahead: "${spool}" is no directory of this user's that nobody else may write to`,
@@ -192,14 +200,16 @@ async function fetchAhead(
   }
   const code = ready ? EXIT.found : tell(await fetchNow(options, retries), output);
   if (code === EXIT.found) {
-    await orderAhead(spool, { directory, name, count, dataDir, near: dirname(target) });
+    await orderAhead(spool, { places, name, count, dataDir, near: dirname(target) });
   }
   return code;
 }
 
 function tell(answer: Answer, output: Output): number {
   if (answer.found) {
-    const { path, validEnd, damage, unfollowed } = answer;
+    const { path, validEnd, damage, unfollowed, passedOver = [] } = answer;
+    for (const { message } of passedOver)
+      output.warning(`${message}; another archive gave "${path}"`);
     if (unfollowed !== undefined) {
       const hint = `If a clone pushed it, move its files out of the archive, or recover with recovery_target_timeline set to a number.`;
       output.warning(`"${path}": ${unfollowed}; recovery to the latest timeline follows it`, hint);

@@ -266,13 +266,13 @@ async function startAfter(restartLsn: bigint, forkedAt?: bigint, refused?: Refus
       : rootHistory(1),
     historyFile: undefined,
   };
-  const { archive, warnings } = await openArchive(connection, server, refused);
+  const { archive, warnings } = await openDirectory(connection, server, refused);
   expect(warnings).toEqual([]);
   await archive.close();
   return archive.start;
 }
 
-async function openArchive(
+async function openDirectory(
   connection: ReplicationConnection,
   server: ServerState,
   refused?: Refusal,

@@ -1,0 +1,325 @@
+import {
+  ArchiveAccessError,
+  CorruptObjectError,
+  StorageError,
+  StoreUncertainError,
+  StoreUnsupportedError,
+  SystemIdentifierError,
+  UsageError,
+} from '../../errors.js';
+import type { DirectoryEntry } from '../../files/file-system.js';
+import { bytesOf } from '../../store/content.js';
+import type { Entry, ObjectStore } from '../../store/store.js';
+import { historyFileName, parseHistoryFileName, parseStoredName } from '../../wal/file-name.js';
+import { judgeHistory, type StoredHistory } from '../../wal/history-file.js';
+import { isGone } from '../access.js';
+import type { Archive, ArchiveCluster } from '../archive.js';
+import type { StoredSegment } from '../segment-source.js';
+import { systemKey, systemsOf } from '../shipping/systems.js';
+import { ARCHIVE_KEY, historyKey, partialPrefix, segmentKey, systemPrefix } from '../store-keys.js';
+import { gone, MOST_TRIES, pathOf, StoreSegment } from './store-segment.js';
+
+/** Version of what archive.json and the rest of the layout is. */
+const FORMAT = 1;
+
+/**
+ * The archive in a store, with the keys of store-keys.ts. Of one cluster: the one that is told, else
+ * the only one that the store has. Nothing is called absent before `archive.json` is proven to be
+ * there: an empty prefix is a mistyped one, or a bucket that is not the right one.
+ */
+export class StoreArchive implements Archive {
+  readonly place: string;
+  readonly isDirectory = false;
+  readonly #store: ObjectStore;
+  readonly #wanted: bigint | undefined;
+  #system: Promise<bigint | undefined> | undefined;
+  #proof: Promise<void> | undefined;
+  #cluster: Promise<ArchiveCluster | undefined> | undefined;
+  /** Of what the last listing saw: of so many objects each one need not be asked. */
+  #listed = new Map<string, { key: string; size: number }>();
+
+  /** @param systemId the cluster that is asked for */
+  constructor(store: ObjectStore, systemId: bigint | undefined) {
+    this.place = store.place;
+    this.#store = store;
+    this.#wanted = systemId;
+  }
+
+  /** What is asked for first proves it, at no cost. */
+  async reach(): Promise<void> {}
+
+  cluster(): Promise<ArchiveCluster | undefined> {
+    this.#cluster ??= this.#readCluster();
+    return this.#cluster;
+  }
+
+  async #readCluster(): Promise<ArchiveCluster | undefined> {
+    const systemId = await this.#systemId();
+    if (systemId === undefined) return undefined;
+    const key = systemKey(systemId);
+    const found = await this.#content(key);
+    if (found) {
+      const { segmentSize } = this.#parse(key, found);
+      return { systemId, segmentSize: typeof segmentSize === 'number' ? segmentSize : undefined };
+    }
+    await this.#prove();
+    const there = await systemsOf(this.#store);
+    if (there.length > 0 && !there.includes(String(systemId))) {
+      throw new SystemIdentifierError(`"${this.place}" holds WAL of another cluster`, {
+        path: this.place,
+        expected: String(systemId),
+        actual: there.join(', '),
+        detail: `System identifier ${there.join(', ')}; this server's is ${systemId}.`,
+        hint: 'Give the archive of the cluster that is to be recovered.',
+      });
+    }
+    return { systemId, segmentSize: undefined };
+  }
+
+  async list(): Promise<DirectoryEntry[]> {
+    const system = await this.#systemId();
+    if (system === undefined) return [];
+    const prefix = systemPrefix(system);
+    const found = new Map<string, { key: string; size: number }>();
+    const other: string[] = [];
+    for await (const entry of this.#store.list(prefix)) {
+      const name = nameOf(entry.key.slice(prefix.length));
+      // Of several keys of one partial the last one, which has the most.
+      if (name !== undefined) found.set(name, { key: entry.key, size: entry.size });
+      else if (isStray(entry.key.slice(prefix.length))) other.push(entry.key.slice(prefix.length));
+    }
+    if (found.size === 0) await this.#prove();
+    // What was shipped of a segment before it was whole says nothing more.
+    for (const name of found.keys()) {
+      if (name.endsWith('.partial') && found.has(name.slice(0, 24))) found.delete(name);
+    }
+    this.#listed = found;
+    return [...found.keys(), ...other].map((name) => ({ name, kind: 'file' }));
+  }
+
+  async listAround(base: string): Promise<DirectoryEntry[]> {
+    const system = await this.#systemId();
+    if (system === undefined) return [];
+    const prefix = systemPrefix(system);
+    const found = new Map<string, { key: string; size: number }>();
+    const note = ({ key, size }: Entry): void => {
+      const name = nameOf(key.slice(prefix.length));
+      if (name !== undefined) found.set(name, { key, size });
+    };
+    for await (const entry of this.#store.list(`${prefix}history/`)) note(entry);
+    for (const kind of ['wal', 'partial']) {
+      const own = `${prefix}${kind}/${base.slice(0, 8)}/`;
+      for (let after: string | undefined; ; ) {
+        const first = await this.#first(`${prefix}${kind}/`, after);
+        if (!first) break;
+        note(first);
+        // "0" is what comes behind "/": the next timeline.
+        after = `${prefix}${kind}/${first.key.slice(prefix.length + kind.length + 1).slice(0, 8)}0`;
+      }
+      const behind = await this.#first(own, `${own}${base.slice(0, 24)}0`);
+      if (behind) note(behind);
+    }
+    if (found.size === 0) await this.#prove();
+    return [...found.keys()].map((name) => ({ name, kind: 'file' }));
+  }
+
+  async #first(prefix: string, after: string | undefined): Promise<Entry | undefined> {
+    for await (const entry of this.#store.list(prefix, { after })) return entry;
+    return undefined;
+  }
+
+  async has(name: string): Promise<boolean> {
+    const stored = parseStoredName(name);
+    if (stored?.kind === 'history') return (await this.text(name)) !== undefined;
+    if (stored?.kind !== 'segment' || stored.compression !== 'none') return false;
+    return (await this.stored(stored.base, stored.partial)).length > 0;
+  }
+
+  async ledger(): Promise<undefined> {}
+
+  async history(timeline: number): Promise<StoredHistory> {
+    const content = await this.text(historyFileName(timeline));
+    if (!content) return { state: 'absent' };
+    return judgeHistory(this.#pathOf(historyFileName(timeline)), timeline, content);
+  }
+
+  async text(name: string): Promise<Buffer | undefined> {
+    const timeline = parseHistoryFileName(name);
+    const system = await this.#systemId();
+    if (timeline !== undefined && system !== undefined) {
+      const found = await this.#content(historyKey(system, timeline));
+      if (found) return found;
+    }
+    await this.#prove();
+    return undefined;
+  }
+
+  async stored(
+    base: string,
+    partial: boolean,
+    { toRead = false }: { toRead?: boolean } = {},
+  ): Promise<StoredSegment[]> {
+    const system = await this.#systemId();
+    const store = this.#store;
+    if (system === undefined) return [];
+    if (partial) {
+      const name = `${base}.partial`;
+      let last: Entry | undefined;
+      for await (const entry of store.list(partialPrefix(system, base))) last = entry;
+      if (last) return [new StoreSegment({ store, key: last.key, name, partial, size: last.size })];
+    } else {
+      const key = segmentKey(system, base);
+      const got = toRead ? await store.get(key) : undefined;
+      if (got) return [new StoreSegment({ store, key, name: base, partial, got })];
+      const head = toRead ? undefined : await store.head(key);
+      if (head) return [new StoreSegment({ store, key, name: base, partial, size: head.size })];
+    }
+    await this.#prove();
+    return [];
+  }
+
+  async segment<T>(name: string, read: (file: StoredSegment) => T | Promise<T>): Promise<T> {
+    const base = name.slice(0, 24);
+    const listed = this.#listed.get(name);
+    if (listed) {
+      const partial = name.endsWith('.partial');
+      const file = new StoreSegment({ ...listed, store: this.#store, name, partial });
+      try {
+        return await read(file);
+      } catch (e) {
+        // What was shipped of a segment may be removed once that is whole.
+        if (!partial || !isGone(e, file.path)) throw e;
+      }
+    }
+    const found = (await this.stored(base, false))[0] ?? (await this.stored(base, true))[0];
+    if (!found) throw gone(this.#pathOf(base));
+    return read(found);
+  }
+
+  async completeName(name: string): Promise<string | undefined> {
+    return (await this.stored(name.slice(0, 24), false))[0]?.name;
+  }
+
+  async refuseIrregular(): Promise<void> {}
+
+  async refuseUnreadableForm(): Promise<void> {}
+
+  async remove(name: string): Promise<void> {
+    const system = await this.#systemId();
+    const base = name.slice(0, 24);
+    if (system === undefined) return;
+    const keys: string[] = [];
+    for await (const { key } of this.#store.list(partialPrefix(system, base))) keys.push(key);
+    if (!name.endsWith('.partial')) keys.push(segmentKey(system, base));
+    const { retained } = await this.#store.remove(keys);
+    if (retained.length === 0) return;
+    const path = pathOf(this.#store, retained[0]!);
+    throw new StorageError(`could not remove "${path}": the store retains it`, {
+      path,
+      hint: 'A lock on the bucket keeps it for a while: try again when that has ended.',
+    });
+  }
+
+  async receiver(): Promise<undefined> {}
+
+  close(): Promise<void> {
+    return this.#store.close();
+  }
+
+  /** @throws ArchiveAccessError unless there is an archive: only then is anything proven absent */
+  #prove(): Promise<void> {
+    this.#proof ??= this.#readMarker().catch((e) => {
+      this.#proof = undefined;
+      throw e;
+    });
+    return this.#proof;
+  }
+
+  async #readMarker(): Promise<void> {
+    const found = await this.#content(ARCHIVE_KEY);
+    if (found) {
+      this.#parse(ARCHIVE_KEY, found);
+      return;
+    }
+    throw new ArchiveAccessError(`"${this.place}" is not the archive of anything`, {
+      path: this.place,
+      detail: `It has no ${ARCHIVE_KEY}.`,
+      hint: 'See that the bucket and the prefix are the right ones: "walkeep ship" begins an archive.',
+    });
+  }
+
+  /** The content of a small object, read again where a connection broke; undefined if there is none. */
+  async #content(key: string): Promise<Buffer | undefined> {
+    for (let tries = 1; ; tries++) {
+      try {
+        const found = await this.#store.get(key);
+        return found && (await bytesOf(found.body));
+      } catch (e) {
+        if (!(e instanceof StoreUncertainError) || tries === MOST_TRIES) throw e;
+      }
+    }
+  }
+
+  /** @throws CorruptObjectError, StoreUnsupportedError */
+  #parse(key: string, content: Buffer): Record<string, unknown> {
+    let value: Record<string, unknown> | undefined;
+    try {
+      value = JSON.parse(content.toString());
+    } catch {
+      value = undefined;
+    }
+    const path = pathOf(this.#store, key);
+    if (typeof value?.format !== 'number') {
+      throw new CorruptObjectError(`"${path}" is not what it should be`, { key });
+    }
+    if (value.format === FORMAT) return value;
+    throw new StoreUnsupportedError(`"${path}" has format ${value.format}`, {
+      key,
+      expected: `${FORMAT}`,
+      actual: `${value.format}`,
+      hint: 'A newer walkeep wrote it; use that version.',
+    });
+  }
+
+  /** What a file is called in messages. */
+  #pathOf(name: string): string {
+    return `${pathOf(this.#store, '')}${name}`;
+  }
+
+  /** Undefined: the archive was begun, and nothing stored yet. */
+  #systemId(): Promise<bigint | undefined> {
+    this.#system ??= this.#findSystem().catch((e) => {
+      this.#system = undefined;
+      throw e;
+    });
+    return this.#system;
+  }
+
+  async #findSystem(): Promise<bigint | undefined> {
+    if (this.#wanted !== undefined) return this.#wanted;
+    const systems = await systemsOf(this.#store);
+    if (systems.length === 1) return BigInt(systems[0]!);
+    await this.#prove();
+    if (systems.length === 0) return undefined;
+    throw new UsageError(`"${this.place}" holds WAL of ${systems.length} clusters`, {
+      actual: systems.join(', '),
+      hint: 'Say which: --system-id ID.',
+    });
+  }
+}
+
+/** The name, as in a directory, of what is under a key of one cluster; undefined for all else. */
+function nameOf(key: string): string | undefined {
+  const wal = /^(wal|partial)\/([0-9A-F]{8})\/(\2[0-9A-F]{16})(\/[0-9A-F]{16})?$/.exec(key);
+  if (wal) {
+    const [, kind, , base, end] = wal;
+    if ((kind === 'partial') !== (end !== undefined)) return undefined;
+    return kind === 'partial' ? `${base}.partial` : base;
+  }
+  return /^history\/([0-9A-F]{8}\.history)$/.exec(key)?.[1];
+}
+
+/** What was not stored under its own name, since something else stands there. */
+function isStray(key: string): boolean {
+  return key.startsWith('conflict/');
+}

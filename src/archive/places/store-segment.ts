@@ -1,0 +1,129 @@
+import { CorruptObjectError, StorageError, StoreUncertainError } from '../../errors.js';
+import type { Got, ObjectStore } from '../../store/store.js';
+import type { SegmentRead, TakeBytes } from '../segment-reader.js';
+import type { StoredSegment } from '../segment-source.js';
+import { plainBytes } from './object-content.js';
+
+/** Where an object of a segment is. */
+export interface SegmentObject {
+  store: ObjectStore;
+  key: string;
+  /** What the file is called in the archive. */
+  name: string;
+  partial: boolean;
+  /** Bytes, where they are known. */
+  size?: number | undefined;
+  /** Its answer, if it was asked for already: read first. */
+  got?: Got | undefined;
+}
+
+/** Tries of a body that ends before its time, each going on where the one before ended. */
+export const MOST_TRIES = 4;
+
+/** A segment in a store. It never changes, and nothing of its name says how it is compressed. */
+export class StoreSegment implements StoredSegment {
+  readonly name: string;
+  readonly path: string;
+  readonly compression = 'none';
+  readonly partial: boolean;
+  readonly inStore = true;
+  readonly #store: ObjectStore;
+  readonly #key: string;
+  #size: number | undefined;
+  #got: Got | undefined;
+
+  constructor({ store, key, name, partial, size, got }: SegmentObject) {
+    this.name = name;
+    this.path = pathOf(store, key);
+    this.partial = partial;
+    this.#store = store;
+    this.#key = key;
+    this.#size = size ?? got?.size;
+    this.#got = got;
+  }
+
+  async read(limit: number, take: TakeBytes): Promise<SegmentRead> {
+    let bytes = 0;
+    try {
+      for await (const piece of this.#plain()) {
+        const wanted = piece.subarray(0, Math.max(0, limit - bytes));
+        bytes += piece.length;
+        if (wanted.length > 0 && !take(wanted)) {
+          return { bytes, end: 'stopped', trailingGarbage: false };
+        }
+        if (bytes > limit) break;
+      }
+    } catch (e) {
+      if (!(e instanceof CorruptObjectError)) throw e;
+      return { bytes, end: 'damaged', problem: e.message, trailingGarbage: false };
+    }
+    return { bytes: Math.min(bytes, limit + 1), end: 'complete', trailingGarbage: false };
+  }
+
+  async *bytes(limit: number): AsyncGenerator<Uint8Array> {
+    let left = limit;
+    for await (const piece of this.#plain()) {
+      yield piece.length > left ? piece.subarray(0, left) : piece;
+      left -= piece.length;
+      if (left <= 0) return;
+    }
+  }
+
+  /** All of it is content: nobody writes to it. */
+  async contentEnd(): Promise<number> {
+    return Number.POSITIVE_INFINITY;
+  }
+
+  async size(): Promise<number> {
+    this.#size ??= (await this.#store.head(this.#key))?.size;
+    if (this.#size === undefined) throw gone(this.path);
+    return this.#size;
+  }
+
+  async discard(): Promise<void> {
+    const body = this.#got?.body[Symbol.asyncIterator]();
+    this.#got = undefined;
+    await body?.return?.();
+  }
+
+  #plain(): AsyncGenerator<Uint8Array> {
+    return plainBytes(this.path, this.#body());
+  }
+
+  /** The bytes as they are stored, over broken connections. */
+  async *#body(): AsyncGenerator<Uint8Array> {
+    let at = 0;
+    for (let tries = 1; ; tries++) {
+      const got = this.#got ?? (await this.#get(at));
+      this.#got = undefined;
+      try {
+        for await (const piece of got.body) {
+          at += piece.length;
+          yield piece;
+        }
+        return;
+      } catch (e) {
+        if (!(e instanceof StoreUncertainError) || tries === MOST_TRIES) throw e;
+      }
+    }
+  }
+
+  async #get(start: number): Promise<Got> {
+    const range = start === 0 ? undefined : { start, end: Number.MAX_SAFE_INTEGER };
+    const got = await this.#store.get(this.#key, { range });
+    if (!got) throw gone(this.path);
+    return got;
+  }
+}
+
+/** What an object is called in messages. */
+export function pathOf({ place }: ObjectStore, key: string): string {
+  const [base = place] = place.split('?');
+  return `${base.replace(/\/$/, '')}/${key}`;
+}
+
+/** An object that is not there (any more), see `isGone`. */
+export function gone(path: string): StorageError {
+  const cause = Object.assign(new Error('no such object'), { code: 'ENOENT', path });
+  return new StorageError(`could not read object "${path}": there is none`, { path, cause });
+}
