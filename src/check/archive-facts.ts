@@ -4,7 +4,6 @@ import type { Archive } from '../archive/archive.js';
 import type { Catalog, CatalogTimeline } from '../archive/catalog.js';
 import { inspectWal } from '../archive/good-wal.js';
 import type { SegmentFile } from '../archive/listing.js';
-import { openArchive } from '../archive/places/open-archive.js';
 import { readCatalog } from '../archive/read-catalog.js';
 import { storageError } from '../files/durable.js';
 import type { Lsn } from '../lsn.js';
@@ -31,9 +30,14 @@ export interface ArchiveFacts {
   /** Bytes a second over the newest segments; undefined where they tell nothing. */
   rate: number | undefined;
   receiver: Awaited<ReturnType<Archive['receiver']>>;
-  /** Bytes on the file system: free for us, and in all. */
-  disk: { free: number; total: number };
-  permissions: Permissions;
+  /** Of a directory. */
+  local: { disk: DiskSpace; permissions: Permissions } | undefined;
+}
+
+/** Bytes on the file system: free for us, and in all. */
+export interface DiskSpace {
+  free: number;
+  total: number;
 }
 
 /** Who may do what; bare names, `.` for the directory. */
@@ -55,17 +59,13 @@ const RATE_SPAN = 3_600_000;
 
 /** Takes stock of a directory. @throws StorageError if it cannot be read at all */
 export async function readArchiveFacts(
-  directory: string,
+  archive: Archive,
   history: TimelineHistory | undefined,
 ): Promise<ArchiveFacts> {
-  const archive = await openArchive(directory);
   const receiver = await archive.receiver();
   const catalog = await readCatalog(archive);
   const files = await endOfFiles(catalog, history);
-  const sample = await newestFiles(catalog);
-  const space = await statfs(directory).catch((e) => {
-    throw storageError('look at file system of', directory, e);
-  });
+  const sample = archive.isDirectory ? await newestFiles(catalog) : [];
   return {
     catalog,
     lastSegment: files?.segment,
@@ -74,9 +74,16 @@ export async function readArchiveFacts(
     lastSegmentAge: age(sample.filter((file) => !file.partial)),
     rate: rateOf(sample, catalog.segmentSize),
     receiver,
-    disk: { free: space.bavail * space.bsize, total: space.blocks * space.bsize },
-    permissions: await readPermissions(directory, sample),
+    local: archive.isDirectory ? await readLocal(archive.place, sample) : undefined,
   };
+}
+
+async function readLocal(directory: string, sample: readonly Sampled[]) {
+  const { bavail, bsize, blocks } = await statfs(directory).catch((e) => {
+    throw storageError('look at file system of', directory, e);
+  });
+  const disk: DiskSpace = { free: bavail * bsize, total: blocks * bsize };
+  return { disk, permissions: await readPermissions(directory, sample) };
 }
 
 /** True if WAL was archived in segments behind the last one that is here. */

@@ -5,7 +5,7 @@ import type { ServerFacts } from '../server/server-facts.js';
 import { formatBytes, formatSeconds } from '../units.js';
 import { historyFileName, segmentStart } from '../wal/file-name.js';
 import { commonTimeline, isInHistory, timelineEnd } from '../wal/timeline.js';
-import { type ArchiveFacts, isAhead } from './archive-facts.js';
+import { type ArchiveFacts, type DiskSpace, isAhead, type Permissions } from './archive-facts.js';
 import { type CheckResult, judge } from './result.js';
 
 /** Whether directory and server are of one cluster, and one goes on where the other is. */
@@ -122,7 +122,8 @@ export function checkContinuity({ catalog, end, lastSegment }: ArchiveFacts): Ch
       ),
     );
   }
-  if (!ledger && !ledgerProblem && catalog.timelines.length > 0) {
+  const { isDirectory } = catalog.archive;
+  if (isDirectory && !ledger && !ledgerProblem && catalog.timelines.length > 0) {
     const hint =
       'walkeep receive makes one; without it files that vanish from the end are not missed.';
     results.push(warn('the directory has no ledger', hint));
@@ -149,7 +150,7 @@ const LITTLE = 0.05;
 const SOON = 86_400;
 
 /** Free space, and how long it lasts. */
-export function checkDisk({ disk, rate, catalog }: ArchiveFacts): CheckResult {
+export function checkDisk({ rate, catalog }: ArchiveFacts, disk: DiskSpace): CheckResult {
   const { ok, warn, fail } = judge('disk space');
   const segments = Math.floor(disk.free / catalog.segmentSize);
   const seconds = rate === undefined ? undefined : disk.free / rate;
@@ -163,7 +164,7 @@ export function checkDisk({ disk, rate, catalog }: ArchiveFacts): CheckResult {
 }
 
 /** Whether we can use directory and files, and others cannot. */
-export function checkPermissions({ permissions: p }: ArchiveFacts): CheckResult {
+export function checkPermissions(p: Permissions): CheckResult {
   const { ok, warn, fail } = judge('permissions');
   const names = (list: readonly string[]) =>
     `${list.slice(0, NAMED).join(', ')}${list.length > NAMED ? ` and ${list.length - NAMED} more` : ''}`;

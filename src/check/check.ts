@@ -1,4 +1,5 @@
-import { readStoredHistory } from '../archive/history.js';
+import type { Archive } from '../archive/archive.js';
+import { openArchive } from '../archive/places/open-archive.js';
 import type { ReplicationConnection } from '../connection/connection.js';
 import type { ReplicationMode } from '../connection/startup.js';
 import { AuthenticationError, ServerError, WalkeepError } from '../errors.js';
@@ -9,6 +10,7 @@ import {
   type ServerFacts,
   type SqlFacts,
 } from '../server/server-facts.js';
+import type { StoredHistory } from '../wal/history-file.js';
 import { type ArchiveFacts, readArchiveFacts } from './archive-facts.js';
 import {
   checkCluster,
@@ -65,15 +67,37 @@ const PATIENCE = 30_000;
  */
 export async function runCheck(options: CheckOptions): Promise<CheckReport> {
   checkOptions('check', options, CHECKS);
-  const { directory, slot, applicationName } = options;
-  const physical = await attempt(options, 'physical', (c) =>
-    readServerFacts(c, slot, { read: (timeline) => readStoredHistory(directory, timeline) }),
+  const place = await openPlace(options.directory);
+  try {
+    return await checkTogether(options, place);
+  } finally {
+    await place.archive?.close();
+  }
+}
+
+/** An archive, or why it cannot be opened. */
+type Place = { archive: Archive; error?: undefined } | { archive?: undefined; error: WalkeepError };
+
+function openPlace(text: string): Promise<Place> {
+  return openArchive(text).then(
+    (archive) => ({ archive }),
+    (error) => {
+      if (!(error instanceof WalkeepError)) throw error;
+      return { error };
+    },
   );
+}
+
+async function checkTogether(options: CheckOptions, place: Place): Promise<CheckReport> {
+  const { slot, applicationName } = options;
+  const read = async (timeline: number): Promise<StoredHistory> =>
+    (await place.archive?.history(timeline)) ?? { state: 'absent' };
+  const physical = await attempt(options, 'physical', (c) => readServerFacts(c, slot, { read }));
   const plain = await attempt(options, 'off', readSqlFacts);
   const results = connectionResults(physical, plain);
   const server = 'facts' in physical ? physical.facts : undefined;
   const sql = 'facts' in plain ? plain.facts : undefined;
-  const { archive, problem } = await readArchive(directory, server);
+  const { archive, problem } = await readArchive(place, server);
   const ours = ourWalSender(sql, applicationName, slot);
   let point: RecoveryPoint | undefined;
   if (server) {
@@ -92,10 +116,14 @@ export async function runCheck(options: CheckOptions): Promise<CheckReport> {
         results.push(checkPosition(server, archive, point, sql?.walSenderTimeout));
       }
     }
-    results.push(...checkContinuity(archive), checkReceiver(archive));
-    results.push(checkDisk(archive), checkPermissions(archive));
+    results.push(...checkContinuity(archive));
+    const { local } = archive;
+    if (local) {
+      results.push(checkReceiver(archive), checkDisk(archive, local.disk));
+      results.push(checkPermissions(local.permissions));
+    }
   }
-  return { results, recoveryPoint: point, free: archive?.disk.free };
+  return { results, recoveryPoint: point, free: archive?.local?.disk.free };
 }
 
 type Attempt<T> = { facts: T; description: string } | { error: WalkeepError };
@@ -179,11 +207,12 @@ function connectionResults(
 }
 
 async function readArchive(
-  directory: string,
+  place: Place,
   server: ServerFacts | undefined,
 ): Promise<{ archive?: ArchiveFacts; problem?: CheckResult }> {
   try {
-    return { archive: await readArchiveFacts(directory, server?.state.history) };
+    if (place.error) throw place.error;
+    return { archive: await readArchiveFacts(place.archive, server?.state.history) };
   } catch (error) {
     if (!(error instanceof WalkeepError)) throw error;
     const hint = error.hint ?? 'Give the directory of the receiver.';

@@ -1,7 +1,6 @@
 import { stat } from 'node:fs/promises';
-import { join } from 'node:path';
 import type { Archive } from '../archive/archive.js';
-import { openArchive } from '../archive/places/open-archive.js';
+import { withArchives } from '../archive/places/open-archive.js';
 import { StorageError, UsageError } from '../errors.js';
 import { storageError } from '../files/durable.js';
 import { aSwitch, aText, type Checks, checkOptions } from '../options.js';
@@ -54,15 +53,23 @@ export async function planCleanup(
   options: CleanupOptions = {},
 ): Promise<CleanupPlan> {
   checkOptions('cleanup', options, CHECKS);
-  const found = await stat(directory).catch(() => undefined);
-  if (!found?.isDirectory()) {
+  return withArchives(directory, {}, (archive) => plan(archive, oldest, options));
+}
+
+async function plan(
+  archive: Archive,
+  oldest: string,
+  options: CleanupOptions,
+): Promise<CleanupPlan> {
+  const directory = archive.place;
+  if (archive.isDirectory && !(await stat(directory).catch(() => undefined))?.isDirectory()) {
     throw new StorageError(`archive location "${directory}" does not exist`, { path: directory });
   }
   const kept = oldestSegment(oldest, options.stripExtension);
-  const archive = await openArchive(directory);
-  const entries = await archive.list().catch((e: StorageError) => {
+  const entries = await archive.list().catch((e) => {
     // In pg_archivecleanup's words.
-    throw storageError('open archive location', directory, e.cause);
+    if (archive.isDirectory) throw storageError('open archive location', directory, e.cause);
+    throw e;
   });
   const remove: { name: string; segment: string; timeline: string; open: boolean }[] = [];
   /** Of every timeline, its last complete segment. */
@@ -120,11 +127,12 @@ export async function cleanupArchive(
   plan: CleanupPlan,
   onRemove: (path: string) => void = () => {},
 ): Promise<void> {
-  const archive = await openArchive(plan.directory);
-  for (const name of plan.remove) {
-    onRemove(join(plan.directory, name));
-    await archive.remove(name);
-  }
+  await withArchives(plan.directory, {}, async (archive) => {
+    for (const name of plan.remove) {
+      onRemove(`${plan.directory}/${name}`);
+      await archive.remove(name);
+    }
+  });
 }
 
 /** As TrimExtension: a name that is nothing but the extension stays as it is. */

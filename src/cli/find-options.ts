@@ -1,8 +1,9 @@
 import { UsageError } from '../errors.js';
 import type { FindOptions } from '../find/find.js';
 import { parseTimestamp, type TimestampTz } from '../wal/records/timestamp.js';
-import { ARCHIVE_OPTIONS, countOption, directoryOperand, lsnOption } from './archive-options.js';
+import { ARCHIVE_OPTIONS, countOption, lsnOption } from './archive-options.js';
 import type { OptionSpec, OptionValues } from './option-spec.js';
+import { absolutePlace } from './place.js';
 
 const U32_MAX = 0xffff_ffff;
 
@@ -52,7 +53,8 @@ export const FIND_OPTIONS: readonly OptionSpec[] = [
 
 /** The options of a run, read and checked together. */
 export interface FindArguments {
-  directory: string;
+  /** Absolute, or URLs. */
+  places: string[];
   find: FindOptions;
   at?: TimestampTz;
   limit: number;
@@ -67,7 +69,8 @@ export function findArguments(
   operands: readonly string[],
   hint: string,
 ): FindArguments {
-  const directory = directoryOperand(operands, hint);
+  if (operands.length === 0) throw new UsageError('no directory specified', { hint });
+  const places = operands.map(absolutePlace);
   const text = (name: string) => {
     const value = values[name];
     return typeof value === 'string' ? value : undefined;
@@ -102,7 +105,7 @@ export function findArguments(
     full: values.full,
   });
   return {
-    ...{ directory, find, target },
+    ...{ places, find, target },
     ...(at === undefined ? {} : { at }),
     limit: countOption(values, 'limit', U32_MAX) ?? Number.POSITIVE_INFINITY,
     json: values.json === true,

@@ -1,4 +1,5 @@
-import { openArchive } from '../archive/places/open-archive.js';
+import type { Archive } from '../archive/archive.js';
+import { withArchives } from '../archive/places/open-archive.js';
 import { readCatalog } from '../archive/read-catalog.js';
 import { formatLsn, type Lsn } from '../lsn.js';
 import {
@@ -63,20 +64,23 @@ export interface FindResult {
 
 /**
  * Reads the events out of an archive's WAL, on the way from the oldest segment to a timeline's end.
+ * @param places an archive, or several of one cluster, which are read as one
  * @throws UsageError if the archive has no such timeline, StorageError if it cannot be read
  */
 export async function findEvents(
-  directory: string,
+  places: string | readonly string[],
   options: FindOptions,
   onEvent: OnEvent,
 ): Promise<FindResult> {
   checkOptions('find', options, CHECKS);
-  const plan = planTimeline(await readCatalog(await openArchive(directory)), options.timeline);
-  const matcher = new EventMatcher(options);
-  const segments = await segmentsToRead(plan, options, options.after);
-  return walk(plan, segments, options, (event) => {
-    if (matcher.matches(event) && onEvent(event)) return true;
-    return !options.full && matcher.past(event);
+  return withArchives(places, {}, async (archive) => {
+    const plan = planTimeline(await readCatalog(archive), options.timeline);
+    const matcher = new EventMatcher(options);
+    const segments = await segmentsToRead(plan, options, options.after);
+    return walk(plan, segments, options, (event) => {
+      if (matcher.matches(event) && onEvent(event)) return true;
+      return !options.full && matcher.past(event);
+    });
   });
 }
 
@@ -95,12 +99,20 @@ export interface MomentResult extends FindResult {
  * that ended later than the time.
  */
 export async function findMoment(
-  directory: string,
+  places: string | readonly string[],
   time: TimestampTz,
   options: Pick<FindOptions, 'timeline' | 'since' | 'until' | 'full' | 'signal'>,
 ): Promise<MomentResult> {
   checkOptions<FindOptions>('find', options, CHECKS);
-  const plan = planTimeline(await readCatalog(await openArchive(directory)), options.timeline);
+  return withArchives(places, {}, (archive) => momentIn(archive, time, options));
+}
+
+async function momentIn(
+  archive: Archive,
+  time: TimestampTz,
+  options: Pick<FindOptions, 'timeline' | 'since' | 'until' | 'full' | 'signal'>,
+): Promise<MomentResult> {
+  const plan = planTimeline(await readCatalog(archive), options.timeline);
   const segments = await segmentsToRead(plan, options, time);
   const { since = 0n, until } = options;
   let last: TransactionEvent | undefined;

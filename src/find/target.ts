@@ -65,12 +65,12 @@ function describe(event: Exclude<WalEvent, { kind: 'damage' }>): string {
 }
 
 /** Lines of postgresql.conf; settings that would be another way to say it as comments. */
-export function targetLines(target: RecoveryTarget, directory: string): string[] {
+export function targetLines(target: RecoveryTarget, places: readonly string[]): string[] {
   const line = ([name, value]: [string, string]) => `${name} = ${quoted(value)}`;
   const others = Object.entries(target.alternatives);
   return [
     `# Recovers to just ${target.description.replace(/^with /, 'behind ')}.`,
-    line(['restore_command', restoreCommand(directory)]),
+    line(['restore_command', restoreCommand(places)]),
     ...Object.entries(target.settings).map(line),
     ...others.map((entry) => `#${line(entry)}  # instead`),
   ];
@@ -88,8 +88,11 @@ function quoted(value: string): string {
 }
 
 /** The shell command that PostgreSQL runs for each file; % has a meaning in it. */
-export function restoreCommand(directory: string): string {
-  const plain = /^[\w@+=:,./-]+$/.test(directory);
-  const word = plain ? directory : `'${directory.replaceAll("'", "'\\''")}'`;
-  return `walkeep fetch ${word.replaceAll('%', '%%')} %f %p`;
+export function restoreCommand(places: readonly string[]): string {
+  const words = places.map((place) => {
+    const plain = /^[\w@+=:,./-]+$/.test(place);
+    const word = plain ? place : `'${place.replaceAll("'", "'\\''")}'`;
+    return word.replaceAll('%', '%%');
+  });
+  return `walkeep fetch ${words.join(' ')} %f %p`;
 }

@@ -8,7 +8,7 @@ import type {
   SegmentRange,
 } from '../archive/catalog.js';
 import type { GapEntry } from '../archive/ledger.js';
-import { openArchive } from '../archive/places/open-archive.js';
+import { withArchives } from '../archive/places/open-archive.js';
 import { readArchive } from '../archive/read-catalog.js';
 import type { Lsn } from '../lsn.js';
 import { majorOfMagic } from '../wal/page.js';
@@ -72,14 +72,19 @@ export interface ArchiveList {
  * @throws StorageError if the directory cannot be read or is no WAL archive
  */
 export async function listArchive(directory: string, signal?: AbortSignal): Promise<ArchiveList> {
-  const catalog = await readArchive(await openArchive(directory));
+  return withArchives(directory, {}, async (archive) =>
+    listCatalog(await readArchive(archive), signal),
+  );
+}
+
+async function listCatalog(catalog: Catalog, signal?: AbortSignal): Promise<ArchiveList> {
   const { systemId, segmentSize, ledger } = catalog;
   const timelines: ListedTimeline[] = [];
   for (const t of catalog.timelines) timelines.push(await listTimeline(catalog, t, signal));
   const ranges = timelines.flatMap((t) => t.ranges);
   const { flushedLsn, timeline } = ledger ?? {};
   return {
-    directory,
+    directory: catalog.archive.place,
     systemId,
     serverMajor: catalog.magic === undefined ? undefined : majorOfMagic(catalog.magic),
     segmentSize,

@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os';
+import type { Archive } from '../archive/archive.js';
 import { byPlace, type Finding, findingKey, type Severity } from '../archive/findings.js';
-import { openArchive } from '../archive/places/open-archive.js';
+import { withArchives } from '../archive/places/open-archive.js';
 import { readArchive } from '../archive/read-catalog.js';
 import { UsageError } from '../errors.js';
 import type { Lsn } from '../lsn.js';
@@ -89,8 +90,12 @@ export async function verifyArchive(
   options: VerifyOptions = {},
 ): Promise<VerifyResult> {
   checkOptions('verify', options, CHECKS);
+  return withArchives(directory, {}, (archive) => verifyIn(archive, options));
+}
+
+async function verifyIn(archive: Archive, options: VerifyOptions): Promise<VerifyResult> {
   const began = performance.now();
-  const archive = await openArchive(directory);
+  const directory = archive.place;
   const catalog = await readArchive(archive);
   const { since, timeline, quick = false, jobs: threads = availableParallelism() } = options;
   if (timeline !== undefined && !catalog.timelines.some((t) => t.timeline === timeline)) {

@@ -300,7 +300,7 @@ test.each(Object.entries(FATES))('check: the end of what is here, %s', async (fa
   const { directory, names, end, segmentStart } = sampleArchive(3);
   const path = join(directory, names[2]!);
   hooks.listed = () => fate(path);
-  const facts = await readArchiveFacts(directory, undefined);
+  const facts = await readArchiveFacts(openDirectory(directory), undefined);
   expect(facts.end?.timeline).toBe(1);
   expect(facts.end!.lsn).toBeGreaterThan(segmentStart(2) + 100_000n);
   expect([fateName, facts.end!.lsn <= end]).toEqual([fateName, true]);

@@ -152,11 +152,12 @@ describe('docs/exit-codes.md', () => {
   });
 
   test('has every finding of verify', () => {
-    const declared = ['src/archive/findings.ts', 'src/wal/fault.ts'].flatMap((source) => {
-      const [type = ''] =
-        /export type (FindingCode|WalFaultKind) =[^;]*;/.exec(readText(source)) ?? [];
-      return [...type.matchAll(/\| '([a-z-]+)'/g)].map((m) => m[1]);
-    });
+    const words = (source: string, block: RegExp, word: RegExp) =>
+      [...(block.exec(readText(source))?.[0] ?? '').matchAll(word)].map((m) => m[1]);
+    const declared = [
+      ...words('src/archive/findings.ts', /export type FindingCode =[^;]*;/, /\| '([a-z-]+)'/g),
+      ...words('src/wal/fault.ts', /const SCOPES = \{[^}]*\}/, /^ {2}'?([a-z-]+)'?:/gm),
+    ];
     const text = section(file, '## Findings of walkeep verify');
     const documented = [
       ...text.matchAll(/`([a-z]+(-[a-z]+)+|zeros|overwrite|gap|unreadable|duplicate)`/g),

@@ -407,7 +407,7 @@ test('names with quotes, blanks, percent signs and newlines stay what they are',
   const place = { lsn: 5n as Lsn, endLsn: 9n as Lsn, onTimeline: 3 };
   const time = 0n as TimestampTz;
   const point: WalEvent = { kind: 'restore-point', name: `it's\\ "so"`, time, ...place };
-  const lines = targetLines(recoveryTarget(point, 'after'), `/a b/100%/it's`);
+  const lines = targetLines(recoveryTarget(point, 'after'), [`/a b/100%/it's`]);
   expect(lines).toEqual([
     `# Recovers to just behind restore point "it's\\ "so"" at 2000-01-01 00:00:00.000000+00.`,
     `restore_command = 'walkeep fetch ''/a b/100%%/it''\\\\''''s'' %f %p'`,
@@ -416,7 +416,7 @@ test('names with quotes, blanks, percent signs and newlines stay what they are',
     `#recovery_target_lsn = '0/5'  # instead`,
   ]);
   const evil = { ...point, name: "x\nshared_preload_libraries = 'evil'" };
-  for (const line of targetLines(recoveryTarget(evil, 'before'), '/a')) {
+  for (const line of targetLines(recoveryTarget(evil, 'before'), ['/a'])) {
     expect(line).not.toContain('\n');
   }
   const damage: WalEvent = { kind: 'damage', lsn: 5n as Lsn, from: 5n as Lsn, message: '' };

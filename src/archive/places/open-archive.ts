@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { UsageError } from '../../errors.js';
 import type { Archive } from '../archive.js';
 import { ARCHIVE_KEY } from '../store-keys.js';
 import { openDirectory } from './directory-archive.js';
@@ -39,4 +40,28 @@ export async function openArchive(place: string, options: ArchiveOptions = {}): 
     import('./store-archive.js'),
   ]);
   return new StoreArchive(await openStore(place), options.systemId);
+}
+
+/**
+ * One archive or several, to be read as one, and closed when that is done.
+ * @throws what opening one of them throws, and what `use` throws
+ */
+export async function withArchives<T>(
+  places: string | readonly string[],
+  options: ArchiveOptions,
+  use: (archive: Archive) => Promise<T>,
+): Promise<T> {
+  const opened: Archive[] = [];
+  try {
+    for (const place of typeof places === 'string' ? [places] : places) {
+      opened.push(await openArchive(place, options));
+    }
+    const [only, second] = opened;
+    if (only && !second) return await use(only);
+    if (!only) throw new UsageError('no archive is given');
+    const { JoinedArchive } = await import('./joined-archive.js');
+    return await use(new JoinedArchive(opened));
+  } finally {
+    for (const archive of opened) await archive.close();
+  }
 }

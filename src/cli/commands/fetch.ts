@@ -7,6 +7,7 @@ import { type Command, HELP_OPTION, VERSION_OPTION } from '../command.js';
 import { parseIntOption } from '../numbers.js';
 import type { OptionSpec } from '../option-spec.js';
 import type { Output } from '../output.js';
+import { absolutePlace } from '../place.js';
 
 const GROUP = 'Options:';
 
@@ -128,7 +129,7 @@ export const command: Command = {
       const prefetch = count('prefetch', MOST_AHEAD);
       const standby = values.standby === true || existsSync('standby.signal');
       const options: FetchOptions = {
-        places: places.map(placeFrom),
+        places: places.map(absolutePlace),
         name,
         target: resolve(target),
         verify: values['no-verify'] !== true,
@@ -150,11 +151,6 @@ export const command: Command = {
     }
   },
 };
-
-/** A directory is the same from wherever what reads ahead runs. */
-function placeFrom(text: string): string {
-  return /^[a-z][a-z0-9+.-]+:\/\//i.test(text) ? text : resolve(text);
-}
 
 /** The exit code of an error; above 125 whatever it is. */
 export function exitCodeOf(error: unknown): number {

@@ -1,4 +1,3 @@
-import { resolve } from 'node:path';
 import type { WalEvent } from '../../find/event.js';
 import type { FindResult, MomentResult } from '../../find/find.js';
 import { tameJson } from '../../text.js';
@@ -18,10 +17,11 @@ const SHOWN = 10;
 
 /** `walkeep find` */
 export const command: Command = {
-  usage: 'find [OPTION]... DIRECTORY',
+  usage: 'find [OPTION]... PLACE...',
   description:
     'Finds points to recover to in the WAL of an archive: commits, restore points, checkpoints, ' +
-    'timelines, and transactions that dropped or truncated relations. ' +
+    'timelines, and transactions that dropped or truncated relations. A PLACE is a directory or ' +
+    'the URL of a store; several of one cluster are read as one. ' +
     'TIME is YYYY-MM-DD HH:MM:SS.ffffff+ZZ, without +ZZ local. ' +
     'Exits with 0 if something was found, 1 if not, and 2 if that cannot be told.',
   options: () => FIND_OPTIONS,
@@ -48,7 +48,7 @@ async function list(args: FindArguments, context: CommandContext): Promise<numbe
   const print = printer(args, context);
   const matches: WalEvent[] = [];
   let found = 0;
-  const result = await findEvents(args.directory, args.find, (event) => {
+  const result = await findEvents(args.places, args.find, (event) => {
     if (event.kind === 'damage') {
       print(event);
       return false;
@@ -76,7 +76,7 @@ function doubt({ target }: FindArguments, { output }: CommandContext): number {
 
 async function moment(args: FindArguments, context: CommandContext): Promise<number> {
   const { findMoment } = await import('../../find/find.js');
-  const result = await findMoment(args.directory, args.at!, args.find);
+  const result = await findMoment(args.places, args.at!, args.find);
   const print = printer(args, context);
   warnOf(result, args, context);
   for (const damage of result.damages) print(damage);
@@ -130,14 +130,13 @@ async function target(
     return TROUBLE;
   }
   const found = recoveryTarget(event, args.stop);
-  const directory = resolve(args.directory);
   if (args.json) {
-    const settings = { restore_command: restoreCommand(directory), ...found.settings };
+    const settings = { restore_command: restoreCommand(args.places), ...found.settings };
     const { alternatives } = found;
     output.print(
       tameJson(JSON.stringify({ kind: 'target', settings, alternatives, event: jsonEvent(event) })),
     );
-  } else output.print(targetLines(found, directory).join('\n'));
+  } else output.print(targetLines(found, args.places).join('\n'));
   return FOUND;
 }
 
