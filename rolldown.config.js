@@ -34,8 +34,11 @@ const nodeModulesOnDemand = {
       return `let ${name}$loaded;\nconst ${name} = () => (${name}$loaded ??= ${value});\n`;
     });
     return names.reduce((text, name) => {
-      const used = text.replaceAll(new RegExp(`(?<![\\w$.])${name}(?=\\.)`, 'g'), `${name}()`);
-      const other = new RegExp(`(?<![\\w$.]|const )${name}(?![\\w$]|\\(\\)\\.)`);
+      // In brackets: "new name().Class" would make an object of the function.
+      const used = text.replaceAll(new RegExp(`(?<![\\w$.])${name}(?=\\.)`, 'g'), `(${name}())`);
+      const other = new RegExp(
+        `(?<![\\w$.(]|const )${name}(?![\\w$])|\\(${name}(?![\\w$]|\\(\\)\\)\\.)`,
+      );
       if (other.test(used)) throw new Error(`"${name}" is used in a way that is not known`);
       return used;
     }, head);
