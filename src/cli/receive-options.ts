@@ -15,6 +15,7 @@ import {
   parseVerify,
   parseWriteReport,
 } from './receive-spec.js';
+import { shipArguments } from './ship-options.js';
 
 /** What the command line of `receive` asks for, checked. Times are milliseconds. */
 export interface ReceiveArguments extends ConnectionArguments {
@@ -38,6 +39,8 @@ export interface ReceiveArguments extends ConnectionArguments {
   apply: 'none' | 'flush';
   progress: boolean;
   verbose: boolean;
+  /** Command line of the `ship` that runs beside. */
+  ship: string[] | undefined;
 }
 
 /**
@@ -97,6 +100,7 @@ export function receiveArguments(
     apply: parseApply(text('apply') ?? 'none'),
     progress: given('progress'),
     verbose: given('verbose'),
+    ship: shipArguments(values, directory ?? ''),
     ...connectionArguments(values),
   };
 }

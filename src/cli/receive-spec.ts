@@ -5,6 +5,7 @@ import { compressionHelp } from './compression.js';
 import { CONNECTION_GROUP, CONNECTION_OPTIONS } from './connection-options.js';
 import { INT_MAX, parseIntOption } from './numbers.js';
 import type { OptionSpec, ProgramName } from './option-spec.js';
+import { STORE_OPTIONS } from './ship-options.js';
 
 /** Seconds that still fit an int as milliseconds, upstream's bound for `-s`. */
 const MAX_SECONDS = Math.floor(INT_MAX / 1000);
@@ -166,6 +167,7 @@ const TABLE: readonly (OptionSpec & { walkeepOnly?: true })[] = [
     help: 'create the slot if it is missing (failover) or was invalidated',
     walkeepOnly: true,
   },
+  ...STORE_OPTIONS.map((spec) => ({ ...spec, walkeepOnly: true as const })),
   ...CONNECTION_OPTIONS,
   {
     long: 'receive-timeout',

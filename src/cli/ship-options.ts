@@ -1,5 +1,6 @@
 import { UsageError } from '../errors.js';
 import type { KeepLocal, ShipCompression, ShipOptions } from '../ship/options.js';
+import { parsePlace } from '../store/place.js';
 import { HELP_OPTION, VERSION_OPTION } from './command.js';
 import { parseIntOption } from './numbers.js';
 import type { OptionSpec, OptionValues } from './option-spec.js';
@@ -52,10 +53,10 @@ const parseJobs = (text: string): number => parseIntOption(text, '-j/--jobs', 1,
 const parseWait = (text: string): number => parseIntOption(text, '--wait', 0, 1_000_000);
 
 const OPTIONS = 'Options:';
-const STORED = 'What is stored:';
+const STORED = 'What is stored elsewhere:';
 
 /** What is stored and how: also of `receive --store`. */
-export const STORED_OPTIONS: readonly OptionSpec[] = [
+const STORED_OPTIONS: readonly OptionSpec[] = [
   {
     long: 'recipient',
     argument: 'age1…',
@@ -129,6 +130,43 @@ export const SHIP_OPTIONS: readonly OptionSpec[] = [
   VERSION_OPTION,
   HELP_OPTION,
 ];
+
+/** What `receive` takes of it. */
+export const STORE_OPTIONS: readonly OptionSpec[] = [
+  {
+    long: 'store',
+    argument: 'PLACE',
+    many: true,
+    group: STORED,
+    help: 'ship all that is received there, by a process beside; may be given several times',
+    check: parsePlace,
+  },
+  {
+    long: 'store-compress',
+    argument: 'METHOD[:LEVEL]',
+    group: STORED,
+    help: 'how it is stored there: zstd, gzip, lz4 or none',
+    default: 'zstd',
+    check: parseShipCompression,
+  },
+  ...STORED_OPTIONS,
+];
+
+/** The command line of the `ship` that runs beside; undefined if nothing is to be shipped. */
+export function shipArguments(values: OptionValues, directory: string): string[] | undefined {
+  const places = listOption(values, 'store');
+  const more = STORED_OPTIONS.flatMap(({ long, many }) => {
+    const value = values[long];
+    if (value === undefined) return [];
+    if (value === true) return [`--${long}`];
+    return (many ? listOption(values, long) : [value]).map((one) => `--${long}=${one}`);
+  });
+  if (places.length === 0) {
+    if (more[0] === undefined) return undefined;
+    throw new UsageError(`${more[0].split('=')[0]} needs a place to be specified using --store`);
+  }
+  return [`--compress=${values['store-compress']}`, ...more, '--', directory, ...places];
+}
 
 /** The values of an option that may be given several times. */
 export function listOption(values: OptionValues, name: string): string[] {

@@ -21,7 +21,7 @@ import { ShipState } from './state.js';
 const POLL = 5000;
 const QUIET = 60_000;
 const GIVE_UP = 60_000;
-/** Milliseconds between two looks for what need not be kept any more. */
+/** Milliseconds between two looks for what grew too old to be kept. */
 const REMOVE_EVERY = 30_000;
 
 /**
@@ -42,6 +42,8 @@ export class WalShipper extends EventEmitter<ShipEvents> {
   #changes: Changes | undefined;
   #finishing: boolean;
   #removedAt = Number.NEGATIVE_INFINITY;
+  /** Something was shipped since. */
+  #shippedSince = true;
   #toldSource: string | undefined;
 
   constructor(options: ShipOptions) {
@@ -140,9 +142,10 @@ export class WalShipper extends EventEmitter<ShipEvents> {
       borrowed,
       codec: objectCodec(o.compression ?? { method: 'zstd' }, o.recipients ?? []),
     };
-    return new Lane(this.#source, state, open, options, (event, ...args) =>
-      this.#say(event, ...args),
-    );
+    return new Lane(this.#source, state, open, options, (event, ...args) => {
+      if (event === 'shipped') this.#shippedSince = true;
+      this.#say(event, ...args);
+    });
   }
 
   /** Looks at the source again and again, until the last look was handed on. */
@@ -172,11 +175,12 @@ export class WalShipper extends EventEmitter<ShipEvents> {
 
   async #removeShipped(lanes: readonly Lane[], snapshot: Snapshot): Promise<void> {
     const { keepLocal: keep } = this.#o;
-    const due =
-      performance.now() - this.#removedAt >=
-      Math.min(REMOVE_EVERY, this.#o.pollInterval ?? REMOVE_EVERY);
+    const { pollInterval = POLL } = this.#o;
+    const every = this.#shippedSince ? pollInterval : Math.max(pollInterval, REMOVE_EVERY);
+    const due = performance.now() - this.#removedAt >= every;
     if (!keep || this.#directory === undefined || !due) return;
     this.#removedAt = performance.now();
+    this.#shippedSince = false;
     await removeShipped(snapshot, {
       source: this.#source,
       directory: this.#directory,

@@ -47,6 +47,7 @@ async function stream(
   const { signal, release } = stopOnSignals(output);
   const receiver = new WalReceiver(receiverOptions(args, settings, program, signal));
   const report = reportEvents(receiver, output, args);
+  const beside = args.ship && new (await import('../ship-beside.js')).ShipBeside(args.ship, output);
   try {
     await receiver.run(signal);
     return 0;
@@ -56,6 +57,7 @@ async function stream(
     return error instanceof CorruptWalError ? CORRUPT_WAL : 1;
   } finally {
     report.end();
+    await beside?.end();
     release();
   }
 }

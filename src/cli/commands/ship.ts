@@ -4,10 +4,11 @@ import { storageError } from '../../files/durable.js';
 import type { ShipEvents, ShipResult } from '../../ship/options.js';
 import type { WalShipper } from '../../ship/shipper.js';
 import { formatBytes } from '../../units.js';
-import type { Command } from '../command.js';
+import type { Command, CommandContext } from '../command.js';
 import { jsonLine } from '../json.js';
 import type { Output } from '../output.js';
 import { formatSeconds } from '../report.js';
+import { BESIDE } from '../ship-beside.js';
 import { SHIP_OPTIONS, shipOptions } from '../ship-options.js';
 import { stopOnSignals } from '../signals.js';
 
@@ -28,19 +29,22 @@ export const command: Command = {
     'nothing is ever replaced.',
   light: true,
   options: () => SHIP_OPTIONS,
-  async run(values, operands, { output, tryHelp }) {
+  async run(values, operands, context) {
+    const { output, tryHelp } = context;
     const { recipientFiles, ...options } = shipOptions(values, operands, tryHelp);
     const recipients = [...options.recipients!, ...(await fromFiles(recipientFiles))];
     const { WalShipper } = await import('../../ship/shipper.js');
     const shipper = new WalShipper({ ...options, recipients });
     if (values.json === true) printEvents(shipper, output);
     else report(shipper, output, values.verbose === true);
-    const { signal, release } = stopOf(shipper, output);
+    const { signal, release } = stopOf(shipper, context);
     try {
       const result = await shipper.run(signal);
       return exitCode(result);
     } finally {
       release();
+      // Else the channel keeps the process alive.
+      if (process.connected) process.disconnect();
     }
   },
 };
@@ -49,13 +53,12 @@ export const command: Command = {
  * A child of `receive --store` ends when its parent does, however that ends, after the rest was
  * shipped: the signals of a terminal or a service manager reach it, too, and are the parent's.
  */
-function stopOf(shipper: WalShipper, output: Output): { signal: AbortSignal; release(): void } {
-  if (!process.connected) return stopOnSignals(output);
+function stopOf(shipper: WalShipper, { output, env }: CommandContext) {
+  if (env[BESIDE] !== '1') return stopOnSignals(output);
   const ignore = (): void => {};
   process.on('SIGINT', ignore).on('SIGTERM', ignore).on('SIGHUP', ignore);
   process.once('disconnect', () => shipper.finish());
-  // Else the channel would keep the process alive.
-  process.channel?.unref();
+  if (!process.connected) shipper.finish();
   return { signal: new AbortController().signal, release: () => {} };
 }
 
