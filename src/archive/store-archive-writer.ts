@@ -15,7 +15,7 @@ import { ARCHIVE_KEY, conflictKey, historyKey, partialKey, segmentKey } from './
 /** What makes an object of plain bytes, and the other way round. */
 export interface ObjectCodec {
   /** `stages`: what was done to them, as in `wk-stages`. */
-  encode(plain: Uint8Array): Promise<{ bytes: Uint8Array; stages: string }>;
+  encode(plain: Uint8Array): Promise<{ pieces: readonly Uint8Array[]; stages: string }>;
   /** Undefined: it cannot be read here, an identity is missing for example. */
   decode(bytes: Uint8Array): Promise<Uint8Array | undefined>;
 }
@@ -127,14 +127,14 @@ export class StoreArchiveWriter {
     const found = this.#askFirst ? await this.#store.head(key, { signal }) : undefined;
     if (found) return this.#compare(key, object, found, signal);
     this.#askFirst = false;
-    const { bytes, meta } = await this.#encode(object);
-    const created = await this.#store.create(key, contentOf(bytes), { meta, signal });
-    if (created.created) return { outcome: 'stored', key, size: bytes.length };
+    const { content, meta } = await this.#encode(object);
+    const created = await this.#store.create(key, content, { meta, signal });
+    if (created.created) return { outcome: 'stored', key, size: content.size };
     return this.#compare(key, object, created.found, signal);
   }
 
   async #encode({ plain, digest, meta }: StoredObject) {
-    const { bytes, stages } = await this.#o.codec.encode(plain);
+    const { pieces, stages } = await this.#o.codec.encode(plain);
     const all: Metadata = {
       'wk-stages': stages,
       'wk-size': `${plain.length}`,
@@ -142,7 +142,7 @@ export class StoreArchiveWriter {
       'wk-writer': this.#o.writer,
       ...meta,
     };
-    return { bytes, meta: all };
+    return { content: contentOf(...pieces), meta: all };
   }
 
   /** @throws StoreConflictError unless what was found is the same */
@@ -194,8 +194,8 @@ export class StoreArchiveWriter {
   ): Promise<string> {
     const name = key.split('/').slice(3).join('-');
     const aside = conflictKey(this.#o.systemId, name, object.digest.slice(0, 32));
-    const { bytes, meta } = await this.#encode(object);
-    await this.#store.create(aside, contentOf(bytes), { meta, signal });
+    const { content, meta } = await this.#encode(object);
+    await this.#store.create(aside, content, { meta, signal });
     return aside;
   }
 }
@@ -285,12 +285,15 @@ async function addSystem(
   await store.create(key, content, { signal });
 }
 
-function sha256(bytes: Uint8Array): string {
-  return createHash('sha256').update(bytes).digest('hex');
+function sha256(...pieces: readonly Uint8Array[]): string {
+  const hash = createHash('sha256');
+  for (const piece of pieces) hash.update(piece);
+  return hash.digest('hex');
 }
 
-function contentOf(bytes: Uint8Array): Content {
-  return { size: bytes.length, sha256: sha256(bytes), open: () => [bytes] };
+function contentOf(...pieces: readonly Uint8Array[]): Content {
+  const size = pieces.reduce((sum, { length }) => sum + length, 0);
+  return { size, sha256: sha256(...pieces), open: () => pieces };
 }
 
 async function bytesOf({ body }: Got): Promise<Buffer> {

@@ -4,7 +4,7 @@ import type { ObjectCodec } from '../archive/store-archive-writer.js';
 import { NotSupportedError } from '../errors.js';
 import type { ShipCompression } from './options.js';
 
-const gzip = promisify(zlib.gzip);
+const CHUNK = 256 * 1024;
 const gunzip = promisify(zlib.gunzip);
 
 /** @throws NotSupportedError for what would have to be stored less safely than was asked for */
@@ -16,9 +16,13 @@ export function objectCodec(
   if (compression.method === 'lz4') throw new NotSupportedError('lz4 is not supported yet');
   return {
     encode: async (plain) => {
-      if (compression.method === 'none') return { bytes: plain, stages: 'none' };
+      if (compression.method === 'none') return { pieces: [plain], stages: 'none' };
       const level = compression.method === 'gzip' ? (compression.level ?? 1) : 1;
-      return { bytes: await gzip(plain, { level }), stages: 'gzip' };
+      const stream = zlib.createGzip({ level, chunkSize: CHUNK });
+      stream.end(plain);
+      const pieces: Uint8Array[] = [];
+      for await (const piece of stream) pieces.push(piece);
+      return { pieces, stages: 'gzip' };
     },
     decode: async (bytes) => (bytes[0] === 0x1f && bytes[1] === 0x8b ? gunzip(bytes) : bytes),
   };

@@ -22,7 +22,7 @@ import { formatLsn, type Lsn } from '../lsn.js';
 import type { ObjectStore } from '../store/store.js';
 import type { ShipLag, ShippedPlace, Tell } from './options.js';
 import { mayPass, pause, retryDelay } from './retry.js';
-import type { OpenSegment, ShipSource, Snapshot } from './source.js';
+import { type OpenSegment, SegmentRoom, type ShipSource, type Snapshot } from './source.js';
 import { type ShipState, troubleOf } from './state.js';
 
 /** How a lane works. Times are milliseconds. */
@@ -188,6 +188,7 @@ export class Lane {
   }
 
   async #work(signal: AbortSignal): Promise<void> {
+    const room = new SegmentRoom();
     while (this.#writer) {
       signal.throwIfAborted();
       const item = this.#next();
@@ -198,7 +199,7 @@ export class Lane {
       }
       this.#claimed.add(item.key);
       try {
-        await this.#ship(item, signal);
+        await this.#ship(item, room, signal);
       } finally {
         this.#claimed.delete(item.key);
         if (this.#last || item.kind === 'history') this.#wake();
@@ -242,10 +243,10 @@ export class Lane {
     return !this.#claimed.has(key) && lookAgain <= performance.now();
   }
 
-  async #ship(item: Item, signal: AbortSignal): Promise<void> {
+  async #ship(item: Item, room: SegmentRoom, signal: AbortSignal): Promise<void> {
     let send: () => Promise<void>;
     try {
-      send = await this.#prepare(item, signal);
+      send = await this.#prepare(item, room, signal);
     } catch (e) {
       if (isGone(e)) this.#forget(item);
       else if (isLocal(e)) this.#hold(item.key, e);
@@ -257,13 +258,13 @@ export class Lane {
   }
 
   /** Reads and checks what is to be sent. */
-  async #prepare(item: Item, signal: AbortSignal): Promise<() => Promise<void>> {
+  async #prepare(item: Item, room: SegmentRoom, signal: AbortSignal): Promise<() => Promise<void>> {
     const writer = this.#writer!;
     switch (item.kind) {
       case 'history':
         return this.#prepareHistory(item.key, item.timeline, signal);
       case 'segment': {
-        const { whole, wal } = await this.#source.load(item.segment);
+        const { whole, wal } = await this.#source.load(item.segment, room);
         const { timeline, base, start, end } = item.segment;
         return async () => {
           const result = whole
@@ -274,7 +275,7 @@ export class Lane {
         };
       }
       case 'partial': {
-        const wal = await this.#source.loadOpen(item.segment);
+        const wal = await this.#source.loadOpen(item.segment, room);
         return () => this.#sendPartial(item.segment, wal, signal);
       }
     }

@@ -42,6 +42,16 @@ export interface Snapshot {
 /** What a segment turned out to be, when it was read. */
 export type Loaded = { whole: boolean; wal: CheckedWal };
 
+/** Memory for one segment at a time, kept: as much as a segment is given back late by itself. */
+export class SegmentRoom {
+  #buffer = Buffer.alloc(0);
+
+  of(segmentSize: number): Buffer {
+    if (this.#buffer.length < segmentSize) this.#buffer = Buffer.allocUnsafeSlow(segmentSize);
+    return this.#buffer;
+  }
+}
+
 /** The archive that is shipped from: what is in it, checked before it leaves. */
 export class ShipSource {
   readonly archive: Archive;
@@ -114,13 +124,14 @@ export class ShipSource {
 
   /**
    * Reads a complete segment from the first of its files that is good.
+   * @param room of whoever asks; what is given lies in it
    * @throws CorruptWalError, SystemIdentifierError, StorageError if none is; see `isGone`
    */
-  async load(segment: LocalSegment): Promise<Loaded> {
+  async load(segment: LocalSegment, room: SegmentRoom): Promise<Loaded> {
     let failure: unknown;
     for (const name of segment.names) {
       try {
-        return await this.archive.segment(name, (file) => this.#loadFile(file, segment));
+        return await this.archive.segment(name, (file) => this.#loadFile(file, segment, room));
       } catch (e) {
         if (!(e instanceof WalkeepError)) throw e;
         failure = e;
@@ -129,11 +140,11 @@ export class ShipSource {
     throw failure;
   }
 
-  async #loadFile(file: StoredSegment, segment: LocalSegment): Promise<Loaded> {
+  async #loadFile(file: StoredSegment, segment: LocalSegment, room: SegmentRoom): Promise<Loaded> {
     const { segmentSize } = this.#identity!;
     const expected = { ...this.#identity!, history: await this.#historyOf(segment.timeline) };
     const name = parseSegmentFileName(file.name, segmentSize)!;
-    const content = await readChecked(file, name, expected);
+    const content = await readChecked(file, name, expected, room.of(segmentSize));
     const forks = content.walEnd.fault ? await this.#forks(segment.timeline) : [];
     const described = { name: segment.base, path: file.path, segmentSize };
     const wal = wholeSegment(content, name, described, forks);
@@ -144,7 +155,7 @@ export class ShipSource {
   }
 
   /** What is good of an unfinished segment, in the file that has most of it; undefined if nothing is. */
-  async loadOpen(segment: LocalSegment): Promise<CheckedWal | undefined> {
+  async loadOpen(segment: LocalSegment, room: SegmentRoom): Promise<CheckedWal | undefined> {
     let best: CheckedWal | undefined;
     const { segmentSize } = this.#identity!;
     const expected = { ...this.#identity!, history: await this.#historyOf(segment.timeline) };
@@ -153,7 +164,7 @@ export class ShipSource {
         const parsed = parseSegmentFileName(file.name, segmentSize)!;
         // Behind it a receiver may be writing: what is read there belongs to no one moment.
         const limit = file.compression === 'none' ? await file.contentEnd() : segmentSize;
-        const content = await readChecked(file, parsed, expected, limit);
+        const content = await readChecked(file, parsed, expected, room.of(segmentSize), limit);
         if (content.walEnd.fault?.kind === 'system-identifier') {
           throw new StorageError(`"${file.path}" is of another cluster`, { path: file.path });
         }

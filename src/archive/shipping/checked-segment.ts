@@ -52,31 +52,31 @@ const REMAINING_AT = 16;
 /**
  * Reads and checks a file of a segment, from its start, each by itself as `push` does: page headers,
  * cluster, timeline, every record that lies in it.
- * @param limit bytes that are wanted of it
+ * @param into has room for `limit` bytes, those that are wanted of it
  * @throws StorageError, NotSupportedError if it cannot be read
  */
 export async function readChecked(
   file: StoredSegment,
   segment: SegmentName,
   { systemId, segmentSize, history }: ExpectedWal,
+  into: Buffer,
   limit = segmentSize,
 ): Promise<SegmentContent> {
   const start = segmentStart(segment.segment, segmentSize);
   const { timeline } = segment;
   const verifier = new WalVerifier({ startLsn: start, segmentSize, timeline, history, systemId });
-  const bytes = Buffer.allocUnsafe(limit);
   // No tail that belongs to nothing begins behind here: records begin at multiples of 8.
   const lastWord = segmentSize - 8;
   let at = 0;
   let unusedFrom = segmentSize;
   const take = (chunk: Uint8Array): boolean => {
-    bytes.set(chunk, at);
+    into.set(chunk, at);
     const border = Math.min(Math.max(lastWord - at, 0), chunk.length);
     verifier.feed(chunk, 0, border);
     if (at + border === lastWord && verifier.unused === 8) {
       const { validEnd } = verifier;
       // Where the switch record itself began in the segment before, only its rest is in this one.
-      const rest = bytes.readUInt32LE(REMAINING_AT);
+      const rest = into.readUInt32LE(REMAINING_AT);
       unusedFrom =
         validEnd > start ? Number(validEnd - start) : LONG_PAGE_HEADER + ((rest + 7) & ~7);
     }
@@ -89,7 +89,7 @@ export async function readChecked(
   // The last record of an unfinished segment may end with zeros: its checksum tells.
   verifier.feed(ZEROS, 0, Math.min(ZEROS.length, segmentSize - at));
   return {
-    bytes: bytes.subarray(0, at),
+    bytes: into.subarray(0, at),
     validLength: Number(verifier.validEnd - start),
     walEnd,
     unusedFrom,
