@@ -28,6 +28,7 @@ import {
   NEED_SQL,
   ourWalSender,
 } from './check-server.js';
+import { checkShipping } from './check-shipping.js';
 import { checkSlot } from './check-slot.js';
 import { type CheckResult, judge } from './result.js';
 
@@ -121,6 +122,7 @@ async function checkTogether(options: CheckOptions, place: Place): Promise<Check
     if (local) {
       results.push(checkReceiver(archive), checkDisk(archive, local.disk));
       results.push(checkPermissions(local.permissions));
+      results.push(...(await checkShipping(place.archive!.place)));
     }
   }
   return { results, recoveryPoint: point, free: archive?.local?.disk.free };

@@ -163,6 +163,7 @@ export class Lane {
       await this.#sleep(signal);
     }
     const { systemId, segmentSize } = this.#snapshot.identity;
+    this.#state.begins(systemId, segmentSize);
     const { codec, newSystem, unfenced } = this.#o;
     const { writer } = this.#state.progress;
     let store: ObjectStore | undefined;

@@ -66,6 +66,12 @@ export class ShipState {
     return new ShipState(directory, lock, found ?? fresh(place.text), onFailure);
   }
 
+  /** What is to be shipped: known before the place was ever reached. */
+  begins(systemId: bigint, segmentSize: number): void {
+    if (this.progress.archiveId === '') Object.assign(this.progress, { systemId, segmentSize });
+    this.save();
+  }
+
   /** Forgets what another archive, or none, answered for. True if there was something. */
   belongsTo(archiveId: string, systemId: bigint, segmentSize: number): boolean {
     const { progress } = this;

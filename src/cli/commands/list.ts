@@ -1,6 +1,8 @@
+import { readShipProgress, type ShipStatus } from '../../archive/shipping/read-ship-progress.js';
 import type { ArchiveList, ListedRange, ListedTimeline } from '../../list/list.js';
 import { formatLsn } from '../../lsn.js';
-import { formatBytes } from '../../units.js';
+import { parsePlace } from '../../store/place.js';
+import { formatBytes, formatSeconds } from '../../units.js';
 import { formatIsoTimestamp, formatTimestamp } from '../../wal/records/timestamp.js';
 import { ARCHIVE_OPTIONS, directoryOperand } from '../archive-options.js';
 import type { Command } from '../command.js';
@@ -21,8 +23,10 @@ export const command: Command = {
     const { signal, release } = stopOnSignals(output);
     try {
       const list = await listArchive(directory, signal);
-      if (values.json === true) printJson(output, list);
-      else printTable(output, list);
+      const place = parsePlace(directory);
+      const shipping = place.kind === 'directory' ? await readShipProgress(place.path) : [];
+      if (values.json === true) printJson(output, list, shipping);
+      else printTable(output, list, shipping);
       return 0;
     } catch (error) {
       if (!signal.aborted) throw error;
@@ -35,7 +39,7 @@ export const command: Command = {
 };
 
 /** One object for the archive, then one for each timeline and each gap. */
-function printJson(output: Output, list: ArchiveList): void {
+function printJson(output: Output, list: ArchiveList, shipping: readonly ShipStatus[]): void {
   const { timelines, gaps, acceptedGaps, ...archive } = list;
   const range = ({ firstCommit, lastCommit, ...rest }: ListedRange) => ({
     ...rest,
@@ -47,11 +51,12 @@ function printJson(output: Output, list: ArchiveList): void {
     ...timelines.map((t) => ({ type: 'timeline', ...t, ranges: t.ranges.map(range) })),
     ...gaps.map((gap) => ({ ...gap, type: 'gap' })),
     ...acceptedGaps.map((gap) => ({ ...gap, type: 'accepted-gap' })),
+    ...shipping.map((status) => ({ type: 'shipping', ...status })),
   ];
   output.print(objects.map(jsonLine).join('\n'));
 }
 
-function printTable(output: Output, list: ArchiveList): void {
+function printTable(output: Output, list: ArchiveList, shipping: readonly ShipStatus[]): void {
   const server = list.serverMajor === undefined ? '' : `PostgreSQL ${list.serverMajor}, `;
   const lines = [
     `${list.directory}`,
@@ -79,7 +84,20 @@ function printTable(output: Output, list: ArchiveList): void {
     const { lsn, timeline } = list.flushed;
     lines.push(`acknowledged to the server: ${formatLsn(lsn)} on timeline ${timeline}`);
   }
+  lines.push(...shipping.map(shippingLine));
   output.print([...lines, `${count(list.segments)}, ${formatBytes(list.size)} on disk`].join('\n'));
+}
+
+function shippingLine({ place, position, lag, state, trouble }: ShipStatus): string {
+  const at = position
+    ? `up to ${formatLsn(position.lsn)} on timeline ${position.timeline}`
+    : 'nothing yet';
+  const behind =
+    lag.segments === 0
+      ? ''
+      : `, ${formatBytes(lag.bytes)} and ${formatSeconds(lag.seconds)} behind`;
+  const why = state === 'ok' || !trouble ? '' : ` (${trouble.message})`;
+  return `shipped to ${place}: ${at}${behind}${why}`;
 }
 
 const STANDING = { abandoned: 'abandoned', unfollowed: 'never received' };
