@@ -43,7 +43,7 @@ export interface ShipOptions {
   newSystem?: boolean;
   /** Remove local segments that all places have; absent: none. Needs a directory as the source. */
   keepLocal?: KeepLocal;
-  /** Directory for progress and locks. Default: the source, which then must be a directory. */
+  /** Directory for progress and locks. Default: the source, or one of this user's if it is no directory. */
   state?: string;
   /** Between two looks for new files; a directory also tells by itself. Default 5000. */
   pollInterval?: number;

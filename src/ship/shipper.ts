@@ -1,6 +1,11 @@
+import { createHash } from 'node:crypto';
 import { EventEmitter } from 'node:events';
+import { mkdir } from 'node:fs/promises';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
 import { placeIdentity } from '../archive/shipping/progress.js';
 import { InternalError, StorageError, UsageError, WalkeepError } from '../errors.js';
+import { storageError } from '../files/durable.js';
 import { parsePlace } from '../store/place.js';
 import type { ObjectStore } from '../store/store.js';
 import { Changes } from './changes.js';
@@ -37,8 +42,7 @@ const REMOVE_EVERY = 30_000;
 export class WalShipper extends EventEmitter<ShipEvents> {
   readonly #o: ShipOptions;
   readonly #directory: string | undefined;
-  /** Open while it runs. */
-  #source!: ShipSource;
+  readonly #state: string;
   #changes: Changes | undefined;
   #finishing: boolean;
   #removedAt = Number.NEGATIVE_INFINITY;
@@ -52,11 +56,7 @@ export class WalShipper extends EventEmitter<ShipEvents> {
     this.#o = options;
     const source = parsePlace(options.source);
     this.#directory = source.kind === 'directory' ? source.path : undefined;
-    if (this.#directory === undefined && options.state === undefined) {
-      throw new UsageError('ship: a source that is no directory needs a state directory', {
-        hint: 'Say where to keep the progress: --state DIR.',
-      });
-    }
+    this.#state = options.state ?? this.#directory ?? ownState(options.source);
     if (this.#directory === undefined && options.keepLocal) {
       throw new UsageError('ship: only segments in a directory can be removed');
     }
@@ -76,19 +76,11 @@ export class WalShipper extends EventEmitter<ShipEvents> {
    * @throws StorageError if the source cannot be looked at
    */
   async run(signal: AbortSignal = new AbortController().signal): Promise<ShipResult> {
-    this.#source = await ShipSource.open(this.#directory ?? this.#o.source);
-    try {
-      return await this.#ship(signal);
-    } finally {
-      await this.#source.archive.close();
-    }
-  }
-
-  async #ship(signal: AbortSignal): Promise<ShipResult> {
     using changes = new Changes(this.#directory, this.#o.pollInterval ?? POLL);
     this.#changes = changes;
     const ended = new AbortController();
-    const lanes = await this.#lanes(signal);
+    const source = await ShipSource.open(this.#directory ?? this.#o.source);
+    const lanes = await this.#lanes(source, signal);
     if (!lanes) return { reason: 'signal', places: [] };
     const both = AbortSignal.any([signal, ended.signal]);
     const shipping = lanes.map((lane) => lane.run(both));
@@ -96,7 +88,7 @@ export class WalShipper extends EventEmitter<ShipEvents> {
     // Whoever fails first is waited for below.
     all.catch(() => {});
     try {
-      await this.#look(lanes, changes, both);
+      await this.#look(source, lanes, changes, both);
     } catch (e) {
       ended.abort();
       await Promise.allSettled(shipping);
@@ -106,8 +98,8 @@ export class WalShipper extends EventEmitter<ShipEvents> {
     return { reason: signal.aborted ? 'signal' : 'done', places };
   }
 
-  async #lanes(signal: AbortSignal): Promise<Lane[] | undefined> {
-    const { places, state = this.#directory! } = this.#o;
+  async #lanes(source: ShipSource, signal: AbortSignal): Promise<Lane[] | undefined> {
+    const { places } = this.#o;
     const targets = places.map((place) => describe(place, this.#o));
     const twice = targets.find((t, i) => targets.findIndex((o) => o.identity === t.identity) < i);
     if (twice) throw new UsageError(`ship: "${twice.text}" is named twice`);
@@ -115,21 +107,27 @@ export class WalShipper extends EventEmitter<ShipEvents> {
     if (targets.some(({ identity }) => identity === own)) {
       throw new UsageError('ship: a place cannot be shipped to itself');
     }
+    // A directory that is shipped must be there; what is only for progress is made.
+    if (this.#state !== this.#directory) {
+      await mkdir(this.#state, { recursive: true, mode: 0o700 }).catch((e) => {
+        throw storageError('create directory', this.#state, e);
+      });
+    }
     const states: ShipState[] = [];
     try {
       for (const target of targets) {
         const failed = (e: unknown): void => this.#progressLost(target.text, e);
-        states.push(await ShipState.open(state, target, failed, signal));
+        states.push(await ShipState.open(this.#state, target, failed, signal));
       }
     } catch (e) {
       for (const opened of states) await opened.close();
       if (signal.aborted && e === signal.reason) return undefined;
       throw e;
     }
-    return targets.map((target, i) => this.#lane(states[i]!, target));
+    return targets.map((target, i) => this.#lane(source, states[i]!, target));
   }
 
-  #lane(state: ShipState, { open, borrowed }: Target): Lane {
+  #lane(source: ShipSource, state: ShipState, { open, borrowed }: Target): Lane {
     const o = this.#o;
     const options = {
       jobs: o.jobs ?? 2,
@@ -142,21 +140,26 @@ export class WalShipper extends EventEmitter<ShipEvents> {
       borrowed,
       codec: objectCodec(o.compression ?? { method: 'zstd' }, o.recipients ?? []),
     };
-    return new Lane(this.#source, state, open, options, (event, ...args) => {
+    return new Lane(source, state, open, options, (event, ...args) => {
       if (event === 'shipped') this.#shippedSince = true;
       this.#say(event, ...args);
     });
   }
 
   /** Looks at the source again and again, until the last look was handed on. */
-  async #look(lanes: readonly Lane[], changes: Changes, signal: AbortSignal): Promise<void> {
+  async #look(
+    source: ShipSource,
+    lanes: readonly Lane[],
+    changes: Changes,
+    signal: AbortSignal,
+  ): Promise<void> {
     for (let failures = 0; !signal.aborted; ) {
       const last = this.#finishing;
       let snapshot: Snapshot;
       try {
-        snapshot = await this.#source.scan();
+        snapshot = await source.scan();
         // A file that is renamed while it is listed can be seen under neither name.
-        if (last) snapshot = together(snapshot, await this.#source.scan());
+        if (last) snapshot = together(snapshot, await source.scan());
         failures = 0;
       } catch (error) {
         if (!(error instanceof StorageError) || last) throw error;
@@ -168,12 +171,16 @@ export class WalShipper extends EventEmitter<ShipEvents> {
       this.#toldSource = undefined;
       for (const lane of lanes) lane.offer(snapshot, last);
       if (last) return;
-      await this.#removeShipped(lanes, snapshot);
+      await this.#removeShipped(source, lanes, snapshot);
       await changes.next(signal);
     }
   }
 
-  async #removeShipped(lanes: readonly Lane[], snapshot: Snapshot): Promise<void> {
+  async #removeShipped(
+    source: ShipSource,
+    lanes: readonly Lane[],
+    snapshot: Snapshot,
+  ): Promise<void> {
     const { keepLocal: keep } = this.#o;
     const { pollInterval = POLL } = this.#o;
     const every = this.#shippedSince ? pollInterval : Math.max(pollInterval, REMOVE_EVERY);
@@ -182,9 +189,9 @@ export class WalShipper extends EventEmitter<ShipEvents> {
     this.#removedAt = performance.now();
     this.#shippedSince = false;
     await removeShipped(snapshot, {
-      source: this.#source,
+      source,
       directory: this.#directory,
-      state: this.#o.state ?? this.#directory,
+      state: this.#state,
       keep,
       has: (segment) => lanes.every((lane) => lane.has(segment)),
       removed: (file) => this.#say('removed', file),
@@ -231,6 +238,13 @@ export class WalShipper extends EventEmitter<ShipEvents> {
 export function ship(options: ShipOptions & { signal?: AbortSignal }): Promise<ShipResult> {
   const { signal, ...rest } = options;
   return new WalShipper(rest).run(signal);
+}
+
+/** Where the progress of what has no directory of its own is kept: with the user's other states. */
+function ownState(source: string): string {
+  const { XDG_STATE_HOME: base } = process.env;
+  const id = createHash('sha256').update(placeIdentity(source)).digest('hex').slice(0, 16);
+  return join(base || join(homedir(), '.local', 'state'), 'walkeep', 'ship', id);
 }
 
 interface Target {

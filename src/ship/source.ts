@@ -61,7 +61,7 @@ export class ShipSource {
     this.archive = archive;
   }
 
-  /** To be closed. @throws what opening it throws */
+  /** Nothing is looked at yet. */
   static async open(place: string): Promise<ShipSource> {
     return new ShipSource(await openArchive(place));
   }
