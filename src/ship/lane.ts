@@ -247,7 +247,8 @@ export class Lane {
   async #ship(item: Item, room: SegmentRoom, signal: AbortSignal): Promise<void> {
     let send: () => Promise<void>;
     try {
-      send = await this.#prepare(item, room, signal);
+      const prepare = () => this.#prepare(item, room, signal);
+      send = await (this.#source.archive.isDirectory ? prepare() : this.#persist(signal, prepare));
     } catch (e) {
       if (isGone(e)) this.#forget(item);
       else if (isLocal(e)) this.#hold(item.key, e);
@@ -308,15 +309,15 @@ export class Lane {
   }
 
   /** Tries until it is done: a store that is away is a state. @throws what cannot pass */
-  async #persist(signal: AbortSignal, action: () => Promise<void>): Promise<void> {
+  async #persist<T>(signal: AbortSignal, action: () => Promise<T>): Promise<T> {
     const { mayGiveUp, giveUpAfter, retryDelay: fixed } = this.#o;
     for (;;) {
       try {
-        await action();
+        const result = await action();
         this.#failures = 0;
         this.#successAt = performance.now();
         this.#state.setState('ok');
-        return;
+        return result;
       } catch (error) {
         signal.throwIfAborted();
         if (!mayPass(error)) throw error;

@@ -3,6 +3,7 @@ import { EventEmitter } from 'node:events';
 import { mkdir } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
+import { isStore } from '../archive/places/open-archive.js';
 import { placeIdentity } from '../archive/shipping/progress.js';
 import { InternalError, StorageError, UsageError, WalkeepError } from '../errors.js';
 import { storageError } from '../files/durable.js';
@@ -19,11 +20,13 @@ import {
   type ShippedPlace,
   type ShipResult,
 } from './options.js';
-import { pause, retryDelay } from './retry.js';
+import { mayPass, pause, retryDelay } from './retry.js';
 import { ShipSource, type Snapshot } from './source.js';
 import { ShipState } from './state.js';
 
 const POLL = 5000;
+/** Of a store, where each look is a listing. */
+const POLL_STORE = 60_000;
 const QUIET = 60_000;
 const GIVE_UP = 60_000;
 /** Milliseconds between two looks for what grew too old to be kept. */
@@ -55,10 +58,11 @@ export class WalShipper extends EventEmitter<ShipEvents> {
     checkShipOptions(options);
     this.#o = options;
     const source = parsePlace(options.source);
-    this.#directory = source.kind === 'directory' ? source.path : undefined;
+    const flat = source.kind === 'directory' && !isStore(source.path);
+    this.#directory = flat ? source.path : undefined;
     this.#state = options.state ?? this.#directory ?? ownState(options.source);
-    if (this.#directory === undefined && options.keepLocal) {
-      throw new UsageError('ship: only segments in a directory can be removed');
+    if (!flat && options.keepLocal) {
+      throw new UsageError('ship: only segments in a flat directory can be removed');
     }
     this.#finishing = options.once ?? false;
   }
@@ -76,10 +80,21 @@ export class WalShipper extends EventEmitter<ShipEvents> {
    * @throws StorageError if the source cannot be looked at
    */
   async run(signal: AbortSignal = new AbortController().signal): Promise<ShipResult> {
-    using changes = new Changes(this.#directory, this.#o.pollInterval ?? POLL);
+    using changes = new Changes(
+      this.#directory,
+      this.#o.pollInterval ?? (this.#directory ? POLL : POLL_STORE),
+    );
     this.#changes = changes;
-    const ended = new AbortController();
     const source = await ShipSource.open(this.#directory ?? this.#o.source);
+    try {
+      return await this.#ship(source, changes, signal);
+    } finally {
+      await source.close();
+    }
+  }
+
+  async #ship(source: ShipSource, changes: Changes, signal: AbortSignal): Promise<ShipResult> {
+    const ended = new AbortController();
     const lanes = await this.#lanes(source, signal);
     if (!lanes) return { reason: 'signal', places: [] };
     const both = AbortSignal.any([signal, ended.signal]);
@@ -162,7 +177,7 @@ export class WalShipper extends EventEmitter<ShipEvents> {
         if (last) snapshot = together(snapshot, await source.scan());
         failures = 0;
       } catch (error) {
-        if (!(error instanceof StorageError) || last) throw error;
+        if (!(error instanceof StorageError || mayPass(error)) || last) throw error;
         failures += 1;
         this.#sourceLost(error);
         await pause(this.#o.retryDelay ?? retryDelay(failures), signal);
@@ -205,7 +220,7 @@ export class WalShipper extends EventEmitter<ShipEvents> {
     });
   }
 
-  #sourceLost(error: StorageError): void {
+  #sourceLost(error: WalkeepError): void {
     if (this.#toldSource === error.message) return;
     this.#toldSource = error.message;
     this.#say('warning', { code: error.code, message: error.message });

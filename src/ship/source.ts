@@ -86,12 +86,18 @@ export class ShipSource {
     return { identity: this.#identity, complete, partial: open, histories, receiver };
   }
 
+  close(): Promise<void> {
+    return this.archive.close();
+  }
+
   async #identify(names: readonly string[]): Promise<Snapshot['identity']> {
-    const ledger = await this.archive.ledger();
-    const { systemId, segmentSize } = await sampleIdentity(this.archive, names, ledger?.systemId);
-    if (ledger?.systemId !== undefined && ledger.segmentSize > 0) {
-      return { systemId: ledger.systemId, segmentSize: ledger.segmentSize };
-    }
+    // A ledger that is damaged does not keep what it is about from being shipped.
+    const told = await this.archive.cluster().catch((e) => {
+      if (this.archive.isDirectory && e instanceof StorageError) return undefined;
+      throw e;
+    });
+    if (told?.segmentSize) return { systemId: told.systemId, segmentSize: told.segmentSize };
+    const { systemId, segmentSize } = await sampleIdentity(this.archive, names, told?.systemId);
     return systemId === undefined ? undefined : { systemId, segmentSize };
   }
 
@@ -163,7 +169,8 @@ export class ShipSource {
       const wal = await this.archive.segment(name, async (file) => {
         const parsed = parseSegmentFileName(file.name, segmentSize)!;
         // Behind it a receiver may be writing: what is read there belongs to no one moment.
-        const limit = file.compression === 'none' ? await file.contentEnd() : segmentSize;
+        const end = file.compression === 'none' ? await file.contentEnd() : segmentSize;
+        const limit = Math.min(end, segmentSize);
         const content = await readChecked(file, parsed, expected, room.of(segmentSize), limit);
         if (content.walEnd.fault?.kind === 'system-identifier') {
           throw new StorageError(`"${file.path}" is of another cluster`, { path: file.path });

@@ -171,3 +171,30 @@ test('keeps so much here, and never what a place lacks', async () => {
   // What a receiver starts from stays.
   expect(readdirSync(directory).filter((name) => name.startsWith('0'))).toEqual(names.slice(8));
 });
+
+test('from place to place', async () => {
+  const { directory, names } = sampleArchive(6);
+  const [one, other] = [await newStore(), await newStore()];
+  const env = { XDG_STATE_HOME: scratchDir('states') };
+  expect((await ship('--once', directory, one).exit).code).toBe(0);
+  for (const expected of [names.length, 0]) {
+    const cli = keep(runCli(['ship', '--once', '-v', '-Z', 'gzip:1', one, other], { env }));
+    expect((await cli.exit).code).toBe(0);
+    expect(cli.stderr.match(/shipped, /g) ?? []).toHaveLength(expected);
+  }
+  expect(lacking(directory, other, names.slice(0, -1))).toEqual([]);
+  // Also by another process without what this one knows: nothing is sent again.
+  const again = keep(runCli(['ship', '--once', '-v', one, other]));
+  expect((await again.exit).code).toBe(0);
+  expect(again.stderr).not.toMatch(/shipped, /);
+  expect(again.stderr.match(/is there already/g)).toHaveLength(names.length);
+  // What is damaged there does not go further.
+  const third = await newStore();
+  edit(join(walOf(one), names[1]!), (bytes) => {
+    bytes[bytes.length >> 1]! ^= 1;
+    return bytes;
+  });
+  const damaged = ship('--once', '--state', scratchDir('state'), one, third);
+  expect((await damaged.exit).code).toBe(3);
+  expect(stored(third)).toEqual([names[0], ...names.slice(2, -1)]);
+});
