@@ -11,7 +11,6 @@ import { closeSegment, type OpenSegment } from './open-segment.js';
 /** A segment that is complete, durable and under its final name. */
 export interface FinishedSegment {
   timeline: number;
-  segment: bigint;
   /** LSN after its last byte. */
   end: Lsn;
   path: string;
@@ -214,7 +213,7 @@ export class SegmentFinisher {
       const { timeline } = segment;
       const path = paths[i] as string;
       await this.removeCovered(staged ? segment.path : path, storedForms(segment.name, true));
-      o.onFinished({ timeline, segment: segment.segment, end: this.endOf(segment), path });
+      o.onFinished({ timeline, end: this.endOf(segment), path });
     }
     o.onProgress();
   }
