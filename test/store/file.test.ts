@@ -35,6 +35,39 @@ storeContract('a directory', openDirectory, settings);
 describe('without hard links', () => {
   withoutHardLinks('EPERM');
   storeContract('a directory', openDirectory, { many: 40, rounds: 1 });
+
+  it('makes a name durable before it is told to anybody, also one whose maker died', async () => {
+    const dir = scratchDir();
+    await openFileStore(dir, { init: true });
+    let dies = true;
+    const dying = failing((op, path) =>
+      dies && op === 'fsync' && path.endsWith('/d') ? 'EIO' : undefined,
+    );
+    const store = await openFileStore(dir, { fs: dying });
+    await expect(store.create('d/a', text('x'))).rejects.toThrow(FsyncError);
+    dies = false;
+    const synced: string[] = [];
+    const watching = failing((op, path) => {
+      if (op === 'fsync') synced.push(path);
+      return undefined;
+    });
+    const other = await openFileStore(dir, { fs: watching });
+    for (const look of [
+      () => other.head('d/a'),
+      () => other.get('d/a'),
+      () => keys(other.list('')),
+    ]) {
+      synced.length = 0;
+      expect(await look()).toBeDefined();
+      expect(synced).toContain(join(dir, 'd'));
+    }
+    synced.length = 0;
+    await other.create('e/b', text('x'));
+    expect(synced).toContain(join(dir, 'd'));
+    synced.length = 0;
+    expect(await other.head('d/a')).toBeDefined();
+    expect(synced).toEqual([]);
+  });
 });
 
 async function openDirectory() {

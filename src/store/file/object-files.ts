@@ -101,8 +101,16 @@ export class ObjectFiles {
 
   /** Makes durable the name of an object whose creator may not have come to that yet. */
   async confirm(key: string, stat: FileStat): Promise<void> {
-    if (stat.links < 2 || !(await this.#staging.has(stat.id))) return;
+    if (!(await this.#isUnderWay(stat))) return;
     await this.syncName(join(this.#root.path, key));
+  }
+
+  async #isUnderWay(stat: FileStat): Promise<boolean> {
+    if (stat.links > 1) return this.#staging.has(stat.id);
+    // A renamed one has no second name.
+    return (
+      (await this.#root.knownNaming()) === 'lock' && (await this.#staging.noted()) !== undefined
+    );
   }
 
   async syncName(path: string): Promise<void> {

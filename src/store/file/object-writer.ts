@@ -5,6 +5,7 @@ import { fsyncDir, fsyncError } from '../../files/durable.js';
 import { acquireDirectoryLock, type DirectoryLock } from '../../files/lock.js';
 import type { TreeFileSystem } from '../../files/tree-file-system.js';
 import { provenContent } from '../content.js';
+import { isKey } from '../key.js';
 import type { Content, Created, CreateOptions, Metadata } from '../store.js';
 import { as, fileError } from './errors.js';
 import type { ObjectFiles } from './object-files.js';
@@ -173,16 +174,30 @@ export class ObjectWriter {
     let lock: DirectoryLock | undefined;
     try {
       lock = await this.#lock(key);
+      await this.#finishNoted();
       const there = await this.#fs.stat(target).catch(as('look at', target, key));
       if (there) return await this.#lost(key, token);
       await this.#placeSidecar(staged.path, key);
+      // Who sees the object before its name is durable sees this too.
+      await this.#staging.note(key);
       await this.#fs.rename(staged.path, target).catch(as('rename file', staged.path, key));
       await fsyncDir(dirname(target), this.#fs);
+      await this.#staging.removeNote();
       return { created: true };
     } finally {
       await this.#staging.discard(staged.path);
       await lock?.release();
     }
+  }
+
+  /** What the last one who had the lock did not come to. */
+  async #finishNoted(): Promise<void> {
+    const key = await this.#staging.noted();
+    if (key === undefined) return;
+    const path = join(this.#root.path, key);
+    // It may not have come to the rename, nor to the end of the note.
+    if (isKey(key) && (await this.#fs.stat(path))) await this.#files.syncName(path);
+    await this.#staging.removeNote();
   }
 
   #lock(key: string): Promise<DirectoryLock> {

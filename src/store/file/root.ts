@@ -29,6 +29,7 @@ export class StoreRoot {
   /** What was proven to be an archive. */
   #proven: string | undefined;
   #naming: Promise<Naming> | undefined;
+  #known: Naming | undefined;
   /** Directories whose own names were made durable by this process. They are never removed. */
   readonly #durable = new Set<string>();
 
@@ -75,6 +76,12 @@ export class StoreRoot {
       throw e;
     });
     return this.#naming;
+  }
+
+  /** How objects get their names, without making anything; undefined in a directory of others. */
+  async knownNaming(): Promise<Naming | undefined> {
+    this.#known ??= await this.#readMarker();
+    return this.#known;
   }
 
   /** Makes a directory below the root, and all between, so that they are there after a crash. */

@@ -7,6 +7,7 @@ import { decodeSidecar, type Sidecar } from './sidecar.js';
 
 /** Behind the name of an object under way: its sidecar, before it has its place. */
 const META = '.meta';
+const NOTE = 'naming';
 /** Milliseconds after which what a process of another machine has under way was left by a crash. */
 const LEFTOVER_AGE = 24 * 3600 * 1000;
 
@@ -40,6 +41,21 @@ export class Staging {
   /** Whether a file has a name here: not all about it is durable then. */
   async has(id: string): Promise<boolean> {
     return (await this.#find(id)) !== undefined;
+  }
+
+  /** The key of the object that is being renamed to its place, where there are no links. */
+  noted(): Promise<string | undefined> {
+    return this.#root.readOwn(this.#root.own(NOTE));
+  }
+
+  /** Says which one that is; nobody else does at the same time. */
+  async note(key: string): Promise<void> {
+    await this.#root.writeNew(this.#root.own(NOTE), [Buffer.from(key)]);
+  }
+
+  async removeNote(): Promise<void> {
+    const path = this.#root.own(NOTE);
+    await this.#root.fs.unlink(path).catch(as('remove file', path));
   }
 
   /**
