@@ -83,6 +83,7 @@ function connect(
     place: place.text,
     directory: place.path,
     silence,
+    greeting: Math.max(silence, SILENCE),
     whyEnded: async () => whyEnded(place, program as string, { ...(await end), printed }),
     onEnd: () => void child.kill(),
   });

@@ -34,6 +34,8 @@ export interface SessionOptions {
   directory?: string | undefined;
   /** Milliseconds without a sign of the other side, while it owes one, after which it is given up. */
   silence: number;
+  /** The same until it has greeted: a log-in and a program's start are in it. That of `silence`. */
+  greeting?: number;
   /** Told when nothing more is sent or read. */
   onEnd?: () => void;
   /** Why the stream ended, once that is known; undefined: nothing more than that. */
@@ -71,8 +73,8 @@ export class StdioSession {
 
   /** Resolves when the other side is known to be what it should be. */
   async greet(): Promise<void> {
-    const { directory, silence } = this.#options;
-    const patience = new Patience(silence, (error) => this.fail(error));
+    const { directory, silence, greeting = silence } = this.#options;
+    const patience = new Patience(greeting, (error) => this.fail(error));
     try {
       patience.expect();
       this.#options.output.write(MAGIC);
