@@ -169,6 +169,7 @@ const CONFIGURATION = (at: {
   monitor: number;
   http: number;
   https: number;
+  tokens: boolean;
 }) => `
 [global]
 fsid = ${at.fsid}
@@ -208,9 +209,7 @@ rgw enable usage log = false
 rgw gc obj min wait = 5
 rgw gc processor period = 5
 rgw thread pool size = 64
-rgw s3 auth use sts = true
-rgw sts key = walkeepwalkeep00
-rgw verify ssl = false
+${at.tokens ? 'rgw s3 auth use sts = true\nrgw sts key = walkeepwalkeep00\n' : ''}rgw verify ssl = false
 `;
 
 /** The servers behind a gateway, started by this process and ended with it. */
@@ -225,12 +224,16 @@ export class RgwServers {
     this.#children = children;
   }
 
-  /** One monitor, one disk in memory and the gateway. Takes about ten seconds. */
-  static async start(): Promise<RgwServers> {
+  /**
+   * One monitor, one disk in memory and the gateway. Takes about ten seconds.
+   * @param options `tokens`: it gives temporary credentials, too, and then calls all keys that it
+   * does not know by another name
+   */
+  static async start(options: { tokens?: boolean } = {}): Promise<RgwServers> {
     const dir = scratchDir('rgw');
     const children: ChildProcess[] = [];
     try {
-      return new RgwServers(await startIn(dir, children), dir, children);
+      return new RgwServers(await startIn(dir, children, options.tokens ?? false), dir, children);
     } catch (error) {
       await end(children);
       throw new Error(`Ceph could not be started\n${await lastLines(join(dir, 'log'))}`, {
@@ -245,7 +248,7 @@ export class RgwServers {
   }
 }
 
-async function startIn(dir: string, children: ChildProcess[]): Promise<RgwFacts> {
+async function startIn(dir: string, children: ChildProcess[], tokens: boolean): Promise<RgwFacts> {
   for (const name of ['mon', 'osd', 'run', 'log', 'ca']) await mkdir(join(dir, name));
   const [monitor, http, https] = (await freePorts(3)) as [number, number, number];
   const fsid = randomUUID();
@@ -257,7 +260,7 @@ async function startIn(dir: string, children: ChildProcess[]): Promise<RgwFacts>
   ]);
   await writeFile(join(dir, 'server.pem'), (await readFile(key)) + (await readFile(cert, 'utf8')));
   const conf = join(dir, 'ceph.conf');
-  await writeFile(conf, CONFIGURATION({ dir, fsid, monitor, http, https }));
+  await writeFile(conf, CONFIGURATION({ dir, fsid, monitor, http, https, tokens }));
   const env = { PATH: process.env.PATH, CEPH_CONF: conf, LC_ALL: 'C' };
   const once = (name: string, ...args: string[]) =>
     run(findTool(name) as string, args, { env, cwd: dir, timeout: 60_000 });

@@ -1,19 +1,23 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { contentOf } from '../../../src/store/content.js';
 import { parsePlace, type S3Place } from '../../../src/store/place.js';
 import { resolveCredentials } from '../../../src/store/s3/credentials/credentials.js';
 import { S3Store } from '../../../src/store/s3/store.js';
-import { sharedRgw } from '../../support/rgw-setup.js';
+import { missingForRgw, Rgw, RgwServers } from '../../support/rgw.js';
 import { scratchDir } from '../../support/scratch.js';
 import { bytesOf, openStore } from './stores.js';
 
-const rgw = sharedRgw();
+describe.skipIf(missingForRgw().length > 0)('a role of a gateway', () => {
+  let servers: RgwServers;
+  beforeAll(async () => {
+    servers = await RgwServers.start({ tokens: true });
+  });
+  afterAll(() => servers?.stop());
 
-describe.skipIf(!rgw)('a role of a gateway', () => {
   it('is taken by who may, and has its own rights', async () => {
-    if (!rgw) return;
+    const rgw = new Rgw(servers.facts);
     const bucket = await rgw.createBucket();
     const { user, ...keys } = await rgw.createUser();
     const arn = await rgw.createRole(user, {
