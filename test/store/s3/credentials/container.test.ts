@@ -117,7 +117,8 @@ describe('an endpoint that does not answer as it should', () => {
 
   test.each(cases)('%s', async (_what, reply, code) => {
     await using ecs = await Endpoint.listen(() => reply);
-    expect(await failureOf(full(ecs.url))).toMatchObject({ code });
+    const options = reply === 'stall' ? { timeoutMs: 100 } : {};
+    expect(await failureOf({ ...full(ecs.url), options })).toMatchObject({ code });
   });
 
   test('is asked again when that can help', async () => {

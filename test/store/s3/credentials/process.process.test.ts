@@ -76,7 +76,7 @@ describe('one that does not do as it should', () => {
     const { path, dir } = program(printed(), `sleep 1000 & echo $! > "$(dirname "$0")/pid"; wait`);
     const { readFile } = await import('node:fs/promises');
     const pid = () => readFile(join(dir, 'pid'), 'utf8');
-    const asked = fromProcess(`"${path}"`, 'default', process.env, 1000);
+    const asked = fromProcess(`"${path}"`, 'default', process.env, 3000);
     await expect(asked).rejects.toMatchObject({ code: 'WK_STORE_UNCERTAIN' });
     const child = Number(await pid());
     expect(child).toBeGreaterThan(1);

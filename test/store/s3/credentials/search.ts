@@ -33,7 +33,8 @@ export function searchOf({
   const metadata = env.AWS_EC2_METADATA_SERVICE_ENDPOINT ? {} : OFF;
   const all = { HOME: home, PATH: process.env.PATH, ...metadata, ...env };
   const parsed = parsePlace(place) as S3Place;
-  const given = { timeoutMs: 200, ...options };
+  // A busy machine takes its time; who tests silence says how long.
+  const given = { timeoutMs: 60_000, ...options };
   return {
     home,
     source: resolveCredentials(parsed, all, given),

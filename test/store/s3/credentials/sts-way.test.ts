@@ -27,8 +27,6 @@ const pod = (url: string, more: Record<string, string> = {}) => ({
     AWS_ENDPOINT_URL_STS: url,
     ...more,
   },
-  // A handshake of a busy machine takes its time.
-  options: { timeoutMs: 20_000 },
 });
 
 test('the certificate of the token service must be one that is trusted', async () => {

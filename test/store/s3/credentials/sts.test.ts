@@ -113,7 +113,8 @@ endpoint_url = ${sts.url}`,
     ['half an answer', 'short', 'WK_STORE_UNCERTAIN'],
   ])('%s is told without secrets', async (_what, reply, code, detail) => {
     await using sts = await Endpoint.listen(() => reply);
-    const failed = await failureOf(pod(sts.url));
+    const options = reply === 'stall' ? { timeoutMs: 100 } : {};
+    const failed = await failureOf({ ...pod(sts.url), options });
     expect(failed).toMatchObject({ code, ...(detail && { detail }) });
   });
 
