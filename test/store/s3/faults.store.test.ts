@@ -14,6 +14,7 @@ const FULL = Number(process.env.WALKEEP_FAULTS ?? 0);
 const OBJECTS = FULL || 60;
 const SIZE = FULL ? 16 * 2 ** 20 : 2 ** 20;
 const STALL_MS = FULL ? 30_000 : 300;
+/** Drawn by path, so that buckets have names that stay: each run has the same faults. */
 const CHANCES = { 'slow-down': 0.1, 'reset-after-send': 0.1, stall: 0.1, truncate: 0.1 };
 
 /** What the child says of an object, and at its end of itself. */
@@ -30,7 +31,7 @@ interface Said {
 describe.skipIf(!rgw)('through a proxy that spoils four requests of ten', () => {
   it(`${OBJECTS} objects arrive, none twice`, { timeout: 3_600_000 }, async () => {
     if (!rgw) return;
-    const bucket = await rgw.createBucket();
+    const bucket = await rgw.createBucket({ name: 'faults-create' });
     await using proxy = await FaultProxy.listen({
       target: rgw.facts.http,
       chances: CHANCES,
@@ -90,7 +91,7 @@ describe.skipIf(!rgw)('through a proxy that spoils four requests of ten', () => 
 
   it('what is read is whole, or it is told that it is not', async () => {
     if (!rgw) return;
-    const bucket = await rgw.createBucket();
+    const bucket = await rgw.createBucket({ name: 'faults-read' });
     const direct = openStore(rgw, bucket);
     const bodies = Array.from({ length: 40 }, (_, i) => Buffer.alloc(300_000, `body ${i}`));
     await Promise.all(bodies.map((body, i) => direct.create(`k/${i}`, contentOf(body))));
@@ -119,7 +120,7 @@ describe.skipIf(!rgw)('through a proxy that spoils four requests of ten', () => 
 
   it('what arrives with another byte in it is not stored', async () => {
     if (!rgw) return;
-    const bucket = await rgw.createBucket();
+    const bucket = await rgw.createBucket({ name: 'faults-flip' });
     await using proxy = await FaultProxy.listen({
       target: rgw.facts.http,
       script: ({ method, attempt }) => (method === 'PUT' && attempt <= 2 ? 'flip' : undefined),
@@ -135,7 +136,7 @@ describe.skipIf(!rgw)('through a proxy that spoils four requests of ten', () => 
 
   it('a listing that breaks off goes on or fails, and never ends early', async () => {
     if (!rgw) return;
-    const bucket = await rgw.createBucket();
+    const bucket = await rgw.createBucket({ name: 'faults-list' });
     const direct = openStore(rgw, bucket);
     const keys = Array.from({ length: 1200 }, (_, i) => `l/${String(i).padStart(5, '0')}`);
     await Promise.all(keys.map((key) => direct.create(key, contentOf(Buffer.from(key)))));
@@ -154,7 +155,7 @@ describe.skipIf(!rgw)('through a proxy that spoils four requests of ten', () => 
 
   it('a clock that is wrong costs one more request', async () => {
     if (!rgw) return;
-    const bucket = await rgw.createBucket();
+    const bucket = await rgw.createBucket({ name: 'faults-clock' });
     const ahead = 3_600_000;
     const store = openStore(rgw, bucket, { now: () => Date.now() + ahead });
     expect(await store.create('k', contentOf(Buffer.from('x')))).toEqual({ created: true });
