@@ -239,8 +239,9 @@ describe('hostile names', () => {
       for (const args of [[], ['--json'], ...(command === 'verify' ? [['-v']] : [])]) {
         const { code, stdout, stderr } = await run('walkeep', command, ...args, directory);
         const without = await run('walkeep', command, ...args, good.directory);
-        // Of these names only verify complains.
-        expect([command, code]).toEqual([command, command === 'verify' ? 1 : without.code]);
+        // verify complains of the names; what may be WAL in a form unknown was not searched by find.
+        const expected = { verify: 1, find: 2, list: without.code }[command];
+        expect([command, code]).toEqual([command, expected]);
         expectTame(stdout);
         expectTame(stderr);
         if (args.includes('--json'))

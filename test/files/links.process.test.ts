@@ -155,7 +155,7 @@ describe('what is no regular file', () => {
   it.each(['fifo', 'link to a device'])('is no ledger: a %s', async (kind) => {
     if (kind === 'fifo') fifo(LEDGER_FILE);
     else symlinkSync('/dev/zero', at(LEDGER_FILE));
-    await expect(readLedger(directory)).rejects.toMatchObject({ code: 'WK_STORAGE' });
+    await expect(readLedger(directory)).rejects.toMatchObject({ code: 'WK_ARCHIVE_ACCESS' });
     await expect(Ledger.open(directory, { create: true })).rejects.toMatchObject({
       code: 'WK_STORAGE',
     });

@@ -225,11 +225,16 @@ export class RgwServers {
   }
 
   /**
-   * One monitor, one disk in memory and the gateway. Takes about ten seconds.
+   * One monitor, one disk in memory and the gateway. Takes about ten seconds. Another program may
+   * take a port that was free a moment ago: then once more with others.
    * @param options `tokens`: it gives temporary credentials, too, and then calls all keys that it
    * does not know by another name
    */
   static async start(options: { tokens?: boolean } = {}): Promise<RgwServers> {
+    return RgwServers.#start(options).catch(() => RgwServers.#start(options));
+  }
+
+  static async #start(options: { tokens?: boolean }): Promise<RgwServers> {
     const dir = scratchDir('rgw');
     const children: ChildProcess[] = [];
     try {

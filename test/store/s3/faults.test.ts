@@ -427,6 +427,24 @@ describe('credentials', () => {
     expect(service.calls).toEqual(['PUT key', 'PUT key']);
   });
 
+  it('are asked for anew where HEAD is refused without a word', async () => {
+    let current = { accessKeyId: 'id0', secretAccessKey: 'secret' };
+    const credentials = {
+      get: async () => current,
+      invalidate: () => {
+        current = { accessKeyId: 'id1', secretAccessKey: 'secret' };
+      },
+    };
+    const store = service.open({ credentials });
+    await store.create('key', WAL);
+    service.script = (request, usual) =>
+      request.headers.authorization?.includes('id0/')
+        ? refusal(400, 'ExpiredToken')
+        : usual.usual(request);
+    expect(await store.head('key')).toMatchObject({ sha256: WAL.sha256 });
+    expect(service.calls).toEqual(['PUT key', 'HEAD key', 'GET key', 'GET key', 'HEAD key']);
+  });
+
   it('that stay the same are not tried twice', async () => {
     service.script = () => refusal(403, 'SignatureDoesNotMatch');
     await expect(service.open().get('key')).rejects.toThrow(StoreAccessError);
