@@ -49,7 +49,7 @@ export default defineConfig(
   COMMANDS.map((command) => ({
     input: 'dist/cli/main.js',
     platform: 'node',
-    external: [/^crc-32/, /^pg-protocol/, /^fzstd/, /^@bokuweb\//, /^age-encryption/],
+    external: [/^crc-32/, /^pg-protocol/, /^@bokuweb\//, /^age-encryption/],
     plugins: [outside(command), nodeModulesOnDemand],
     output: { file: `dist/${command}.cjs`, format: 'cjs', codeSplitting: false },
   })),

@@ -16,7 +16,8 @@ export interface DecompressResult extends FormatResult {
  * Decompresses a file and hands the bytes on in pieces, each valid until `onChunk` (or its promise)
  * returns. Damaged and unfinished files are no error here: whatever can be decompressed is
  * delivered and the result says how it ended. `limit` stops after so many bytes.
- * @throws StorageError if the file cannot be read
+ * @throws StorageError if the file cannot be read, NotSupportedError for a zstd frame too large for
+ *   a Node.js without zstd
  */
 export async function decompressFile(
   path: string,

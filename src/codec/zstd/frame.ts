@@ -7,6 +7,8 @@ const SINGLE_SEGMENT = 0x20;
 const RESERVED = 0x08;
 export const CONTENT_CHECKSUM = 0x04;
 const DICTIONARY_ID = 0x03;
+/** In a block's header. */
+export const LAST_BLOCK = 0x01;
 /** Lengths of header fields by the bits that announce them. */
 const DICTIONARY_ID_SIZE = [0, 1, 2, 4] as const;
 const CONTENT_SIZE_SIZE = [0, 2, 4, 8] as const;
@@ -26,6 +28,8 @@ export class FrameWalk {
   problem: string | undefined;
   /** Of the content, where the frame has one; the lower half of its XXH64. */
   checksum: number | undefined;
+  /** Bytes of content at most, of the blocks so far. */
+  most = 0;
   readonly #reader: ByteSource;
 
   /** @param reader behind the magic number */
@@ -34,8 +38,9 @@ export class FrameWalk {
   }
 
   /**
-   * The frame's bytes: its header, then block by block. The checksum is left out, and the header
-   * announces none: whoever decompresses checks it. Each piece is its taker's.
+   * The frame's bytes: a header, then block by block. The header announces neither a checksum, which
+   * is left out and for whoever decompresses to check, nor how much content there is: what the
+   * blocks up to any one hold is a frame once that is marked as the last. Each piece is its taker's.
    */
   async *pieces(): AsyncGenerator<Uint8Array> {
     const header = await this.#header();
@@ -52,8 +57,9 @@ export class FrameWalk {
       // One byte, repeated.
       const content = await this.#reader.read(type === 1 ? 1 : size);
       if (!content) return;
+      this.most += type === 2 ? largestBlock : size;
       yield Buffer.concat([head, content]);
-      if (low & 1) break;
+      if (low & LAST_BLOCK) break;
     }
     if (hasChecksum) {
       const checksum = await this.#reader.read(4);
@@ -82,10 +88,9 @@ export class FrameWalk {
     if (window > LARGEST_WINDOW) {
       return this.#damaged(`the zstd frame needs a window of ${window} bytes`);
     }
-    const bytes = new Uint8Array(5 + fields.length);
+    const bytes = new Uint8Array(6);
     new DataView(bytes.buffer).setUint32(0, MAGIC, true);
-    bytes[4] = descriptor & ~CONTENT_CHECKSUM;
-    bytes.set(fields, 5);
+    bytes[5] = single ? windowDescriptor(window) : (fields[0] as number);
     const hasChecksum = (descriptor & CONTENT_CHECKSUM) !== 0;
     return { bytes, hasChecksum, largestBlock: Math.min(window, LARGEST_BLOCK) };
   }
@@ -94,6 +99,11 @@ export class FrameWalk {
     this.end = 'damaged';
     this.problem = problem;
   }
+}
+
+/** Of the smallest window of that size or more. */
+function windowDescriptor(size: number): number {
+  return Math.max(0, Math.ceil(Math.log2(Math.max(1, size))) - 10) << 3;
 }
 
 function windowSize(descriptor: number): number {

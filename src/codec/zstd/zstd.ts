@@ -1,12 +1,12 @@
 import type { Duplex } from 'node:stream';
 import zlib from 'node:zlib';
-import { StorageError } from '../../errors.js';
+import { NotSupportedError, StorageError } from '../../errors.js';
 import { writeFully } from '../../files/durable.js';
 import type { FileSystem } from '../../files/file-system.js';
 import type { Compressed, Deliver, FormatResult } from '../format.js';
 import { inPieces } from '../pieces.js';
 import { compressThrough, STEP, transformed } from '../through-stream.js';
-import { CONTENT_CHECKSUM, FrameWalk, isSkippable, MAGIC, u32 } from './frame.js';
+import { CONTENT_CHECKSUM, FrameWalk, isSkippable, LAST_BLOCK, MAGIC, u32 } from './frame.js';
 import { Xxh64 } from './xxh64.js';
 
 /** Since Node.js 22.15; not in the types of the oldest supported version. */
@@ -69,7 +69,7 @@ class DamagedFrame extends Error {}
 async function decompressed(walk: FrameWalk): Promise<AsyncIterable<Uint8Array>> {
   return createZstdDecompress
     ? natively(createZstdDecompress({ chunkSize: STEP }), walk)
-    : inJavaScript(walk);
+    : inWebAssembly(walk);
 }
 
 async function* natively(stream: Duplex, walk: FrameWalk): AsyncGenerator<Uint8Array> {
@@ -84,29 +84,46 @@ async function* natively(stream: Duplex, walk: FrameWalk): AsyncGenerator<Uint8A
   }
 }
 
+/** Content of a frame that is decompressed at once, at most. */
+const MOST_AT_ONCE = 512 * 1024 * 1024;
+
 /**
- * Before Node.js 22.15. JavaScript and not WebAssembly: the builds for that want all of a frame,
- * which may be a gigabyte, in memory at once.
+ * Before Node.js 22.15: all of a frame at once, which is 4 MiB where walkeep wrote it so. Of one that
+ * is cut or damaged as many blocks as are good.
  */
-async function* inJavaScript(walk: FrameWalk): AsyncGenerator<Uint8Array> {
-  const { Decompress } = await import('fzstd');
-  const ready: Uint8Array[] = [];
-  const decoder = new Decompress((chunk) => ready.push(chunk));
-  const push = (piece: Uint8Array, last: boolean): void => {
+async function* inWebAssembly(walk: FrameWalk): AsyncGenerator<Uint8Array> {
+  const pieces: Uint8Array[] = [];
+  for await (const piece of walk.pieces()) {
+    pieces.push(piece);
+    if (walk.most <= MOST_AT_ONCE) continue;
+    throw new NotSupportedError('a zstd frame of this size needs Node.js 22.15 or later');
+  }
+  const blocks = pieces.length - 1;
+  if (blocks < 1) return;
+  const { decompress } = await loadWasm();
+  const upTo = (count: number): Uint8Array | undefined => {
+    const last = Uint8Array.from(pieces[count] as Uint8Array);
+    last[0] = (last[0] as number) | LAST_BLOCK;
+    const frame = Buffer.concat([...pieces.slice(0, count), last]);
     try {
-      decoder.push(piece, last);
-    } catch (e) {
-      // Whatever nonsense leads to: also an index or a length that cannot be.
-      throw new DamagedFrame((e as Error).message);
+      return decompress(frame, { defaultHeapSize: Math.max(1, walk.most) });
+    } catch {
+      return undefined;
     }
   };
-  for await (const piece of walk.pieces()) {
-    push(piece, false);
-    yield* ready.splice(0);
+  let content = upTo(blocks);
+  const isDamaged = content === undefined;
+  for (let [good, bad] = [0, blocks]; isDamaged && bad - good > 1; ) {
+    const middle = (good + bad) >> 1;
+    const part = upTo(middle);
+    content = part ?? content;
+    if (part) good = middle;
+    else bad = middle;
   }
-  if (walk.end !== 'complete') return;
-  push(new Uint8Array(0), true);
-  yield* ready.splice(0);
+  for (let at = 0; at < (content?.length ?? 0); at += STEP) {
+    yield (content as Uint8Array).subarray(at, at + STEP);
+  }
+  if (isDamaged) throw new DamagedFrame('the content of the zstd frame');
 }
 
 /** In Node's thread pool where it has zstd, otherwise between other work in this thread. */
@@ -153,20 +170,21 @@ async function* content(fd: number, length: number, fs: FileSystem): AsyncGenera
 /** Content of one frame where a frame is made at once: twice the window of the default level. */
 const FRAME = 4 * 1024 * 1024;
 
-let wasm: ReturnType<typeof loadWasm> | undefined;
+let wasm: Promise<typeof import('@bokuweb/zstd-wasm')> | undefined;
 
-async function loadWasm() {
-  const module = await import('@bokuweb/zstd-wasm');
-  await module.init();
-  return module;
+function loadWasm() {
+  wasm ??= import('@bokuweb/zstd-wasm').then(async (module) => {
+    await module.init();
+    return module;
+  });
+  return wasm;
 }
 
 async function* inFrames(
   plain: AsyncIterable<Uint8Array>,
   level: number,
 ): AsyncGenerator<Uint8Array> {
-  wasm ??= loadWasm();
-  const { compress } = await wasm;
+  const { compress } = await loadWasm();
   for await (const { piece } of inPieces(plain, FRAME)) {
     const frame = compress(piece, level);
     const hash = new Xxh64();
