@@ -51,6 +51,6 @@ export default defineConfig(
     platform: 'node',
     external: [/^crc-32/, /^pg-protocol/, /^@bokuweb\//, /^age-encryption/],
     plugins: [outside(command), nodeModulesOnDemand],
-    output: { file: `dist/${command}.cjs`, format: 'cjs', codeSplitting: false },
+    output: { file: `dist/${command}.cjs`, format: 'cjs', codeSplitting: false, comments: false },
   })),
 );
