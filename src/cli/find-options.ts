@@ -3,7 +3,7 @@ import type { FindOptions } from '../find/find.js';
 import { parseTimestamp, type TimestampTz } from '../wal/records/timestamp.js';
 import { ARCHIVE_OPTIONS, countOption, lsnOption } from './archive-options.js';
 import type { OptionSpec, OptionValues } from './option-spec.js';
-import { absolutePlace } from './place.js';
+import { absolutePlace, KEY_OPTIONS, keysOf } from './place-options.js';
 
 const U32_MAX = 0xffff_ffff;
 
@@ -48,6 +48,7 @@ export const FIND_OPTIONS: readonly OptionSpec[] = [
     ...{ long: 'stop', argument: 'WHERE', group: HOW },
     help: 'with --target: "before" or "after" the event (default: after; with --drops before)',
   },
+  ...KEY_OPTIONS,
   ...ARCHIVE_OPTIONS,
 ];
 
@@ -103,6 +104,7 @@ export function findArguments(
     restorePoint: text('restore-point'),
     drops: values.drops,
     full: values.full,
+    keys: keysOf(values),
   });
   return {
     ...{ places, find, target },

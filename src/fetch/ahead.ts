@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Archive } from '../archive/archive.js';
-import { openArchive } from '../archive/places/open-archive.js';
+import { type ArchiveKeys, openArchive } from '../archive/places/open-archive.js';
 import { stampOf } from '../archive/places/stamp.js';
 import { fsyncDir } from '../files/durable.js';
 import { MODULES } from '../package.js';
@@ -23,6 +23,7 @@ export const MOST_AHEAD = 64;
 export interface AheadOrder {
   /** The archives, in the order in which they are asked. */
   places: readonly string[];
+  keys?: ArchiveKeys | undefined;
   /** The segment that was served last: those behind it come next. */
   name: string;
   /** How many. */
@@ -249,12 +250,15 @@ class OpenArchives {
 
   /** @throws what opening it throws, now; the next call tries again */
   async at(order: AheadOrder, index: number, systemId: bigint | undefined): Promise<Archive> {
-    const key = JSON.stringify([order.places, String(systemId)]);
+    const key = JSON.stringify([order.places, order.keys, String(systemId)]);
     if (key !== this.#key) {
       await this.close();
       this.#key = key;
     }
-    this.#opened[index] ??= openArchive(order.places[index] as string, { systemId });
+    this.#opened[index] ??= openArchive(order.places[index] as string, {
+      ...order.keys,
+      systemId,
+    });
     try {
       return await this.#opened[index];
     } catch (e) {

@@ -2,11 +2,20 @@ import { rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { Archive } from '../archive/archive.js';
 import { historyIn } from '../archive/history.js';
-import { openArchive } from '../archive/places/open-archive.js';
+import { type ArchiveKeys, openArchive } from '../archive/places/open-archive.js';
 import { overAndOver, type StoredSegment } from '../archive/segment-source.js';
 import { CorruptWalError, UsageError, WalkeepError } from '../errors.js';
 import type { Lsn } from '../lsn.js';
-import { aName, aSwitch, aText, type Checks, checkOptions, listOf, required } from '../options.js';
+import {
+  aName,
+  anObject,
+  aSwitch,
+  aText,
+  type Checks,
+  checkOptions,
+  listOf,
+  required,
+} from '../options.js';
 import { readServerControl, type ServerControl } from '../server/control-file.js';
 import { parseStoredName } from '../wal/file-name.js';
 import type { TimelineHistory } from '../wal/timeline.js';
@@ -32,6 +41,8 @@ export interface FetchOptions {
   dataDir?: string | undefined;
   /** The server is a standby, which can stream what the archive lacks. */
   standby?: boolean;
+  /** What opens what is encrypted. */
+  keys?: ArchiveKeys | undefined;
 }
 
 const CHECKS: Checks<FetchOptions> = {
@@ -42,6 +53,7 @@ const CHECKS: Checks<FetchOptions> = {
   allowTorn: aSwitch,
   dataDir: aText,
   standby: aSwitch,
+  keys: anObject,
 };
 
 /** How a fetch ended that could be answered. */
@@ -66,7 +78,8 @@ export type FetchResult =
     };
 
 /** A fetch under way. */
-interface FetchRequest extends Required<Omit<FetchOptions, 'places' | 'name' | 'dataDir'>> {
+interface FetchRequest
+  extends Required<Omit<FetchOptions, 'places' | 'name' | 'dataDir' | 'keys'>> {
   archive: Archive;
   wanted: FetchName;
   /** The server that asks, as far as that is known. */
@@ -88,7 +101,7 @@ const MOST_LOOKUPS = 20;
  */
 export async function fetchFile(options: FetchOptions): Promise<FetchResult> {
   checkOptions('fetch', options, CHECKS);
-  const { places, name, target, dataDir } = options;
+  const { places, name, target, dataDir, keys } = options;
   const { verify = true, allowTorn = false, standby = false } = options;
   const wanted = parseFetchName(name);
   if (places.length === 0) throw new UsageError('fetch: no archive is given');
@@ -97,7 +110,7 @@ export async function fetchFile(options: FetchOptions): Promise<FetchResult> {
   const requestAt = async (place: string): Promise<FetchRequest> => {
     const known = requests.get(place);
     if (known) return known;
-    const archive = await openArchive(place, { systemId: control?.systemId });
+    const archive = await openArchive(place, { ...keys, systemId: control?.systemId });
     const suspects = new Map<string, Lsn>();
     const request = { archive, target, verify, allowTorn, standby, wanted, control, suspects };
     requests.set(place, request);

@@ -1,11 +1,12 @@
 import type { Archive } from '../archive/archive.js';
-import { withArchives } from '../archive/places/open-archive.js';
+import { type ArchiveKeys, withArchives } from '../archive/places/open-archive.js';
 import { readCatalog } from '../archive/read-catalog.js';
 import { formatLsn, type Lsn } from '../lsn.js';
 import {
   aBigint,
   aNumber,
   anLsn,
+  anObject,
   aSignal,
   aSwitch,
   aText,
@@ -27,6 +28,8 @@ export interface FindOptions extends EventFilter {
   timeline?: number;
   /** Read all of it, however much clocks may have gone back. */
   full?: boolean;
+  /** What opens what is encrypted. */
+  keys?: ArchiveKeys;
   signal?: AbortSignal;
 }
 
@@ -40,6 +43,7 @@ const CHECKS: Checks<FindOptions> = {
   drops: aSwitch,
   timeline: aTimeline,
   full: aSwitch,
+  keys: anObject,
   signal: aSignal,
 };
 
@@ -73,7 +77,7 @@ export async function findEvents(
   onEvent: OnEvent,
 ): Promise<FindResult> {
   checkOptions('find', options, CHECKS);
-  return withArchives(places, {}, async (archive) => {
+  return withArchives(places, options.keys ?? {}, async (archive) => {
     const plan = planTimeline(await readCatalog(archive), options.timeline);
     const matcher = new EventMatcher(options);
     const segments = await segmentsToRead(plan, options, options.after);
@@ -101,10 +105,10 @@ export interface MomentResult extends FindResult {
 export async function findMoment(
   places: string | readonly string[],
   time: TimestampTz,
-  options: Pick<FindOptions, 'timeline' | 'since' | 'until' | 'full' | 'signal'>,
+  options: Pick<FindOptions, 'timeline' | 'since' | 'until' | 'full' | 'keys' | 'signal'>,
 ): Promise<MomentResult> {
   checkOptions<FindOptions>('find', options, CHECKS);
-  return withArchives(places, {}, (archive) => momentIn(archive, time, options));
+  return withArchives(places, options.keys ?? {}, (archive) => momentIn(archive, time, options));
 }
 
 async function momentIn(

@@ -8,7 +8,7 @@ import type {
   SegmentRange,
 } from '../archive/catalog.js';
 import type { GapEntry } from '../archive/ledger.js';
-import { withArchives } from '../archive/places/open-archive.js';
+import { type ArchiveKeys, withArchives } from '../archive/places/open-archive.js';
 import { readArchive } from '../archive/read-catalog.js';
 import type { Lsn } from '../lsn.js';
 import { majorOfMagic } from '../wal/page.js';
@@ -71,8 +71,12 @@ export interface ArchiveList {
  * segments of each range.
  * @throws StorageError if the directory cannot be read or is no WAL archive
  */
-export async function listArchive(directory: string, signal?: AbortSignal): Promise<ArchiveList> {
-  return withArchives(directory, {}, async (archive) =>
+export async function listArchive(
+  directory: string,
+  signal?: AbortSignal,
+  keys: ArchiveKeys = {},
+): Promise<ArchiveList> {
+  return withArchives(directory, keys, async (archive) =>
     listCatalog(await readArchive(archive), signal),
   );
 }

@@ -7,7 +7,7 @@ import { inspectWal } from '../archive/good-wal.js';
 import { keepDamaged } from '../archive/history.js';
 import { openArchive } from '../archive/places/open-archive.js';
 import { segmentNamed } from '../archive/segment-source.js';
-import { RewriteError, UsageError } from '../errors.js';
+import { NotSupportedError, RewriteError, UsageError } from '../errors.js';
 import { durableRename, storageError } from '../files/durable.js';
 import { OPEN_READ } from '../files/file-system.js';
 import { formatLsn, type Lsn } from '../lsn.js';
@@ -62,8 +62,14 @@ export async function pushFile(
       hint: 'Give the path of a file in pg_wal: archive_command has it as %p.',
     });
   }
-  await requireDirectory(directory);
   const archive = await openArchive(directory);
+  if (!archive.isDirectory) {
+    await archive.close();
+    throw new NotSupportedError(`"${directory}" is a store, into which push does not put files`, {
+      hint: 'Push into a directory, and let "walkeep ship" bring it from there.',
+    });
+  }
+  await requireDirectory(archive.place);
   const source = await openSource(path, name);
   try {
     return await whileRenamed(source, async () => {

@@ -2,6 +2,7 @@ import type { Catalog, CatalogSegment, CatalogTimeline } from '../archive/catalo
 import { neededUpTo } from '../archive/catalog-lineage.js';
 import type { GapEntry } from '../archive/ledger.js';
 import { storedUpTo } from '../archive/ledger-entry.js';
+import type { ArchiveKeys } from '../archive/places/open-archive.js';
 import type { Lsn } from '../lsn.js';
 import { segmentOf, segmentStart } from '../wal/file-name.js';
 import { MAX_RECORD_LENGTH } from '../wal/record.js';
@@ -34,6 +35,7 @@ export interface Scope {
 export interface VerifyJob {
   /** The archive's, for a thread to open it. */
   place: string;
+  keys: ArchiveKeys | undefined;
   segmentSize: number;
   blockSize: number;
   systemId: bigint | undefined;
@@ -57,10 +59,21 @@ const DEFAULT_JOB_BYTES = 64 * 1024 * 1024;
 /** Divides an archive, or what is asked for of it, into jobs. */
 export function planJobs(
   catalog: Catalog,
-  options: Scope & { quick?: boolean | undefined; jobBytes?: number | undefined },
+  options: Scope & {
+    quick?: boolean | undefined;
+    jobBytes?: number | undefined;
+    keys?: ArchiveKeys | undefined;
+  },
 ): VerifyJob[] {
   const { archive, segmentSize, blockSize, systemId, magic, ledger } = catalog;
-  const cluster = { place: archive.place, segmentSize, blockSize, systemId, magic };
+  const cluster = {
+    place: archive.place,
+    keys: options.keys,
+    segmentSize,
+    blockSize,
+    systemId,
+    magic,
+  };
   const first = options.since === undefined ? 0n : segmentOf(options.since, segmentSize);
   const bytes = options.jobBytes ?? DEFAULT_JOB_BYTES;
   const perJob = Math.max(1, Math.floor(bytes / segmentSize));

@@ -1,7 +1,7 @@
 import { availableParallelism } from 'node:os';
 import type { Archive } from '../archive/archive.js';
 import { byPlace, type Finding, findingKey, type Severity } from '../archive/findings.js';
-import { withArchives } from '../archive/places/open-archive.js';
+import { type ArchiveKeys, withArchives } from '../archive/places/open-archive.js';
 import { readArchive } from '../archive/read-catalog.js';
 import { UsageError } from '../errors.js';
 import type { Lsn } from '../lsn.js';
@@ -9,6 +9,7 @@ import {
   aFunction,
   aNumber,
   anLsn,
+  anObject,
   aSignal,
   aSwitch,
   aTimeline,
@@ -35,6 +36,8 @@ export interface VerifyOptions {
   /** Each finding as it comes, in no order. */
   onFinding?: ((finding: Finding) => void) | undefined;
   onProgress?: ((progress: VerifyProgress) => void) | undefined;
+  /** What opens what is encrypted. */
+  keys?: ArchiveKeys | undefined;
   signal?: AbortSignal | undefined;
 }
 
@@ -46,6 +49,7 @@ const CHECKS: Checks<VerifyOptions> = {
   jobBytes: aNumber(1, Number.MAX_SAFE_INTEGER),
   onFinding: aFunction,
   onProgress: aFunction,
+  keys: anObject,
   signal: aSignal,
 };
 
@@ -90,7 +94,7 @@ export async function verifyArchive(
   options: VerifyOptions = {},
 ): Promise<VerifyResult> {
   checkOptions('verify', options, CHECKS);
-  return withArchives(directory, {}, (archive) => verifyIn(archive, options));
+  return withArchives(directory, options.keys ?? {}, (archive) => verifyIn(archive, options));
 }
 
 async function verifyIn(archive: Archive, options: VerifyOptions): Promise<VerifyResult> {
@@ -112,7 +116,13 @@ async function verifyIn(archive: Archive, options: VerifyOptions): Promise<Verif
   };
   for (const f of catalogFindings(catalog, { since, timeline })) finding(f);
 
-  const jobs = planJobs(catalog, { since, timeline, quick, jobBytes: options.jobBytes });
+  const jobs = planJobs(catalog, {
+    since,
+    timeline,
+    quick,
+    jobBytes: options.jobBytes,
+    keys: options.keys,
+  });
   const own = jobs.filter((job) => !job.leadIn);
   const segments = own.reduce((n, job) => n + job.segments.length, 0);
   const totalBytes = segments * catalog.segmentSize;

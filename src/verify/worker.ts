@@ -19,8 +19,8 @@ const STEP = 4 * 1024 * 1024;
 /** Opened once: of a store it holds connections. They end with the thread. */
 let opened: Promise<Archive> | undefined;
 
-function archiveOf({ place, systemId }: VerifyJob): Promise<Archive> {
-  opened ??= openArchive(place, { systemId });
+function archiveOf({ place, keys, systemId }: VerifyJob): Promise<Archive> {
+  opened ??= openArchive(place, { ...keys, systemId });
   return opened;
 }
 

@@ -1,10 +1,22 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { generateX25519Identity, identityToRecipient } from 'age-encryption';
+import { beforeAll, describe, expect, it } from 'vitest';
 import { partialKey, segmentKey, systemPrefix } from '../../src/archive/store-keys.js';
 import { exitCodeOf } from '../../src/cli/commands/fetch.js';
+import { parseRecipients } from '../../src/codec/age/recipients.js';
+import { encodeBytes } from '../../src/codec/stages.js';
 import { type FetchOptions, fetchFile } from '../../src/fetch/fetch.js';
 import { openFileStore } from '../../src/store/file/file-store.js';
+import { verifyArchive } from '../../src/verify/verify.js';
 import { scratchDir } from '../support/scratch.js';
 import { beginArchive, put, storeArchiveOf } from '../support/store-archive.js';
 import {
@@ -111,6 +123,69 @@ describe('fetch from a store', () => {
     await archive.store.remove([segmentKey(SYSTEM_ID, seg(10))]);
     await put(archive.store, segmentKey(SYSTEM_ID, seg(10)), short);
     expect((await fetch(archive, [archive.place], seg(10))).code).toBe(201);
+  });
+});
+
+describe('fetch of what is encrypted', () => {
+  const own = join(scratchDir('keys'), 'own');
+  const other = join(scratchDir('keys'), 'other');
+  let place: string;
+  beforeAll(async () => {
+    const secret = await generateX25519Identity();
+    writeFileSync(own, `# ours\n${secret}\n`);
+    writeFileSync(other, await generateX25519Identity());
+    const recipients = await parseRecipients([await identityToRecipient(secret)]);
+    const { dir } = archiveOf('switch');
+    ({ place } = await storeArchiveOf(dir, (plain) =>
+      encodeBytes(plain, { codec: 'zstd', recipients }),
+    ));
+  });
+
+  it('opens it with the identities of a file or a command', async () => {
+    const flat = archiveOf('switch');
+    for (const keys of [
+      { identityFiles: [own] },
+      { identityFiles: [other, own] },
+      { identityCommand: `cat ${own}` },
+    ]) {
+      expect(await fetch(flat, [place], seg(7), { keys })).toMatchObject({ code: 0 });
+      expect(readFileSync(flat.target).equals(segmentOf('switch', seg(7)))).toBe(true);
+    }
+    const keys = { identityFiles: [own] };
+    expect((await fetch(flat, [place], seg(12), { keys })).code).toBe(0);
+    expect((await fetch(flat, [place], seg(13), { keys })).code).toBe(1);
+    const { summary } = await verifyArchive(place, { keys });
+    expect(summary).toMatchObject({ segments: 7, errors: 0 });
+  });
+
+  it('writes nothing without them, and says so', async () => {
+    const flat = archiveOf('switch');
+    for (const keys of [
+      undefined,
+      { identityFiles: [other] },
+      { identityFiles: [join(place, 'nowhere')] },
+      { identityCommand: 'false' },
+    ]) {
+      const found = await fetch(flat, [place], seg(7), { keys });
+      expect(found).toMatchObject({ code: 126, error: { code: 'WK_ENCRYPTED' } });
+    }
+    expect(readdirSync(flat.out)).toEqual([]);
+    const { summary } = await verifyArchive(place);
+    expect(summary.errors).toBeGreaterThan(0);
+  });
+
+  it('finds one that was cut, or put in the place of another', async () => {
+    const flat = archiveOf('switch');
+    const keys = { identityFiles: [own] };
+    const copy = join(scratchDir('store'), 'copy');
+    cpSync(place, copy, { recursive: true });
+    const path = (n: number) => join(copy, segmentKey(SYSTEM_ID, seg(n)));
+    const whole = readFileSync(path(8));
+    rmSync(join(copy, '.walkeep-store', 'meta'), { recursive: true });
+    for (const bytes of [whole.subarray(0, -1), whole.subarray(0, 200), readFileSync(path(9))]) {
+      writeFileSync(path(8), bytes);
+      expect((await fetch(flat, [copy], seg(8), { keys })).code).toBe(201);
+    }
   });
 });
 

@@ -10,7 +10,7 @@ import { scratchDir } from './scratch.js';
 import { SEGMENT, SYSTEM_ID } from './wal-archive.js';
 
 /** How a segment's object is made of its bytes. */
-export type Encode = (plain: Buffer) => Uint8Array;
+export type Encode = (plain: Buffer) => Uint8Array | Promise<Uint8Array>;
 
 /** Stores one object, whatever an archive would say to it. */
 export async function put(store: ObjectStore, key: string, bytes: Uint8Array): Promise<void> {
@@ -41,8 +41,8 @@ export async function storeFiles(
     } else if (name.endsWith('.partial')) {
       const start = BigInt(`0x${base.slice(8, 16)}${'0'.repeat(8)}`);
       const end = start + BigInt(`0x${base.slice(16)}`) * BigInt(SEGMENT) + 1n;
-      await put(store, partialKey(systemId, base, end), encode(content));
-    } else await put(store, segmentKey(systemId, base), encode(content));
+      await put(store, partialKey(systemId, base, end), await encode(content));
+    } else await put(store, segmentKey(systemId, base), await encode(content));
   }
 }
 

@@ -1,13 +1,22 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { Identities } from '../../codec/age/identities.js';
 import { UsageError } from '../../errors.js';
 import type { Archive } from '../archive.js';
 import { ARCHIVE_KEY } from '../store-keys.js';
 import { openDirectory } from './directory-archive.js';
 
+/** Where the keys are that open what is encrypted. */
+export interface ArchiveKeys {
+  /** Files with the age identities that open what is encrypted. */
+  identityFiles?: readonly string[] | undefined;
+  /** A command that prints them; it is run without a shell. */
+  identityCommand?: string | undefined;
+}
+
 /** What is known of an archive before it is opened. Can be sent to a thread. */
-export interface ArchiveOptions {
+export interface ArchiveOptions extends ArchiveKeys {
   /** The cluster that is asked for; needed where a store has several. */
   systemId?: bigint | undefined;
 }
@@ -39,7 +48,23 @@ export async function openArchive(place: string, options: ArchiveOptions = {}): 
     import('../../store/open.js'),
     import('./store-archive.js'),
   ]);
-  return new StoreArchive(await openStore(place), options.systemId);
+  return new StoreArchive(await openStore(place), options.systemId, identitiesOf(options));
+}
+
+/** Had once, and only when something is to be read. */
+function identitiesOf({ identityFiles = [], identityCommand }: ArchiveKeys) {
+  let found: Promise<Identities | undefined> | undefined;
+  const load = async (): Promise<Identities | undefined> => {
+    if (identityFiles.length === 0 && identityCommand === undefined) return undefined;
+    const { Identities } = await import('../../codec/age/identities.js');
+    const all = await Promise.all(identityFiles.map((path) => Identities.fromFile(path)));
+    if (identityCommand !== undefined) all.push(await Identities.fromCommand(identityCommand));
+    return Identities.join(all);
+  };
+  return () => {
+    found ??= load();
+    return found;
+  };
 }
 
 /**

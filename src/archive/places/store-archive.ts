@@ -17,7 +17,7 @@ import type { Archive, ArchiveCluster } from '../archive.js';
 import type { StoredSegment } from '../segment-source.js';
 import { systemKey, systemsOf } from '../shipping/systems.js';
 import { ARCHIVE_KEY, historyKey, partialPrefix, segmentKey, systemPrefix } from '../store-keys.js';
-import { gone, MOST_TRIES, pathOf, StoreSegment } from './store-segment.js';
+import { gone, MOST_TRIES, pathOf, type SegmentObject, StoreSegment } from './store-segment.js';
 
 /** Version of what archive.json and the rest of the layout is. */
 const FORMAT = 1;
@@ -38,11 +38,18 @@ export class StoreArchive implements Archive {
   /** Of what the last listing saw: of so many objects each one need not be asked. */
   #listed = new Map<string, { key: string; size: number }>();
 
+  readonly #identities: SegmentObject['identities'];
+
   /** @param systemId the cluster that is asked for */
-  constructor(store: ObjectStore, systemId: bigint | undefined) {
+  constructor(
+    store: ObjectStore,
+    systemId: bigint | undefined,
+    identities: SegmentObject['identities'] = async () => undefined,
+  ) {
     this.place = store.place;
     this.#store = store;
     this.#wanted = systemId;
+    this.#identities = identities;
   }
 
   /** What is asked for first proves it, at no cost. */
@@ -160,19 +167,20 @@ export class StoreArchive implements Archive {
     { toRead = false }: { toRead?: boolean } = {},
   ): Promise<StoredSegment[]> {
     const system = await this.#systemId();
-    const store = this.#store;
     if (system === undefined) return [];
+    const store = this.#store;
+    const identities = this.#identities;
     if (partial) {
       const name = `${base}.partial`;
       let last: Entry | undefined;
       for await (const entry of store.list(partialPrefix(system, base))) last = entry;
-      if (last) return [new StoreSegment({ store, key: last.key, name, partial, size: last.size })];
+      if (last) return [new StoreSegment({ ...last, store, name, partial, identities })];
     } else {
       const key = segmentKey(system, base);
       const got = toRead ? await store.get(key) : undefined;
-      if (got) return [new StoreSegment({ store, key, name: base, partial, got })];
+      if (got) return [new StoreSegment({ store, key, name: base, partial, identities, got })];
       const head = toRead ? undefined : await store.head(key);
-      if (head) return [new StoreSegment({ store, key, name: base, partial, size: head.size })];
+      if (head) return [new StoreSegment({ ...head, store, name: base, partial, identities })];
     }
     await this.#prove();
     return [];
@@ -182,8 +190,10 @@ export class StoreArchive implements Archive {
     const base = name.slice(0, 24);
     const listed = this.#listed.get(name);
     if (listed) {
+      const store = this.#store;
+      const identities = this.#identities;
       const partial = name.endsWith('.partial');
-      const file = new StoreSegment({ ...listed, store: this.#store, name, partial });
+      const file = new StoreSegment({ ...listed, store, name, partial, identities });
       try {
         return await read(file);
       } catch (e) {

@@ -1,8 +1,8 @@
+import type { Identities } from '../../codec/age/identities.js';
 import { CorruptObjectError, StorageError, StoreUncertainError } from '../../errors.js';
 import type { Got, ObjectStore } from '../../store/store.js';
 import type { SegmentRead, TakeBytes } from '../segment-reader.js';
 import type { StoredSegment } from '../segment-source.js';
-import { plainBytes } from './object-content.js';
 
 /** Where an object of a segment is. */
 export interface SegmentObject {
@@ -13,6 +13,8 @@ export interface SegmentObject {
   partial: boolean;
   /** Bytes, where they are known. */
   size?: number | undefined;
+  /** What opens it if it is encrypted. */
+  identities: () => Promise<Identities | undefined>;
   /** Its answer, if it was asked for already: read first. */
   got?: Got | undefined;
 }
@@ -29,15 +31,17 @@ export class StoreSegment implements StoredSegment {
   readonly inStore = true;
   readonly #store: ObjectStore;
   readonly #key: string;
+  readonly #identities: SegmentObject['identities'];
   #size: number | undefined;
   #got: Got | undefined;
 
-  constructor({ store, key, name, partial, size, got }: SegmentObject) {
+  constructor({ store, key, name, partial, size, identities, got }: SegmentObject) {
     this.name = name;
     this.path = pathOf(store, key);
     this.partial = partial;
     this.#store = store;
     this.#key = key;
+    this.#identities = identities;
     this.#size = size ?? got?.size;
     this.#got = got;
   }
@@ -86,8 +90,11 @@ export class StoreSegment implements StoredSegment {
     await body?.return?.();
   }
 
-  #plain(): AsyncGenerator<Uint8Array> {
-    return plainBytes(this.path, this.#body());
+  /** @throws CorruptObjectError, EncryptedError */
+  async *#plain(): AsyncGenerator<Uint8Array> {
+    const { decodeStored } = await import('../../codec/stages.js');
+    const identities = await this.#identities();
+    yield* decodeStored(this.#body(), { name: this.path, identities });
   }
 
   /** The bytes as they are stored, over broken connections. */

@@ -7,7 +7,7 @@ import { type Command, HELP_OPTION, VERSION_OPTION } from '../command.js';
 import { parseIntOption } from '../numbers.js';
 import type { OptionSpec } from '../option-spec.js';
 import type { Output } from '../output.js';
-import { absolutePlace } from '../place.js';
+import { absolutePlace, KEY_OPTIONS, keysOf } from '../place-options.js';
 
 const GROUP = 'Options:';
 
@@ -54,6 +54,7 @@ const OPTIONS: readonly OptionSpec[] = [
       `wait so long for a segment that is not there, at most ${MOST_WAIT}; also delays the end of ` +
       'recovery and promotion',
   },
+  ...KEY_OPTIONS,
   VERSION_OPTION,
   HELP_OPTION,
 ];
@@ -93,6 +94,7 @@ const BY_CODE: Readonly<Record<string, number>> = {
   WK_STORE_ACCESS: EXIT.unreadable,
   WK_STORE_UNSUPPORTED: EXIT.unreadable,
   WK_CORRUPT_OBJECT: EXIT.damaged,
+  WK_ENCRYPTED: EXIT.unreadable,
   WK_CORRUPT_WAL: EXIT.damaged,
   WK_PARSE: EXIT.damaged,
   WK_SYSTEM_IDENTIFIER: EXIT.cluster,
@@ -136,6 +138,7 @@ export const command: Command = {
         allowTorn: values['allow-torn'] === true,
         dataDir: process.cwd(),
         standby,
+        keys: keysOf(values),
       };
       const spool =
         typeof values.spool === 'string'
@@ -182,7 +185,7 @@ async function fetchAhead(
   spool: string,
   output: Output,
 ): Promise<number> {
-  const { places, name, target, dataDir } = options;
+  const { places, name, target, dataDir, keys } = options;
   const [{ isTrusted, orderAhead, takePrefetched }, { readServerControl }] = await Promise.all([
     import('../../fetch/ahead.js'),
     import('../../server/control-file.js'),
@@ -196,7 +199,7 @@ async function fetchAhead(
   }
   const code = ready ? EXIT.found : tell(await fetchNow(options, retries), output);
   if (code === EXIT.found) {
-    await orderAhead(spool, { places, name, count, dataDir, near: dirname(target) });
+    await orderAhead(spool, { places, keys, name, count, dataDir, near: dirname(target) });
   }
   return code;
 }

@@ -8,21 +8,22 @@ import { ARCHIVE_OPTIONS, directoryOperand } from '../archive-options.js';
 import type { Command } from '../command.js';
 import { jsonLine } from '../json.js';
 import type { Output } from '../output.js';
+import { KEY_OPTIONS, keysOf } from '../place-options.js';
 import { stopOnSignals } from '../signals.js';
 
 /** `walkeep list` */
 export const command: Command = {
-  usage: 'list [OPTION]... DIR',
+  usage: 'list [OPTION]... PLACE',
   description:
-    'Shows what WAL a directory holds: timelines, where they branch, contiguous ranges of LSNs, ' +
+    'Shows what WAL an archive holds: timelines, where they branch, contiguous ranges of LSNs, ' +
     'segments, sizes on disk, first and last commit time (UTC), and what is missing.',
-  options: () => ARCHIVE_OPTIONS,
+  options: () => [...KEY_OPTIONS, ...ARCHIVE_OPTIONS],
   async run(values, operands, { output, tryHelp }) {
     const directory = directoryOperand(operands, tryHelp);
     const { listArchive } = await import('../../list/list.js');
     const { signal, release } = stopOnSignals(output);
     try {
-      const list = await listArchive(directory, signal);
+      const list = await listArchive(directory, signal, keysOf(values));
       const place = parsePlace(directory);
       const shipping = place.kind === 'directory' ? await readShipProgress(place.path) : [];
       if (values.json === true) printJson(output, list, shipping);

@@ -9,6 +9,7 @@ import { fold } from '../help.js';
 import { jsonLine } from '../json.js';
 import type { OptionSpec } from '../option-spec.js';
 import type { Output } from '../output.js';
+import { KEY_OPTIONS, keysOf } from '../place-options.js';
 import { stopOnSignals } from '../signals.js';
 
 const OPTIONS: readonly OptionSpec[] = [
@@ -37,6 +38,7 @@ const OPTIONS: readonly OptionSpec[] = [
     group: 'Options:',
     help: 'print what is in order too, and what to do about the rest',
   },
+  ...KEY_OPTIONS,
   ...ARCHIVE_OPTIONS,
 ];
 
@@ -51,9 +53,9 @@ const MAX_TIMELINE = 0xffff_ffff;
 /** `walkeep verify`. Exit code 0: all is well, 1: something was found, 2: could not look. */
 export const command: Command = {
   light: true,
-  usage: 'verify [OPTION]... DIR',
+  usage: 'verify [OPTION]... PLACE',
   description:
-    'Checks every segment file in a directory: names, sizes, page headers, the checksum of each ' +
+    'Checks every segment file of an archive, in a directory or a store: names, sizes, page headers, the checksum of each ' +
     'record, continuity, timelines. Exit code 0: nothing is wrong, 1: something is, 2: it could ' +
     'not be checked.',
   options: () => OPTIONS,
@@ -64,6 +66,7 @@ export const command: Command = {
       timeline: countOption(values, 'timeline', MAX_TIMELINE),
       jobs: countOption(values, 'jobs', MAX_THREADS),
       quick: values.quick === true,
+      keys: keysOf(values),
     };
     const { verifyArchive } = await import('../../verify/verify.js');
     const { signal, release } = stopOnSignals(output);
