@@ -1,6 +1,8 @@
+import { CODECS, isLevelOf } from '../codec/codecs.js';
 import { UsageError } from '../errors.js';
 import type { KeepLocal, ShipCompression, ShipOptions } from '../ship/options.js';
 import { parsePlace } from '../store/place.js';
+import { COMPRESSIONS } from '../wal/file-name.js';
 import { HELP_OPTION, VERSION_OPTION } from './command.js';
 import { parseIntOption } from './numbers.js';
 import type { OptionSpec, OptionValues } from './option-spec.js';
@@ -32,20 +34,16 @@ export function parseKeepLocal(text: string): KeepLocal {
   });
 }
 
-const METHODS = ['none', 'gzip', 'lz4', 'zstd'] as const;
-const LEVELS = { none: 0, gzip: 9, lz4: 0, zstd: 22 } as const;
-
 /** `--compress`: a method, and where it has one a level. @throws UsageError */
 export function parseShipCompression(text: string): ShipCompression {
-  const [, name, digits] = /^([a-z0-9]+)(?::(\d+))?$/.exec(text) ?? [];
-  const method = METHODS.find((m) => m === name);
+  const [, name = '', digits] = /^([a-z0-9]+)(?::(-?\d+))?$/.exec(text) ?? [];
+  const method = COMPRESSIONS.find((m) => m === name);
   const level = digits === undefined ? undefined : Number(digits);
   if (method && level === undefined) return { method };
-  if (method && level !== undefined && level >= 1 && level <= LEVELS[method]) {
-    return { method, level };
-  }
+  if (method && level !== undefined && isLevelOf(method, level)) return { method, level };
+  const { zstd, gzip } = CODECS;
   throw new UsageError(`invalid value "${text}" for option --compress`, {
-    hint: 'Give zstd, gzip, lz4 or none; zstd takes a level from 1 to 22, gzip from 1 to 9, as in zstd:9.',
+    hint: `Give zstd, gzip, lz4 or none; zstd takes a level up to ${zstd.levels.max}, gzip from ${gzip.levels.min} to ${gzip.levels.max}, as in zstd:9.`,
   });
 }
 
@@ -120,8 +118,7 @@ export const SHIP_OPTIONS: readonly OptionSpec[] = [
     short: 'Z',
     argument: 'METHOD[:LEVEL]',
     group: STORED,
-    help: 'zstd, gzip, lz4 or none',
-    default: 'zstd',
+    help: 'zstd, gzip, lz4 or none (default: zstd, with Node.js before 22.15 gzip:1)',
     check: parseShipCompression,
   },
   ...STORED_OPTIONS,
@@ -145,8 +142,7 @@ export const STORE_OPTIONS: readonly OptionSpec[] = [
     long: 'store-compress',
     argument: 'METHOD[:LEVEL]',
     group: STORED,
-    help: 'how it is stored there: zstd, gzip, lz4 or none',
-    default: 'zstd',
+    help: 'how it is stored there, as --compress of "walkeep ship"',
     check: parseShipCompression,
   },
   ...STORED_OPTIONS,
@@ -161,11 +157,12 @@ export function shipArguments(values: OptionValues, directory: string): string[]
     if (value === true) return [`--${long}`];
     return (many ? listOption(values, long) : [value]).map((one) => `--${long}=${one}`);
   });
-  if (places.length === 0) {
-    if (more[0] === undefined) return undefined;
-    throw new UsageError(`${more[0].split('=')[0]} needs a place to be specified using --store`);
-  }
-  return [`--compress=${values['store-compress']}`, ...more, '--', directory, ...places];
+  const compress = values['store-compress'];
+  const how = compress === undefined ? [] : [`--compress=${compress}`];
+  if (places.length > 0) return [...how, ...more, '--', directory, ...places];
+  const [lone] = compress === undefined ? more : ['--store-compress'];
+  if (lone === undefined) return undefined;
+  throw new UsageError(`${lone.split('=')[0]} needs a place to be specified using --store`);
 }
 
 /** The values of an option that may be given several times. */
@@ -189,13 +186,14 @@ export function shipOptions(
   if (places.length === 0) throw new UsageError('no place specified', { hint: tryHelp });
   const keepLocal = text('keep-local');
   const state = text('state');
+  const compress = text('compress');
   return {
     source,
     places,
     once: values.once === true,
     giveUpAfter: parseWait(text('wait') ?? '60') * 1000,
     jobs: parseJobs(text('jobs') ?? '2'),
-    compression: parseShipCompression(text('compress') ?? 'zstd'),
+    ...(compress === undefined ? {} : { compression: parseShipCompression(compress) }),
     recipients: listOption(values, 'recipient'),
     recipientFiles: listOption(values, 'recipients-file'),
     unfenced: values.unfenced === true,

@@ -33,7 +33,7 @@ export interface ShipOptions {
   once?: boolean;
   /** Segments under way at the same time, for each place. Default 2. */
   jobs?: number;
-  /** Default zstd. */
+  /** Default zstd, or gzip:1 where Node.js has no zstd of its own (before 22.15). */
   compression?: ShipCompression;
   /** age recipients (`age1…`): what is stored is encrypted to each of them. */
   recipients?: readonly string[];
@@ -82,7 +82,7 @@ const CHECKS: Checks<ShipOptions> = {
 
 const COMPRESSION: Checks<ShipCompression> = {
   method: required(oneOf('none', 'gzip', 'lz4', 'zstd')),
-  level: aNumber(1, 22),
+  level: aNumber(-131072, 22),
 };
 
 const KEEP: Checks<KeepLocal> = {

@@ -5,6 +5,7 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { isStore } from '../archive/places/open-archive.js';
 import { placeIdentity } from '../archive/shipping/progress.js';
+import type { ObjectCodec } from '../archive/store-archive-writer.js';
 import { InternalError, StorageError, UsageError, WalkeepError } from '../errors.js';
 import { storageError } from '../files/durable.js';
 import { parsePlace } from '../store/place.js';
@@ -114,7 +115,8 @@ export class WalShipper extends EventEmitter<ShipEvents> {
   }
 
   async #lanes(source: ShipSource, signal: AbortSignal): Promise<Lane[] | undefined> {
-    const { places } = this.#o;
+    const { places, compression, recipients } = this.#o;
+    const codec = await objectCodec(compression, recipients);
     const targets = places.map((place) => describe(place, this.#o));
     const twice = targets.find((t, i) => targets.findIndex((o) => o.identity === t.identity) < i);
     if (twice) throw new UsageError(`ship: "${twice.text}" is named twice`);
@@ -139,10 +141,11 @@ export class WalShipper extends EventEmitter<ShipEvents> {
       if (signal.aborted && e === signal.reason) return undefined;
       throw e;
     }
-    return targets.map((target, i) => this.#lane(source, states[i]!, target));
+    return targets.map((target, i) => this.#lane(source, states[i]!, codec, target));
   }
 
-  #lane(source: ShipSource, state: ShipState, { open, borrowed }: Target): Lane {
+  #lane(source: ShipSource, state: ShipState, codec: ObjectCodec, target: Target): Lane {
+    const { open, borrowed } = target;
     const o = this.#o;
     const options = {
       jobs: o.jobs ?? 2,
@@ -153,7 +156,7 @@ export class WalShipper extends EventEmitter<ShipEvents> {
       unfenced: o.unfenced ?? false,
       newSystem: o.newSystem ?? false,
       borrowed,
-      codec: objectCodec(o.compression ?? { method: 'zstd' }, o.recipients ?? []),
+      codec,
     };
     return new Lane(source, state, open, options, (event, ...args) => {
       if (event === 'shipped') this.#shippedSince = true;
