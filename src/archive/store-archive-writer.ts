@@ -12,10 +12,17 @@ import type { CheckedWal } from './shipping/checked-segment.js';
 import { systemKey, systemsOf } from './shipping/systems.js';
 import { ARCHIVE_KEY, conflictKey, historyKey, partialKey, segmentKey } from './store-keys.js';
 
+/** An object's bytes, valid until they are released. */
+export interface EncodedObject {
+  bytes: Uint8Array;
+  stages: string;
+  release(): void;
+}
+
 /** What makes an object of plain bytes, and the other way round. */
 export interface ObjectCodec {
   /** `stages`: what was done to them, as in `wk-stages`. */
-  encode(plain: Uint8Array): Promise<{ pieces: readonly Uint8Array[]; stages: string }>;
+  encode(plain: Uint8Array): Promise<EncodedObject>;
   /** Undefined: it cannot be read here, an identity is missing for example. */
   decode(bytes: Uint8Array): Promise<Uint8Array | undefined>;
 }
@@ -127,22 +134,27 @@ export class StoreArchiveWriter {
     const found = this.#askFirst ? await this.#store.head(key, { signal }) : undefined;
     if (found) return this.#compare(key, object, found, signal);
     this.#askFirst = false;
-    const { content, meta } = await this.#encode(object);
-    const created = await this.#store.create(key, content, { meta, signal });
-    if (created.created) return { outcome: 'stored', key, size: content.size };
+    const { created, size } = await this.#create(key, object, signal);
+    if (created.created) return { outcome: 'stored', key, size };
     return this.#compare(key, object, created.found, signal);
   }
 
-  async #encode({ plain, digest, meta }: StoredObject) {
-    const { pieces, stages } = await this.#o.codec.encode(plain);
-    const all: Metadata = {
-      'wk-stages': stages,
-      'wk-size': `${plain.length}`,
-      'wk-sha256': digest,
-      'wk-writer': this.#o.writer,
-      ...meta,
-    };
-    return { content: contentOf(...pieces), meta: all };
+  async #create(key: string, object: StoredObject, signal: AbortSignal | undefined) {
+    const { plain, digest } = object;
+    const { bytes, stages, release } = await this.#o.codec.encode(plain);
+    try {
+      const meta: Metadata = {
+        'wk-stages': stages,
+        'wk-size': `${plain.length}`,
+        'wk-sha256': digest,
+        'wk-writer': this.#o.writer,
+        ...object.meta,
+      };
+      const created = await this.#store.create(key, contentOf(bytes), { meta, signal });
+      return { created, size: bytes.length };
+    } finally {
+      release();
+    }
   }
 
   /** @throws StoreConflictError unless what was found is the same */
@@ -194,8 +206,7 @@ export class StoreArchiveWriter {
   ): Promise<string> {
     const name = key.split('/').slice(3).join('-');
     const aside = conflictKey(this.#o.systemId, name, object.digest.slice(0, 32));
-    const { content, meta } = await this.#encode(object);
-    await this.#store.create(aside, content, { meta, signal });
+    await this.#create(aside, object, signal);
     return aside;
   }
 }
@@ -285,15 +296,12 @@ async function addSystem(
   await store.create(key, content, { signal });
 }
 
-function sha256(...pieces: readonly Uint8Array[]): string {
-  const hash = createHash('sha256');
-  for (const piece of pieces) hash.update(piece);
-  return hash.digest('hex');
+function sha256(bytes: Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('hex');
 }
 
-function contentOf(...pieces: readonly Uint8Array[]): Content {
-  const size = pieces.reduce((sum, { length }) => sum + length, 0);
-  return { size, sha256: sha256(...pieces), open: () => pieces };
+function contentOf(bytes: Uint8Array): Content {
+  return { size: bytes.length, sha256: sha256(bytes), open: () => [bytes] };
 }
 
 async function bytesOf({ body }: Got): Promise<Buffer> {

@@ -26,12 +26,20 @@ export async function objectCodec(
   };
   if (method !== 'none' && level !== undefined) requireLevel('ship', method, level);
   await loadCodecs();
+  const spare: GrowingBuffer[] = [];
   const stages = stagesOf(options).join(',') || 'none';
   return {
     async encode(plain) {
-      const pieces: Uint8Array[] = [];
-      for await (const piece of encodeSegment(plain, options)) pieces.push(piece);
-      return { pieces, stages };
+      if (stages === 'none') return { bytes: plain, stages, release: () => {} };
+      const buffer = spare.pop() ?? new GrowingBuffer();
+      const release = (): void => void spare.push(buffer);
+      try {
+        const bytes = await buffer.fill(encodeSegment(plain, options));
+        return { bytes, stages, release };
+      } catch (e) {
+        release();
+        throw e;
+      }
     },
     async decode(stored) {
       try {
@@ -43,4 +51,30 @@ export async function objectCodec(
       }
     },
   };
+}
+
+const FIRST = 1024 * 1024;
+
+/**
+ * Memory that is used again: were the pieces kept until they are sent, they would live long enough
+ * for megabytes of each segment to stay until a late collection.
+ */
+class GrowingBuffer {
+  #bytes = Buffer.alloc(0);
+
+  /** All of it, valid until the next time. */
+  async fill(pieces: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
+    let length = 0;
+    for await (const piece of pieces) {
+      const needed = length + piece.length;
+      if (needed > this.#bytes.length) {
+        const larger = Buffer.allocUnsafeSlow(Math.max(FIRST, Math.ceil(needed * 1.25)));
+        this.#bytes.copy(larger, 0, 0, length);
+        this.#bytes = larger;
+      }
+      this.#bytes.set(piece, length);
+      length = needed;
+    }
+    return this.#bytes.subarray(0, length);
+  }
 }
