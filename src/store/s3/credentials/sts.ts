@@ -100,7 +100,8 @@ function form(
   { now }: Surroundings,
   more: Record<string, string>,
 ): string {
-  const { arn, sessionName = `walkeep-${now()}`, externalId, durationSeconds } = role;
+  const { arn, externalId, durationSeconds } = role;
+  const sessionName = role.sessionName || `walkeep-${now()}`;
   return new URLSearchParams({
     Action: action,
     Version: '2011-06-15',

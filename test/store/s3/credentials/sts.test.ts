@@ -179,6 +179,13 @@ aws_session_token = token of BASE`,
     expect(sts.asked.length).toBe(2);
   });
 
+  test('has a name for its session also where that is set to nothing', async () => {
+    await using sts = await Endpoint.listen(() => roleKeys('AssumeRole', 'A'));
+    const env = { AWS_PROFILE: 'shop', AWS_ENDPOINT_URL_STS: sts.url, AWS_ROLE_SESSION_NAME: '' };
+    await find({ env, ...profile('role_session_name =') });
+    expect(sts.form(0).RoleSessionName).toMatch(/^walkeep-\d+$/);
+  });
+
   test('may come from another role, over as many steps as there are', async () => {
     await using sts = await Endpoint.listen((_asked, n) => roleKeys('AssumeRole', `R${n}`));
     const found = await find({
