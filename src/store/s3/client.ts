@@ -58,6 +58,7 @@ export interface ClientOptions {
 
 /** Steps that an attempt takes at once, such as to the region that the service names. */
 const MOST_STEPS = 4;
+const DOUBT_MS = 60_000;
 
 /**
  * Asks the service until it answers. Any answer that does not pass comes back, good or bad; what is
@@ -72,6 +73,8 @@ export class S3Client {
   readonly #credentials: CredentialSource;
   readonly #region: ClientOptions['region'];
   #settled: Promise<void> | undefined;
+  /** When a missing right is next taken for outdated credentials. */
+  #doubtAgain = 0;
   readonly #now: () => number;
   /** Milliseconds that the service is ahead of this machine, once it has complained. */
   #offset = 0;
@@ -141,7 +144,7 @@ export class S3Client {
     for (let step = 1; ; step++) {
       const answer = await this.#once(request, credentials, signal);
       if (answer.status < 300 || step === MOST_STEPS) return answer;
-      if (wantsOtherCredentials(answer)) {
+      if (this.#mayBeOutdated(answer)) {
         this.#credentials.invalidate(credentials);
         const others = await this.#credentials.get(signal);
         if (isSame(others, credentials)) return answer;
@@ -150,6 +153,16 @@ export class S3Client {
         return answer;
       }
     }
+  }
+
+  /** Some services call by the name of a missing right what are keys that they do not know any more. */
+  #mayBeOutdated(answer: Answer): boolean {
+    if (wantsOtherCredentials(answer)) return true;
+    if (answer.status !== 403 || answer.code === 'RequestTimeTooSkewed') return false;
+    // Rights that are really missing must not have the origin asked each time.
+    const doubtful = performance.now() >= this.#doubtAgain;
+    if (doubtful) this.#doubtAgain = performance.now() + DOUBT_MS;
+    return doubtful;
   }
 
   /** Once, and only when the service is asked: the region may stand in a file. */

@@ -1,6 +1,8 @@
 import { randomUUID } from 'node:crypto';
+import { Readable } from 'node:stream';
 import { StoreAccessError, StoreUnsupportedError } from '../../errors.js';
-import { requireMetadata } from '../content.js';
+import { contentOf, requireMetadata } from '../content.js';
+import { RESERVED } from '../key.js';
 import type { Content, Created, CreateOptions } from '../store.js';
 import { sendable } from './body.js';
 import type { Answer, S3Client, S3Request } from './client.js';
@@ -16,6 +18,12 @@ const IGNORES_CONDITION = /(^|\.)storage\.googleapis\.com(:\d+)?$/;
 /** Keeps the condition whatever else a bucket does. */
 const KEEPS_CONDITION = /\.amazonaws\.com(\.cn)?(:\d+)?$/;
 
+/** An object that no caller can name, nor see in a listing. */
+const MARK = `${RESERVED}/created-once`;
+const MARK_CONTENT = contentOf(
+  Buffer.from('walkeep creates this again and again, to see that it is refused.\n'),
+);
+
 /** By what a call knows its own object again. */
 interface Own {
   token: string;
@@ -28,8 +36,10 @@ export class Creator {
   readonly #place: string;
   /** The service does not know or does not heed the condition. */
   #overwrites: boolean;
-  /** It was seen that a second create is refused. */
-  #proven: boolean;
+  /** It is known, or is being tried, whether the service heeds the condition. */
+  #proof: Promise<void> | undefined;
+  /** The bucket keeps versions, and that has been tried, or need not be. */
+  #versions: boolean;
   /** The service wants a checksum with all that it is to lock. */
   #checksum = false;
 
@@ -37,13 +47,14 @@ export class Creator {
     this.#client = client;
     this.#place = place;
     this.#overwrites = IGNORES_CONDITION.test(client.address.host);
-    this.#proven = KEEPS_CONDITION.test(client.address.host);
+    this.#versions = KEEPS_CONDITION.test(client.address.host);
+    if (this.#versions) this.#proof = Promise.resolve();
   }
 
   /** What a trial has shown. */
   learn(conditional: boolean): void {
     this.#overwrites = !conditional;
-    this.#proven = conditional;
+    this.#proof = Promise.resolve();
   }
 
   /** `unfenced`: looks first, and is content with that. */
@@ -53,6 +64,7 @@ export class Creator {
     options: CreateOptions,
     unfenced: boolean,
   ): Promise<Created> {
+    if (!unfenced) await orAborted(this.#prove(), options.signal);
     if (this.#overwrites && !unfenced) throw this.#unsupported();
     const own: Own = { token: options.token ?? randomUUID(), sha256: content.sha256 };
     requireMetadata({ token: own.token });
@@ -70,7 +82,7 @@ export class Creator {
           if (round >= MOST_ROUNDS) throw contested(key);
         } else if (answer) {
           if (!this.#isCreated(answer, key, unfenced)) continue;
-          if (!unfenced) await this.#prove(answer, request, tries.signal);
+          this.#noticeVersions(answer);
           return { created: true };
         } else if (failed.error) {
           await tries.again(failed.error, failed.pauseMs);
@@ -124,17 +136,42 @@ export class Creator {
   }
 
   /**
-   * Some services heed the condition until the bucket keeps versions, which can be switched on at any
-   * time (Ceph 16). So the first object of a store that gets a version is sent again, which has to be
-   * refused; where it is not, it is overwritten by itself.
+   * Before the first object, since a service that does not heed the condition overwrites without a
+   * word; some heed it until the bucket keeps versions, which can be switched on at any time (Ceph 16).
    */
-  async #prove({ headers }: Answer, request: S3Request, signal: AbortSignal): Promise<void> {
-    if (this.#proven || headers['x-amz-version-id'] === undefined) return;
-    const { answer } = await this.#client.attempt(request, signal);
-    if (answer?.status === 412) this.#proven = true;
-    if (answer === undefined || answer.status >= 300) return;
+  #prove(): Promise<void> {
+    this.#proof ??= this.#tryMark().catch((error) => {
+      this.#proof = undefined;
+      throw error;
+    });
+    return this.#proof;
+  }
+
+  /** Creates an object that is left where it is, so that mostly it is there and refused at once. */
+  async #tryMark(): Promise<void> {
+    const { open, ...content } = MARK_CONTENT;
+    const request: S3Request = {
+      method: 'PUT',
+      what: 'create',
+      key: MARK,
+      headers: { 'If-None-Match': '*' },
+      body: { ...content, open: () => Readable.from(open()) },
+    };
+    for (let created = 0; created < 2; created++) {
+      const { status } = await this.#client.send(request);
+      if (status === 412) return;
+      // Whoever may not do it here hears of it from what is really to be created.
+      if (status >= 300 && status !== 501) return;
+      if (status === 501) break;
+    }
     this.#overwrites = true;
-    throw this.#unsupported();
+  }
+
+  /** The next create has to be proven again. */
+  #noticeVersions({ headers }: Answer): void {
+    if (this.#versions || headers['x-amz-version-id'] === undefined) return;
+    this.#versions = true;
+    this.#proof = undefined;
   }
 
   #unsupported(cause?: unknown): StoreUnsupportedError {
@@ -142,6 +179,21 @@ export class Creator {
       cause,
       hint: 'Use a service that knows conditional writes, also in a bucket that keeps versions, or open it unfenced with one writer only.',
     });
+  }
+}
+
+/** What many calls wait for is not ended by one of them. */
+async function orAborted(promise: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
+  signal?.throwIfAborted();
+  let abort = () => {};
+  const aborted = new Promise<never>((_, reject) => {
+    abort = () => reject(signal?.reason);
+    signal?.addEventListener('abort', abort, { once: true });
+  });
+  try {
+    await Promise.race([promise, aborted]);
+  } finally {
+    signal?.removeEventListener('abort', abort);
   }
 }
 

@@ -66,11 +66,13 @@ describe.skipIf(!rgw)('through a proxy that spoils four requests of ten', () => 
     expect(objects).toHaveLength(OBJECTS);
     expect(objects.every(({ created }) => created)).toBe(true);
     // The store said "created" once for each, whoever heard of it.
-    const stored = proxy.seen.filter(({ method, status }) => method === 'PUT' && status === 200);
+    // Without what shows that the service creates only what is absent, which is no object.
+    const puts = proxy.seen.filter(
+      ({ method, path }) => method === 'PUT' && !path.includes('.walkeep-store'),
+    );
+    const stored = puts.filter(({ status }) => status === 200);
     expect(stored.map(({ path }) => path).sort()).toEqual(
-      [
-        ...new Set(proxy.seen.filter(({ method }) => method === 'PUT').map(({ path }) => path)),
-      ].sort(),
+      [...new Set(puts.map(({ path }) => path))].sort(),
     );
     expect(stored).toHaveLength(OBJECTS);
     expect(Object.keys(proxy.faults).sort()).toEqual(Object.keys(CHANCES).sort());
@@ -128,7 +130,9 @@ describe.skipIf(!rgw)('through a proxy that spoils four requests of ten', () => 
     const store = openStore(rgw, bucket, { endpoint: proxy.url });
     const body = Buffer.alloc(100_000, 'x');
     expect(await store.create('flipped', contentOf(body))).toEqual({ created: true });
-    const puts = proxy.seen.filter(({ method }) => method === 'PUT');
+    const puts = proxy.seen.filter(
+      ({ method, path }) => method === 'PUT' && path.endsWith('/flipped'),
+    );
     expect(puts.map(({ status }) => status)).toEqual([400, 400, 200]);
     expect((await bytesOf(store, 'flipped'))?.equals(body)).toBe(true);
     await store.close();

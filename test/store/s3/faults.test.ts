@@ -11,16 +11,7 @@ import { parsePlace, type S3Place } from '../../../src/store/place.js';
 import { S3Store } from '../../../src/store/s3/store.js';
 import { waitFor } from '../../support/wait.js';
 import { keys, whole } from '../contract.js';
-import {
-  ENV,
-  inTurn,
-  type Reaction,
-  type Received,
-  type Reply,
-  refusal,
-  type Script,
-  Service,
-} from './scripted-service.js';
+import { ENV, inTurn, type Reaction, type Received, refusal, Service } from './scripted-service.js';
 
 const WAL = contentOf(Buffer.from('WAL'));
 /** Of a store that never gets an answer. */
@@ -232,6 +223,10 @@ describe('a service that has too much to do', () => {
 });
 
 describe('a service without conditional writes', () => {
+  beforeEach(() => {
+    service.fenced = false;
+  });
+
   it('that says so is refused', async () => {
     service.script = () => refusal(501, 'NotImplemented', 'A header you provided');
     const store = service.open();
@@ -246,32 +241,47 @@ describe('a service without conditional writes', () => {
       : usual.usual(request);
   };
 
-  it('that overwrites is found out by the probe, and refused from then on', async () => {
+  it('that overwrites is found out before anything is created', async () => {
     service.script = ignores;
     const store = service.open();
+    await expect(store.create('key', WAL)).rejects.toThrow(StoreUnsupportedError);
+    expect(service.objects.has('key')).toBe(false);
     expect(await store.probe()).toMatchObject({ conditionalCreate: false });
     await expect(store.create('key', WAL)).rejects.toThrow(StoreUnsupportedError);
     expect(service.objects.has('key')).toBe(false);
   });
 
-  it('in a bucket that keeps versions is found out by the first object', async () => {
-    const version = { 'x-amz-version-id': 'v' };
-    const versioned = (script: Script): Script => {
-      return async (request, usual) => {
-        const reply = (await script(request, usual)) as Reply;
-        return { ...reply, headers: { ...reply.headers, ...version } };
-      };
-    };
-    service.script = versioned(ignores);
-    await expect(service.open().create('key', WAL)).rejects.toThrow(StoreUnsupportedError);
-    expect(service.objects.get('key')?.body.toString()).toBe('WAL');
-    service.objects.clear();
+  it('is told from one with them by one object that is left, by one request', async () => {
+    const mark = '.walkeep-store/created-once';
+    await service.open().create('one', WAL);
+    expect(service.calls).toEqual([`PUT ${mark}`, `PUT ${mark}`, 'PUT one']);
     service.requests.length = 0;
-    service.script = versioned((request, usual) => usual.usual(request));
     const store = service.open();
+    await Promise.all([store.create('two', WAL), store.create('three', WAL)]);
+    expect(service.calls.sort()).toEqual([`PUT ${mark}`, 'PUT three', 'PUT two']);
+  });
+
+  it('is not told by who may not create that object', async () => {
+    service.script = (request, usual) =>
+      request.path.includes('.walkeep-store') ? refusal(403, 'AccessDenied') : usual.usual(request);
+    expect(await service.open().create('one', WAL)).toEqual({ created: true });
+  });
+
+  it('is asked again where it did not answer, and by each call for itself', async () => {
+    let asked = 0;
+    service.script = (request, usual) => {
+      if (!request.path.includes('.walkeep-store')) return usual.usual(request);
+      return asked++ === 0 ? 'hang' : usual.usual(request);
+    };
+    const store = service.open({ patience: { whole: 500 } });
+    const stop = new AbortController();
+    const given = store.create('one', WAL, { signal: stop.signal });
+    const other = store.create('one', WAL);
+    await waitFor(() => asked > 0);
+    stop.abort(new Error('stop'));
+    await expect(given).rejects.toThrow('stop');
+    await expect(other).rejects.toThrow(StoreUncertainError);
     expect(await store.create('one', WAL)).toEqual({ created: true });
-    expect(await store.create('two', WAL)).toEqual({ created: true });
-    expect(service.calls).toEqual(['PUT one', 'PUT one', 'PUT two']);
   });
 
   it('serves a single writer that asks for it', async () => {
@@ -405,27 +415,30 @@ describe('the clock', () => {
 });
 
 describe('credentials', () => {
-  it.each(['ExpiredToken', 'InvalidAccessKeyId'])('are asked for anew after %s', async (code) => {
-    let serial = 0;
-    let stale = false;
-    const credentials = {
-      get: async () => {
-        if (stale) serial++;
-        stale = false;
-        return { accessKeyId: `id${serial}`, secretAccessKey: 'secret', sessionToken: 'token' };
-      },
-      invalidate: () => {
-        stale = true;
-      },
-    };
-    service.script = (request, usual) =>
-      request.headers.authorization?.includes('id0/')
-        ? refusal(code === 'ExpiredToken' ? 400 : 403, code)
-        : usual.usual(request);
-    expect(await service.open({ credentials }).create('key', WAL)).toEqual({ created: true });
-    expect(first().headers['x-amz-security-token']).toBe('token');
-    expect(service.calls).toEqual(['PUT key', 'PUT key']);
-  });
+  it.each(['ExpiredToken', 'InvalidAccessKeyId', 'AccessDenied'])(
+    'are asked for anew after %s',
+    async (code) => {
+      let serial = 0;
+      let stale = false;
+      const credentials = {
+        get: async () => {
+          if (stale) serial++;
+          stale = false;
+          return { accessKeyId: `id${serial}`, secretAccessKey: 'secret', sessionToken: 'token' };
+        },
+        invalidate: () => {
+          stale = true;
+        },
+      };
+      service.script = (request, usual) =>
+        request.headers.authorization?.includes('id0/')
+          ? refusal(code === 'ExpiredToken' ? 400 : 403, code)
+          : usual.usual(request);
+      expect(await service.open({ credentials }).create('key', WAL)).toEqual({ created: true });
+      expect(first().headers['x-amz-security-token']).toBe('token');
+      expect(service.calls).toEqual(['PUT key', 'PUT key']);
+    },
+  );
 
   it('are asked for anew where HEAD is refused without a word', async () => {
     let current = { accessKeyId: 'id0', secretAccessKey: 'secret' };
@@ -443,6 +456,18 @@ describe('credentials', () => {
         : usual.usual(request);
     expect(await store.head('key')).toMatchObject({ sha256: WAL.sha256 });
     expect(service.calls).toEqual(['PUT key', 'HEAD key', 'GET key', 'GET key', 'HEAD key']);
+  });
+
+  it('are not asked for each time where a right is missing', async () => {
+    let asked = 0;
+    const credentials = {
+      get: async () => ({ accessKeyId: 'id', secretAccessKey: `secret${asked}` }),
+      invalidate: () => void asked++,
+    };
+    service.script = () => refusal(403, 'AccessDenied');
+    const store = service.open({ credentials });
+    for (let i = 0; i < 5; i++) await expect(store.get('key')).rejects.toThrow(StoreAccessError);
+    expect(asked).toBe(1);
   });
 
   it('that stay the same are not tried twice', async () => {

@@ -90,8 +90,12 @@ describe.skipIf(!shared)('against a Ceph gateway', () => {
 
   describe('with wrong keys', () => {
     it.each([
-      ['an unknown one', { accessKeyId: 'nobody', secretAccessKey: 'x' }, 'InvalidAccessKeyId'],
-      ['a wrong secret', { secretAccessKey: 'x' }, 'SignatureDoesNotMatch'],
+      [
+        'an unknown one',
+        { accessKeyId: 'nobody', secretAccessKey: 'x' },
+        /InvalidAccessKeyId|AccessDenied/,
+      ],
+      ['a wrong secret', { secretAccessKey: 'x' }, /SignatureDoesNotMatch|AccessDenied/],
     ])('%s is told of', async (_, wrong, code) => {
       await using store = open(place, { keys: { ...rgw.owner, ...wrong } });
       for (const call of [
@@ -104,7 +108,7 @@ describe.skipIf(!shared)('against a Ceph gateway', () => {
           (e) => e,
         );
         expect(error).toBeInstanceOf(StoreAccessError);
-        expect(error.message).toContain(code);
+        expect(error.message).toMatch(code);
         expect(error.hint).toBeDefined();
       }
     });
@@ -236,13 +240,15 @@ describe.skipIf(!shared)('against a Ceph gateway', () => {
     await using shopping = at('/shop/eu-2');
     await shop.create('a/b', WAL);
     await shopping.create('c', WAL);
-    expect(await keys(whole.list(''))).toEqual(['shop/eu-2/c', 'shop/eu/a/b']);
+    const theirs = async () =>
+      (await keys(whole.list(''))).filter((key) => !/walkeep-store/.test(key));
+    expect(await theirs()).toEqual(['shop/eu-2/c', 'shop/eu/a/b']);
     expect(await keys(shop.list(''))).toEqual(['a/b']);
     expect(await keys(shop.list('', { after: 'a/b' }))).toEqual([]);
     expect(await shop.head('a/b')).toMatchObject({ key: 'a/b' });
     expect(await shop.get('c')).toBeUndefined();
     expect(await shop.remove(['a/b', 'c'])).toEqual({ removed: ['a/b', 'c'], retained: [] });
-    expect(await keys(whole.list(''))).toEqual(['shop/eu-2/c']);
+    expect(await theirs()).toEqual(['shop/eu-2/c']);
   });
 
   it('keeps what others stored out of the way', async () => {
@@ -297,16 +303,17 @@ describe.skipIf(!shared)('against a Ceph gateway', () => {
     expect(await before.create('before', WAL)).toEqual({ created: true });
     await rgw.keepVersions(kept);
     await using store = open(at);
-    const { conditionalCreate } = await store.probe();
-    await using after = open(at);
-    // Ceph 16 heeds no condition in such a bucket; later ones do.
-    const created = after.create('after', WAL);
-    if (conditionalCreate) expect(await created).toEqual({ created: true });
-    else await expect(created).rejects.toThrow(StoreUnsupportedError);
-    if (!conditionalCreate) {
-      await expect(store.create('before', WAL)).rejects.toThrow(StoreUnsupportedError);
-      await expect(after.create('before', WAL)).rejects.toThrow(StoreUnsupportedError);
-    }
+    // Ceph 16 heeds no condition in such a bucket; later ones may.
+    if ((await store.probe()).conditionalCreate) return;
+    await expect(store.create('before', WAL)).rejects.toThrow(StoreUnsupportedError);
+    await using other = open(at);
+    await expect(other.create('before', WAL)).rejects.toThrow(StoreUnsupportedError);
+    // One that was open before sees by its first object that there are versions now.
+    await before.create('after', WAL);
+    await expect(before.create('before', WAL)).rejects.toThrow(StoreUnsupportedError);
+    expect(await rgw.ask({ method: 'GET', path: `/${kept}?versions=&prefix=before` })).toMatch(
+      /^(?:(?!<Version>).)*<Version>(?:(?!<Version>).)*$/s,
+    );
   });
 
   it('has the bucket in the host name too', async () => {

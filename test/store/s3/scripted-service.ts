@@ -45,6 +45,8 @@ export class Service {
   /** What is done with a request before its body is read; undefined: it is read. */
   unread: ((request: IncomingMessage) => Reaction | undefined) | undefined;
   script: Script = (request, usual) => usual.usual(request);
+  /** That it creates only what is absent is shown as a rule, and not recorded. */
+  fenced = true;
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
   readonly #stores: S3Store[] = [];
@@ -128,7 +130,8 @@ export class Service {
   }
 
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const early = this.unread?.(request);
+    const isMark = this.fenced && request.url?.includes('/.walkeep-store/');
+    const early = isMark ? undefined : this.unread?.(request);
     const pieces: Buffer[] = [];
     if (!early) {
       try {
@@ -146,6 +149,10 @@ export class Service {
       body: Buffer.concat(pieces),
       connection: (request.socket as Socket & { number: number }).number,
     };
+    if (isMark) {
+      response.writeHead(412).end();
+      return;
+    }
     this.requests.push(received);
     const reaction = early ?? (await this.script(received, this));
     if (reaction === 'hang') return;
