@@ -38,6 +38,12 @@ function directoryOf(place: string): string {
 }
 
 /**
+ * Milliseconds for a question with all its repetitions: PostgreSQL waits for the answer, and can
+ * meanwhile neither be promoted nor ask again.
+ */
+const PATIENCE = 30_000;
+
+/**
  * The archive at a place: a directory, flat as pg_receivewal's unless it has an `archive.json`, or a
  * store. What it has is not looked at yet.
  * @throws UsageError for what is no place; StoreAccessError, StoreUncertainError
@@ -48,7 +54,11 @@ export async function openArchive(place: string, options: ArchiveOptions = {}): 
     import('../../store/open.js'),
     import('./store-archive.js'),
   ]);
-  return new StoreArchive(await openStore(place), options.systemId, identitiesOf(options));
+  return new StoreArchive(
+    await openStore(place, { patience: { whole: PATIENCE } }),
+    options.systemId,
+    identitiesOf(options),
+  );
 }
 
 /** Had once, and only when something is to be read. */
