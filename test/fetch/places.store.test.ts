@@ -7,6 +7,7 @@ import { openFileStore } from '../../src/store/file/file-store.js';
 import { environmentOf, openStore } from '../store/s3/stores.js';
 import { CertificateAuthority } from '../support/certificates.js';
 import { type CliOptions, runCli } from '../support/cli.js';
+import { FaultProxy } from '../support/fault-proxy.js';
 import type { Rgw } from '../support/rgw.js';
 import { sharedRgw } from '../support/rgw-setup.js';
 import { scratchDir } from '../support/scratch.js';
@@ -47,7 +48,18 @@ describe.skipIf(!shared)('fetch from an object store', () => {
     await storeFiles(store, flat.dir, zstd);
   });
 
-  it('serves what is there, says what is not, and asks for a segment once', async () => {
+  it('asks once for a segment', async () => {
+    await using proxy = await FaultProxy.listen({ target: rgw.facts.http });
+    const fetch = fetcher(flat, environmentOf(rgw.owner));
+    for (const n of [6, 7, 8]) {
+      const { code } = await fetch([`s3://${bucket}?endpoint=${proxy.url}`], seg(n));
+      expect(code).toBe(0);
+    }
+    const asked = proxy.seen.map(({ method, path }) => `${method} ${path.split('?')[0]}`);
+    expect(asked).toEqual([6, 7, 8].map((n) => `GET /${bucket}/${segmentKey(SYSTEM_ID, seg(n))}`));
+  });
+
+  it('serves what is there, and says what is not', async () => {
     const fetch = fetcher(flat, environmentOf(rgw.owner));
     expect(await fetch([place], seg(7))).toEqual({ code: 0, stderr: '' });
     expect(readFileSync(flat.target).equals(segmentOf('switch', seg(7)))).toBe(true);
