@@ -14,11 +14,13 @@ import { partialKey, segmentKey, systemPrefix } from '../../src/archive/store-ke
 import { exitCodeOf } from '../../src/cli/commands/fetch.js';
 import { parseRecipients } from '../../src/codec/age/recipients.js';
 import { encodeBytes } from '../../src/codec/stages.js';
+import { type AheadOrder, ORDER_FILE, readAhead, takePrefetched } from '../../src/fetch/ahead.js';
 import { type FetchOptions, fetchFile } from '../../src/fetch/fetch.js';
 import { openFileStore } from '../../src/store/file/file-store.js';
 import { verifyArchive } from '../../src/verify/verify.js';
 import { scratchDir } from '../support/scratch.js';
 import { beginArchive, put, storeArchiveOf } from '../support/store-archive.js';
+import { waitFor } from '../support/wait.js';
 import {
   archiveOf,
   flip,
@@ -257,4 +259,28 @@ describe('fetch from several archives', () => {
     expect(keys[0]).toContain(partialKey(SYSTEM_ID, seg(12), 0n).slice(0, -16));
     expect((await fetch(flat, [flat.dir, place], seg(12))).code).toBe(203);
   });
+});
+
+it('reads ahead from the first archive that has the next segments', async () => {
+  const { flat, place } = await stored('switch');
+  for (const n of [7, 8]) rmSync(join(flat.dir, seg(n)));
+  const spool = join(flat.out, '.walkeep-spool');
+  mkdirSync(spool, { mode: 0o700 });
+  const places = [join(flat.data, 'nowhere'), flat.dir, place];
+  const order: AheadOrder = {
+    ...{ places, name: seg(6), count: 3, dataDir: undefined },
+    ...{ recovering: false, near: flat.out },
+  };
+  writeFileSync(join(spool, ORDER_FILE), JSON.stringify(order));
+  const reading = readAhead(spool);
+  const ready = () => readdirSync(spool).filter((name) => /^0.{23}-/.test(name));
+  await waitFor(() => ready().length === 3, { what: 'three segments to be ready' });
+  for (const n of [7, 8, 9]) {
+    expect(await takePrefetched(spool, places, seg(n), undefined, flat.target)).toBe(true);
+    expect(readFileSync(flat.target).equals(segmentOf('switch', seg(n)))).toBe(true);
+  }
+  expect(await takePrefetched(spool, places, seg(10), undefined, flat.target)).toBe(false);
+  rmSync(join(spool, ORDER_FILE));
+  await reading;
+  expect(existsSync(spool)).toBe(false);
 });
