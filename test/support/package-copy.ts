@@ -1,4 +1,4 @@
-import { chmodSync, cpSync, mkdirSync } from 'node:fs';
+import { chmodSync, cpSync, existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { packageRoot, scratchDir } from './scratch.js';
 
@@ -15,8 +15,26 @@ export function copyPackage(): string {
       filter: (path) => !/\.(d\.ts|map)$/.test(path),
     });
   }
-  mkdirSync(join(root, 'node_modules'));
-  const dependency = join('node_modules', 'crc-32');
-  cpSync(join(packageRoot, dependency), join(root, dependency), { recursive: true });
+  for (const name of dependencies()) {
+    const path = join('node_modules', name);
+    cpSync(join(packageRoot, path), join(root, path), { recursive: true });
+  }
   return root;
+}
+
+/** What the package needs to run, and what that needs. */
+function dependencies(): Set<string> {
+  const found = new Set<string>();
+  const visit = (directory: string): void => {
+    const { dependencies = {} } = JSON.parse(
+      readFileSync(join(packageRoot, directory, 'package.json'), 'utf8'),
+    ) as { dependencies?: Record<string, string> };
+    for (const name of Object.keys(dependencies)) {
+      if (found.has(name) || !existsSync(join(packageRoot, 'node_modules', name))) continue;
+      found.add(name);
+      visit(join('node_modules', name));
+    }
+  };
+  visit('.');
+  return found;
 }
