@@ -30,6 +30,9 @@ const POLL = 5000;
 const POLL_STORE = 60_000;
 const QUIET = 60_000;
 const GIVE_UP = 60_000;
+/** How long to rest after a look: so many times as long as it took, and milliseconds at most. */
+const REST = 9;
+const SLOWEST = 2000;
 /** Milliseconds between two looks for what grew too old to be kept. */
 const REMOVE_EVERY = 30_000;
 
@@ -173,6 +176,7 @@ export class WalShipper extends EventEmitter<ShipEvents> {
   ): Promise<void> {
     for (let failures = 0; !signal.aborted; ) {
       const last = this.#finishing;
+      const began = performance.now();
       let snapshot: Snapshot;
       try {
         snapshot = await source.scan();
@@ -190,6 +194,8 @@ export class WalShipper extends EventEmitter<ShipEvents> {
       for (const lane of lanes) lane.offer(snapshot, last);
       if (last) return;
       await this.#removeShipped(source, lanes, snapshot);
+      // Where there are many files a look takes long, and names may come one after the other.
+      await pause(Math.min(SLOWEST, (performance.now() - began) * REST), signal);
       await changes.next(signal);
     }
   }
