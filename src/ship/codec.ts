@@ -34,7 +34,7 @@ export async function objectCodec(
       const buffer = spare.pop() ?? new GrowingBuffer();
       const release = (): void => void spare.push(buffer);
       try {
-        const bytes = await buffer.fill(encodeSegment(plain, options));
+        const bytes = await buffer.fill(encodeSegment(plain, options), plain.length + OVERHEAD);
         return { bytes, stages, release };
       } catch (e) {
         release();
@@ -53,7 +53,8 @@ export async function objectCodec(
   };
 }
 
-const FIRST = 1024 * 1024;
+/** Bytes that encoding adds at most to what cannot be compressed; if not, that only costs memory. */
+const OVERHEAD = 1024 * 1024;
 
 /**
  * Memory that is used again: were the pieces kept until they are sent, they would live long enough
@@ -62,13 +63,17 @@ const FIRST = 1024 * 1024;
 class GrowingBuffer {
   #bytes = Buffer.alloc(0);
 
-  /** All of it, valid until the next time. */
-  async fill(pieces: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
+  /**
+   * All of it, valid until the next time.
+   * @param likely room that it takes; what is not used of it takes no memory
+   */
+  async fill(pieces: AsyncIterable<Uint8Array>, likely: number): Promise<Uint8Array> {
     let length = 0;
+    if (this.#bytes.length < likely) this.#bytes = Buffer.allocUnsafeSlow(likely);
     for await (const piece of pieces) {
       const needed = length + piece.length;
       if (needed > this.#bytes.length) {
-        const larger = Buffer.allocUnsafeSlow(Math.max(FIRST, Math.ceil(needed * 1.25)));
+        const larger = Buffer.allocUnsafeSlow(2 * needed);
         this.#bytes.copy(larger, 0, 0, length);
         this.#bytes = larger;
       }
