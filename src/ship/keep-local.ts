@@ -30,23 +30,26 @@ export interface Keeping {
  * Removes segments that are older or more than is to be kept, and that every place has. Oldest first,
  * up to the first that must stay: whenever it ends, what is left has no hole. Stays what a receiver
  * starts from, what a place lacks that another process ships to, and all that is unfinished.
+ * @returns true if more could go that is not noted as shipped yet
  * @throws StorageError
  */
-export async function removeShipped(snapshot: Snapshot, keeping: Keeping): Promise<void> {
+export async function removeShipped(snapshot: Snapshot, keeping: Keeping): Promise<boolean> {
   const { source, directory, state, keep, has, removed } = keeping;
-  if (!snapshot.identity || snapshot.complete.length === 0) return;
+  if (!snapshot.identity || snapshot.complete.length === 0) return false;
   const candidates = await removable(snapshot, keeping);
-  if (candidates.length === 0) return;
+  if (candidates.length === 0) return false;
   const others = await readAllProgress(state);
   let total = keep.size === undefined ? 0 : await sizeOf(source, snapshot.complete);
   let any = false;
+  let more = false;
   for (const segment of candidates) {
     const local = await look(source, segment);
     const tooMuch = keep.size !== undefined && total > keep.size;
     const tooOld = keep.age !== undefined && Date.now() - local.modified > keep.age;
     if (!(tooMuch || tooOld)) break;
     // Once more, of what is known now: this is the last copy here.
-    if (!has(segment) || !others.every((p) => isShipped(p.timelines, segment))) break;
+    more = !has(segment) || !others.every((p) => isShipped(p.timelines, segment));
+    if (more) break;
     for (const file of local.files) {
       await source.archive.remove(file.name);
       any = true;
@@ -55,6 +58,7 @@ export async function removeShipped(snapshot: Snapshot, keeping: Keeping): Promi
     total -= local.size;
   }
   if (any) await fsyncDir(directory);
+  return more;
 }
 
 /** From the oldest on, those that no receiver needs and all places have. */

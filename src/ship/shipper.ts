@@ -212,7 +212,7 @@ export class WalShipper extends EventEmitter<ShipEvents> {
     if (!keep || this.#directory === undefined || !due) return;
     this.#removedAt = performance.now();
     this.#shippedSince = false;
-    await removeShipped(snapshot, {
+    const more = await removeShipped(snapshot, {
       source,
       directory: this.#directory,
       state: this.#state,
@@ -226,7 +226,9 @@ export class WalShipper extends EventEmitter<ShipEvents> {
         message: `no segments were removed: ${e.message}`,
         ...(e.hint === undefined ? {} : { hint: e.hint }),
       });
+      return false;
     });
+    this.#shippedSince ||= more;
   }
 
   #sourceLost(error: WalkeepError): void {

@@ -1,11 +1,12 @@
-import { copyFileSync, readFileSync, rmSync } from 'node:fs';
+import { copyFileSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { readShipProgress } from '../../src/archive/shipping/read-ship-progress.js';
-import { MemoryObjects } from '../../src/store/memory.js';
+import { MemoryObjects, MemoryStore } from '../../src/store/memory.js';
 import { edit, fixtureArchive, SEGMENT, sampleArchive, writeLedger } from '../support/archives.js';
 import { scratchDir } from '../support/scratch.js';
-import { contentOf, differences, keysOf, memory, shipOnce } from './shipping.js';
+import { waitFor } from '../support/wait.js';
+import { contentOf, differences, keysOf, listened, memory, shipOnce } from './shipping.js';
 
 test('ships whole segments, and the unfinished one that nobody writes to', async () => {
   const { directory, names, end } = sampleArchive(4);
@@ -188,7 +189,7 @@ test('one place that is away delays no other', async () => {
   const { directory } = sampleArchive(5);
   const good = new MemoryObjects();
   const away = memory(new MemoryObjects(), 'memory:away');
-  const broken = new (await import('../../src/store/memory.js')).MemoryStore({
+  const broken = new MemoryStore({
     place: 'memory:away',
     faults: () => ({ kind: 'refused' }),
   });
@@ -228,4 +229,68 @@ test('a directory with nothing in it, and one that is not there', async () => {
   expect(result).toMatchObject({ reason: 'done', places: [{ segments: 0 }] });
   expect(store.calls).toEqual([]);
   await expect(shipOnce('/does/not/exist', [store])).rejects.toMatchObject({ code: 'WK_STORAGE' });
+});
+
+test('a stop ends calls that get no answer, and notes how far it came', async () => {
+  const { directory, names, start } = sampleArchive(6);
+  const objects = new MemoryObjects();
+  let stalled = (): void => {};
+  const stall = new Promise<void>((resolve) => {
+    stalled = resolve;
+  });
+  const store = new MemoryStore({
+    objects,
+    place: 'memory:one',
+    faults: ({ key }) => {
+      if (!key.endsWith(names[2]!)) return undefined;
+      stalled();
+      return { kind: 'stall' };
+    },
+  });
+  const { shipper } = listened({ source: directory, places: [store], jobs: 1, once: false });
+  const stop = new AbortController();
+  const run = shipper.run(stop.signal);
+  await stall;
+  stop.abort();
+  const position = { timeline: 1, lsn: start + BigInt(2 * SEGMENT) };
+  expect(await run).toMatchObject({ reason: 'signal', places: [{ position, segments: 3 }] });
+  expect(await readShipProgress(directory)).toMatchObject([{ position, running: false }]);
+});
+
+test('what was begun is shipped when nobody has written to it for a while, and again as it grows', async () => {
+  const { directory, names } = sampleArchive(3);
+  const whole = readFileSync(join(directory, names[2]!));
+  const path = join(directory, names[2]!);
+  writeFileSync(path, Buffer.concat([whole.subarray(0, 100_000), Buffer.alloc(SEGMENT - 100_000)]));
+  const objects = new MemoryObjects();
+  const options = { source: directory, places: [memory(objects)], once: false, quietTime: 1 };
+  const { shipper, told } = listened(options);
+  const stop = new AbortController();
+  const run = shipper.run(stop.signal);
+  const partials = () => told('shipped').filter(({ key }) => key.includes('/partial/'));
+  await waitFor(() => partials().length === 1);
+  writeFileSync(path, whole);
+  await waitFor(() => partials().length >= 2);
+  stop.abort();
+  await run;
+  const [first, ...rest] = partials().map(({ lsn }) => lsn!);
+  expect(rest.every((lsn) => lsn > first!)).toBe(true);
+  const last = partials().at(-1)!;
+  const part = contentOf(objects, last.key);
+  expect(part.equals(whole.subarray(0, part.length))).toBe(true);
+});
+
+test('keeps so many bytes here', async () => {
+  const { directory, names } = sampleArchive(10);
+  const objects = new MemoryObjects();
+  const keepLocal = { size: 5 * SEGMENT };
+  const options = { source: directory, places: [memory(objects)], once: false, keepLocal };
+  const { shipper, told } = listened(options);
+  const stop = new AbortController();
+  const run = shipper.run(stop.signal);
+  await waitFor(() => told('removed').length >= 4);
+  stop.abort();
+  await run;
+  const left = readdirSync(directory).filter((name) => name.startsWith('0'));
+  expect(left.sort()).toEqual(names.slice(4));
 });
