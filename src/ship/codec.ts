@@ -1,14 +1,9 @@
-import zlib from 'node:zlib';
 import type { ObjectCodec } from '../archive/store-archive-writer.js';
 import { parseRecipients } from '../codec/age/recipients.js';
-import { loadCodecs, requireLevel } from '../codec/codecs.js';
+import { loadCodecs, quickCompression, requireLevel } from '../codec/codecs.js';
 import { decodeBytes, type EncodeOptions, encodeSegment, stagesOf } from '../codec/stages.js';
 import { EncryptedError } from '../errors.js';
 import type { ShipCompression } from './options.js';
-
-/** zstd where Node.js has it: in WebAssembly it would be the bottleneck, which gzip:1 is not. */
-const DEFAULT: ShipCompression =
-  'createZstdCompress' in zlib ? { method: 'zstd' } : { method: 'gzip', level: 1 };
 
 /**
  * What makes objects, checked before anything is shipped, and loaded: the files that it is in may be
@@ -16,7 +11,7 @@ const DEFAULT: ShipCompression =
  * @throws UsageError
  */
 export async function objectCodec(
-  { method, level }: ShipCompression = DEFAULT,
+  { method, level }: ShipCompression = quickCompression(),
   recipients: readonly string[] = [],
 ): Promise<ObjectCodec> {
   const options: EncodeOptions = {

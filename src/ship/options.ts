@@ -15,10 +15,11 @@ import {
   required,
 } from '../options.js';
 import type { ObjectStore } from '../store/store.js';
+import { COMPRESSIONS, type Compression } from '../wal/file-name.js';
 
 /** What objects are compressed with before they are sent. */
 export interface ShipCompression {
-  method: 'none' | 'gzip' | 'lz4' | 'zstd';
+  method: Compression;
   /** The method's own scale, absent for its default. */
   level?: number;
 }
@@ -81,7 +82,7 @@ const CHECKS: Checks<ShipOptions> = {
 };
 
 const COMPRESSION: Checks<ShipCompression> = {
-  method: required(oneOf('none', 'gzip', 'lz4', 'zstd')),
+  method: required(oneOf(...COMPRESSIONS)),
   level: aNumber(-131072, 22),
 };
 

@@ -104,6 +104,6 @@ describe('walkeep list', () => {
 test.each(['verify', 'list'])('walkeep %s --help fits a terminal', async (name) => {
   const { code, stdout } = await run('walkeep', name, '--help');
   expect(code).toBe(0);
-  expect(stdout).toContain(`Usage: walkeep ${name} [OPTION]... DIR`);
+  expect(stdout).toContain(`Usage: walkeep ${name} [OPTION]... PLACE`);
   expect(longest(stdout)).toBeLessThanOrEqual(80);
 });
