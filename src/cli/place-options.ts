@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
-import type { ArchiveKeys } from '../archive/places/open-archive.js';
+import type { ArchiveOptions } from '../archive/places/open-archive.js';
+import { UsageError } from '../errors.js';
 import type { OptionSpec, OptionValues } from './option-spec.js';
 
 /** Of the commands that read what may be encrypted. */
@@ -16,14 +17,30 @@ export const KEY_OPTIONS: readonly OptionSpec[] = [
     group: 'Options:',
     help: 'or with those that COMMAND prints, which is run without a shell',
   },
+  {
+    long: 'system-id',
+    argument: 'ID',
+    group: 'Options:',
+    help: 'of several clusters in a store, the one of this system identifier',
+    check: (value) => void parseSystemId(value),
+  },
 ];
 
+/** @throws UsageError */
+function parseSystemId(text: string): bigint {
+  if (/^[1-9]\d{0,19}$/.test(text)) return BigInt(text);
+  throw new UsageError(`invalid value "${text}" for option --system-id`, {
+    hint: 'pg_controldata and "walkeep list" print it: a number of up to 20 digits.',
+  });
+}
+
 /** Undefined if none are given. */
-export function keysOf(values: OptionValues): ArchiveKeys | undefined {
-  const { identity, 'identity-command': identityCommand } = values;
-  const keys: ArchiveKeys = {
+export function keysOf(values: OptionValues): ArchiveOptions | undefined {
+  const { identity, 'identity-command': identityCommand, 'system-id': systemId } = values;
+  const keys: ArchiveOptions = {
     ...(typeof identity === 'string' ? { identityFiles: [identity] } : {}),
     ...(typeof identityCommand === 'string' ? { identityCommand } : {}),
+    ...(typeof systemId === 'string' ? { systemId: parseSystemId(systemId) } : {}),
   };
   return Object.keys(keys).length > 0 ? keys : undefined;
 }

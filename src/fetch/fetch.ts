@@ -2,7 +2,7 @@ import { rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { Archive } from '../archive/archive.js';
 import { historyIn } from '../archive/history.js';
-import { type ArchiveKeys, openArchive } from '../archive/places/open-archive.js';
+import { type ArchiveOptions, openArchive } from '../archive/places/open-archive.js';
 import { overAndOver, type StoredSegment } from '../archive/segment-source.js';
 import { CorruptWalError, UsageError, WalkeepError } from '../errors.js';
 import type { Lsn } from '../lsn.js';
@@ -42,7 +42,7 @@ export interface FetchOptions {
   /** The server is a standby, which can stream what the archive lacks. */
   standby?: boolean;
   /** What opens what is encrypted. */
-  keys?: ArchiveKeys | undefined;
+  keys?: ArchiveOptions | undefined;
 }
 
 const CHECKS: Checks<FetchOptions> = {
@@ -110,7 +110,10 @@ export async function fetchFile(options: FetchOptions): Promise<FetchResult> {
   const requestAt = async (place: string): Promise<FetchRequest> => {
     const known = requests.get(place);
     if (known) return known;
-    const archive = await openArchive(place, { ...keys, systemId: control?.systemId });
+    const archive = await openArchive(place, {
+      ...keys,
+      ...(control ? { systemId: control.systemId } : {}),
+    });
     const suspects = new Map<string, Lsn>();
     const request = { archive, target, verify, allowTorn, standby, wanted, control, suspects };
     requests.set(place, request);

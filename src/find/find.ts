@@ -1,5 +1,5 @@
 import type { Archive } from '../archive/archive.js';
-import { type ArchiveKeys, withArchives } from '../archive/places/open-archive.js';
+import { type ArchiveOptions, withArchives } from '../archive/places/open-archive.js';
 import { readCatalog } from '../archive/read-catalog.js';
 import { formatLsn, type Lsn } from '../lsn.js';
 import {
@@ -29,7 +29,7 @@ export interface FindOptions extends EventFilter {
   /** Read all of it, however much clocks may have gone back. */
   full?: boolean;
   /** What opens what is encrypted. */
-  keys?: ArchiveKeys;
+  keys?: ArchiveOptions;
   signal?: AbortSignal;
 }
 

@@ -8,7 +8,7 @@ import type {
   SegmentRange,
 } from '../archive/catalog.js';
 import type { GapEntry } from '../archive/ledger.js';
-import { type ArchiveKeys, withArchives } from '../archive/places/open-archive.js';
+import { type ArchiveOptions, withArchives } from '../archive/places/open-archive.js';
 import { readArchive } from '../archive/read-catalog.js';
 import type { Lsn } from '../lsn.js';
 import { majorOfMagic } from '../wal/page.js';
@@ -74,7 +74,7 @@ export interface ArchiveList {
 export async function listArchive(
   directory: string,
   signal?: AbortSignal,
-  keys: ArchiveKeys = {},
+  keys: ArchiveOptions = {},
 ): Promise<ArchiveList> {
   return withArchives(directory, keys, async (archive) =>
     listCatalog(await readArchive(archive), signal),

@@ -2,7 +2,7 @@ import type { Catalog, CatalogSegment, CatalogTimeline } from '../archive/catalo
 import { neededUpTo } from '../archive/catalog-lineage.js';
 import type { GapEntry } from '../archive/ledger.js';
 import { storedUpTo } from '../archive/ledger-entry.js';
-import type { ArchiveKeys } from '../archive/places/open-archive.js';
+import type { ArchiveOptions } from '../archive/places/open-archive.js';
 import type { Lsn } from '../lsn.js';
 import { segmentOf, segmentStart } from '../wal/file-name.js';
 import { MAX_RECORD_LENGTH } from '../wal/record.js';
@@ -35,7 +35,7 @@ export interface Scope {
 export interface VerifyJob {
   /** The archive's, for a thread to open it. */
   place: string;
-  keys: ArchiveKeys | undefined;
+  keys: ArchiveOptions | undefined;
   segmentSize: number;
   blockSize: number;
   systemId: bigint | undefined;
@@ -62,7 +62,7 @@ export function planJobs(
   options: Scope & {
     quick?: boolean | undefined;
     jobBytes?: number | undefined;
-    keys?: ArchiveKeys | undefined;
+    keys?: ArchiveOptions | undefined;
   },
 ): VerifyJob[] {
   const { archive, segmentSize, blockSize, systemId, magic, ledger } = catalog;

@@ -1,7 +1,7 @@
 import { availableParallelism } from 'node:os';
 import type { Archive } from '../archive/archive.js';
 import { byPlace, type Finding, findingKey, type Severity } from '../archive/findings.js';
-import { type ArchiveKeys, withArchives } from '../archive/places/open-archive.js';
+import { type ArchiveOptions, withArchives } from '../archive/places/open-archive.js';
 import { readArchive } from '../archive/read-catalog.js';
 import { UsageError } from '../errors.js';
 import type { Lsn } from '../lsn.js';
@@ -37,7 +37,7 @@ export interface VerifyOptions {
   onFinding?: ((finding: Finding) => void) | undefined;
   onProgress?: ((progress: VerifyProgress) => void) | undefined;
   /** What opens what is encrypted. */
-  keys?: ArchiveKeys | undefined;
+  keys?: ArchiveOptions | undefined;
   signal?: AbortSignal | undefined;
 }
 

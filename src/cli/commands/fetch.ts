@@ -144,7 +144,9 @@ export const command: Command = {
         typeof values.spool === 'string'
           ? resolve(values.spool)
           : join(dirname(options.target), '.walkeep-spool');
-      if (prefetch > 0 && options.verify && mayReadAhead(name, options.target)) {
+      // A cluster that is named is another one than the server's, if there is a server.
+      const asked = prefetch > 0 && options.keys?.systemId === undefined;
+      if (asked && options.verify && mayReadAhead(name, options.target)) {
         return await fetchAhead(options, { standby, wait }, prefetch, spool, output);
       }
       return tell(await fetchNow(options, { standby, wait }), output);

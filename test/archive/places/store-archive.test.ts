@@ -7,6 +7,7 @@ import { partialKey, segmentKey, systemPrefix } from '../../../src/archive/store
 import { findEvents } from '../../../src/find/find.js';
 import { listArchive } from '../../../src/list/list.js';
 import { MemoryObjects, MemoryStore } from '../../../src/store/memory.js';
+import { openStore } from '../../../src/store/open.js';
 import { verifyArchive } from '../../../src/verify/verify.js';
 import { beginArchive, put, storeArchiveOf, storeFiles } from '../../support/store-archive.js';
 import { archiveOf, flip, SEGMENT, SYSTEM_ID } from '../../support/wal-archive.js';
@@ -52,6 +53,26 @@ describe('an archive in a store', () => {
       return { events, result };
     };
     expect(await eventsOf(place)).toEqual(await eventsOf(dir));
+  });
+
+  it('is of the cluster that is named where a store has several', async () => {
+    const { place } = await storeArchiveOf(archiveOf('switch').dir);
+    const before = await listArchive(place);
+    const other = SYSTEM_ID + 1n;
+    await using store = await openStore(place);
+    await put(
+      store,
+      segmentKey(other, seg(1)),
+      readFileSync(join(archiveOf('switch').dir, seg(7))),
+    );
+    await expect(listArchive(place)).rejects.toMatchObject({
+      code: 'WK_USAGE',
+      message: expect.stringContaining('2 clusters'),
+      hint: expect.stringContaining('--system-id'),
+    });
+    expect(await listArchive(place, undefined, { systemId: SYSTEM_ID })).toEqual(before);
+    const { summary } = await verifyArchive(place, { keys: { systemId: SYSTEM_ID } });
+    expect(summary).toMatchObject({ systemId: SYSTEM_ID, errors: 0 });
   });
 
   it('tells damage in every place of a segment', async () => {
