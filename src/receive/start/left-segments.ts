@@ -33,7 +33,9 @@ export function leftSegments(scan: DirectoryScan, ledger: LedgerState): SegmentF
   const { newest, segments, segmentSize } = scan;
   // An empty partial is the wish to start exactly there.
   if (!newest || newest.size === 0) return [];
-  const begun = ledger.lineage.at(-1)?.start ?? 0n;
+  // The fork of a timeline that the ledger does not know yet may lie before the archive's first start.
+  const own = ledger.lineage.findLast((entry) => entry.timeline === newest.timeline);
+  const begun = own?.start ?? 0n;
   const { timeline, completeLsn = 0n } = ledger;
   const complete = timeline === newest.timeline ? completeLsn : 0n;
   let left: SegmentFile[] = [];

@@ -90,6 +90,27 @@ it('finishes one whose rename a power cut lost, though not that of the next', as
   expect(existsSync(join(dir, `${FIRST}.partial`))).toBe(false);
 });
 
+it('begins before the first start where a later timeline that was not noted yet does', async () => {
+  const child = makeWal(
+    Array.from({ length: 100 }, (_, i) => ({ body: Buffer.alloc(30_000, i + 1) })),
+    { start: BigInt(5 * MB), timeline: 2 },
+  ).bytes;
+  const name = (n: number) => `00000002000000000000000${n}`;
+  for (const n of [5, 6, 7])
+    store(`${name(n)}.partial`, child.subarray((n - 5) * MB, (n - 4) * MB));
+  store('000000010000000000000006.partial', wal.subarray(MB));
+  const opened = { type: 'open', systemId: 77n, segmentSize: MB, version: 'x' } as const;
+  const start = { start: BigInt(6 * MB) as Lsn, why: 'first start' };
+  const first = { type: 'timeline', timeline: 1, ...start } as const;
+  const { left } = await finish(0n, opened, first);
+  expect(left).toEqual([`${name(5)}.partial`, `${name(6)}.partial`]);
+  // Where the archive's own timeline begins nothing before it counts.
+  for (const n of [5, 6]) store(`${name(n)}.partial`, child.subarray((n - 5) * MB, (n - 4) * MB));
+  for (const n of [5, 6]) rmSync(join(dir, name(n)), { force: true });
+  const known = { type: 'timeline', timeline: 2, ...start } as const;
+  expect((await finish(0n, known)).left).toEqual([`${name(6)}.partial`]);
+});
+
 it('finishes a segment whose last record is whole in the next file', async () => {
   store(`${FIRST}.partial`, wal.subarray(0, MB));
   store(`${SECOND}.partial`, wal.subarray(MB));
