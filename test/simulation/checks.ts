@@ -47,14 +47,17 @@ function isOpen({ at, record }: Damage, server: ModelServer, promised: Promised)
 /** Positions that may hold other bytes than the server's. */
 type Excused = ReadonlySet<number>;
 
-/** Drops what was made right, or has to be by now, and gives where damage may still be stored. */
+/** Where damage may still be stored. */
 export function openDamages(
   damages: Set<Damage>,
   server: ModelServer,
   promised: Promised,
 ): Set<number> {
-  for (const d of damages) if (!isOpen(d, server, promised)) damages.delete(d);
-  return new Set([...damages].map((d) => d.at));
+  return placesOf(damages, (d) => isOpen(d, server, promised));
+}
+
+function placesOf(damages: Set<Damage>, which: (d: Damage) => boolean): Set<number> {
+  return new Set([...damages].filter(which).map((d) => d.at));
 }
 
 /** True if the file begins with these `length` bytes of the timeline's segment. */
@@ -98,7 +101,14 @@ export function checkDisk(
   checkPreallocated(disk);
   checkLedger(files, disk, server);
   for (const [id, { from, flushed }] of promised) {
-    checkRecoverable(files, server, server.timeline(id) as TimelineWal, from, flushed, excused);
+    // A record that ended only on a later timeline is right there, and of no use here.
+    const wal = server.timeline(id) as TimelineWal;
+    const unfinished = placesOf(
+      damages,
+      ({ at, record }) => record.end > flushed && wal.recordAt(at)?.wal === record.wal,
+    );
+    const places = new Set([...excused, ...unfinished]);
+    checkRecoverable(files, server, wal, from, flushed, places);
   }
 }
 
