@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import { anchoredVerifier } from '../../archive/lead-in.js';
 import { listSegments } from '../../archive/wal-directory.js';
 import type { FileSystem } from '../../files/file-system.js';
@@ -75,8 +76,20 @@ async function placeSeeds(o: Options, anchor: Anchor): Promise<void> {
     const startLsn = segmentStart(segment, segmentSize);
     const verifier = async () => (await anchor(startLsn)) ?? new WalVerifier({ ...wal, startLsn });
     const name = segmentFileName(timeline, segment, segmentSize);
-    const its = files.filter((f) => f.segment === segment);
-    await seedPartial(directory, name, its, { ...options, verifier });
+    let its = files.filter((f) => f.segment === segment);
+    for (let seeded = false; !seeded; ) {
+      try {
+        await seedPartial(directory, name, its, { ...options, verifier });
+        seeded = true;
+      } catch (e) {
+        // Another program moved a complete file away meanwhile, as it may at any time.
+        const left = its.filter(
+          (f) => f.partial || fs.sizeSync(join(directory, f.name)) !== undefined,
+        );
+        if (left.length === its.length) throw e;
+        its = left;
+      }
+    }
   }
 }
 

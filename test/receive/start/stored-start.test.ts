@@ -1,8 +1,8 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { expect, it } from 'vitest';
-import { nodeFileSystem } from '../../../src/files/file-system.js';
+import { type FileSystem, nodeFileSystem } from '../../../src/files/file-system.js';
 import type { ReceivingDirectory } from '../../../src/receive/start/receiving-directory.js';
 import { storedStart } from '../../../src/receive/start/stored-start.js';
 import { scratchDir } from '../../support/scratch.js';
@@ -19,14 +19,14 @@ const NAME = '000000020000000000000006';
 const NEXT = '000000020000000000000007';
 
 /** What a stream finds that begins where `wal` does; the connection began further back. */
-async function start(directory: string, refused = false) {
+async function start(directory: string, refused = false, fs = nodeFileSystem) {
   const archive = {
     ...{ server: { fileMode: 0o600 }, acknowledged: () => 0n, isRefused: () => false },
     asksAgain: refused,
   } as unknown as ReceivingDirectory;
   const { start: startLsn, segmentSize } = wal;
   return storedStart({
-    ...{ directory, archive, sync: false, fs: nodeFileSystem, warn: () => {} },
+    ...{ directory, archive, sync: false, fs, warn: () => {} },
     ...{ wal: { startLsn, segmentSize, timeline: 2, systemId: 77n }, checked: true, refuses: true },
   });
 }
@@ -59,4 +59,21 @@ it('compares also what lies in the segments behind the first', async () => {
   const { compareUntil, soundUntil } = await start(directory);
   expect(compareUntil).toBeGreaterThan(wal.start + BigInt(MB + 260_000));
   expect(soundUntil).toBe(compareUntil);
+});
+
+it.each(['', '.gz'])('goes on where a complete file is moved away meanwhile: %s', async (form) => {
+  const directory = scratchDir('start');
+  writeFileSync(join(directory, `${NAME}.partial`), wal.bytes.subarray(0, MB));
+  const whole = wal.bytes.subarray(MB, 2 * MB);
+  const path = join(directory, `${NEXT}${form}`);
+  writeFileSync(path, form === '.gz' ? gzipSync(whole) : whole);
+  let looks = 2;
+  const open: FileSystem['open'] = async (...args) => {
+    // Read, and about to be read once more.
+    if (args[0] === path && looks-- === 0) rmSync(path);
+    return nodeFileSystem.open(...args);
+  };
+  await start(directory, false, { ...nodeFileSystem, open });
+  expect(existsSync(path)).toBe(false);
+  expect(readdirSync(directory)).toEqual([`${NAME}.partial`]);
 });
