@@ -10,7 +10,7 @@ import { expect, it } from 'vitest';
 const FLOORS: readonly (readonly string[])[] = [
   ['index.ts', 'cli'],
   ['receive'],
-  ['verify', 'find', 'fetch', 'push', 'cleanup', 'check', 'list', 'ship'],
+  ['verify', 'find', 'fetch', 'push', 'cleanup', 'check', 'list', 'ship', 'key'],
   ['archive'],
   ['store'],
   ['server'],

@@ -65,6 +65,11 @@ const COMMANDS: Readonly<
     summary: 'make a directory a store, or serve one over ssh',
     load: () => import('./commands/store.js'),
   },
+  key: {
+    summary: 'say which identities open what is stored',
+    failure: 2,
+    load: () => import('./commands/key.js'),
+  },
   fetch: {
     summary: 'bring a file from an archive, for restore_command',
     // Of wrong arguments; 1 would tell PostgreSQL that the archive does not have the file.

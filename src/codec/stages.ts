@@ -1,7 +1,7 @@
 import { CorruptObjectError } from '../errors.js';
 import { COMPRESSIONS, type Compression } from '../wal/file-name.js';
 import { majorOfMagic } from '../wal/page.js';
-import { AGE_MAGIC, decrypt, encrypt, opening } from './age/age.js';
+import { AGE_MAGIC, decrypt, type Encryption, encrypt, readEncryption } from './age/age.js';
 import type { Identities } from './age/identities.js';
 import type { Recipients } from './age/recipients.js';
 import {
@@ -173,16 +173,16 @@ function requireSound({ end, problem, trailingGarbage }: FormatResult, name: str
   if (trailingGarbage) throw corrupt(`"${name}" has something behind its end`);
 }
 
-/** The public keys of the identities that open it; undefined if it is not encrypted. */
-export async function identitiesThatOpen(
+/** Who can read what is stored, by its first bytes; undefined if it is not encrypted. */
+export async function encryptionOf(
   stored: AsyncIterable<Uint8Array>,
   identities: Identities,
   name: string,
-): Promise<string[] | undefined> {
+): Promise<Encryption | undefined> {
   const reader = new StreamReader(stored);
   try {
     const found = detectCodec(await reader.peek(LONGEST_MAGIC));
-    return found === 'age' ? await opening(reader, identities, name) : undefined;
+    return found === 'age' ? await readEncryption(reader, identities, name) : undefined;
   } finally {
     await reader.close();
   }

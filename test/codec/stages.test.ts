@@ -20,7 +20,7 @@ import {
   type EncodeOptions,
   encodeBytes,
   encodeSegment,
-  identitiesThatOpen,
+  encryptionOf,
   stagesOf,
 } from '../../src/codec/stages.js';
 import { scratchDir } from '../support/scratch.js';
@@ -231,10 +231,11 @@ describe('age', () => {
     expect(wrong.message).toBe(`"${name}" is encrypted for none of the identities given`);
     const both = Identities.join([stranger, identities]);
     expect((await decoded(stored, { identities: both })).bytes).toBe(100);
-    expect(await identitiesThatOpen(cutInto(stored, [50]), both, name)).toEqual(
-      identities.recipients,
-    );
-    expect(await identitiesThatOpen(cutInto(sample(100), []), both, name)).toBeUndefined();
+    expect(await encryptionOf(cutInto(stored, [50]), both, name)).toEqual({
+      recipients: recipients.names.length,
+      openedBy: identities.recipients,
+    });
+    expect(await encryptionOf(cutInto(sample(100), []), both, name)).toBeUndefined();
   });
 
   it('says that a header that never ends is one', async () => {

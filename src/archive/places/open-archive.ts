@@ -62,7 +62,7 @@ export async function openArchive(place: string, options: ArchiveOptions = {}): 
 }
 
 /** Had once, and only when something is to be read. */
-function identitiesOf({ identityFiles = [], identityCommand }: ArchiveKeys) {
+export function identitiesOf({ identityFiles = [], identityCommand }: ArchiveKeys) {
   let found: Promise<Identities | undefined> | undefined;
   const load = async (): Promise<Identities | undefined> => {
     if (identityFiles.length === 0 && identityCommand === undefined) return undefined;

@@ -319,7 +319,7 @@ export class StoreArchive implements Archive {
 }
 
 /** The name, as in a directory, of what is under a key of one cluster; undefined for all else. */
-function nameOf(key: string): string | undefined {
+export function nameOf(key: string): string | undefined {
   const wal = /^(wal|partial)\/([0-9A-F]{8})\/(\2[0-9A-F]{16})(\/[0-9A-F]{16})?$/.exec(key);
   if (wal) {
     const [, kind, , base, end] = wal;

@@ -50,14 +50,27 @@ export async function* decrypt(
   yield* decryptPayload(reader, fileKey, name);
 }
 
-/** The public keys of the identities that open an age file. @throws CorruptObjectError */
-export async function opening(
+/** Who can read an age file. */
+export interface Encryption {
+  /** How many there are; who they are no header tells. */
+  recipients: number;
+  /** The public keys of the identities that open it, `age1…`. */
+  openedBy: string[];
+}
+
+/** @throws CorruptObjectError */
+export async function readEncryption(
   reader: StreamReader,
   identities: Identities,
   name: string,
-): Promise<string[]> {
+): Promise<Encryption> {
   const header = await readHeader(reader, name);
-  return onHeader(name, () => identities.opening(header));
+  const openedBy = await onHeader(name, () => identities.opening(header));
+  // Some programs add stanzas that are for nobody, so that readers stay used to what they do not know.
+  const stanzas = Buffer.from(header)
+    .toString('latin1')
+    .match(/^-> (?!\S*-grease\b)/gm);
+  return { recipients: stanzas?.length ?? 0, openedBy };
 }
 
 async function onHeader<T>(name: string, call: () => Promise<T>): Promise<T> {
