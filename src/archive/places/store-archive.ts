@@ -154,11 +154,20 @@ export class StoreArchive implements Archive {
     const timeline = parseHistoryFileName(name);
     const system = await this.#systemId();
     if (timeline !== undefined && system !== undefined) {
-      const found = await this.#content(historyKey(system, timeline));
-      if (found) return found;
+      const key = historyKey(system, timeline);
+      const found = await this.#content(key);
+      if (found) return this.#decoded(found, key);
     }
     await this.#prove();
     return undefined;
+  }
+
+  /** It may be compressed and encrypted as segments are. @throws CorruptObjectError, EncryptedError */
+  async #decoded(content: Buffer, key: string): Promise<Buffer> {
+    const { decodeBytes } = await import('../../codec/stages.js');
+    const identities = await this.#identities();
+    const options = { name: pathOf(this.#store, key), ...(identities && { identities }) };
+    return Buffer.from((await decodeBytes(content, options)).content);
   }
 
   async stored(
