@@ -44,6 +44,8 @@ export async function compressThrough(
   length: number,
   fs: FileSystem,
 ): Promise<void> {
+  // A stream that failed calls nobody back.
+  const closed = new Promise<void>((resolve) => stream.once('close', resolve));
   const store = async (): Promise<void> => {
     let at = 0;
     for await (const chunk of stream as AsyncIterable<Buffer>) {
@@ -60,20 +62,29 @@ export async function compressThrough(
       const bytesRead = await fs.read(from, buffer, Math.min(STEP, length - at), at);
       if (bytesRead === 0) throw new StorageError('the file became shorter while it was read');
       at += bytesRead;
-      await taken;
+      await Promise.race([taken, closed]);
+      if (stream.destroyed) return;
       taken = new Promise((resolve, reject) => {
         stream.write(buffer.subarray(0, bytesRead), (e) => (e ? reject(e) : resolve()));
       });
       // Waited for with the next one; where reading fails, the stream is done for anyway.
       taken.catch(() => {});
     }
-    await taken;
+    await Promise.race([taken, closed]);
+    if (stream.destroyed) return;
     for (const buffer of buffers) STEP_BUFFERS.giveBack(buffer);
     stream.end();
   };
+  const stored = store();
+  const fed = feed().catch((e) => {
+    stream.destroy(e);
+    throw e;
+  });
   try {
-    await Promise.all([store(), feed()]);
+    await Promise.all([stored, fed]);
   } finally {
     stream.destroy();
+    // Until then they may use files that are to be closed.
+    await Promise.allSettled([stored, fed]);
   }
 }
