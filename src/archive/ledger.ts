@@ -1,5 +1,11 @@
 import { join } from 'node:path';
-import { DiskFullError, StorageError, SystemIdentifierError, UsageError } from '../errors.js';
+import {
+  DiskFullError,
+  type ParseError,
+  StorageError,
+  SystemIdentifierError,
+  UsageError,
+} from '../errors.js';
 import { fsyncError, storageError, writeFileDurably, writeFully } from '../files/durable.js';
 import { type FileSystem, nodeFileSystem, OPEN_APPEND } from '../files/file-system.js';
 import { accessError, isGone } from './access.js';
@@ -248,18 +254,27 @@ async function readContent(
     try {
       for (const entry of decodeLine(line)) applyEntry(state, entry);
     } catch (e) {
-      throw damaged(path, `line ${i + 1}: ${(e as Error).message}`, e);
+      throw unreadable(path, `line ${i + 1}: ${(e as Error).message}`, e as ParseError);
     }
   });
-  if (state.systemId === undefined) throw damaged(path, 'it does not begin with an "open" entry');
+  if (state.systemId === undefined) {
+    throw unreadable(path, 'it does not begin with an "open" entry');
+  }
   return { state, text: lines.map((line) => `${line}\n`).join('') };
 }
 
-function damaged(path: string, detail: string, cause?: unknown): StorageError {
-  return new StorageError(`the continuity ledger "${path}" is damaged`, {
-    path,
-    detail,
-    hint: 'Restore it from a copy, or remove it: the directory is then taken over as it is, and gaps before that are not seen.',
-    cause,
-  });
+/** @param cause with a hint of its own: nothing is damaged, it has what is not known here */
+function unreadable(path: string, detail: string, cause?: ParseError): StorageError {
+  const { hint } = cause ?? {};
+  return new StorageError(
+    `the continuity ledger "${path}" ${hint === undefined ? 'is damaged' : 'cannot be read'}`,
+    {
+      path,
+      detail,
+      hint:
+        hint ??
+        'Restore it from a copy, or remove it: the directory is then taken over as it is, and gaps before that are not seen.',
+      cause,
+    },
+  );
 }

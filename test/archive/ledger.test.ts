@@ -273,9 +273,14 @@ describe('damage', () => {
   it('says that it is a newer version', async () => {
     const { encodeLine } = await import('../../src/archive/ledger-entry.js');
     await writeFile(path, encodeLine([opened, { type: 'future' } as unknown as LedgerEntry]));
-    await expect(readLedger(dir)).rejects.toMatchObject({
+    const error = await readLedger(dir).catch((e) => e);
+    expect(error).toMatchObject({
+      code: 'WK_STORAGE',
       detail: expect.stringContaining('unknown entry "future"'),
+      hint: 'A newer walkeep wrote it; use that version.',
     });
+    // It is none that is damaged, and nobody should remove it.
+    expect(error.message).not.toContain('damaged');
   });
 
   it.each<[string, unknown]>([
