@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { isGone } from '../../archive/access.js';
 import { anchoredVerifier } from '../../archive/lead-in.js';
 import { listSegments } from '../../archive/wal-directory.js';
 import type { FileSystem } from '../../files/file-system.js';
@@ -86,7 +87,7 @@ async function placeSeeds(o: Options, anchor: Anchor): Promise<void> {
         const left = its.filter(
           (f) => f.partial || fs.sizeSync(join(directory, f.name)) !== undefined,
         );
-        if (left.length === its.length) throw e;
+        if (!isGone(e) || left.length === its.length) throw e;
         its = left;
       }
     }

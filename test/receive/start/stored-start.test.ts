@@ -2,6 +2,7 @@ import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'no
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { expect, it } from 'vitest';
+import { FsyncError } from '../../../src/errors.js';
 import { type FileSystem, nodeFileSystem } from '../../../src/files/file-system.js';
 import type { ReceivingDirectory } from '../../../src/receive/start/receiving-directory.js';
 import { storedStart } from '../../../src/receive/start/stored-start.js';
@@ -19,14 +20,14 @@ const NAME = '000000020000000000000006';
 const NEXT = '000000020000000000000007';
 
 /** What a stream finds that begins where `wal` does; the connection began further back. */
-async function start(directory: string, refused = false, fs = nodeFileSystem) {
+async function start(directory: string, refused = false, fs = nodeFileSystem, sync = false) {
   const archive = {
     ...{ server: { fileMode: 0o600 }, acknowledged: () => 0n, isRefused: () => false },
     asksAgain: refused,
   } as unknown as ReceivingDirectory;
   const { start: startLsn, segmentSize } = wal;
   return storedStart({
-    ...{ directory, archive, sync: false, fs, warn: () => {} },
+    ...{ directory, archive, sync, fs, warn: () => {} },
     ...{ wal: { startLsn, segmentSize, timeline: 2, systemId: 77n }, checked: true, refuses: true },
   });
 }
@@ -76,4 +77,20 @@ it.each(['', '.gz'])('goes on where a complete file is moved away meanwhile: %s'
   await start(directory, false, { ...nodeFileSystem, open });
   expect(existsSync(path)).toBe(false);
   expect(readdirSync(directory)).toEqual([`${NAME}.partial`]);
+});
+
+it('does not try once more what the disk refused, though a file is moved away', async () => {
+  const directory = scratchDir('start');
+  const path = join(directory, NEXT);
+  writeFileSync(path, wal.bytes.subarray(MB, 2 * MB));
+  let syncs = 0;
+  const fsync: FileSystem['fsync'] = async () => {
+    syncs += 1;
+    rmSync(path, { force: true });
+    throw Object.assign(new Error('EIO'), { code: 'EIO' });
+  };
+  await expect(start(directory, false, { ...nodeFileSystem, fsync }, true)).rejects.toBeInstanceOf(
+    FsyncError,
+  );
+  expect(syncs).toBe(1);
 });
