@@ -56,8 +56,8 @@ export async function outputOf(
       stopped ??= error;
       child.kill('SIGKILL');
       // A child of its own may keep the pipes open.
-      child.stdout.destroy();
-      child.stderr.destroy();
+      child.stdout?.destroy();
+      child.stderr?.destroy();
     };
     const timer = setTimeout(
       () => stop(failed(`gave no answer within ${timeout / 1000} s`)),
@@ -65,6 +65,14 @@ export async function outputOf(
     );
     const abort = (): void => stop(signal?.reason as Error);
     signal?.addEventListener('abort', abort);
+    const finish = (end: () => void): void => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', abort);
+      end();
+    };
+    child.on('error', (e) => finish(() => reject(failed(`could not be run: ${e.message}`, e))));
+    // That comes next. Without a descriptor left there are no pipes either.
+    if (child.pid === undefined) return;
     let out = '';
     let err = '';
     child.stdout.setEncoding('utf8').on('data', (text: string) => {
@@ -74,12 +82,6 @@ export async function outputOf(
     child.stderr.setEncoding('utf8').on('data', (text: string) => {
       err = (err + text).slice(-4096);
     });
-    const finish = (end: () => void): void => {
-      clearTimeout(timer);
-      signal?.removeEventListener('abort', abort);
-      end();
-    };
-    child.on('error', (e) => finish(() => reject(failed(`could not be run: ${e.message}`, e))));
     child.on('close', (code, killed) =>
       finish(() => {
         if (stopped) reject(stopped);

@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { StoreUncertainError } from '../../errors.js';
 import type { SshPlace } from '../place.js';
 import { StdioStore } from '../stdio/client.js';
 import { StdioSession } from '../stdio/session.js';
@@ -76,7 +77,9 @@ function connect(
     child.once('exit', (code) => setTimeout(resolve, LAST_WORDS, { code }).unref());
   });
   const { stdin, stdout } = child;
-  if (!stdin || !stdout) throw new Error('no pipes');
+  if (!stdin || !stdout) {
+    throw new StoreUncertainError(`"${program}" could not be run: no descriptor is left`);
+  }
   return new StdioSession({
     input: stdout,
     output: stdin,

@@ -71,18 +71,20 @@ function outputOf(
           // It has ended meanwhile.
         }
       }
-      child.stdout.destroy();
+      child.stdout?.destroy();
       reject(new StoreUncertainError(`${from} ${why}`));
     };
     const timer = setTimeout(() => fail(`did not end within ${timeoutMs} ms`), timeoutMs);
+    child.on('error', (cause) => {
+      clearTimeout(timer);
+      reject(new StoreAccessError(`${from} cannot be run: ${cause.message}`, { cause }));
+    });
+    // That comes next. Without a descriptor left there are no pipes either.
+    if (child.pid === undefined) return;
     child.stdout.on('data', (part: Buffer) => {
       size += part.length;
       if (size > MOST_BYTES) fail('prints more than credentials');
       else parts.push(part);
-    });
-    child.on('error', (cause) => {
-      clearTimeout(timer);
-      reject(new StoreAccessError(`${from} cannot be run: ${cause.message}`, { cause }));
     });
     child.on('close', (code, signal) => {
       clearTimeout(timer);
