@@ -97,13 +97,20 @@ export class JoinedArchive implements Archive {
   }
 
   async segment<T>(name: string, read: (file: StoredSegment) => T | Promise<T>): Promise<T> {
+    const partial = name.endsWith('.partial') || name.includes('.partial.');
     let last: unknown;
-    for (const archive of this.#all) {
-      try {
-        return await archive.segment(name, read);
-      } catch (e) {
-        if (!isGone(e)) throw e;
-        last = e;
+    // One that has only the begin of a whole segment is asked when none has all of it.
+    for (const mayBeLess of partial ? [true] : [false, true]) {
+      for (const archive of this.#all) {
+        try {
+          return await archive.segment(name, (file) => {
+            if (file.partial && !mayBeLess) throw new Lesser();
+            return read(file);
+          });
+        } catch (e) {
+          if (!(e instanceof Lesser) && !isGone(e)) throw e;
+          last = e;
+        }
       }
     }
     throw last;
@@ -141,6 +148,9 @@ export class JoinedArchive implements Archive {
     return undefined;
   }
 }
+
+/** Ends a look at what is no whole segment. */
+class Lesser extends Error {}
 
 function isFurther(a: LedgerState, b: LedgerState): boolean {
   const [x = 0, y = 0] = [a.timeline, b.timeline];
