@@ -10,7 +10,14 @@ import type { Content, Got, Head, Metadata, ObjectStore } from '../store/store.j
 import { WalComparison } from '../wal/same-wal.js';
 import type { CheckedWal } from './shipping/checked-segment.js';
 import { systemKey, systemsOf } from './shipping/systems.js';
-import { ARCHIVE_KEY, conflictKey, historyKey, partialKey, segmentKey } from './store-keys.js';
+import {
+  ARCHIVE_KEY,
+  conflictKey,
+  historyKey,
+  partialKey,
+  partialPrefix,
+  segmentKey,
+} from './store-keys.js';
 
 /** An object's bytes, valid until they are released. */
 export interface EncodedObject {
@@ -105,6 +112,14 @@ export class StoreArchiveWriter {
   /** Stores what there is of a segment, under a key of its own. @throws as `putSegment` */
   putPartial(wal: CheckedWal, signal?: AbortSignal): Promise<StoreResult> {
     return this.#putWal(partialKey(this.#o.systemId, wal.name, wal.end), wal, signal);
+  }
+
+  /** True if a segment is there, whole or as far as its timeline goes. @throws as `open` */
+  async hasSegment(name: string, signal?: AbortSignal): Promise<boolean> {
+    const { systemId } = this.#o;
+    if (await this.#store.head(segmentKey(systemId, name), { signal })) return true;
+    for await (const _ of this.#store.list(partialPrefix(systemId, name), { signal })) return true;
+    return false;
   }
 
   /** @throws as `putSegment` */

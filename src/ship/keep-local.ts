@@ -23,6 +23,8 @@ export interface Keeping {
   keep: KeepLocal;
   /** True if each place that is shipped to answered for a segment. */
   has(segment: LocalSegment): boolean;
+  /** The same, asked there and now: a place may have lost what it had. */
+  stillHas(segment: LocalSegment): Promise<boolean>;
   removed(file: { name: string; size: number }): void;
 }
 
@@ -34,7 +36,7 @@ export interface Keeping {
  * @throws StorageError
  */
 export async function removeShipped(snapshot: Snapshot, keeping: Keeping): Promise<boolean> {
-  const { source, directory, state, keep, has, removed } = keeping;
+  const { source, directory, state, keep, stillHas, removed } = keeping;
   if (!snapshot.identity || snapshot.complete.length === 0) return false;
   const candidates = await removable(snapshot, keeping);
   if (candidates.length === 0) return false;
@@ -48,7 +50,7 @@ export async function removeShipped(snapshot: Snapshot, keeping: Keeping): Promi
     const tooOld = keep.age !== undefined && Date.now() - local.modified > keep.age;
     if (!(tooMuch || tooOld)) break;
     // Once more, of what is known now: this is the last copy here.
-    more = !has(segment) || !others.every((p) => isShipped(p.timelines, segment));
+    more = !(await stillHas(segment)) || !others.every((p) => isShipped(p.timelines, segment));
     if (more) break;
     for (const file of local.files) {
       await source.archive.remove(file.name);

@@ -143,6 +143,25 @@ export class Lane {
     return this.#writer !== undefined && isShipped(this.#state.progress.timelines, segment);
   }
 
+  /**
+   * Asks the place itself whether it still has what it once answered for. If not, nothing is believed
+   * that it ever answered for. @throws StoreUncertainError, StoreAccessError
+   */
+  async stillHas(segment: LocalSegment): Promise<boolean> {
+    if (!this.has(segment)) return false;
+    if (await this.#writer!.hasSegment(segment.base)) return true;
+    this.#state.forget();
+    this.#looked.clear();
+    this.#fillQueue();
+    this.#wake();
+    this.#warn(
+      'WK_SHIP_LOST',
+      `${segment.base} was shipped and is not there any more: all is compared and shipped anew`,
+      'See who removes objects there: a lifecycle rule of the bucket, for example.',
+    );
+    return false;
+  }
+
   async lag(): Promise<ShipLag> {
     const { timelines } = this.#state.progress;
     const lacking = this.#queue.filter((segment) => !isShipped(timelines, segment));

@@ -218,6 +218,10 @@ export class WalShipper extends EventEmitter<ShipEvents> {
       state: this.#state,
       keep,
       has: (segment) => lanes.every((lane) => lane.has(segment)),
+      stillHas: async (segment) => {
+        for (const lane of lanes) if (!(await lane.stillHas(segment))) return false;
+        return true;
+      },
       removed: (file) => this.#say('removed', file),
     }).catch((e) => {
       if (!(e instanceof WalkeepError)) throw e;

@@ -80,10 +80,7 @@ export class ShipState {
       progress.systemId !== systemId ||
       progress.segmentSize !== segmentSize;
     const lost = other && progress.timelines.size > 0;
-    if (other) {
-      progress.timelines.clear();
-      progress.histories = [];
-    }
+    if (other) this.forget();
     Object.assign(progress, { archiveId, systemId, segmentSize });
     this.save();
     return lost;
@@ -99,6 +96,13 @@ export class ShipState {
     const found = this.of(timeline);
     found.shipped = withRange(found.shipped, start, end);
     found.partials.delete(name);
+    this.save();
+  }
+
+  /** What the place answered for does not hold any more: it is asked for all anew. */
+  forget(): void {
+    this.progress.timelines.clear();
+    this.progress.histories = [];
     this.save();
   }
 

@@ -294,3 +294,26 @@ test('keeps so many bytes here', async () => {
   const left = readdirSync(directory).filter((name) => name.startsWith('0'));
   expect(left.sort()).toEqual(names.slice(4));
 });
+
+test('removes nothing here that a place has lost since, and ships it again', async () => {
+  const { directory, names } = sampleArchive(10);
+  const objects = new MemoryObjects();
+  const store = memory(objects);
+  await shipOnce(directory, [store]);
+  const lost = objects.entries().flatMap(([key]) => (key.includes('/wal/') ? [key] : []));
+  expect(lost).toHaveLength(names.length - 1);
+  await store.remove(lost);
+  const keepLocal = { size: 5 * SEGMENT };
+  const options = { source: directory, places: [memory(objects)], once: false, keepLocal };
+  const { shipper, told } = listened(options);
+  const kept = new Map(names.map((name) => [name, readFileSync(join(directory, name))]));
+  const stop = new AbortController();
+  const run = shipper.run(stop.signal);
+  await waitFor(() => told('removed').length >= 4);
+  stop.abort();
+  await run;
+  for (const { name } of told('removed')) {
+    expect(contentOf(objects, `/${name}`).equals(kept.get(name)!)).toBe(true);
+  }
+  expect(told('warning').map(({ code }) => code)).toContain('WK_SHIP_LOST');
+});
