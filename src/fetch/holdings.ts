@@ -54,7 +54,9 @@ export async function readHoldings(
   const wal = names.filter((name) => parseSegmentFileName(name, MIN_SEGMENT_SIZE)).sort();
   const told = names.flatMap((name) => parseHistoryFileName(name) ?? []);
   const unreadable = names.flatMap((name) => unreadableFormOf(name) ?? []);
-  if (!ledger && !cluster && wal.length === 0 && told.length === 0) {
+  // A cluster that was only named says nothing of what is there.
+  const isKnown = ledger !== undefined || cluster?.segmentSize !== undefined;
+  if (!isKnown && wal.length === 0 && told.length === 0) {
     throw new ArchiveAccessError(`"${place}" holds no WAL and no ledger`, {
       path: place,
       hint: 'Is it mounted, and the right directory?',

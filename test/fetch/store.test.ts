@@ -91,6 +91,11 @@ describe('fetch from a store', () => {
     const begun = join(scratchDir('store'), 'begun');
     await beginArchive(await openFileStore(begun, { init: true }));
     expect(await fetch(archive, [begun], seg(13))).toMatchObject({ code: 1 });
+    // Begun, and of no cluster yet: whoever asks is the first to name one.
+    rmSync(join(begun, systemPrefix(SYSTEM_ID)), { recursive: true });
+    for (const name of [seg(13), '00000002.history']) {
+      expect(await fetch(archive, [begun], name)).toMatchObject({ code: 126 });
+    }
   });
 
   it('refuses the archive of another cluster', async () => {
