@@ -1,6 +1,8 @@
-import { SystemIdentifierError } from '../../errors.js';
+import { CorruptObjectError, SystemIdentifierError } from '../../errors.js';
 import type { DirectoryEntry } from '../../files/file-system.js';
+import { MAX_SEGMENT_SIZE, parseStoredName } from '../../wal/file-name.js';
 import type { StoredHistory } from '../../wal/history-file.js';
+import { lengthWithoutZeros } from '../../wal/zeros.js';
 import { isGone } from '../access.js';
 import type { Archive, ArchiveCluster } from '../archive.js';
 import type { LedgerState } from '../ledger-entry.js';
@@ -97,23 +99,42 @@ export class JoinedArchive implements Archive {
   }
 
   async segment<T>(name: string, read: (file: StoredSegment) => T | Promise<T>): Promise<T> {
-    const partial = name.endsWith('.partial') || name.includes('.partial.');
-    let last: unknown;
-    // One that has only the begin of a whole segment is asked when none has all of it.
-    for (const mayBeLess of partial ? [true] : [false, true]) {
-      for (const archive of this.#all) {
+    let last: unknown = new Lesser();
+    const ask = async (all: readonly Archive[], mayBeLess: boolean) => {
+      for (const archive of all) {
         try {
-          return await archive.segment(name, (file) => {
+          const value = await archive.segment(name, (file) => {
             if (file.partial && !mayBeLess) throw new Lesser();
             return read(file);
           });
+          return { value };
         } catch (e) {
           if (!(e instanceof Lesser) && !isGone(e)) throw e;
           last = e;
         }
       }
-    }
+      return undefined;
+    };
+    const parsed = parseStoredName(name);
+    const partial = parsed?.kind === 'segment' && parsed.partial;
+    // One that has only the begin of a segment is asked when none has all of it.
+    const whole = partial ? undefined : await ask(this.#all, false);
+    const found = whole ?? (await ask(await this.#byLength(name), true));
+    if (found) return found.value;
     throw last;
+  }
+
+  /** Those that have something of a segment, the one with the most of it first. */
+  async #byLength(name: string): Promise<Archive[]> {
+    const found: { archive: Archive; end: number }[] = [];
+    for (const archive of this.#all) {
+      try {
+        found.push({ archive, end: await archive.segment(name, lengthOf) });
+      } catch (e) {
+        if (!isGone(e)) throw e;
+      }
+    }
+    return found.sort((a, b) => b.end - a.end).map(({ archive }) => archive);
   }
 
   completeName(name: string): Promise<string | undefined> {
@@ -147,6 +168,22 @@ export class JoinedArchive implements Archive {
     }
     return undefined;
   }
+}
+
+/** Bytes up to the last one that is not zero, or to where it is damaged. */
+async function lengthOf(file: StoredSegment): Promise<number> {
+  let end = 0;
+  try {
+    let at = 0;
+    for await (const piece of file.bytes(MAX_SEGMENT_SIZE)) {
+      const length = lengthWithoutZeros(piece);
+      if (length > 0) end = at + length;
+      at += piece.length;
+    }
+  } catch (e) {
+    if (!(e instanceof CorruptObjectError)) throw e;
+  }
+  return end;
 }
 
 /** Ends a look at what is no whole segment. */

@@ -3,8 +3,10 @@ import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { openDirectory } from '../../../src/archive/places/directory-archive.js';
 import { JoinedArchive } from '../../../src/archive/places/joined-archive.js';
+import { openArchive } from '../../../src/archive/places/open-archive.js';
 import type { WalEvent } from '../../../src/find/event.js';
 import { findEvents } from '../../../src/find/find.js';
+import { lengthWithoutZeros } from '../../../src/wal/zeros.js';
 import { scratchDir } from '../../support/scratch.js';
 import { storeArchiveOf } from '../../support/store-archive.js';
 import { archiveOf } from '../../support/wal-archive.js';
@@ -40,4 +42,44 @@ it('reads a segment where it is whole, though an archive before has its begin', 
   expect(expected).toMatchObject({ complete: true, events: [{}] });
   expect(await eventsOf([behind, place])).toEqual(expected);
   expect(await eventsOf([lagging, dir])).toEqual(expected);
+});
+
+it('reads of two begins of a segment the longer one, whichever is named first', async () => {
+  const { dir } = archiveOf('switch');
+  const expected = await eventsOf(dir);
+  const last = readdirSync(dir)
+    .filter((name) => /^[0-9A-F]{24}/.test(name))
+    .sort()
+    .at(-1) as string;
+  const base = last.slice(0, 24);
+  const shorter = join(scratchDir('shorter'), 'wal');
+  cpSync(dir, shorter, { recursive: true });
+  const content = readFileSync(join(shorter, last));
+  rmSync(join(shorter, last));
+  writeFileSync(
+    join(shorter, `${base}.partial`),
+    Buffer.from(content).fill(0, lengthWithoutZeros(content) / 2),
+  );
+  const longer = join(scratchDir('longer'), 'wal');
+  cpSync(dir, longer, { recursive: true });
+  rmSync(join(longer, last));
+  writeFileSync(join(longer, `${base}.partial`), content);
+  const alone = await eventsOf(longer);
+  expect(alone.events).toEqual(expected.events);
+  for (const places of [
+    [shorter, longer],
+    [longer, shorter],
+    [(await storeArchiveOf(shorter)).place, longer],
+    [shorter, (await storeArchiveOf(longer)).place],
+  ]) {
+    const joined = new JoinedArchive(await Promise.all(places.map((place) => openArchive(place))));
+    const bytes = await joined.segment(`${base}.partial`, async (file) => {
+      const pieces: Uint8Array[] = [];
+      for await (const piece of file.bytes(content.length)) pieces.push(Buffer.from(piece));
+      return Buffer.concat(pieces);
+    });
+    await joined.close();
+    expect(bytes.subarray(0, content.length).equals(content)).toBe(true);
+    expect(await eventsOf(places)).toEqual(alone);
+  }
 });
