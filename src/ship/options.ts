@@ -149,6 +149,18 @@ export interface ShipEvents {
   warning: [ShipWarning];
 }
 
+/** All of them, for who listens to everything. */
+export const SHIP_EVENTS = [
+  'open',
+  'shipped',
+  'progress',
+  'retry',
+  'stopped',
+  'held',
+  'removed',
+  'warning',
+] as const satisfies readonly (keyof ShipEvents)[];
+
 export type Tell = <K extends keyof ShipEvents>(event: K, ...args: ShipEvents[K]) => void;
 
 /** What became of one place. */

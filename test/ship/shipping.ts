@@ -1,7 +1,12 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
-import type { ShipEvents, ShipOptions, ShipResult } from '../../src/ship/options.js';
+import {
+  SHIP_EVENTS,
+  type ShipEvents,
+  type ShipOptions,
+  type ShipResult,
+} from '../../src/ship/options.js';
 import { WalShipper } from '../../src/ship/shipper.js';
 import { type MemoryObjects, MemoryStore } from '../../src/store/memory.js';
 
@@ -19,17 +24,7 @@ export type Said = { [K in keyof ShipEvents]: { event: K } & ShipEvents[K][0] }[
 export function listened(options: ShipOptions) {
   const shipper = new WalShipper({ ...FAST, ...options });
   const said: Said[] = [];
-  const events = [
-    'open',
-    'shipped',
-    'progress',
-    'retry',
-    'stopped',
-    'held',
-    'removed',
-    'warning',
-  ] as const;
-  for (const event of events) {
+  for (const event of SHIP_EVENTS) {
     shipper.on(event, (value: object) => said.push({ event, ...value } as Said));
   }
   const told = <K extends keyof ShipEvents>(event: K) =>

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { StoreConflictError, type WalkeepError } from '../../errors.js';
 import { storageError } from '../../files/durable.js';
-import type { ShipEvents, ShipResult } from '../../ship/options.js';
+import { SHIP_EVENTS, type ShipResult } from '../../ship/options.js';
 import type { WalShipper } from '../../ship/shipper.js';
 import { formatBytes } from '../../units.js';
 import type { Command, CommandContext } from '../command.js';
@@ -116,19 +116,8 @@ function report(shipper: WalShipper, output: Output, verbose: boolean): void {
   });
 }
 
-const EVENTS: readonly (keyof ShipEvents)[] = [
-  'open',
-  'shipped',
-  'progress',
-  'retry',
-  'stopped',
-  'held',
-  'removed',
-  'warning',
-];
-
 function printEvents(shipper: WalShipper, output: Output): void {
-  for (const type of EVENTS) {
+  for (const type of SHIP_EVENTS) {
     shipper.on(type, (event: { error?: WalkeepError; [field: string]: unknown }) => {
       const { error, ...rest } = event;
       const { code, message, hint } = error ?? {};
