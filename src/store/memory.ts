@@ -175,7 +175,9 @@ export class MemoryStore implements ObjectStore {
         if (this.objects.create(key, { bytes, sha256: content.sha256, meta, token })) {
           return { created: true };
         }
-        if (this.objects.get(key)?.token === token) return { created: true };
+        const there = this.objects.get(key);
+        const earlier = there?.token === token && there.sha256 === content.sha256;
+        if (earlier) return { created: true };
         return { created: false, found: this.#head(key) as Head };
       };
     });

@@ -46,7 +46,7 @@ export interface CreateOptions extends CallOptions {
   meta?: Metadata | undefined;
   /**
    * Names this call, so that it can be told from others' when it is repeated: `created: true` if it
-   * was created with the same token. A random one unless given; it is no part of `meta`.
+   * was created with the same token and content. A random one unless given; it is no part of `meta`.
    */
   token?: string | undefined;
 }

@@ -132,6 +132,12 @@ export function storeContract(
             found,
           });
         }
+        // What stands there is not what this call was to store.
+        const changed = contentOf(Buffer.from('else'));
+        expect(await other.create('k', changed, { meta, token: 'one' })).toEqual({
+          created: false,
+          found,
+        });
       });
 
       it('has one winner of many at once, and its content', async () => {

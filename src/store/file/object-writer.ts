@@ -47,12 +47,13 @@ export class ObjectWriter {
       const naming = await this.#root.naming();
       this.#cleaned ??= this.#clean();
       await this.#cleaned;
-      const there = await this.#found(key, token);
+      const own = { token, sha256: content.sha256 };
+      const there = await this.#found(key, own);
       if (there) return there;
       const staged = await this.#stage(key, content, { meta, token }, signal);
       return naming === 'link'
-        ? await this.#link(key, staged, token)
-        : await this.#inTurn(() => this.#rename(key, staged, token));
+        ? await this.#link(key, staged)
+        : await this.#inTurn(() => this.#rename(key, staged));
     } catch (e) {
       if (e instanceof FsyncError) this.#broken = e;
       throw e;
@@ -60,7 +61,7 @@ export class ObjectWriter {
   }
 
   /** The answer if there is an object already; it is durable then, whoever made it. */
-  async #found(key: string, token: string): Promise<Created | undefined> {
+  async #found(key: string, own: Own): Promise<Created | undefined> {
     const path = join(this.#root.path, key);
     if (await this.#files.tellsNoCases()) await this.#refuseOtherCase(key, path);
     const stat = await this.#files.stat(key);
@@ -76,7 +77,9 @@ export class ObjectWriter {
     }
     await this.#files.syncName(path);
     const found = await this.#files.headOf(key, stat);
-    const earlier = (await this.#files.sidecar(key, stat))?.token === token;
+    const there = await this.#files.sidecar(key, stat);
+    // Other content with its token is not what this call was to store.
+    const earlier = there?.token === own.token && there.sha256 === own.sha256;
     return earlier ? { created: true } : { created: false, found };
   }
 
@@ -122,7 +125,7 @@ export class ObjectWriter {
     throw new StoreUnsupportedError(`an object stands where "${key}" needs a directory`, { key });
   }
 
-  async #link(key: string, staged: Staged, token: string): Promise<Created> {
+  async #link(key: string, staged: Staged): Promise<Created> {
     const target = join(this.#root.path, key);
     let linked: Awaited<ReturnType<TreeFileSystem['link']>> | undefined;
     try {
@@ -136,7 +139,7 @@ export class ObjectWriter {
         hint: 'The store was made where there are; all its writers must have them.',
       });
     }
-    if (linked === 'taken') return this.#lost(key, token);
+    if (linked === 'taken') return this.#lost(key, staged.sidecar);
     // Should this fail, the second name stays: it says to everybody that not all is done.
     await this.#finish(target, staged.path, key);
     await this.#staging.discard(staged.path);
@@ -169,14 +172,14 @@ export class ObjectWriter {
   }
 
   /** Where there are no hard links: one at a time looks, and renames. */
-  async #rename(key: string, staged: Staged, token: string): Promise<Created> {
+  async #rename(key: string, staged: Staged): Promise<Created> {
     const target = join(this.#root.path, key);
     let lock: DirectoryLock | undefined;
     try {
       lock = await this.#lock(key);
       await this.#finishNoted();
       const there = await this.#fs.stat(target).catch(as('look at', target, key));
-      if (there) return await this.#lost(key, token);
+      if (there) return await this.#lost(key, staged.sidecar);
       await this.#placeSidecar(staged.path, key);
       // Who sees the object before its name is durable sees this too.
       await this.#staging.note(key);
@@ -206,8 +209,8 @@ export class ObjectWriter {
     });
   }
 
-  async #lost(key: string, token: string): Promise<Created> {
-    const found = await this.#found(key, token);
+  async #lost(key: string, own: Own): Promise<Created> {
+    const found = await this.#found(key, own);
     if (found) return found;
     // Taken and gone again, or a directory.
     throw new StoreUncertainError(`"${key}" was there and is no object any more`, { key });
@@ -233,6 +236,9 @@ export class ObjectWriter {
       });
   }
 }
+
+/** By what a call knows its own object again. */
+type Own = Pick<Sidecar, 'token' | 'sha256'>;
 
 interface Staged {
   path: string;
