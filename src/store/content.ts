@@ -120,19 +120,17 @@ export async function* untilAborted<T>(
     Symbol.asyncIterator in source ? source[Symbol.asyncIterator]() : source[Symbol.iterator]();
   let ended = false;
   let asked = false;
-  let aborted: (() => void) | undefined;
-  const abortion = new Promise<never>((_, reject) => {
-    aborted = () => reject(signal?.reason);
-    signal?.addEventListener('abort', aborted, { once: true });
-  });
-  abortion.catch(() => {});
+  let give: ((reason: unknown) => void) | undefined;
+  const aborted = () => give?.(signal?.reason);
+  signal?.addEventListener('abort', aborted, { once: true });
   try {
     for (;;) {
       asked = true;
-      const next = Promise.resolve(iterator.next());
-      // Should it fail after an abort, nobody waits for it any more.
-      next.catch(() => {});
-      const { done, value } = await Promise.race([next, abortion]);
+      // No race with one promise for all of them: it would hold every piece until the end.
+      const { done, value } = await new Promise<IteratorResult<T>>((resolve, reject) => {
+        give = reject;
+        Promise.resolve(iterator.next()).then(resolve, reject);
+      });
       asked = false;
       ended = done === true;
       if (ended) return;
@@ -140,7 +138,7 @@ export async function* untilAborted<T>(
       signal?.throwIfAborted();
     }
   } finally {
-    if (aborted) signal?.removeEventListener('abort', aborted);
+    signal?.removeEventListener('abort', aborted);
     const end = ended ? undefined : Promise.resolve(iterator.return?.()).catch(() => {});
     // A source that hangs in next() would hang here too.
     if (!asked) await end;
