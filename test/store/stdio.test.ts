@@ -250,6 +250,25 @@ describe('a store over pipes', () => {
     }
   });
 
+  it('waits for its turn no longer than its signal, and takes it from nobody then', async () => {
+    const [up, down] = [new PassThrough(), new PassThrough()];
+    const session = new StdioSession({ input: down, output: up, place: 'stdio:', silence: 30_000 });
+    const greeted = session.greet();
+    down.write(Buffer.concat([MAGIC, frame(FRAME.hello, 0, { version: 1, requests: 1 })]));
+    await greeted;
+    const { signal } = new AbortController();
+    const stop = new AbortController();
+    const first = await session.call({ op: 'head', key: 'a' }, signal);
+    const given = session.call({ op: 'head', key: 'b' }, stop.signal);
+    const third = session.call({ op: 'head', key: 'c' }, signal);
+    stop.abort(new Error('stop'));
+    await expect(given).rejects.toThrow('stop');
+    down.write(frame(FRAME.result, 1, { absent: true }));
+    await first.result;
+    (await third).done();
+    session.fail(new StoreUncertainError('over'));
+  });
+
   it('keeps to the role of the server, whatever a client sends', async () => {
     const objects = new MemoryObjects();
     await new MemoryStore({ objects }).create('a', text('x'));

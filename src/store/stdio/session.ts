@@ -106,12 +106,16 @@ export class StdioSession {
 
   /** Begins a request; the caller ends it with `done`. */
   async call(fields: Fields, signal: AbortSignal): Promise<Call> {
-    while (this.#calls.size >= this.#most && !this.#ended) {
+    while (this.#calls.size >= this.#most && !this.#ended && !signal.aborted) {
       const unread = [...this.#calls.values()].find((call) => call.isUnread);
       unread?.evict();
-      await new Promise<void>((resolve) => this.#queue.push(resolve));
+      await this.#turn(signal);
     }
-    signal.throwIfAborted();
+    if (signal.aborted) {
+      // A turn that was given to it is the next one's.
+      this.#queue.shift()?.();
+      throw signal.reason;
+    }
     if (this.#ended) throw this.#ended;
     this.#ids = (this.#ids % 0xffff_ffff) + 1;
     const id = this.#ids;
@@ -129,6 +133,22 @@ export class StdioSession {
     this.#calls.set(id, call);
     await this.#writer.json(FRAME.request, id, fields).catch(() => {});
     return call;
+  }
+
+  /** Waits until a call has ended, or until nobody waits for this one any more. */
+  #turn(signal: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const wake = () => {
+        signal.removeEventListener('abort', aborted);
+        resolve();
+      };
+      const aborted = () => {
+        this.#queue.splice(this.#queue.indexOf(wake), 1);
+        resolve();
+      };
+      signal.addEventListener('abort', aborted, { once: true });
+      this.#queue.push(wake);
+    });
   }
 
   /** Ends it: nothing more is sent, and all who wait are told. */
