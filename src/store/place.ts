@@ -83,7 +83,9 @@ function refused(text: string, why: string, details: { hint?: string; cause?: un
 
 function refuseSecrets(text: string, url: URL): void {
   const secret = [...url.searchParams.keys()].some((name) => SECRET.test(name));
-  if (!secret && url.password === '') return;
+  // A login of an endpoint: with nothing before the "@" too, or encoded, or without its scheme.
+  const login = url.searchParams.getAll('endpoint').some((endpoint) => endpoint.includes('@'));
+  if (!secret && !login && url.password === '') return;
   // Nothing of it is quoted: which part is the secret cannot be known.
   throw new UsageError(`the place ${text.split('://')[0]}://… has a secret in it`, {
     hint: 'Everybody on this machine could read it in the list of processes. Give it in the environment or in a profile.',

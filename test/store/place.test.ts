@@ -62,6 +62,9 @@ describe('parsePlace', () => {
     's3://bucket?token=topsecret',
     'ssh://me:topsecret@host/dir',
     'gs://bucket?password=topsecret',
+    's3://bucket?endpoint=https://:topsecret@host',
+    's3://bucket?endpoint=https%3A%2F%2FAKIA%3Atopsecret%40host',
+    's3://bucket?endpoint=AKIA:topsecret@host',
   ])('refuses a secret and does not repeat it: %s', (text) => {
     const error = thrown(() => parsePlace(text));
     expect(error.message).toContain('secret in it');
