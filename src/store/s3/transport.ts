@@ -67,8 +67,13 @@ export class Transport {
     const name = secure ? `${hostname}:${port}` : 'plain';
     let agent = this.#agents.get(name);
     if (!agent) {
-      agent = this.#newAgent(secure, hostname, port);
-      this.#agents.set(name, agent);
+      const made = this.#newAgent(secure, hostname, port);
+      this.#agents.set(name, made);
+      // The file of certificates may be mended meanwhile.
+      made.catch(() => {
+        if (this.#agents.get(name) === made) this.#agents.delete(name);
+      });
+      agent = made;
     }
     return agent;
   }

@@ -1,5 +1,9 @@
 import { randomBytes } from 'node:crypto';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { rootCertificates } from 'node:tls';
+import { afterEach, beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 import {
   CorruptObjectError,
   StoreAccessError,
@@ -343,6 +347,20 @@ describe('absent', () => {
     await expect(again.get('key')).rejects.toThrow(StoreUncertainError);
     await again.close();
     await expect(store.get('key')).rejects.toThrow(/closed/);
+  });
+
+  it('is not what stands behind certificates that cannot be read, and they are read again', async () => {
+    const directory = await mkdtemp(join(tmpdir(), 'walkeep-ca-'));
+    onTestFinished(() => rm(directory, { recursive: true }));
+    const ca = join(directory, 'ca.pem');
+    const port = service.port;
+    const place = parsePlace(`s3://bucket?endpoint=https://127.0.0.1:${port}&ca=${ca}`);
+    const store = new S3Store(place as S3Place, { env: ENV, ...IMPATIENT });
+    onTestFinished(() => store.close());
+    await expect(store.get('key')).rejects.toThrow(`cannot read the certificates`);
+    await writeFile(ca, rootCertificates[0] as string);
+    // What listens there speaks no TLS.
+    await expect(store.get('key')).rejects.toThrow('there is no TLS');
   });
 
   it('is not what stands on a host that is not there', async () => {
