@@ -126,8 +126,11 @@ export async function pageIn(text: string): Promise<Page> {
     }
     throw new StoreUncertainError('an entry of the listing cannot be read');
   });
-  const truncated = textIn(root, 'IsTruncated').trim() === 'true';
-  return { entries, next: truncated ? following(root, entries) : undefined };
+  const truncated = textIn(root, 'IsTruncated').trim();
+  if (truncated === 'true') return { entries, next: following(root, entries) };
+  if (truncated === 'false') return { entries, next: undefined };
+  // What is on no page counts as absent.
+  throw new StoreUncertainError('a page of the listing does not say whether it is the last one');
 }
 
 /** As headers have it, so that both say the same. */

@@ -560,8 +560,17 @@ describe('list', () => {
         (name) =>
           `<Contents><Key>${name}</Key><Size>1</Size><LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>`,
       )
-      .join('')}${more}</ListBucketResult>`,
+      .join('')}${more || LAST}</ListBucketResult>`,
   });
+  const LAST = '<IsTruncated>false</IsTruncated>';
+
+  it.each(['<Name>bucket</Name>', '<IsTruncated>perhaps</IsTruncated>', '<IsTruncated/>'])(
+    'is not taken for complete where it does not say so: %s',
+    async (more) => {
+      service.script = inTurn(page(['a'], more));
+      await expect(keys(service.open().list(''))).rejects.toThrow(StoreUncertainError);
+    },
+  );
 
   it('goes on behind the last key where the service gives no token', async () => {
     service.script = inTurn(page(['a', 'b'], '<IsTruncated>true</IsTruncated>'), page(['c']));
