@@ -6,6 +6,7 @@ import { endpointFor, keysOfEnvironment, originOfProfile, settingOfProfile } fro
 import { RenewedCredentials } from './renewed.js';
 import {
   type CredentialSource,
+  type Credentials,
   type Environment,
   type Origin,
   type Surroundings,
@@ -28,7 +29,7 @@ export function resolveCredentials(
 ): CredentialSource {
   const around = surroundings(place, env, options);
   let hadInstance = false;
-  return new RenewedCredentials(async () => {
+  const find = async (): Promise<Credentials> => {
     const origin = await configured(around);
     if (origin) return origin();
     if (!metadataAllowed(env)) throw none();
@@ -43,7 +44,24 @@ export function resolveCredentials(
     const credentials = await fromInstanceMetadata(around, token);
     hadInstance = true;
     return credentials;
-  }, around.now);
+  };
+  return new RenewedCredentials(async () => usable(await find()), around.now);
+}
+
+/**
+ * They go into headers, and come from files and variables that may have brought a line end with them.
+ * What is wrong is not quoted. @throws StoreAccessError
+ */
+function usable(credentials: Credentials): Credentials {
+  const { accessKeyId, secretAccessKey, sessionToken = 'none' } = credentials;
+  const parts = { 'access key ID': accessKeyId, 'secret access key': secretAccessKey };
+  for (const [what, value] of Object.entries({ ...parts, 'session token': sessionToken })) {
+    if (/^[\x21-\x7e]+$/.test(value)) continue;
+    throw new StoreAccessError(`the ${what} has a character in it that none has`, {
+      hint: 'See whether a blank or a line end stands before or behind it.',
+    });
+  }
+  return credentials;
 }
 
 /** The region that requests to a place are signed for, where anything says one. */

@@ -27,4 +27,23 @@ describe('resolveCredentials', () => {
     const source = resolveCredentials(place, { AWS_ACCESS_KEY_ID: 'id' });
     await expect(source.get()).rejects.toThrow(StoreAccessError);
   });
+
+  it.each([
+    ['AWS_ACCESS_KEY_ID', 'access key ID'],
+    ['AWS_SECRET_ACCESS_KEY', 'secret access key'],
+    ['AWS_SESSION_TOKEN', 'session token'],
+  ])('refuses a line end in %s without quoting it', async (name, what) => {
+    const env = {
+      AWS_ACCESS_KEY_ID: 'id',
+      AWS_SECRET_ACCESS_KEY: 'key',
+      AWS_SESSION_TOKEN: 'token',
+      [name]: 'hidden\n',
+    };
+    const error = await resolveCredentials(place, env)
+      .get()
+      .catch((e) => e);
+    expect(error).toMatchObject({ code: 'WK_STORE_ACCESS', retryable: false });
+    expect(error.message).toContain(what);
+    expect(`${error.message} ${error.hint}`).not.toContain('hidden');
+  });
 });
