@@ -9,8 +9,9 @@ import { expect, it } from 'vitest';
  */
 const FLOORS: readonly (readonly string[])[] = [
   ['index.ts', 'cli'],
+  ['restore', 'expire', 'backups'],
   ['receive'],
-  ['verify', 'find', 'fetch', 'push', 'cleanup', 'check', 'list', 'ship', 'key'],
+  ['verify', 'find', 'fetch', 'push', 'cleanup', 'check', 'list', 'ship', 'key', 'backup'],
   ['archive'],
   ['store'],
   ['server'],

@@ -1,0 +1,62 @@
+import { fileURLToPath } from 'node:url';
+import { UsageError } from '../../errors.js';
+import { openFileStore } from '../../store/file/file-store.js';
+import { openStore } from '../../store/open.js';
+import type { ObjectStore } from '../../store/store.js';
+import { isStore } from '../places/open-archive.js';
+import { systemsOf } from '../shipping/systems.js';
+import { systemPrefix } from '../store-keys.js';
+
+/** Where the base backups of one cluster lie, whatever kind of place it is. */
+export interface BackupArea {
+  /** For messages, and to open it again in a thread. */
+  readonly place: string;
+  readonly store: ObjectStore;
+  /** Before all keys: `systems/<sysid>/` in a store, nothing in a directory archive. */
+  readonly prefix: string;
+  close(): Promise<void>;
+}
+
+export interface AreaOptions {
+  /** The cluster that is meant; needed where a store has several. */
+  systemId?: bigint | undefined;
+  /** What is kept beside objects in a directory archive is made. */
+  writable?: boolean | undefined;
+  signal?: AbortSignal | undefined;
+}
+
+/**
+ * Opens a place for its base backups. In a directory archive they lie in `backups/` beside the WAL.
+ * @throws UsageError for no place, or a store of several clusters; StoreAccessError,
+ *   StoreUncertainError
+ */
+export async function openBackupArea(place: string, options: AreaOptions): Promise<BackupArea> {
+  const { systemId, writable = false, signal } = options;
+  if (!isStore(place)) {
+    const path = /^file:/i.test(place) ? fileURLToPath(place) : place;
+    const store = await openFileStore(path, { init: writable });
+    return { place, store, prefix: '', close: () => store.close() };
+  }
+  const store = await openStore(place);
+  try {
+    const prefix = systemPrefix(systemId ?? (await onlySystem(store, place, signal)));
+    return { place, store, prefix, close: () => store.close() };
+  } catch (e) {
+    await store.close();
+    throw e;
+  }
+}
+
+async function onlySystem(
+  store: ObjectStore,
+  place: string,
+  signal: AbortSignal | undefined,
+): Promise<bigint> {
+  const [only, ...others] = await systemsOf(store, signal);
+  if (only !== undefined && others.length === 0) return BigInt(only);
+  if (only === undefined) throw new UsageError(`"${place}" has nothing of any cluster yet`);
+  throw new UsageError(`"${place}" has backups or WAL of several clusters`, {
+    detail: `System identifiers ${[only, ...others].join(', ')}.`,
+    hint: 'Say which one with --system-id.',
+  });
+}
