@@ -56,7 +56,7 @@ function usable(credentials: Credentials): Credentials {
   const { accessKeyId, secretAccessKey, sessionToken = 'none' } = credentials;
   const parts = { 'access key ID': accessKeyId, 'secret access key': secretAccessKey };
   for (const [what, value] of Object.entries({ ...parts, 'session token': sessionToken })) {
-    if (/^[\x21-\x7e]+$/.test(value)) continue;
+    if (/^[!-~]([ -~]*[!-~])?$/.test(value)) continue;
     throw new StoreAccessError(`the ${what} has a character in it that none has`, {
       hint: 'See whether a blank or a line end stands before or behind it.',
     });
