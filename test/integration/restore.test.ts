@@ -191,7 +191,9 @@ async function expectStop(
 ): Promise<void> {
   const server = keep(await origin.recoverFrom({ backup, restoreCommand: restore, start: false }));
   server.spawn();
-  await server.waitStopped();
+  await server.waitStopped().catch((e) => {
+    throw new Error(`${cause}: ${e.message}`, { cause: e });
+  });
   const log = await server.log();
   const fatal = expect.stringMatching(/FATAL: .*could not restore file/);
   expect([cause, log]).toEqual([cause, fatal]);

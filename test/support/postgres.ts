@@ -177,7 +177,13 @@ export class PostgresServer {
 
   /** Resolves when the postmaster is gone, whoever ends it. */
   async waitStopped(timeoutMs = 60_000): Promise<void> {
-    await waitFor(() => !this.#process, { what: 'the server to stop', timeoutMs, intervalMs: 5 });
+    const stopped = () => !this.#process;
+    try {
+      await waitFor(stopped, { what: 'the server to stop', timeoutMs, intervalMs: 5 });
+    } catch (cause) {
+      const log = (await this.log()).split('\n').slice(-40).join('\n');
+      throw new Error(`the server ${this.pid} does not stop; its log ends:\n${log}`, { cause });
+    }
   }
 
   /** Asks the server to stop and waits. A fast stop waits for every walsender's client. */
