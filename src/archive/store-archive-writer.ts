@@ -12,7 +12,8 @@ import type { CheckedWal } from './shipping/checked-segment.js';
 import { systemKey, systemsOf } from './shipping/systems.js';
 import {
   ARCHIVE_KEY,
-  conflictKey,
+  asideKey,
+  backupHistoryKey,
   historyKey,
   partialKey,
   partialPrefix,
@@ -123,12 +124,16 @@ export class StoreArchiveWriter {
   }
 
   /** @throws as `putSegment` */
-  async putHistory(
-    timeline: number,
-    content: Uint8Array,
-    signal?: AbortSignal,
-  ): Promise<StoreResult> {
-    const key = historyKey(this.#o.systemId, timeline);
+  putHistory(timeline: number, content: Uint8Array, signal?: AbortSignal): Promise<StoreResult> {
+    return this.#putText(historyKey(this.#o.systemId, timeline), content, signal);
+  }
+
+  /** Stores a backup history file. @throws as `putSegment` */
+  putBackupHistory(name: string, content: Uint8Array): Promise<StoreResult> {
+    return this.#putText(backupHistoryKey(this.#o.systemId, name), content);
+  }
+
+  #putText(key: string, content: Uint8Array, signal?: AbortSignal): Promise<StoreResult> {
     const digest = sha256(content);
     const same = async (stored: Uint8Array) => Buffer.compare(stored, content) === 0;
     return this.#put(key, { plain: content, digest, meta: {}, same }, signal);
@@ -219,8 +224,7 @@ export class StoreArchiveWriter {
     object: StoredObject,
     signal: AbortSignal | undefined,
   ): Promise<string> {
-    const name = key.split('/').slice(3).join('-');
-    const aside = conflictKey(this.#o.systemId, name, object.digest.slice(0, 32));
+    const aside = asideKey(this.#o.systemId, key, object.digest);
     await this.#create(aside, object, signal);
     return aside;
   }

@@ -9,6 +9,7 @@ import { historyFileName } from '../wal/file-name.js';
  * systems/<sysid>/wal/<TLI8>/<segment24>
  * systems/<sysid>/partial/<TLI8>/<segment24>/<endLSN16>
  * systems/<sysid>/history/<TLI8>.history
+ * systems/<sysid>/history/<segment24>.<offset8>.backup
  * systems/<sysid>/conflict/…                      what differs from what stood there
  * ```
  */
@@ -39,6 +40,16 @@ export function partialPrefix(systemId: bigint, name: string): string {
 
 export function historyKey(systemId: bigint, timeline: number): string {
   return `${systemPrefix(systemId)}history/${historyFileName(timeline)}`;
+}
+
+/** A backup history file, which belongs to a base backup. @param name as in pg_wal */
+export function backupHistoryKey(systemId: bigint, name: string): string {
+  return `${systemPrefix(systemId)}history/${name}`;
+}
+
+/** Where content is kept that differs from what stands under `key`. @param digest its SHA-256 */
+export function asideKey(systemId: bigint, key: string, digest: string): string {
+  return conflictKey(systemId, key.split('/').slice(3).join('-'), digest.slice(0, 32));
 }
 
 /** Where content is kept that differs from what stands under its key. @param id makes it unique */

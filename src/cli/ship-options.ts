@@ -1,5 +1,7 @@
+import { readFile } from 'node:fs/promises';
 import { CODECS, isLevelOf } from '../codec/codecs.js';
 import { UsageError } from '../errors.js';
+import { storageError } from '../files/durable.js';
 import type { KeepLocal, ShipCompression, ShipOptions } from '../ship/options.js';
 import { parsePlace } from '../store/place.js';
 import { COMPRESSIONS } from '../wal/file-name.js';
@@ -53,7 +55,7 @@ const parseWait = (text: string): number => parseIntOption(text, '--wait', 0, 1_
 const OPTIONS = 'Options:';
 const STORED = 'What is stored elsewhere:';
 
-/** What is stored and how: also of `receive --store`. */
+/** How it is stored. */
 const STORED_OPTIONS: readonly OptionSpec[] = [
   {
     long: 'recipient',
@@ -79,6 +81,11 @@ const STORED_OPTIONS: readonly OptionSpec[] = [
     group: STORED,
     help: 'take this cluster in beside the one that is there, as after pg_upgrade',
   },
+];
+
+/** And what is kept of it: also of `receive --store`. */
+const SENT_OPTIONS: readonly OptionSpec[] = [
+  ...STORED_OPTIONS,
   {
     long: 'keep-local',
     argument: 'AGE|SIZE',
@@ -87,6 +94,18 @@ const STORED_OPTIONS: readonly OptionSpec[] = [
     check: parseKeepLocal,
   },
 ];
+
+const COMPRESS_OPTION: OptionSpec = {
+  long: 'compress',
+  short: 'Z',
+  argument: 'METHOD[:LEVEL]',
+  group: STORED,
+  help: 'zstd, gzip, lz4 or none (default: zstd, with Node.js before 22.15 gzip:1)',
+  check: parseShipCompression,
+};
+
+/** What `push` takes of it. */
+export const PUSHED_OPTIONS: readonly OptionSpec[] = [COMPRESS_OPTION, ...STORED_OPTIONS];
 
 export const SHIP_OPTIONS: readonly OptionSpec[] = [
   { long: 'once', group: OPTIONS, help: 'end when all that is there is shipped' },
@@ -113,15 +132,8 @@ export const SHIP_OPTIONS: readonly OptionSpec[] = [
     group: OPTIONS,
     help: 'keep progress here rather than in SOURCE',
   },
-  {
-    long: 'compress',
-    short: 'Z',
-    argument: 'METHOD[:LEVEL]',
-    group: STORED,
-    help: 'zstd, gzip, lz4 or none (default: zstd, with Node.js before 22.15 gzip:1)',
-    check: parseShipCompression,
-  },
-  ...STORED_OPTIONS,
+  COMPRESS_OPTION,
+  ...SENT_OPTIONS,
   { long: 'json', group: OPTIONS, help: 'print one JSON object for each event, a line each' },
   { long: 'verbose', short: 'v', group: OPTIONS, help: 'tell of everything that is stored' },
   VERSION_OPTION,
@@ -145,13 +157,13 @@ export const STORE_OPTIONS: readonly OptionSpec[] = [
     help: 'how it is stored there, as --compress of "walkeep ship"',
     check: parseShipCompression,
   },
-  ...STORED_OPTIONS,
+  ...SENT_OPTIONS,
 ];
 
 /** The command line of the `ship` that runs beside; undefined if nothing is to be shipped. */
 export function shipArguments(values: OptionValues, directory: string): string[] | undefined {
   const places = listOption(values, 'store');
-  const more = STORED_OPTIONS.flatMap(({ long, many }) => {
+  const more = SENT_OPTIONS.flatMap(({ long, many }) => {
     const value = values[long];
     if (value === undefined) return [];
     if (value === true) return [`--${long}`];
@@ -171,6 +183,18 @@ export function listOption(values: OptionValues, name: string): string[] {
   return typeof value === 'string' ? value.split('\n') : [];
 }
 
+/** How a command line asks what is stored to be made. @throws UsageError */
+export function storedOptions(values: OptionValues) {
+  const { compress } = values;
+  return {
+    ...(typeof compress === 'string' ? { compression: parseShipCompression(compress) } : {}),
+    recipients: listOption(values, 'recipient'),
+    recipientFiles: listOption(values, 'recipients-file'),
+    unfenced: values.unfenced === true,
+    newSystem: values['new-system'] === true,
+  };
+}
+
 /** What a command line asks for. @throws UsageError */
 export function shipOptions(
   values: OptionValues,
@@ -186,19 +210,27 @@ export function shipOptions(
   if (places.length === 0) throw new UsageError('no place specified', { hint: tryHelp });
   const keepLocal = text('keep-local');
   const state = text('state');
-  const compress = text('compress');
   return {
     source,
     places,
     once: values.once === true,
     giveUpAfter: parseWait(text('wait') ?? '60') * 1000,
     jobs: parseJobs(text('jobs') ?? '2'),
-    ...(compress === undefined ? {} : { compression: parseShipCompression(compress) }),
-    recipients: listOption(values, 'recipient'),
-    recipientFiles: listOption(values, 'recipients-file'),
-    unfenced: values.unfenced === true,
-    newSystem: values['new-system'] === true,
+    ...storedOptions(values),
     ...(keepLocal === undefined ? {} : { keepLocal: parseKeepLocal(keepLocal) }),
     ...(state === undefined ? {} : { state }),
   };
+}
+
+/** The age recipients in files, one a line. @throws StorageError */
+export async function recipientsIn(paths: readonly string[]): Promise<string[]> {
+  const found: string[] = [];
+  for (const path of paths) {
+    const text = await readFile(path, 'utf8').catch((e) => {
+      throw storageError('read file', path, e);
+    });
+    const lines = text.split('\n').map((line) => line.trim());
+    found.push(...lines.filter((line) => line !== '' && !line.startsWith('#')));
+  }
+  return found;
 }

@@ -5,45 +5,34 @@ import type { Archive } from '../archive/archive.js';
 import { firstOtherByte, type ReadAt } from '../archive/compare.js';
 import { inspectWal } from '../archive/good-wal.js';
 import { keepDamaged } from '../archive/history.js';
-import { openArchive } from '../archive/places/open-archive.js';
+import { isStore, openArchive } from '../archive/places/open-archive.js';
 import { segmentNamed } from '../archive/segment-source.js';
-import { NotSupportedError, RewriteError, UsageError } from '../errors.js';
+import { RewriteError, UsageError } from '../errors.js';
 import { durableRename, storageError } from '../files/durable.js';
 import { OPEN_READ } from '../files/file-system.js';
 import { formatLsn, type Lsn } from '../lsn.js';
-import { aSwitch, type Checks, checkOptions } from '../options.js';
+import { checkOptions } from '../options.js';
 import type { SegmentName } from '../wal/file-name.js';
 import {
-  isValidSegmentSize,
   parseHistoryFileName,
-  parseSegmentFileName,
   parseStoredName,
   segmentStart,
   storedNames,
 } from '../wal/file-name.js';
 import { judgeHistory } from '../wal/history-file.js';
+import { CHECKS, type PushOptions } from './options.js';
 import { keepAside, pushPartial } from './partial.js';
 import { confirmDurable, type PushSource, place, stageCopy } from './place.js';
 import type { PushResult } from './result.js';
-import { checkSource, inspectSource, isPassedBy } from './source.js';
+import { checkSource, inspectSource, isPassedBy, requireSegment } from './source.js';
 
-export type { PushResult };
-
-export interface PushOptions {
-  /**
-   * Refuse a segment whose records are damaged, and store one whose WAL stops as partial. Default
-   * true.
-   */
-  verify?: boolean;
-}
-
-const CHECKS: Checks<PushOptions> = { verify: aSwitch };
+export type { PushOptions, PushResult };
 
 /**
  * Takes one file of a server's pg_wal into an archive, as archive_command asks: when it returns,
  * the content is durable there, and the server may remove its own. Nothing that is there is ever
  * replaced by something else; a receiver may run on the directory at the same time.
- * @throws RewriteError if a file of that name has other content
+ * @throws RewriteError, StoreConflictError if a file of that name has other content
  * @throws UsageError, ParseError, CorruptWalError, SystemIdentifierError, StorageError: not stored
  */
 export async function pushFile(
@@ -62,13 +51,16 @@ export async function pushFile(
       hint: 'Give the path of a file in pg_wal: archive_command has it as %p.',
     });
   }
-  const archive = await openArchive(directory);
-  if (!archive.isDirectory) {
-    await archive.close();
-    throw new NotSupportedError(`"${directory}" is a store, into which push does not put files`, {
-      hint: 'Push into a directory, and let "walkeep ship" bring it from there.',
-    });
+  if (isStore(directory)) {
+    const { pushIntoStore } = await import('./store.js');
+    const source = await openSource(path, name);
+    try {
+      return await pushIntoStore(directory, source, stored, options);
+    } finally {
+      await source.handle.close();
+    }
   }
+  const archive = await openArchive(directory);
   await requireDirectory(archive.place);
   const source = await openSource(path, name);
   try {
@@ -162,14 +154,8 @@ async function pushSegment(
   archive: Archive,
   verify: boolean,
 ): Promise<PushResult> {
-  const { path, name, size } = source;
-  const parsed = isValidSegmentSize(size) ? parseSegmentFileName(name, size) : undefined;
-  if (!parsed) {
-    throw new UsageError(`"${path}" has ${size} bytes, which is no segment of that name`, {
-      path,
-      actual: `${size}`,
-    });
-  }
+  const { name } = source;
+  const parsed = requireSegment(source);
   const known = await checkSource(source, parsed, archive);
   if (await isPassedBy(parsed.timeline, known.history, archive)) {
     return { ...(await keepAside(source, archive)), outcome: 'apart' };

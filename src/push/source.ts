@@ -8,12 +8,14 @@ import { wasFollowed } from '../archive/ledger-entry.js';
 import { openDirectory } from '../archive/places/directory-archive.js';
 import { identifySegment } from '../archive/segment-identity.js';
 import { scanDirectory } from '../archive/wal-directory.js';
-import { StorageError, SystemIdentifierError } from '../errors.js';
+import { StorageError, SystemIdentifierError, UsageError } from '../errors.js';
 import type { Lsn } from '../lsn.js';
 import { faultToError } from '../wal/fault.js';
 import {
   historyFileName,
+  isValidSegmentSize,
   parseHistoryFileName,
+  parseSegmentFileName,
   type SegmentName,
   segmentStart,
 } from '../wal/file-name.js';
@@ -27,6 +29,16 @@ const FIRST_PAGE = 8192;
 
 const CHUNK = 1024 * 1024;
 
+/** What a segment's name says. @throws UsageError if the file's size is that of no segment */
+export function requireSegment({ path, name, size }: PushSource): SegmentName {
+  const parsed = isValidSegmentSize(size) ? parseSegmentFileName(name, size) : undefined;
+  if (parsed) return parsed;
+  throw new UsageError(`"${path}" has ${size} bytes, which is no segment of that name`, {
+    path,
+    actual: `${size}`,
+  });
+}
+
 /**
  * Proves by its first page that a file is the segment it is called: address, size, a timeline that
  * its own descends from, and the cluster that the archive is of.
@@ -37,9 +49,7 @@ export async function checkSource(
   segment: SegmentName,
   archive: Archive,
 ): Promise<KnownWal> {
-  const { handle, path, size } = source;
-  const page = Buffer.alloc(FIRST_PAGE);
-  await handle.read(page, 0, FIRST_PAGE, 0);
+  const { path, size } = source;
   const expected = await archiveCluster(archive, size);
   if (expected && expected.segmentSize !== size) {
     throw new StorageError(
@@ -47,7 +57,24 @@ export async function checkSource(
       { path, expected: `${expected.segmentSize}`, actual: `${size}` },
     );
   }
-  const { systemId } = expected ?? {};
+  const places = [archive, openDirectory(dirname(path))];
+  return checkFirstPage(source, segment, expected?.systemId, places);
+}
+
+/**
+ * As `checkSource`, where the archive itself sees to the size.
+ * @param systemId of the archive, as far as it is known
+ * @param places have the histories
+ */
+export async function checkFirstPage(
+  source: PushSource,
+  segment: SegmentName,
+  systemId: bigint | undefined,
+  places: readonly Pick<Archive, 'history'>[],
+): Promise<KnownWal> {
+  const { handle, path, size } = source;
+  const page = Buffer.alloc(FIRST_PAGE);
+  await handle.read(page, 0, FIRST_PAGE, 0);
   const found = identifySegment(page, { name: source.name, systemId, segmentSize: size });
   if (found.state === 'foreign') {
     throw new SystemIdentifierError(`"${path}" is of another cluster than the archive`, {
@@ -56,7 +83,7 @@ export async function checkSource(
       actual: String(found.header.systemId),
     });
   }
-  const history = await findHistory(segment.timeline, [archive, openDirectory(dirname(path))]);
+  const history = await findHistory(segment.timeline, places);
   const verifier = new WalVerifier({
     startLsn: segmentStart(segment.segment, size),
     segmentSize: size,
@@ -105,7 +132,7 @@ export async function inspectSource(
 }
 
 /** Where a timeline ended, by the history files of its descendants. */
-async function timelineEnds(timeline: number, places: readonly Archive[]): Promise<Lsn[]> {
+export async function timelineEnds(timeline: number, places: readonly Archive[]): Promise<Lsn[]> {
   const ends: Lsn[] = [];
   for (const place of places) {
     for (const { name } of await place.list()) {

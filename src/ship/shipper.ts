@@ -4,6 +4,7 @@ import { mkdir } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { isStore } from '../archive/places/open-archive.js';
+import { objectCodec } from '../archive/shipping/object-codec.js';
 import { placeIdentity } from '../archive/shipping/progress.js';
 import type { ObjectCodec } from '../archive/store-archive-writer.js';
 import { InternalError, StorageError, UsageError, WalkeepError } from '../errors.js';
@@ -11,7 +12,6 @@ import { storageError } from '../files/durable.js';
 import { parsePlace } from '../store/place.js';
 import type { ObjectStore } from '../store/store.js';
 import { Changes } from './changes.js';
-import { objectCodec } from './codec.js';
 import { removeShipped } from './keep-local.js';
 import { Lane } from './lane.js';
 import {

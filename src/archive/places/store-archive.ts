@@ -10,13 +10,20 @@ import {
 import type { DirectoryEntry } from '../../files/file-system.js';
 import { bytesOf } from '../../store/content.js';
 import type { Entry, ObjectStore } from '../../store/store.js';
-import { historyFileName, parseHistoryFileName, parseStoredName } from '../../wal/file-name.js';
+import { historyFileName, parseStoredName } from '../../wal/file-name.js';
 import { judgeHistory, type StoredHistory } from '../../wal/history-file.js';
 import { isGone } from '../access.js';
 import type { Archive, ArchiveCluster } from '../archive.js';
 import type { StoredSegment } from '../segment-source.js';
 import { systemKey, systemsOf } from '../shipping/systems.js';
-import { ARCHIVE_KEY, historyKey, partialPrefix, segmentKey, systemPrefix } from '../store-keys.js';
+import {
+  ARCHIVE_KEY,
+  backupHistoryKey,
+  historyKey,
+  partialPrefix,
+  segmentKey,
+  systemPrefix,
+} from '../store-keys.js';
 import { gone, MOST_TRIES, pathOf, type SegmentObject, StoreSegment } from './store-segment.js';
 
 /** Version of what archive.json and the rest of the layout is. */
@@ -137,7 +144,8 @@ export class StoreArchive implements Archive {
 
   async has(name: string): Promise<boolean> {
     const stored = parseStoredName(name);
-    if (stored?.kind === 'history') return (await this.text(name)) !== undefined;
+    if (stored?.kind === 'history' || stored?.kind === 'backup')
+      return (await this.text(name)) !== undefined;
     if (stored?.kind !== 'segment' || stored.compression !== 'none') return false;
     return (await this.stored(stored.base, stored.partial)).length > 0;
   }
@@ -151,10 +159,11 @@ export class StoreArchive implements Archive {
   }
 
   async text(name: string): Promise<Buffer | undefined> {
-    const timeline = parseHistoryFileName(name);
+    const named = parseStoredName(name);
     const system = await this.#systemId();
-    if (timeline !== undefined && system !== undefined) {
-      const key = historyKey(system, timeline);
+    if (named && named.kind !== 'segment' && system !== undefined) {
+      const isHistory = named.kind === 'history';
+      const key = isHistory ? historyKey(system, named.timeline) : backupHistoryKey(system, name);
       const found = await this.#content(key);
       if (found) return this.#decoded(found, key);
     }

@@ -1,6 +1,7 @@
 import { UsageError } from '../../errors.js';
 import { type Command, HELP_OPTION, VERSION_OPTION } from '../command.js';
 import type { OptionSpec } from '../option-spec.js';
+import { PUSHED_OPTIONS, recipientsIn, storedOptions } from '../ship-options.js';
 
 const GROUP = 'Options:';
 
@@ -17,6 +18,7 @@ const OPTIONS: readonly OptionSpec[] = [
     group: GROUP,
     help: 'store a segment as it comes, whatever its records are like',
   },
+  ...PUSHED_OPTIONS,
   { long: 'verbose', short: 'v', group: GROUP, help: 'tell what became of the file' },
   VERSION_OPTION,
   HELP_OPTION,
@@ -24,9 +26,10 @@ const OPTIONS: readonly OptionSpec[] = [
 
 /** `walkeep push`. Exit code 0: the content is durable in the archive. */
 export const command: Command = {
-  usage: 'push [OPTION]... DIR FILE',
+  usage: 'push [OPTION]... PLACE FILE',
   description:
-    'Stores a WAL file in an archive directory, for archive_command: walkeep push DIR %p. ' +
+    'Stores a WAL file in an archive, a directory or a store, for archive_command: ' +
+    'walkeep push PLACE %p. ' +
     'Succeeds if the archive already has the same; never replaces what differs. A damaged segment ' +
     'is refused, one whose WAL stops is kept as partial. Works beside a receiver on the same ' +
     'directory.',
@@ -41,8 +44,12 @@ export const command: Command = {
     if (extra !== undefined) {
       throw misuse(`too many command-line arguments (first is "${extra}")`);
     }
+    const { recipientFiles, ...stored } = storedOptions(values);
+    const recipients = [...stored.recipients, ...(await recipientsIn(recipientFiles))];
     const { pushFile } = await import('../../push/push.js');
     const { outcome, name } = await pushFile(directory, path, {
+      ...stored,
+      recipients,
       verify: values['no-verify'] !== true,
     });
     if (outcome === 'aside') {

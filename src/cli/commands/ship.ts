@@ -1,6 +1,4 @@
-import { readFile } from 'node:fs/promises';
 import { StoreConflictError, type WalkeepError } from '../../errors.js';
-import { storageError } from '../../files/durable.js';
 import { SHIP_EVENTS, type ShipResult } from '../../ship/options.js';
 import type { WalShipper } from '../../ship/shipper.js';
 import { formatBytes } from '../../units.js';
@@ -9,7 +7,7 @@ import { jsonLine } from '../json.js';
 import type { Output } from '../output.js';
 import { formatSeconds } from '../report.js';
 import { BESIDE } from '../ship-beside.js';
-import { SHIP_OPTIONS, shipOptions } from '../ship-options.js';
+import { recipientsIn, SHIP_OPTIONS, shipOptions } from '../ship-options.js';
 import { stopOnSignals } from '../signals.js';
 
 /** A place was given up, or did not answer. */
@@ -32,7 +30,7 @@ export const command: Command = {
   async run(values, operands, context) {
     const { output, tryHelp } = context;
     const { recipientFiles, ...options } = shipOptions(values, operands, tryHelp);
-    const recipients = [...options.recipients!, ...(await fromFiles(recipientFiles))];
+    const recipients = [...options.recipients!, ...(await recipientsIn(recipientFiles))];
     const { WalShipper } = await import('../../ship/shipper.js');
     const shipper = new WalShipper({ ...options, recipients });
     if (values.json === true) printEvents(shipper, output);
@@ -60,18 +58,6 @@ function stopOf(shipper: WalShipper, { output, env }: CommandContext) {
   process.once('disconnect', () => shipper.finish());
   if (!process.connected) shipper.finish();
   return { signal: new AbortController().signal, release: () => {} };
-}
-
-async function fromFiles(paths: readonly string[]): Promise<string[]> {
-  const found: string[] = [];
-  for (const path of paths) {
-    const text = await readFile(path, 'utf8').catch((e) => {
-      throw storageError('read file', path, e);
-    });
-    const lines = text.split('\n').map((line) => line.trim());
-    found.push(...lines.filter((line) => line !== '' && !line.startsWith('#')));
-  }
-  return found;
 }
 
 function exitCode({ reason, places }: ShipResult): number {

@@ -1,9 +1,16 @@
-import type { ObjectCodec } from '../archive/store-archive-writer.js';
-import { parseRecipients } from '../codec/age/recipients.js';
-import { loadCodecs, quickCompression, requireLevel } from '../codec/codecs.js';
-import { decodeBytes, type EncodeOptions, encodeSegment, stagesOf } from '../codec/stages.js';
-import { EncryptedError } from '../errors.js';
-import type { ShipCompression } from './options.js';
+import { parseRecipients } from '../../codec/age/recipients.js';
+import { loadCodecs, quickCompression, requireLevel } from '../../codec/codecs.js';
+import { decodeBytes, type EncodeOptions, encodeSegment, stagesOf } from '../../codec/stages.js';
+import { EncryptedError } from '../../errors.js';
+import type { Compression } from '../../wal/file-name.js';
+import type { ObjectCodec } from '../store-archive-writer.js';
+
+/** What objects are compressed with before they are sent. */
+export interface ObjectCompression {
+  method: Compression;
+  /** The method's own scale, absent for its default. */
+  level?: number;
+}
 
 /**
  * What makes objects, checked before anything is shipped, and loaded: the files that it is in may be
@@ -11,15 +18,16 @@ import type { ShipCompression } from './options.js';
  * @throws UsageError
  */
 export async function objectCodec(
-  { method, level }: ShipCompression = quickCompression(),
+  { method, level }: ObjectCompression = quickCompression(),
   recipients: readonly string[] = [],
+  command = 'ship',
 ): Promise<ObjectCodec> {
   const options: EncodeOptions = {
     ...(method === 'none' ? {} : { codec: method }),
     ...(level === undefined ? {} : { level }),
     ...(recipients.length === 0 ? {} : { recipients: await parseRecipients(recipients) }),
   };
-  if (method !== 'none' && level !== undefined) requireLevel('ship', method, level);
+  if (method !== 'none' && level !== undefined) requireLevel(command, method, level);
   await loadCodecs();
   const spare: GrowingBuffer[] = [];
   const stages = stagesOf(options).join(',') || 'none';
