@@ -64,8 +64,11 @@ export interface Archive {
    * @throws ArchiveAccessError
    */
   refuseUnreadableForm(base: string): Promise<void>;
-  /** Removes a file; one that is gone already was removed by another. */
-  remove(name: string): Promise<void>;
+  /**
+   * Removes files, in their order where the place can; one that is gone already was removed by
+   * another. @returns those that a lock on the store holds
+   */
+  remove(names: readonly string[]): Promise<string[]>;
   /** Who receives into it. */
   receiver(): ReturnType<typeof readLockHolder>;
   /** Ends what is held open. */

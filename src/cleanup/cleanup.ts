@@ -1,6 +1,6 @@
 import { stat } from 'node:fs/promises';
 import type { Archive } from '../archive/archive.js';
-import { withArchives } from '../archive/places/open-archive.js';
+import { type ArchiveOptions, withArchives } from '../archive/places/open-archive.js';
 import { StorageError, UsageError } from '../errors.js';
 import { storageError } from '../files/durable.js';
 import { aSwitch, aText, type Checks, checkOptions } from '../options.js';
@@ -51,9 +51,10 @@ export async function planCleanup(
   directory: string,
   oldest: string,
   options: CleanupOptions = {},
+  keys: ArchiveOptions = {},
 ): Promise<CleanupPlan> {
   checkOptions('cleanup', options, CHECKS);
-  return withArchives(directory, {}, (archive) => plan(archive, oldest, options));
+  return withArchives(directory, keys, (archive) => plan(archive, oldest, options));
 }
 
 async function plan(
@@ -119,19 +120,28 @@ async function receivedTimeline(archive: Archive): Promise<string | undefined> {
   return ledger?.timeline === undefined ? undefined : historyFileName(ledger.timeline).slice(0, 8);
 }
 
+/** Files that are removed at once: as many as one request to S3 can name. */
+const BATCH = 1000;
+
 /**
  * Removes what was planned. `onRemove` is told before each file.
- * @throws StorageError for the first file that cannot be removed
+ * @returns names of what a lock on the store holds
+ * @throws StorageError for the first file that cannot be removed; StoreUncertainError, StoreAccessError
  */
 export async function cleanupArchive(
   plan: CleanupPlan,
   onRemove: (path: string) => void = () => {},
-): Promise<void> {
-  await withArchives(plan.directory, {}, async (archive) => {
-    for (const name of plan.remove) {
-      onRemove(`${plan.directory}/${name}`);
-      await archive.remove(name);
+  keys: ArchiveOptions = {},
+): Promise<string[]> {
+  return withArchives(plan.directory, keys, async (archive) => {
+    const retained: string[] = [];
+    const batch = archive.isDirectory ? 1 : BATCH;
+    for (let at = 0; at < plan.remove.length; at += batch) {
+      const names = plan.remove.slice(at, at + batch);
+      for (const name of names) onRemove(`${plan.directory}/${name}`);
+      retained.push(...(await archive.remove(names)));
     }
+    return retained;
   });
 }
 

@@ -3,6 +3,14 @@ import type { ArchiveOptions } from '../archive/places/open-archive.js';
 import { UsageError } from '../errors.js';
 import type { OptionSpec, OptionValues } from './option-spec.js';
 
+export const SYSTEM_ID: OptionSpec = {
+  long: 'system-id',
+  argument: 'ID',
+  group: 'Options:',
+  help: 'of several clusters in a store, the one of this system identifier',
+  check: (value) => void parseSystemId(value),
+};
+
 /** Of the commands that read what may be encrypted. */
 export const KEY_OPTIONS: readonly OptionSpec[] = [
   {
@@ -17,13 +25,7 @@ export const KEY_OPTIONS: readonly OptionSpec[] = [
     group: 'Options:',
     help: 'or with those that COMMAND prints, which is run without a shell',
   },
-  {
-    long: 'system-id',
-    argument: 'ID',
-    group: 'Options:',
-    help: 'of several clusters in a store, the one of this system identifier',
-    check: (value) => void parseSystemId(value),
-  },
+  SYSTEM_ID,
 ];
 
 /** @throws UsageError */

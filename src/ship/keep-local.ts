@@ -53,7 +53,7 @@ export async function removeShipped(snapshot: Snapshot, keeping: Keeping): Promi
     more = !(await stillHas(segment)) || !others.every((p) => isShipped(p.timelines, segment));
     if (more) break;
     for (const file of local.files) {
-      await source.archive.remove(file.name);
+      await source.archive.remove([file.name]);
       any = true;
       removed(file);
     }

@@ -142,10 +142,13 @@ class DirectoryArchive implements Archive {
     });
   }
 
-  async remove(name: string): Promise<void> {
-    await unlink(this.#path(name)).catch((e) => {
-      if (e.code !== 'ENOENT') throw storageError('remove file', this.#path(name), e);
-    });
+  async remove(names: readonly string[]): Promise<string[]> {
+    for (const name of names) {
+      await unlink(this.#path(name)).catch((e) => {
+        if (e.code !== 'ENOENT') throw storageError('remove file', this.#path(name), e);
+      });
+    }
+    return [];
   }
 
   async receiver() {

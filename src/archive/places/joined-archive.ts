@@ -149,7 +149,7 @@ export class JoinedArchive implements Archive {
     for (const archive of this.#all) await archive.refuseUnreadableForm(base);
   }
 
-  async remove(): Promise<void> {
+  async remove(): Promise<never> {
     throw new TypeError('nothing is removed from several archives at once');
   }
 

@@ -1,7 +1,6 @@
 import {
   ArchiveAccessError,
   CorruptObjectError,
-  StorageError,
   StoreUncertainError,
   StoreUnsupportedError,
   SystemIdentifierError,
@@ -232,20 +231,30 @@ export class StoreArchive implements Archive {
 
   async refuseUnreadableForm(): Promise<void> {}
 
-  async remove(name: string): Promise<void> {
+  async remove(names: readonly string[]): Promise<string[]> {
     const system = await this.#systemId();
-    const base = name.slice(0, 24);
-    if (system === undefined) return;
-    const keys: string[] = [];
-    for await (const { key } of this.#store.list(partialPrefix(system, base))) keys.push(key);
-    if (!name.endsWith('.partial')) keys.push(segmentKey(system, base));
-    const { retained } = await this.#store.remove(keys);
-    if (retained.length === 0) return;
-    const path = pathOf(this.#store, retained[0]!);
-    throw new StorageError(`could not remove "${path}": the store retains it`, {
-      path,
-      hint: 'A lock on the bucket keeps it for a while: try again when that has ended.',
+    if (system === undefined) return [];
+    const stored = names.flatMap((name) => {
+      const parsed = parseStoredName(name);
+      return parsed ? [{ name, kind: parsed.kind, base: parsed.base }] : [];
     });
+    const segments = stored.filter(({ kind }) => kind === 'segment');
+    const nameOfKey = new Map<string, string>();
+    // First what was shipped of a segment before it was whole: alone, it would be all there is of it.
+    if (segments.length > 0) {
+      const prefix = systemPrefix(system);
+      const wanted = new Map(segments.map(({ base, name }) => [base, name]));
+      for await (const { key } of this.#store.list(`${prefix}partial/`)) {
+        const name = wanted.get((nameOf(key.slice(prefix.length)) ?? '').slice(0, 24));
+        if (name !== undefined) nameOfKey.set(key, name);
+      }
+    }
+    for (const { kind, name, base } of stored) {
+      if (kind === 'backup') nameOfKey.set(backupHistoryKey(system, name), name);
+      else if (kind === 'segment' && base === name) nameOfKey.set(segmentKey(system, base), name);
+    }
+    const { retained } = await this.#store.remove([...nameOfKey.keys()]);
+    return [...new Set(retained.map((key) => nameOfKey.get(key) as string))];
   }
 
   async receiver(): Promise<undefined> {}
@@ -344,7 +353,7 @@ export function nameOf(key: string): string | undefined {
     if ((kind === 'partial') !== (end !== undefined)) return undefined;
     return kind === 'partial' ? `${base}.partial` : base;
   }
-  return /^history\/([0-9A-F]{8}\.history)$/.exec(key)?.[1];
+  return /^history\/([0-9A-F]{8}\.history|[0-9A-F]{24}\.[0-9A-F]{8}\.backup)$/.exec(key)?.[1];
 }
 
 /** What was not stored under its own name, since something else stands there. */

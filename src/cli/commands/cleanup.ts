@@ -3,6 +3,7 @@ import { inWords } from '../../text.js';
 import { COMPRESSIONS, compressionSuffix } from '../../wal/file-name.js';
 import { type Command, HELP_OPTION, VERSION_OPTION } from '../command.js';
 import type { OptionSpec } from '../option-spec.js';
+import { keysOf, SYSTEM_ID } from '../place-options.js';
 
 const GROUP = 'Options:';
 
@@ -23,6 +24,7 @@ const OPTIONS: readonly OptionSpec[] = [
     group: GROUP,
     help: 'show the names of the files that would be removed',
   },
+  SYSTEM_ID,
   VERSION_OPTION,
   {
     long: 'strip-extension',
@@ -36,7 +38,7 @@ const OPTIONS: readonly OptionSpec[] = [
 
 /** `walkeep cleanup`. Exit code 1: a file could not be removed, 2: nothing was tried. */
 export const command: Command = {
-  usage: 'cleanup [OPTION]... DIR OLDESTKEPTWALFILE',
+  usage: 'cleanup [OPTION]... PLACE OLDESTKEPTWALFILE',
   description:
     'Removes older WAL files from an archive as pg_archivecleanup does, compressed ones too, for ' +
     'archive_cleanup_command: walkeep cleanup DIR %r. The second argument is the oldest segment ' +
@@ -50,10 +52,11 @@ export const command: Command = {
     if (extra !== undefined) throw misuse('too many command-line arguments');
     const { cleanupArchive, planCleanup } = await import('../../cleanup/cleanup.js');
     const extension = values['strip-extension'];
-    const plan = await planCleanup(directory, oldest, {
+    const options = {
       cleanBackupHistory: values['clean-backup-history'] === true,
       stripExtension: typeof extension === 'string' ? extension : undefined,
-    });
+    };
+    const plan = await planCleanup(directory, oldest, options, keysOf(values));
     const debug = (message: string): void => {
       if (values.debug === true) output.info(message);
     };
@@ -67,7 +70,13 @@ export const command: Command = {
       return 0;
     }
     try {
-      await cleanupArchive(plan, (path) => debug(`removing file "${path}"`));
+      const told = (path: string): void => debug(`removing file "${path}"`);
+      const retained = await cleanupArchive(plan, told, keysOf(values));
+      if (retained.length > 0) {
+        output.info(
+          `a lock on the store holds ${retained.length} of them until it ends, from ${retained[0]} on`,
+        );
+      }
       return 0;
     } catch (error) {
       output.report(error);

@@ -3,7 +3,12 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
 import { StoreArchive } from '../../../src/archive/places/store-archive.js';
-import { partialKey, segmentKey, systemPrefix } from '../../../src/archive/store-keys.js';
+import {
+  backupHistoryKey,
+  partialKey,
+  segmentKey,
+  systemPrefix,
+} from '../../../src/archive/store-keys.js';
 import { findEvents } from '../../../src/find/find.js';
 import { listArchive } from '../../../src/list/list.js';
 import { MemoryObjects, MemoryStore } from '../../../src/store/memory.js';
@@ -182,5 +187,54 @@ describe('an archive in a store', () => {
     });
     expect(Buffer.concat(pieces).equals(readFileSync(join(dir, seg(7))))).toBe(true);
     expect(broken).toBeGreaterThan(3);
+  });
+});
+
+describe('what is removed from a store', () => {
+  async function setUp() {
+    const { archive, store, asked } = await inMemory('switch');
+    const backup = `${seg(5)}.00000028.backup`;
+    await put(store, backupHistoryKey(SYSTEM_ID, backup), Buffer.from('START WAL LOCATION\n'));
+    const names = async () => (await archive.list()).map(({ name }) => name).sort();
+    return { archive, store, asked, backup, names };
+  }
+
+  it('a backup history file is listed, and goes without its segment', async () => {
+    const { archive, backup, names } = await setUp();
+    const before = await names();
+    expect(before).toContain(backup);
+    expect(await archive.remove([backup])).toEqual([]);
+    expect(await names()).toEqual(before.filter((name) => name !== backup));
+  });
+
+  it('segments go at once, with what was shipped of them before', async () => {
+    const { archive, store, asked, names } = await setUp();
+    const before = await names();
+    const gone = before.filter((name) => /^[0-9A-F]{24}$/.test(name)).slice(0, 2);
+    const begun = partialKey(SYSTEM_ID, gone[0]!, 5n);
+    await put(store, begun, Buffer.from('begun'));
+    const calls: string[] = [];
+    const { remove, list } = asked;
+    asked.remove = (keys, o) => {
+      calls.push('remove');
+      return remove.call(asked, keys, o);
+    };
+    asked.list = (prefix, o) => {
+      calls.push(`list ${prefix}`);
+      return list.call(asked, prefix, o);
+    };
+    expect(await archive.remove(gone)).toEqual([]);
+    expect(calls.length).toBeLessThanOrEqual(2);
+    expect(await names()).toEqual(before.filter((name) => !gone.includes(name)));
+    expect(await store.head(begun)).toBeUndefined();
+  });
+
+  it('what a lock holds is told, and is no error', async () => {
+    const { archive, asked, names } = await setUp();
+    const before = await names();
+    asked.remove = async (keys) => ({ removed: [], retained: [...keys] });
+    const [first] = before;
+    expect(await archive.remove([first!])).toEqual([first]);
+    expect(await names()).toEqual(before);
   });
 });
