@@ -72,6 +72,11 @@ export class Sshd implements AsyncDisposable {
     return this.#log;
   }
 
+  /** File that tells a client who this is. */
+  get knownHosts(): string {
+    return join(this.#dir, 'known_hosts');
+  }
+
   /** Where a directory is, as a place. */
   place(directory: string): string {
     return `ssh://${userInfo().username}@127.0.0.1:${this.port}${directory}`;
@@ -95,7 +100,7 @@ export class Sshd implements AsyncDisposable {
     const options = [
       ['IdentityFile', key],
       ['IdentitiesOnly', 'yes'],
-      ['UserKnownHostsFile', more.knownHosts ?? join(this.#dir, 'known_hosts')],
+      ['UserKnownHostsFile', more.knownHosts ?? this.knownHosts],
       ['StrictHostKeyChecking', 'yes'],
       ['GlobalKnownHostsFile', '/dev/null'],
     ].map(([name, value]) => `-o '${name}=${value}'`);
