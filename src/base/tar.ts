@@ -166,7 +166,8 @@ function parseHeader(
   const name = textAt(header, 0, 100);
   const link = textAt(header, 157, 100);
   if (name === undefined || link === undefined) throw wrong('a name has no end');
-  const bare = type === 'file' ? name : name.replace(/\/$/, '');
+  // "./pg_wal/archive_status/" and "./pg_wal/summaries/" are sent so (basebackup.c, sendDir).
+  const bare = type === 'file' ? name : name.replace(/^\.\//, '').replace(/\/$/, '');
   if (!isInside(bare)) throw wrong(`a member is called ${JSON.stringify(name)}`);
   const size = number(124, 12);
   if (type !== 'file' && size > 0) throw wrong(`"${bare}" has content and is no file`);

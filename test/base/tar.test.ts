@@ -114,6 +114,14 @@ describe('TarReader', () => {
     },
   );
 
+  it('reads the directories that PostgreSQL writes with a point before them', () => {
+    const { found } = read(pack([directory('./pg_wal/archive_status')]));
+    expect(found[0]).toMatchObject({ name: 'pg_wal/archive_status', type: 'directory' });
+    for (const bad of ['././x', './../x', './']) {
+      expect(() => read(pack([directory(bad)])), bad).toThrow(CorruptObjectError);
+    }
+  });
+
   it('refuses what PostgreSQL does not send', () => {
     const changed = (at: number, value: string): Buffer => {
       const header = tarHeader({ ...directory('x'), size: 0 });
