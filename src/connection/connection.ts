@@ -1,6 +1,7 @@
 import { performance } from 'node:perf_hooks';
 import { ConnectionError, InternalError, ProtocolError, type WalkeepError } from '../errors.js';
 import type { BackendMessage, ServerNotice } from '../protocol/backend-message.js';
+import { type BaseBackupOptions, baseBackupCommand } from '../protocol/base-backup.js';
 import {
   type CopyBothHandler,
   FrameReader,
@@ -31,6 +32,11 @@ import {
   timelineHistoryCommand,
 } from '../protocol/replication.js';
 import { toServerError } from '../protocol/server-error.js';
+import {
+  type BaseBackupHandler,
+  BaseBackupOperation,
+  type BaseBackupStream,
+} from './base-backup.js';
 import type { HostTarget } from './conninfo/settings.js';
 import { type Operation, QueryOperation } from './operation.js';
 import { StreamOperation, type WalStream } from './wal-stream.js';
@@ -155,6 +161,28 @@ export class ReplicationConnection implements FrameSink {
     return operation.started;
   }
 
+  /**
+   * Takes a base backup: its content goes to `handler` as it comes. All errors come by `done`. An
+   * aborted signal breaks the connection off.
+   */
+  baseBackup(
+    options: BaseBackupOptions,
+    handler: BaseBackupHandler,
+    signal?: AbortSignal,
+  ): BaseBackupStream {
+    const { wire, reader, serverVersion } = this;
+    const operation = new BaseBackupOperation(
+      { wire, reader, serverVersion, onReady: () => this.release() },
+      options,
+      handler,
+    );
+    const sql = () => baseBackupCommand(options, serverVersion);
+    const done = this.execute(sql, operation, signal);
+    // Who waits for the data first, and then for this, must not find the process gone.
+    done.catch(() => {});
+    return { pause: () => operation.pause(), resume: () => operation.resume(), done };
+  }
+
   /** Says Terminate and waits, a bounded time, for the server to close. Never rejects. */
   async close(): Promise<void> {
     if (this.failure) return;
@@ -241,13 +269,20 @@ export class ReplicationConnection implements FrameSink {
     return this.run(sql, `could not send replication command "${sql}": `);
   }
 
-  private async run(sql: string, context: string, signal?: AbortSignal): Promise<QueryResult> {
+  private run(sql: string, context: string, signal?: AbortSignal): Promise<QueryResult> {
+    return this.execute(() => sql, new QueryOperation(context, () => this.release()), signal);
+  }
+
+  private async execute<T>(
+    sql: () => string,
+    operation: Operation & { readonly result: Promise<T> },
+    signal?: AbortSignal,
+  ): Promise<T> {
     signal?.throwIfAborted();
-    const message = encodeQuery(sql);
+    const message = encodeQuery(sql());
     if (this.operation?.ending) await this.operation.ending;
     signal?.throwIfAborted();
     this.checkFree();
-    const operation = new QueryOperation(context, () => this.release());
     this.operation = operation;
     this.commandSince = performance.now();
     const onAbort = (): void => this.destroy();

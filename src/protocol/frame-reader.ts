@@ -24,11 +24,21 @@ export interface CopyBothHandler {
   onFailure(error: WalkeepError): void;
 }
 
-/** Takes what is not part of the COPY BOTH stream. */
+/** Takes the CopyData messages of COPY OUT, as `CopyBothHandler` takes those of COPY BOTH. */
+export interface CopyOutHandler {
+  /** A CopyData begins: `length` bytes follow. */
+  onCopyHeader(length: number): void;
+  /** Part of it. The memory is used again: valid only during the call. */
+  onCopyBytes(chunk: Buffer): void;
+  /** All `length` bytes were handed on. */
+  onCopyEnd(): void;
+}
+
+/** Takes what is not part of a COPY stream. */
 export interface FrameSink {
   /** A whole message; the memory behind it is its own. */
   onMessage(message: BackendMessage): void;
-  /** The body of a CopyData outside COPY BOTH, in its own memory. */
+  /** The body of a CopyData outside COPY, in its own memory. */
   onCopyData(chunk: Buffer): void;
   /** The bytes are no protocol, or a handler threw. Nothing is delivered afterwards. */
   onReaderFailure(error: WalkeepError): void;
@@ -38,7 +48,7 @@ export interface FrameSink {
 export const MAX_FRAME_BEFORE_AUTH = 64 * 1024;
 /** Largest gathered frame after it, bytes. */
 export const MAX_FRAME = 16 * 1024 * 1024;
-/** Largest CopyData in COPY BOTH; never gathered. The walsender sends at most 128 kB (MAX_SEND_SIZE). */
+/** Largest CopyData of a COPY; never gathered. The walsender sends at most 128 kB (MAX_SEND_SIZE). */
 export const MAX_WAL_FRAME = 64 * 1024 * 1024;
 
 const COPY_DATA = 0x64; // d
@@ -52,12 +62,12 @@ const WAL_HEADER = 25;
 /** 'k', walEnd, sendTime, reply flag (protocol.sgml, Primary keepalive message). */
 const KEEPALIVE_BODY = 18;
 
-const State = { header: 0, body: 1, wal: 2, skip: 3, dead: 4 } as const;
+const State = { header: 0, body: 1, wal: 2, skip: 3, dead: 4, copy: 5 } as const;
 type State = (typeof State)[keyof typeof State];
 
 /**
- * Splits the server's byte stream into messages. WAL payload is passed through as views of the
- * read buffer; everything else is gathered in memory of its own with a bounded length.
+ * Splits the server's byte stream into messages. The payload of COPY is passed through as views of
+ * the read buffer; everything else is gathered in memory of its own with a bounded length.
  */
 export class FrameReader {
   /** Limit for gathered frames, bytes including the length field. */
@@ -65,6 +75,7 @@ export class FrameReader {
 
   private readonly sink: FrameSink;
   private handler: CopyBothHandler | undefined;
+  private copyOut: CopyOutHandler | undefined;
   /** Handler to tell the end of this read, also when it was removed during the read. */
   private readEndHandler: CopyBothHandler | undefined;
   private state: State = State.header;
@@ -88,6 +99,11 @@ export class FrameReader {
     this.readEndHandler = handler;
   }
 
+  /** From now on CopyData is for `handler`, until the server ends this COPY OUT. */
+  enterCopyOut(handler: CopyOutHandler): void {
+    this.copyOut = handler;
+  }
+
   /** Hands the rest of a running COPY BOTH to another handler; without one nothing changes. */
   replaceHandler(handler: CopyBothHandler): void {
     if (this.handler) this.enterCopyBoth(handler);
@@ -97,6 +113,7 @@ export class FrameReader {
   destroy(): void {
     this.state = State.dead;
     this.handler = undefined;
+    this.copyOut = undefined;
   }
 
   /** Consumes one socket read, `chunk[0, end)`, completely. Never throws. */
@@ -135,6 +152,14 @@ export class FrameReader {
           }
           break;
         }
+        case State.copy: {
+          const take = Math.min(this.remaining, end - pos);
+          this.remaining -= take;
+          this.copyOut?.onCopyBytes(chunk.subarray(pos, pos + take));
+          pos += take;
+          if (this.remaining === 0 && !this.isDead) this.endCopyData();
+          break;
+        }
         case State.body: {
           const take = Math.min(this.frame.length - this.frameFilled, end - pos);
           chunk.copy(this.frame, this.frameFilled, pos, pos + take);
@@ -154,6 +179,11 @@ export class FrameReader {
           return;
       }
     }
+  }
+
+  private endCopyData(): void {
+    this.nextFrame();
+    this.copyOut?.onCopyEnd();
   }
 
   /** Up to 25 bytes: a loop beats a call of copy(). Returns the new position in `chunk`. */
@@ -176,6 +206,7 @@ export class FrameReader {
     const type = this.stash[0] as number;
     const length = this.stashView.getUint32(1);
     const streamed = type === COPY_DATA && this.handler !== undefined;
+    const copyOut = type === COPY_DATA ? this.copyOut : undefined;
     if (this.stashed > FRAME_HEADER) {
       this.innerHeader(length);
       return;
@@ -185,7 +216,7 @@ export class FrameReader {
         hint: 'Is this the port of a PostgreSQL server?',
       });
     }
-    const limit = streamed ? MAX_WAL_FRAME : this.maxFrame;
+    const limit = streamed || copyOut ? MAX_WAL_FRAME : this.maxFrame;
     if (length < 4 || length > limit) {
       throw new ProtocolError(
         `invalid length ${length} of message type ${printType(type)} from server`,
@@ -195,6 +226,13 @@ export class FrameReader {
     if (streamed) {
       if (length < 5) throw new ProtocolError(`streaming header too small: ${length - 4}`);
       this.needed = FRAME_HEADER + 1;
+      return;
+    }
+    if (copyOut) {
+      this.remaining = length - 4;
+      this.state = State.copy;
+      copyOut.onCopyHeader(this.remaining);
+      if (this.remaining === 0 && !this.isDead) this.endCopyData();
       return;
     }
     this.frame = Buffer.allocUnsafe(1 + length);
@@ -250,13 +288,14 @@ export class FrameReader {
       return;
     }
     const message = decodeFrame(frame);
-    // After any of these the server is out of COPY BOTH and sends no more WAL.
+    // After any of these the server is out of COPY and sends no more of it.
     if (
       message.name === 'copyDone' ||
       message.name === 'error' ||
       message.name === 'commandComplete'
     ) {
       this.handler = undefined;
+      this.copyOut = undefined;
     }
     this.sink.onMessage(message);
   }
