@@ -36,6 +36,8 @@ export const copyDone = () => message('c');
 export const copyData = (data: Uint8Array) => message('d', data);
 /** CopyBothResponse: binary, no columns. */
 export const copyBoth = () => message('W', Buffer.from([0, 0, 0]));
+/** CopyOutResponse: text, no columns. */
+export const copyOut = () => message('H', Buffer.from([0, 0, 0]));
 
 const fields = (of: Record<string, string>) =>
   Buffer.concat([
@@ -86,6 +88,21 @@ export const dataRow = (values: (string | Uint8Array | null)[]) =>
       }),
     ]),
   );
+
+/** A result within an answer: no ReadyForQuery behind it. */
+export const rowsOf = (
+  names: string[],
+  rows: (string | Uint8Array | null)[][],
+  tag = 'SELECT',
+): Buffer => Buffer.concat([rowDescription(names), ...rows.map(dataRow), commandComplete(tag)]);
+
+/** The messages in CopyData of a base backup (15 and newer). */
+export const newArchive = (name: string, location = '') =>
+  copyData(Buffer.from(`n${name}\0${location}\0`));
+export const archiveData = (data: Uint8Array) => copyData(Buffer.concat([Buffer.from('d'), data]));
+export const backupProgress = (bytes: bigint) =>
+  copyData(Buffer.concat([Buffer.from('p'), int64(bytes)]));
+export const newManifest = () => copyData(Buffer.from('m'));
 
 /** A complete answer to a simple query. */
 export const resultSet = (
