@@ -2,6 +2,8 @@ import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import type { WalkeepError } from '../../src/errors.js';
 import { type BackendMessage, decodeFrame } from '../../src/protocol/backend-message.js';
+import { BackupStreamReader } from '../../src/protocol/backup-stream.js';
+import { parseBackupPosition, parseBackupTablespaces } from '../../src/protocol/base-backup.js';
 import {
   type CopyBothHandler,
   FrameReader,
@@ -156,6 +158,78 @@ const answers = target('replication answers', 100, answer, (given) => {
   typed(() => replication.parseShow(given, 'x'));
   typed(() => replication.parseCreateSlot(given, 's'));
   typed(() => replication.parseDropSlot(given, 's'));
+  const position = typed(() => parseBackupPosition(given, 'start'));
+  if (position) assert(position.timeline > 0 && position.lsn < 2n ** 64n);
+  const tablespaces = typed(() => parseBackupTablespaces(given));
+  if (tablespaces) assert(tablespaces.some(({ oid }) => oid === undefined));
+});
+
+const BACKUP = [
+  backend.newArchive('16388.tar', '/srv/t'),
+  backend.archiveData(Buffer.from('tablespace')),
+  backend.backupProgress(10n),
+  backend.newArchive('base.tar'),
+  backend.archiveData(Buffer.alloc(30, 7)),
+  backend.newManifest(),
+  backend.archiveData(Buffer.from('{}')),
+  backend.copyDone(),
+];
+const backupBytes = fc.oneof(
+  damages(5).map((changes) => spoil(Buffer.concat(BACKUP), changes)),
+  fc.shuffledSubarray(BACKUP).map((messages) => Buffer.concat(messages)),
+);
+
+/** Takes the COPY of a backup; archives have no names but those of the list. */
+function takeBackup(chunks: Iterable<Buffer>, framed: boolean): string {
+  const calls: string[] = [];
+  const names = ['16388.tar', 'base.tar'];
+  let lengths = { data: 0, manifest: 0 };
+  const stream = new BackupStreamReader(
+    {
+      tablespaces: [
+        { oid: 16388, location: '/srv/t', size: 1 },
+        { oid: undefined, location: undefined, size: 1 },
+      ],
+      ...{ framed, manifest: true },
+    },
+    {
+      onStart() {},
+      onArchive: ({ name }) => {
+        assert.equal(name, names.shift());
+        calls.push(`${JSON.stringify(lengths)} ${name}`);
+        lengths = { data: 0, manifest: 0 };
+      },
+      onData: ({ length }) => {
+        lengths.data += length;
+      },
+      onManifest: ({ length }) => {
+        assert.equal(names.length, 0);
+        lengths.manifest += length;
+      },
+      onProgress: (n) => assert(Number.isSafeInteger(n) && calls.push(`progress ${n}`)),
+    },
+  );
+  const reader = new FrameReader({
+    onMessage: ({ name }) => {
+      if (name === 'copyDone') stream.onCopyDone();
+      calls.push(name);
+    },
+    onCopyData: () => calls.push('outside'),
+    onReaderFailure: (error) => {
+      expectTyped(error);
+      calls.push(error.message);
+    },
+  });
+  stream.onCopyStart();
+  reader.enterCopyOut(stream);
+  for (const chunk of chunks) reader.push(chunk);
+  // Of a message that is cut off, more or less may have come: only whole ones must be the same.
+  return calls.join('\n');
+}
+
+const backups = target('base backup', 150, fc.tuple(backupBytes, cuts, fc.boolean()), (input) => {
+  const [all, sizes, framed] = input;
+  assert.equal(takeBackup(pieces(all, sizes), framed), takeBackup([all], framed));
 });
 
 const NONCE = 'fuzz';
@@ -187,4 +261,4 @@ const scram = asyncTarget('SCRAM client', 40, exchange, async () => ({
   },
 }));
 
-export const protocolTargets = [frames, decoding, answers, scram];
+export const protocolTargets = [frames, decoding, answers, backups, scram];

@@ -1,5 +1,6 @@
 import { mkdir, open } from 'node:fs/promises';
 import { join } from 'node:path';
+import { gunzipSync } from 'node:zlib';
 import { expect, test } from 'vitest';
 import { type BackupLabel, parseBackupLabel, parseTablespaceMap } from '../../src/base/label.js';
 import { parseManifest } from '../../src/base/manifest.js';
@@ -18,6 +19,7 @@ import { rejection, settingsFor } from '../connection/fixtures.js';
 import { disposer } from '../support/cleanup.js';
 import { MAJORS, type Major, PostgresServer } from '../support/postgres.js';
 import { giveToServer } from '../support/scratch.js';
+import { waitFor } from '../support/wait.js';
 
 const keep = disposer();
 
@@ -184,4 +186,100 @@ test.each(MAJORS)('damaged pages fail a backup of %i behind all its data', async
   // Not asked to verify, the server says nothing; the session is as good as before.
   await connection.baseBackup({ ...OPTIONS, verifyChecksums: false }, new Taken()).done;
   await connection.close();
+});
+
+test.each(MAJORS)(
+  'a tablespace within the data directory of %i has a tar of its own, or is left out',
+  async (major) => {
+    const server = keep(await PostgresServer.create({ major }));
+    await server.sql('ALTER SYSTEM SET allow_in_place_tablespaces = on');
+    await server.configure({});
+    await server.sql("CREATE TABLESPACE inside LOCATION ''");
+    await server.sql('CREATE TABLE t TABLESPACE inside AS SELECT generate_series(1, 1000) AS i');
+    const [row] = await server.sql<{ oid: number; path: string }>(
+      `SELECT oid::int, pg_relation_filepath('t') AS path FROM pg_tablespace WHERE spcname = 'inside'`,
+    );
+    const taken = new Taken();
+    const connection = await session(server);
+    await connection.baseBackup(OPTIONS, taken).done;
+    const location = `pg_tblspc/${row?.oid}`;
+    const found = taken.tablespaces.filter(({ oid }) => oid !== undefined);
+    const inManifest = taken.manifest.files.some(({ path }) => path === row?.path);
+    if (major >= 16) {
+      expect(found).toMatchObject([{ oid: row?.oid, location }]);
+      expect(taken.archives[0]).toMatchObject({ name: `${row?.oid}.tar`, location });
+      expect(taken.members.has(row?.path as string)).toBe(true);
+    } else expect(found).toEqual([]);
+    expect(inManifest).toBe(major >= 16);
+    // Neither a link nor a line of the map leads there.
+    expect(taken.contents.get('tablespace_map')).toEqual(Buffer.alloc(0));
+    await connection.close();
+  },
+);
+
+test.each(MAJORS)('a backup of a standby of %i with its WAL', async (major) => {
+  const primary = keep(await PostgresServer.create({ major }));
+  await primary.sql('CREATE TABLE t AS SELECT generate_series(1, 1000) AS i');
+  const standby = keep(await primary.createStandby());
+  await primary.sql('CHECKPOINT');
+  await waitFor(async () => (await standby.currentLsn()) >= (await primary.currentLsn()), {
+    what: 'the standby to follow',
+  });
+  const connection = await session(standby);
+  const taken = new Taken();
+  const options: BaseBackupOptions = { ...OPTIONS, wal: true, maxRate: 1048576 };
+  const { end } = await connection.baseBackup(options, taken).done;
+  expect(taken.label.from).toBe('standby');
+  expect(taken.members.get(`pg_wal/${taken.label.startSegment}`)?.size).toBe(1024 * 1024);
+  expect(end.lsn >= (taken.start as BackupPosition).lsn).toBe(true);
+  await connection.close();
+});
+
+test.each(MAJORS.filter((major) => major >= 15))('%i compresses itself', async (major) => {
+  const server = keep(await PostgresServer.create({ major }));
+  const connection = await session(server);
+  const chunks: Buffer[] = [];
+  const archives: string[] = [];
+  const manifest: Buffer[] = [];
+  const handler: BaseBackupHandler = {
+    onStart() {},
+    onArchive: ({ name }) => archives.push(name),
+    onData: (chunk) => chunks.push(Buffer.from(chunk)),
+    onManifest: (chunk) => manifest.push(Buffer.from(chunk)),
+  };
+  const compression = { method: 'gzip', level: 1 } as const;
+  await connection.baseBackup({ ...OPTIONS, compression }, handler).done;
+  expect(archives).toEqual(['base.tar']);
+  const names: string[] = [];
+  const tar = new TarReader({
+    member: ({ name, type }) => type === 'file' && names.push(name),
+    content() {},
+    done() {},
+  });
+  tar.feed(gunzipSync(Buffer.concat(chunks)));
+  tar.end();
+  const { files } = parseManifest(Buffer.concat(manifest));
+  expect(names.sort()).toEqual(files.map(({ path }) => path).sort());
+  await connection.close();
+});
+
+test('a backup that is broken off ends on the server too, and another can follow', async () => {
+  const server = keep(await PostgresServer.create({ major: 18 }));
+  const connection = await session(server);
+  const controller = new AbortController();
+  const handler: BaseBackupHandler = {
+    onStart() {},
+    onArchive() {},
+    onData: () => controller.abort(new Error('enough')),
+    onManifest() {},
+  };
+  const slow = { ...OPTIONS, maxRate: 1024 };
+  const { done } = connection.baseBackup(slow, handler, controller.signal);
+  await expect(done).rejects.toThrow('enough');
+  await waitFor(async () => (await server.walSenderPids()).length === 0, {
+    what: 'the walsender to go',
+  });
+  const next = await session(server);
+  await next.baseBackup(OPTIONS, new Taken()).done;
+  await next.close();
 });
