@@ -11,6 +11,9 @@ export interface BaseIndex {
   tars: TarIndex[];
 }
 
+/** What it is stored as. */
+export const INDEX_COMPRESSION = 'gzip';
+
 export interface TarIndex {
   /** `base.tar`. */
   name: string;

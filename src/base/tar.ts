@@ -57,6 +57,11 @@ export class TarReader {
   /** Bytes taken. */
   position = 0;
 
+  /** The blocks of zeros that a tar ends with came; a server before version 15 leaves them out. */
+  get terminated(): boolean {
+    return this.ending > 0;
+  }
+
   constructor(visitor: TarVisitor) {
     this.visitor = visitor;
   }

@@ -91,4 +91,11 @@ export interface Compressor {
     plain: AsyncIterable<Uint8Array>,
     options: { level?: number },
   ): AsyncIterable<Uint8Array>;
+
+  /**
+   * What is in memory as one member or frame that stands alone, with the checksum and, where the
+   * format has it, the size of its content. In Node's thread pool as one piece of work where Node
+   * has the format.
+   */
+  compressWhole(plain: Uint8Array, options: { level?: number }): Promise<Uint8Array>;
 }

@@ -1,5 +1,6 @@
 import type { Duplex } from 'node:stream';
-import zlib, { constants } from 'node:zlib';
+import { promisify } from 'node:util';
+import zlib, { constants, type ZlibOptions } from 'node:zlib';
 import CRC32 from 'crc-32';
 import { storageError } from '../files/durable.js';
 import type { FileSystem, GzipCodec } from '../files/file-system.js';
@@ -236,10 +237,23 @@ export function compressStream(
   return transformed(compressor(level), plain);
 }
 
+export function compressWhole(
+  plain: Uint8Array,
+  { level }: { level?: number },
+): Promise<Uint8Array> {
+  return inPool(plain, { ...settings(level), chunkSize: LARGE_CHUNK });
+}
+
+const inPool = promisify<Uint8Array, ZlibOptions, Uint8Array>(zlib.gzip);
+
 function compressor(level: number | undefined, codec: GzipCodec = zlib): Duplex {
+  return codec.createGzip({ chunkSize: STEP / 4, ...settings(level) });
+}
+
+function settings(level: number | undefined): ZlibOptions {
   // The larger hash table costs 128 kB and takes a sixth off the time. Level 1 is for speed: a
   // window that stays in the CPU's first cache takes another eighth off, also of the size where
   // records are small; among full-page images it adds a twentieth to the size.
-  const options = { chunkSize: STEP / 4, memLevel: 9, windowBits: level === 1 ? 14 : 15 };
-  return codec.createGzip(level === undefined ? options : { ...options, level });
+  const options = { memLevel: 9, windowBits: level === 1 ? 14 : 15 };
+  return level === undefined ? options : { ...options, level };
 }

@@ -11,9 +11,18 @@ const SOURCE = fileURLToPath(new URL('../../src/', import.meta.url));
 
 /**
  * Where a compression is called by its name: its suffix, the table, what a bare level of
- * `--compress` means, and the pages' images, which PostgreSQL compresses with a list of its own.
+ * `--compress` means, the pages' images, which PostgreSQL compresses with a list of its own, as it
+ * does base backups, and what a record of a backup says.
  */
-const NAMED_IN = ['cli/compression.ts', 'codec/codecs.ts', 'wal/records/record-body.ts'];
+const NAMED_IN = [
+  'base/backup-record.ts',
+  'base/base-index.ts',
+  'cli/compression.ts',
+  'codec/codecs.ts',
+  'protocol/backup-stream.ts',
+  'protocol/base-backup.ts',
+  'wal/records/record-body.ts',
+];
 
 it('names a compression in the table and nowhere else', () => {
   const files = readdirSync(SOURCE, { recursive: true, encoding: 'utf8' });

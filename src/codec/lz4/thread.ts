@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs';
+import { setImmediate } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { type FileSystem, nodeFileSystem } from '../../files/file-system.js';
@@ -73,6 +74,18 @@ export async function* compressStream(
   yield encoder.header();
   for await (const { piece } of inPieces(plain, LZ4_BLOCK_SIZE)) yield encoder.block(piece).slice();
   yield encoder.end();
+}
+
+/** Every block ends a turn of the event loop. */
+export async function compressWhole(plain: Uint8Array): Promise<Uint8Array> {
+  const encoder = new Lz4FrameEncoder();
+  const parts: Uint8Array[] = [encoder.header(plain.length)];
+  for (let at = 0; at < plain.length; at += LZ4_BLOCK_SIZE) {
+    parts.push(encoder.block(plain.subarray(at, at + LZ4_BLOCK_SIZE)).slice());
+    await setImmediate();
+  }
+  parts.push(encoder.end());
+  return Buffer.concat(parts);
 }
 
 /**

@@ -1,4 +1,5 @@
 import type { Duplex } from 'node:stream';
+import { promisify } from 'node:util';
 import zlib from 'node:zlib';
 import { NotSupportedError, StorageError } from '../../errors.js';
 import { writeFully } from '../../files/durable.js';
@@ -10,12 +11,18 @@ import { CONTENT_CHECKSUM, FrameWalk, isSkippable, LAST_BLOCK, MAGIC, u32 } from
 import { Xxh64 } from './xxh64.js';
 
 /** Since Node.js 22.15; not in the types of the oldest supported version. */
-const { createZstdCompress, createZstdDecompress } = zlib as unknown as {
+const { zstdCompress, createZstdCompress, createZstdDecompress } = zlib as unknown as {
+  zstdCompress?: (
+    bytes: Uint8Array,
+    options: object,
+    done: (error: Error | null, compressed: Uint8Array) => void,
+  ) => void;
   createZstdCompress?: (options: { chunkSize: number; params: Record<number, number> }) => Duplex;
   createZstdDecompress?: (options: { chunkSize: number }) => Duplex;
 };
-/** ZSTD_c_compressionLevel and ZSTD_c_checksumFlag of zstd.h. */
+/** ZSTD_c_compressionLevel, ZSTD_c_contentSizeFlag and ZSTD_c_checksumFlag of zstd.h. */
 const LEVEL = 100;
+const CONTENT_SIZE = 200;
 const CHECKSUM = 201;
 /** CLEVEL_DEFAULT of zstd.h. */
 const DEFAULT_LEVEL = 3;
@@ -185,14 +192,30 @@ async function* inFrames(
   level: number,
 ): AsyncGenerator<Uint8Array> {
   const { compress } = await loadWasm();
-  for await (const { piece } of inPieces(plain, FRAME)) {
-    const frame = compress(piece, level);
-    const hash = new Xxh64();
-    hash.update(piece);
-    const checked = Buffer.allocUnsafe(frame.length + 4);
-    checked.set(frame);
-    checked[4] = (frame[4] as number) | CONTENT_CHECKSUM;
-    checked.writeUInt32LE(Number(hash.digest() & 0xffff_ffffn), frame.length);
-    yield checked;
+  for await (const { piece } of inPieces(plain, FRAME))
+    yield checked(compress(piece, level), piece);
+}
+
+/** A frame that was made of `plain` without a checksum, with it. */
+function checked(frame: Uint8Array, plain: Uint8Array): Uint8Array {
+  const hash = new Xxh64();
+  hash.update(plain);
+  const whole = Buffer.allocUnsafe(frame.length + 4);
+  whole.set(frame);
+  whole[4] = (frame[4] as number) | CONTENT_CHECKSUM;
+  whole.writeUInt32LE(Number(hash.digest() & 0xffff_ffffn), frame.length);
+  return whole;
+}
+
+export async function compressWhole(
+  plain: Uint8Array,
+  { level = DEFAULT_LEVEL }: { level?: number },
+): Promise<Uint8Array> {
+  if (zstdCompress) {
+    const params = { [LEVEL]: level, [CHECKSUM]: 1, [CONTENT_SIZE]: 1 };
+    const options = { chunkSize: 4 * STEP, pledgedSrcSize: plain.length, params };
+    return promisify<Uint8Array, object, Uint8Array>(zstdCompress)(plain, options);
   }
+  const { compress } = await loadWasm();
+  return checked(compress(plain, level), plain);
 }

@@ -1,0 +1,32 @@
+import { randomBytes } from 'node:crypto';
+import { expect, test } from 'vitest';
+import { compressorOf } from '../../src/codec/codecs.js';
+import { decodeBytes } from '../../src/codec/stages.js';
+
+const CONTENTS: [string, Buffer][] = [
+  ['nothing', Buffer.alloc(0)],
+  ['a byte', Buffer.from('x')],
+  ['zeros', Buffer.alloc(3_000_000)],
+  ['what cannot be compressed', randomBytes(700_000)],
+];
+
+for (const method of ['gzip', 'lz4', 'zstd'] as const) {
+  test.each(CONTENTS)(`${method}: %s is a frame that stands alone`, async (_, plain) => {
+    const { compressWhole } = await compressorOf(method);
+    const options = method === 'lz4' ? {} : { level: 1 };
+    const frame = await compressWhole(plain, options);
+    const { content, complete } = await decodeBytes(frame, { name: 'frame' });
+    expect(complete && Buffer.from(content).equals(plain)).toBe(true);
+    const both = await decodeBytes(Buffer.concat([frame, await compressWhole(plain, {})]), {
+      name: 'frames',
+    });
+    expect(Buffer.from(both.content).equals(Buffer.concat([plain, plain]))).toBe(true);
+    if (plain.length === 0) return;
+    // Its checksum sees what would be another content.
+    const spoiled = Uint8Array.from(frame);
+    const at = frame.length >> 1;
+    spoiled[at] = (spoiled[at] as number) ^ 1;
+    const read = await decodeBytes(spoiled, { name: 'spoiled' }).catch(() => undefined);
+    expect(read === undefined || Buffer.from(read.content).equals(plain)).toBe(true);
+  });
+}
