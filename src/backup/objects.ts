@@ -1,0 +1,86 @@
+import { createHash, randomUUID } from 'node:crypto';
+import type { BackupArea } from '../archive/backups/area.js';
+import { backupKey } from '../archive/backups/keys.js';
+import type { BackupObject } from '../base/backup-record.js';
+import type { Recipients } from '../codec/age/recipients.js';
+import { encodeSegment } from '../codec/stages.js';
+import { StoreConflictError, StoreUncertainError } from '../errors.js';
+import type { Content } from '../store/store.js';
+
+/** How often an answer may be lost before a backup fails: the stores themselves repeat as well. */
+const MOST_TRIES = 3;
+
+/**
+ * Creates an object that nobody else has reason to create. A try whose answer was lost is repeated
+ * as the same one, so that its own success is not taken for somebody else's.
+ * @throws StoreConflictError if there is one; StoreUncertainError, StoreAccessError
+ */
+export async function createOwn(
+  { store }: Pick<BackupArea, 'store'>,
+  key: string,
+  content: Content,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const token = randomUUID();
+  for (let tries = 1; ; tries++) {
+    try {
+      const { created } = await store.create(key, content, { token, signal });
+      if (created) return;
+      break;
+    } catch (e) {
+      if (!(e instanceof StoreUncertainError) || tries === MOST_TRIES || signal?.aborted) throw e;
+    }
+  }
+  throw new StoreConflictError(`"${key}" in "${store.place}" was created by somebody else`, {
+    key,
+    hint: 'Nothing was replaced. See who else writes below this backup, and take another one.',
+  });
+}
+
+/** Stores the objects of one backup and remembers what its record says of them. */
+export class BackupObjects {
+  /** In the order in which they were stored. */
+  readonly stored: BackupObject[] = [];
+  readonly #area: BackupArea;
+  readonly #id: string;
+  readonly #recipients: Recipients | undefined;
+  readonly #signal: AbortSignal | undefined;
+
+  constructor(
+    area: BackupArea,
+    id: string,
+    options: { recipients?: Recipients | undefined; signal?: AbortSignal | undefined },
+  ) {
+    this.#area = area;
+    this.#id = id;
+    this.#recipients = options.recipients;
+    this.#signal = options.signal;
+  }
+
+  /**
+   * @param plain what is to be stored, encrypted where that was asked for
+   * @param read called as soon as `plain` is of no more use
+   * @throws as `createOwn`
+   */
+  async put(name: string, plain: Uint8Array, read: () => void = () => {}): Promise<void> {
+    const pieces: Uint8Array[] = [];
+    if (this.#recipients) {
+      const sealed = encodeSegment(plain, { recipients: this.#recipients });
+      for await (const piece of sealed) pieces.push(piece);
+      read();
+    } else {
+      pieces.push(plain);
+    }
+    const hash = createHash('sha256');
+    let size = 0;
+    for (const piece of pieces) {
+      hash.update(piece);
+      size += piece.length;
+    }
+    const sha256 = hash.digest('hex');
+    const key = backupKey(this.#area.prefix, this.#id, name);
+    await createOwn(this.#area, key, { size, sha256, open: () => pieces }, this.#signal);
+    if (!this.#recipients) read();
+    this.stored.push({ name, size, sha256 });
+  }
+}

@@ -1,0 +1,181 @@
+import { createHash, type Hash } from 'node:crypto';
+import type { TarIndex } from '../base/base-index.js';
+import { TAR_BLOCK, type TarMember, TarReader } from '../base/tar.js';
+import { CorruptObjectError, ProtocolError } from '../errors.js';
+import type { FileDigest } from './digests.js';
+import type { BackupObjects } from './objects.js';
+import { type VolumeMemory, VolumeWriter } from './volumes.js';
+
+/** Files of the main tar that are stored once more, as they are: what reads backups needs them first. */
+export const VERBATIM = {
+  backup_label: 'backup_label',
+  tablespace_map: 'tablespace_map',
+  'global/pg_control': 'pg_control',
+} as const;
+type Verbatim = keyof typeof VERBATIM;
+
+/** Bytes of a file of these, at most: pg_control has 8 kB. */
+const MOST_VERBATIM = 16 * 1024 * 1024;
+
+/** Where in the data directory the files of a tar are: of a tablespace's below its link. */
+function rootOf(oid: number | undefined): string {
+  return oid === undefined ? '' : `pg_tblspc/${oid}/`;
+}
+
+/** A tar of the server's, as it came. */
+export interface ReceivedTar {
+  name: string;
+  oid: number | undefined;
+  index: TarIndex;
+  size: number;
+  volumes: string[];
+}
+
+export interface SinkOptions {
+  memory: VolumeMemory;
+  objects: BackupObjects;
+  /** Storing failed: nothing more needs to come. */
+  onFailure(error: unknown): void;
+  /** Sees the content of files, to look at their pages. */
+  pages?: PageVisitor | undefined;
+}
+
+/** Who looks at the pages of files as they come. */
+export interface PageVisitor {
+  /** @param path below the data directory */
+  begin(path: string, size: number): void;
+  content(piece: Uint8Array): void;
+  end(): void;
+}
+
+/**
+ * Takes the data of a base backup as they come: reads the tars, takes the digest of each file, and
+ * passes the bytes on to be compressed and stored. Synchronous: what throws here ends the backup.
+ */
+export class BackupSink {
+  /** By path below the data directory. */
+  readonly files = new Map<string, FileDigest>();
+  readonly verbatim = new Map<Verbatim, Buffer>();
+  /** Bytes of tar that came. */
+  bytes = 0;
+  /** Of the number of a volume. */
+  digits = 4;
+  readonly #options: SinkOptions;
+  readonly #tars: ReceivedTar[] = [];
+  readonly #ends: Promise<void>[] = [];
+  readonly #manifest: Buffer[] = [];
+  #tar: TarStream | undefined;
+
+  constructor(options: SinkOptions) {
+    this.#options = options;
+  }
+
+  onArchive({ name, oid }: { name: string; oid: number | undefined }): void {
+    this.#endTar();
+    this.#tar = new TarStream(this, name, oid, this.#options);
+  }
+
+  onData(chunk: Uint8Array): void {
+    if (!this.#tar) throw new ProtocolError('data of a base backup came before its first archive');
+    this.bytes += chunk.length;
+    this.#tar.feed(chunk);
+  }
+
+  onManifest(chunk: Uint8Array): void {
+    this.#endTar();
+    // It belongs to the connection, which uses it again.
+    this.#manifest.push(Buffer.from(chunk));
+  }
+
+  /** Nothing more comes. Resolves when all of it is stored. */
+  async end(): Promise<{ tars: ReceivedTar[]; manifest: Buffer }> {
+    this.#endTar();
+    await Promise.all(this.#ends);
+    return { tars: this.#tars, manifest: Buffer.concat(this.#manifest) };
+  }
+
+  #endTar(): void {
+    const tar = this.#tar;
+    this.#tar = undefined;
+    if (!tar) return;
+    const ended = tar.end();
+    const { name, oid, members, writer } = tar;
+    const { frames, volumes } = writer;
+    this.#tars.push({ name, oid, index: { name, frames, members }, size: writer.size, volumes });
+    ended.catch(this.#options.onFailure);
+    this.#ends.push(ended);
+  }
+}
+
+/** One tar on its way. */
+class TarStream {
+  readonly name: string;
+  readonly oid: number | undefined;
+  readonly members: TarMember[] = [];
+  readonly writer: VolumeWriter;
+  readonly #sink: BackupSink;
+  readonly #root: string;
+  readonly #reader: TarReader;
+  readonly #pages: PageVisitor | undefined;
+  #hash: Hash | undefined;
+  #kept: Buffer[] | undefined;
+
+  constructor(sink: BackupSink, name: string, oid: number | undefined, options: SinkOptions) {
+    const { memory, objects, onFailure } = options;
+    this.name = name;
+    this.oid = oid;
+    this.writer = new VolumeWriter(name, sink.digits, memory, objects, onFailure);
+    this.#sink = sink;
+    this.#root = rootOf(oid);
+    this.#pages = options.pages;
+    this.#reader = new TarReader({
+      member: (member) => this.#begin(member),
+      content: (piece) => this.#content(piece),
+      done: (member) => this.#done(member),
+    });
+  }
+
+  feed(chunk: Uint8Array): void {
+    this.#reader.feed(chunk);
+    this.writer.write(chunk);
+  }
+
+  /** Resolves when it is stored. @throws CorruptObjectError if it is cut short */
+  end(): Promise<void> {
+    this.#reader.end();
+    if (!this.#reader.terminated) this.feed(Buffer.alloc(2 * TAR_BLOCK));
+    return this.writer.end();
+  }
+
+  #begin(member: TarMember): void {
+    this.members.push(member);
+    if (member.type !== 'file') return;
+    const path = `${this.#root}${member.name}`;
+    if (this.#sink.files.has(path)) {
+      throw new CorruptObjectError(`${JSON.stringify(path)} is twice in the base backup`);
+    }
+    this.#hash = createHash('sha256');
+    this.#pages?.begin(path, member.size);
+    if (!(path in VERBATIM)) return;
+    if (member.size > MOST_VERBATIM) {
+      throw new CorruptObjectError(`${JSON.stringify(path)} has ${member.size} bytes`);
+    }
+    this.#kept = [];
+  }
+
+  #content(piece: Uint8Array): void {
+    this.#hash?.update(piece);
+    this.#pages?.content(piece);
+    this.#kept?.push(Buffer.from(piece));
+  }
+
+  #done(member: TarMember): void {
+    if (!this.#hash) return;
+    const path = `${this.#root}${member.name}`;
+    this.#sink.files.set(path, { size: member.size, sha256: this.#hash.digest('binary') });
+    this.#hash = undefined;
+    this.#pages?.end();
+    if (this.#kept) this.#sink.verbatim.set(path as Verbatim, Buffer.concat(this.#kept));
+    this.#kept = undefined;
+  }
+}
