@@ -1,3 +1,5 @@
+import type { Branch } from '../archive/way/plan.js';
+import type { Damage } from '../archive/way/scan.js';
 import { CorruptWalError } from '../errors.js';
 import type { Lsn } from '../lsn.js';
 import { RM_XLOG, RMGR_INFO_MASK, type WalRecord } from '../wal/record.js';
@@ -30,8 +32,6 @@ import {
   XLOG_END_OF_RECOVERY,
   XLOG_RESTORE_POINT,
 } from '../wal/records/xlog-records.js';
-import type { Branch } from './plan.js';
-import type { Damage } from './scan.js';
 
 /** Where an event stands. */
 export interface Place {

@@ -1,7 +1,7 @@
+import type { Damage } from '../archive/way/scan.js';
 import type { Lsn } from '../lsn.js';
 import type { TimestampTz } from '../wal/records/timestamp.js';
 import { dropsFiles, eventTime, type WalEvent } from './event.js';
-import type { Damage } from './scan.js';
 
 /** Which events are wanted: those that meet every condition. */
 export interface EventFilter {

@@ -1,6 +1,9 @@
 import type { Archive } from '../archive/archive.js';
 import { type ArchiveOptions, withArchives } from '../archive/places/open-archive.js';
 import { readCatalog } from '../archive/read-catalog.js';
+import { decoding, type Plan, type PlannedSegment, planTimeline } from '../archive/way/plan.js';
+import { scanSegments } from '../archive/way/read.js';
+import { type Damage, DamageTolerantScan, type ScanVisitor } from '../archive/way/scan.js';
 import { formatLsn, type Lsn } from '../lsn.js';
 import {
   aBigint,
@@ -18,9 +21,6 @@ import type { TimestampTz } from '../wal/records/timestamp.js';
 import { timelineAt } from '../wal/timeline.js';
 import { EventReader, isWanted, type TransactionEvent, type WalEvent } from './event.js';
 import { type EventFilter, EventMatcher, isWithin } from './filter.js';
-import { decoding, type Plan, type PlannedSegment, planTimeline } from './plan.js';
-import { scanSegments } from './read.js';
-import { type Damage, DamageTolerantScan, type ScanVisitor } from './scan.js';
 import { segmentsFromTime } from './start.js';
 
 export interface FindOptions extends EventFilter {

@@ -1,11 +1,11 @@
+import { decoding, type Plan, type PlannedSegment } from '../archive/way/plan.js';
+import { scanSegments } from '../archive/way/read.js';
+import { DamageTolerantScan } from '../archive/way/scan.js';
 import type { WalRecord } from '../wal/record.js';
 import { parseRecordBody } from '../wal/records/record-body.js';
 import type { TimestampTz } from '../wal/records/timestamp.js';
 import { parseXactRecord, RM_XACT, XACT_OPMASK, XACT_PREPARE } from '../wal/records/xact.js';
 import { CLOCK_SLACK } from './filter.js';
-import { decoding, type Plan, type PlannedSegment } from './plan.js';
-import { scanSegments } from './read.js';
-import { DamageTolerantScan } from './scan.js';
 
 /**
  * Leaves out the segments that lie, by their first commits, well before a time: a search by halves,

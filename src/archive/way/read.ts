@@ -1,6 +1,6 @@
-import type { Archive } from '../archive/archive.js';
-import { StorageError } from '../errors.js';
-import { formatLsn } from '../lsn.js';
+import { StorageError } from '../../errors.js';
+import { formatLsn } from '../../lsn.js';
+import type { Archive } from '../archive.js';
 import type { Plan, PlannedFile, PlannedSegment } from './plan.js';
 import type { DamageTolerantScan } from './scan.js';
 

@@ -1,10 +1,10 @@
-import { formatLsn, type Lsn } from '../lsn.js';
-import { WalDecoder } from '../wal/decoder.js';
-import { faultScope, type WalFault } from '../wal/fault.js';
-import { parseLongHeader } from '../wal/long-header.js';
-import { DEFAULT_BLOCK_SIZE } from '../wal/page.js';
-import type { WalRecord } from '../wal/record.js';
-import type { TimelineHistory } from '../wal/timeline.js';
+import { formatLsn, type Lsn } from '../../lsn.js';
+import { WalDecoder } from '../../wal/decoder.js';
+import { faultScope, type WalFault } from '../../wal/fault.js';
+import { parseLongHeader } from '../../wal/long-header.js';
+import { DEFAULT_BLOCK_SIZE } from '../../wal/page.js';
+import type { WalRecord } from '../../wal/record.js';
+import type { TimelineHistory } from '../../wal/timeline.js';
 
 /** A place of the archive that could not be read, or is not there. */
 export interface Damage {

@@ -1,10 +1,10 @@
-import type { Archive } from '../archive/archive.js';
-import type { Catalog, SegmentGap } from '../archive/catalog.js';
-import { missingEnd } from '../archive/catalog-lineage.js';
-import { UsageError } from '../errors.js';
-import type { Lsn } from '../lsn.js';
-import { segmentOf, segmentStart } from '../wal/file-name.js';
-import { rootHistory, type TimelineHistory, timelineEnd } from '../wal/timeline.js';
+import { UsageError } from '../../errors.js';
+import type { Lsn } from '../../lsn.js';
+import { segmentOf, segmentStart } from '../../wal/file-name.js';
+import { rootHistory, type TimelineHistory, timelineEnd } from '../../wal/timeline.js';
+import type { Archive } from '../archive.js';
+import type { Catalog, SegmentGap } from '../catalog.js';
+import { missingEnd } from '../catalog-lineage.js';
 
 /** A file to read a segment from, as it was listed. */
 export interface PlannedFile {
