@@ -14,6 +14,8 @@ export interface SyntheticOptions {
   magic?: number;
   start?: bigint;
   timeline?: number;
+  /** The timeline of a page by its address, where it is not the same for all. */
+  timelineOf?: (address: bigint) => number;
   systemId?: bigint;
 }
 
@@ -24,8 +26,10 @@ export interface SyntheticOptions {
 export function makeWal(records: readonly SyntheticRecord[], options: SyntheticOptions = {}) {
   const { segmentSize = 1 << 20, blockSize = 8192, magic = 0xd118 } = options;
   const { start = 0x500_0000n, timeline = 1, systemId = 77n } = options;
+  const { timelineOf = () => timeline } = options;
   const pages: Buffer[] = [];
   const lsns: Lsn[] = [];
+  const ends: Lsn[] = [];
   let at = 0;
   let prev = 0n;
 
@@ -35,7 +39,7 @@ export function makeWal(records: readonly SyntheticRecord[], options: SyntheticO
     const page = Buffer.alloc(blockSize);
     page.writeUInt16LE(magic, 0);
     page.writeUInt16LE((remaining > 0 ? 1 : 0) | (first ? 2 : 0), 2);
-    page.writeUInt32LE(timeline, 4);
+    page.writeUInt32LE(timelineOf(address), 4);
     page.writeBigUInt64LE(address, 8);
     page.writeUInt32LE(remaining, 16);
     if (first) {
@@ -77,8 +81,9 @@ export function makeWal(records: readonly SyntheticRecord[], options: SyntheticO
       }
       at = blockSize;
     }
+    ends.push((start + BigInt((pages.length - 1) * blockSize + at)) as Lsn);
   }
   const all = Buffer.concat(pages);
   const used = all.subarray(0, all.length - (blockSize - at));
-  return { bytes: used, lsns, start: start as Lsn, segmentSize };
+  return { bytes: used, lsns, ends, start: start as Lsn, segmentSize };
 }

@@ -13,7 +13,7 @@ export type RecoveryTarget =
 
 /** A target that was found in the WAL of a way from a backup to a timeline. */
 export interface LocatedTarget {
-  /** The timeline that recovery ends on. */
+  /** That of the way, for `recovery_target_timeline`; `lsn` may lie on one of its ancestors. */
   timeline: number;
   /** WAL up to here is replayed at least; recovery stops before or at the record that begins or ends here. */
   lsn: Lsn;
@@ -31,6 +31,8 @@ export interface LocatedTarget {
     | { name: 'recovery_target_time'; value: string; inclusive: boolean }
     | { name: 'recovery_target'; value: 'immediate' }
     | undefined;
+  /** What is to be told besides: that the index is damaged, what was taken for granted. */
+  notes: string[];
   /** Segments that were read to find it. */
   segmentsRead: number;
 }
@@ -46,5 +48,7 @@ export interface UnreachableTarget {
     | 'unknown' // no such name or transaction
     | 'damaged'; // WAL on the way cannot be read
   message: string;
+  notes: string[];
+  segmentsRead: number;
   nearest?: { lsn: Lsn; time?: TimestampTz; hint: string };
 }

@@ -15,13 +15,7 @@ export async function scanSegments(
   signal?: AbortSignal,
 ): Promise<void> {
   for (const [i, segment] of segments.entries()) {
-    signal?.throwIfAborted();
-    scan.startAt(segment.start);
-    let told = false;
-    for (const file of segment.files) {
-      if (scan.enough || scan.position! >= file.end) break;
-      told = (await scanFile(archive, file, segment, scan, signal)) || told;
-    }
+    const told = await feedSegment({ archive }, segment, scan, signal);
     if (scan.enough) return;
     const full = scan.position === segment.start + BigInt(segmentSize);
     if (i === segments.length - 1) finish(segment, scan, told);
@@ -29,8 +23,25 @@ export async function scanSegments(
   }
 }
 
+/** Feeds one segment, and leaves open what follows. True if it told that not all of it is read. */
+export async function feedSegment(
+  { archive }: Pick<Plan, 'archive'>,
+  segment: PlannedSegment,
+  scan: DamageTolerantScan,
+  signal?: AbortSignal,
+): Promise<boolean> {
+  signal?.throwIfAborted();
+  scan.startAt(segment.start);
+  let told = false;
+  for (const file of segment.files) {
+    if (scan.enough || scan.position! >= file.end) break;
+    told = (await scanFile(archive, file, segment, scan, signal)) || told;
+  }
+  return told;
+}
+
 /** Ends a scan. Only where nothing but partials is there the WAL may end anywhere. */
-function finish({ files }: PlannedSegment, scan: DamageTolerantScan, told: boolean): void {
+export function finish({ files }: PlannedSegment, scan: DamageTolerantScan, told: boolean): void {
   const complete = files.filter((file) => !file.partial);
   const to = complete.reduce((end, file) => (file.end > end ? file.end : end), 0n);
   const from = scan.position!;

@@ -30,6 +30,8 @@ export interface ScanOptions {
   history?: TimelineHistory | undefined;
   timeline: number;
   select(rmgr: number, info: number): boolean;
+  /** Enough is read once a record ends behind here. */
+  until?: Lsn | undefined;
 }
 
 /** Pieces are cut at this boundary, which is one of pages of any size. */
@@ -53,6 +55,7 @@ export class DamageTolerantScan {
   #damage: Damage | undefined;
   /** Up to here nothing is decoded: the rest of a foreign segment. */
   #skipTo = 0n;
+  #validEnd: Lsn | undefined;
   #enough = false;
 
   constructor(options: ScanOptions, visitor: ScanVisitor) {
@@ -63,6 +66,11 @@ export class DamageTolerantScan {
   /** LSN of the next byte to be fed; undefined before the first. */
   get position(): Lsn | undefined {
     return this.#at === undefined ? undefined : ((this.#at + BigInt(this.#rest.length)) as Lsn);
+  }
+
+  /** End of the last complete good record; undefined before the first. */
+  get validEnd(): Lsn | undefined {
+    return this.#validEnd;
   }
 
   /** True once the visitor has had enough: feeding on does nothing. */
@@ -190,6 +198,11 @@ export class DamageTolerantScan {
     for (let record = decoder.next(); record && !this.#enough; record = decoder.next()) {
       this.#resumed();
       if (!this.#enough) this.#enough = this.#visitor.record(record, decoder.serverMajor);
+    }
+    if (decoder.validEnd === this.#decoderStart) return;
+    this.#validEnd = decoder.validEnd;
+    if (this.#options.until !== undefined && this.#validEnd > this.#options.until) {
+      this.#enough = true;
     }
   }
 

@@ -1,0 +1,130 @@
+import { describe, expect, test } from 'vitest';
+import { readCatalog } from '../../../src/archive/read-catalog.js';
+import { locateTarget, type TargetResult } from '../../../src/archive/targets/locate.js';
+import type { RecoveryTarget } from '../../../src/archive/targets/target.js';
+import { formatLsn, type Lsn } from '../../../src/lsn.js';
+import type { TimestampTz } from '../../../src/wal/records/timestamp.js';
+import { timelineAt } from '../../../src/wal/timeline.js';
+import { randomNumbers } from '../../support/archives.js';
+import { type History, naive, randomHistory, SEGMENT, type Verdict } from './way-model.js';
+
+type Below = (n: number) => number;
+
+function randomTarget(below: Below, { records }: History): RecoveryTarget {
+  const any = records[below(records.length)]!;
+  const ends = records.filter((r) => r.kind === 'commit' || r.kind === 'abort');
+  const end = ends[below(ends.length)] ?? any;
+  const inclusive = below(2) === 0;
+  switch (below(12)) {
+    case 0:
+      return { kind: 'latest' };
+    case 1:
+      return { kind: 'immediate' };
+    case 2:
+    case 3: {
+      const lsn = [any.lsn, any.end, any.lsn + 8n, any.lsn - 8n][below(4)] as Lsn;
+      return { kind: 'lsn', lsn, inclusive };
+    }
+    case 4:
+      return { kind: 'name', name: `p${below(14)}` };
+    case 5:
+    case 6:
+      return { kind: 'xid', xid: below(8) === 0 ? 5 : end.xid, inclusive };
+    default: {
+      const by = [0n, 0n, 1n, -1n, 1_500_000n, -70_000_000n, BigInt(below(90_000_000))];
+      const time = ((any.time || end.time) + by[below(by.length)]!) as TimestampTz;
+      return { kind: 'time', time, inclusive };
+    }
+  }
+}
+
+function verdictOf(result: TargetResult): Verdict {
+  if ('unreachable' in result) return { reason: result.unreachable.reason };
+  const { setting, lsn } = result.located;
+  if (!setting) return { stop: 'end', lsn };
+  if (setting.name !== 'recovery_target_lsn') return { stop: 'immediate' };
+  const [hi, lo] = setting.value.split('/') as [string, string];
+  const at = ((BigInt(`0x${hi}`) << 32n) | BigInt(`0x${lo}`)) as Lsn;
+  return { stop: setting.inclusive ? 'after' : 'before', lsn: at };
+}
+
+const show = (value: unknown) =>
+  JSON.stringify(value, (_, v) => (typeof v === 'bigint' ? `${v}` : v));
+
+async function compare(history: History, below: Below, targets: number, seed: number) {
+  const { records, archive } = history;
+  // A hole, or a damaged segment, on the way.
+  const spoilt = history.way.length > 2 ? below(history.way.length) : 0;
+  let limit: Parameters<typeof naive>[3];
+  const name = history.way[spoilt]!;
+  const start = (0x500_0000n + BigInt(spoilt * SEGMENT)) as Lsn;
+  const spoiling = spoilt === 0 ? 5 : below(5);
+  if (spoiling === 0 && spoilt < history.way.length - 1) {
+    for (const one of history.files.keys()) {
+      if (one.slice(8, 24) === name.slice(8, 24)) history.files.delete(one);
+    }
+    limit = { lsn: start, reason: 'in-gap' };
+  } else if (spoiling === 1 && !name.endsWith('.partial')) {
+    const hit = records.findLast((r) => r.lsn >= start && r.lsn < start + BigInt(SEGMENT));
+    // The record's checksum.
+    if (hit) {
+      const content = history.files.get(name) as Buffer;
+      const at = Number(hit.lsn - start) + 20;
+      content[at] = content[at]! ^ 0x40;
+      limit = { lsn: hit.lsn, reason: 'damaged' };
+    }
+  }
+  const first = below(Math.max(1, records.length >> 1));
+  const last = first + below(6);
+  const redo = records[first]!.lsn;
+  const lsn = records[Math.min(last, records.length - 1)]!.end;
+  if (limit && limit.lsn <= redo) return;
+  const catalog = await readCatalog(archive);
+  const way = catalog.timelines.find((t) => t.timeline === history.timeline);
+  if (!way?.history) return;
+  const after = { lsn, redo, timeline: timelineAt(way.history, lsn - 1n) };
+  for (let i = 0; i < targets; i++) {
+    const target = randomTarget(below, history);
+    const options = { after, timeline: history.timeline };
+    const result = await locateTarget(catalog, target, options);
+    const expected = naive(records, target, { redo, lsn }, limit);
+    const what = `seed ${seed} ${show(target)} after ${formatLsn(redo)} ${formatLsn(lsn)} ${show(limit)}`;
+    expect({ what, ...verdictOf(result) }, show(result)).toEqual({ what, ...expected });
+    check(history, result, what);
+  }
+}
+
+/** What is told besides must be so where it is told. */
+function check({ records }: History, result: TargetResult, what: string): void {
+  if (!('located' in result)) return;
+  const { lsn, last, next } = result.located;
+  const commits = records.filter((r) => r.kind === 'commit');
+  const before = commits.findLast((r) => r.lsn < lsn);
+  const behind = commits.find((r) => r.lsn >= lsn);
+  if (next) expect({ what, lsn: next.lsn }).toEqual({ what, lsn: behind?.lsn });
+  if (last?.xid !== undefined) expect({ what, lsn: last.lsn }).toEqual({ what, lsn: before?.lsn });
+}
+
+describe('the model', () => {
+  test.each([
+    { what: 'few segments, any clock', seeds: 1500, segments: 9, back: 90_000_000 },
+    { what: 'many segments, clocks that go on', seeds: 300, segments: 40, back: 0 },
+    { what: 'many segments, a second back', seeds: 300, segments: 40, back: 900_000 },
+  ])(
+    '$what',
+    async ({ seeds, segments, back }) => {
+      for (let seed = 1; seed <= seeds; seed++) {
+        const random = randomNumbers(seed * 7919);
+        const below = (n: number) => Math.floor(random() * n);
+        const history = randomHistory(random, {
+          segments: 1 + below(segments),
+          timelines: 1 + below(3),
+          back,
+          records: [0, 12],
+        });
+        if (history.records.length > 3) await compare(history, below, 12, seed);
+      }
+    },
+    300_000,
+  );
+});
