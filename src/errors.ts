@@ -272,6 +272,21 @@ export class CorruptObjectError extends WalkeepError {
   readonly code = 'WK_CORRUPT_OBJECT';
 }
 
+/**
+ * Another works on the same base backups: an expire that would remove what is needed, or somebody who
+ * needs what would be removed.
+ */
+export class ArchiveBusyError extends WalkeepError {
+  readonly code = 'WK_ARCHIVE_BUSY';
+  override readonly retryable = true;
+}
+
+/** What kept others from removing what is needed was ended by one of them, after a long silence. */
+export class LeaseLostError extends WalkeepError {
+  readonly code = 'WK_LEASE_LOST';
+  override readonly retryable = true;
+}
+
 /** A method of a caller's WalSink failed; what it threw is the cause. */
 export class SinkError extends WalkeepError {
   readonly code = 'WK_SINK';

@@ -1,0 +1,279 @@
+import { randomBytes } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
+import { CorruptObjectError, LeaseLostError, WalkeepError } from '../../errors.js';
+import { bytesOf, contentOf } from '../../store/content.js';
+import type { BackupArea } from './area.js';
+
+/** Milliseconds. */
+export interface HoldTiming {
+  /** How often a sign of life is given. */
+  renew: number;
+  /** Without one for so long, by the clock of the place, somebody may be dead. */
+  dead: number;
+  /** He is if he then gives none for so long, by a clock that nobody sets. */
+  observe: number;
+  /** How often somebody is looked for who is waited for. */
+  poll: number;
+  /** @param idle does not keep the process running */
+  wait(ms: number, signal?: AbortSignal, idle?: boolean): Promise<void>;
+}
+
+export const TIMING: HoldTiming = {
+  renew: 60_000,
+  dead: 15 * 60_000,
+  observe: 150_000,
+  poll: 2_000,
+  wait: (ms, signal, idle = false) => delay(ms, undefined, { signal, ref: !idle }),
+};
+
+type Json = Record<string, unknown>;
+
+const DIGITS = 8;
+
+/**
+ * A sign of life in a place where objects are never overwritten: `<prefix><writer>/<n>`, renewed by
+ * the next n. Who ends another's removes the objects and then looks again; who renews creates the next
+ * and then looks for the one before. So never both go on, whatever the clocks say.
+ */
+export class Hold {
+  readonly #area: BackupArea;
+  readonly #prefix: string;
+  readonly #writer = randomBytes(8).toString('hex');
+  readonly #timing: HoldTiming;
+  readonly #lost = new AbortController();
+  readonly #ended = new AbortController();
+  /** Of the newest object that may be there; -1: none. */
+  #n = -1;
+  /** Bytes whose creation was not answered: they are created first. */
+  #pending: Buffer | undefined;
+  /** That of this number was there when the next one was, is still to be shown. */
+  #unproven: number | undefined;
+  #content: Json = {};
+  #queue: Promise<unknown> = Promise.resolve();
+
+  /** @param prefix behind that of the area, with a slash at its end */
+  constructor(area: BackupArea, prefix: string, timing: HoldTiming) {
+    this.#area = area;
+    this.#prefix = `${area.prefix}${prefix}${this.#writer}/`;
+    this.#timing = timing;
+  }
+
+  get signal(): AbortSignal {
+    return this.#lost.signal;
+  }
+
+  async begin(content: Json, signal: AbortSignal | undefined): Promise<void> {
+    this.#content = content;
+    await this.#next(signal);
+    void this.#keep();
+  }
+
+  /** By the clock of the place, when the newest sign of life was given. @throws LeaseLostError */
+  async time(): Promise<Date> {
+    return this.#alone(async () => {
+      await this.#complete();
+      const head = await this.#area.store.head(this.#key(this.#n));
+      if (!head) throw this.#lose();
+      return head.modified;
+    });
+  }
+
+  /** Gives one now. @throws LeaseLostError */
+  renew(content?: Json): Promise<void> {
+    return this.#alone(async () => {
+      await this.#complete();
+      if (content) this.#content = content;
+      await this.#next();
+    });
+  }
+
+  async release(): Promise<void> {
+    if (this.#ended.signal.aborted) return;
+    this.#ended.abort();
+    await this.#queue.catch(() => {});
+    if (this.#n < 0) return;
+    const keys = [];
+    for (let n = Math.max(0, this.#n - 2); n <= this.#n; n++) keys.push(this.#key(n));
+    // What stays is dead after a while.
+    await end(this.#area, keys).catch(() => {});
+  }
+
+  #key(n: number): string {
+    return `${this.#prefix}${String(n).padStart(DIGITS, '0')}`;
+  }
+
+  #alone<T>(act: () => Promise<T>): Promise<T> {
+    const run = this.#queue.then(async () => {
+      this.#lost.signal.throwIfAborted();
+      return act();
+    });
+    this.#queue = run.catch(() => {});
+    return run;
+  }
+
+  async #next(signal?: AbortSignal): Promise<void> {
+    this.#n += 1;
+    this.#pending = Buffer.from(`${JSON.stringify({ format: 1, ...this.#content })}\n`);
+    await this.#complete(signal);
+  }
+
+  /** What was begun, and perhaps not answered. */
+  async #complete(signal?: AbortSignal): Promise<void> {
+    const { store } = this.#area;
+    const key = this.#key(this.#n);
+    if (this.#pending) {
+      const token = `${this.#writer}-${this.#n}`;
+      const made = await store.create(key, contentOf(this.#pending), { token, signal });
+      if (!made.created) throw this.#lose();
+      this.#pending = undefined;
+      if (this.#n > 0) this.#unproven = this.#n - 1;
+    }
+    if (this.#unproven === undefined) return;
+    // Only now: who has removed it before this one was there sees this one.
+    if (!(await store.head(this.#key(this.#unproven)))) {
+      await store.remove([key]).catch(() => {});
+      throw this.#lose();
+    }
+    const before = this.#unproven - 1;
+    this.#unproven = undefined;
+    // The one between stays: a listing that began before this one was there has it.
+    if (before >= 0) await store.remove([this.#key(before)]).catch(() => {});
+  }
+
+  #lose(): LeaseLostError {
+    const error = new LeaseLostError(`"${this.#prefix}" was ended by another`, {
+      key: this.#prefix,
+      hint: 'It gave no sign of life for a quarter of an hour: see what stopped it, and try again.',
+    });
+    this.#lost.abort(error);
+    return error;
+  }
+
+  async #keep(): Promise<void> {
+    const { renew, wait } = this.#timing;
+    for (let ms = renew; ; ) {
+      try {
+        await wait(ms, AbortSignal.any([this.#ended.signal, this.#lost.signal]), true);
+      } catch {
+        return;
+      }
+      ms = renew;
+      try {
+        await this.renew();
+      } catch (e) {
+        if (this.#lost.signal.aborted) return;
+        if (!(e instanceof WalkeepError)) return this.#lost.abort(e);
+        // No answer, or no right for now: it lives for as long as nobody ends it.
+        ms = renew / 4;
+      }
+    }
+  }
+}
+
+/**
+ * Removes one, in its order. What a lock retains is followed by one that says that it has ended, if
+ * its holder has not renewed it meanwhile.
+ */
+async function end({ store }: BackupArea, keys: readonly string[]): Promise<void> {
+  let retained: string | undefined;
+  for (const key of keys) retained = (await store.remove([key])).retained[0] ?? retained;
+  if (retained === undefined) return;
+  const last = keys.at(-1) as string;
+  const next = Number(last.slice(-DIGITS)) + 1;
+  const key = `${last.slice(0, -DIGITS)}${String(next).padStart(DIGITS, '0')}`;
+  await store.create(
+    key,
+    contentOf(Buffer.from(`${JSON.stringify({ format: 1, ended: true })}\n`)),
+  );
+}
+
+/** One that somebody else holds, or did. */
+export interface OtherHold {
+  id: string;
+  /** Of the newest object. */
+  modified: Date;
+  /** Undefined: it cannot be read, as one of a newer walkeep. */
+  content: Json | undefined;
+}
+
+interface Found extends OtherHold {
+  /** Without the number. */
+  prefix: string;
+  keys: string[];
+}
+
+/**
+ * Those that live. One without a sign of life for so long by the clock of the place, and then none
+ * while it is watched, is ended. The clock of the place may be that of this machine, and be set while
+ * somebody is at work: so it alone ends nobody.
+ * @param now of the place; without it all count as living
+ * @param look `only`: nobody is ended, and not watched either
+ */
+export async function liveHolds(
+  area: BackupArea,
+  kind: string,
+  options: {
+    now?: Date | undefined;
+    look?: 'only';
+    timing?: HoldTiming;
+    signal?: AbortSignal | undefined;
+  },
+): Promise<OtherHold[]> {
+  const { now, look, timing = TIMING, signal } = options;
+  const found = await readHolds(area, kind, signal);
+  const isDoubtful = ({ modified }: Found) =>
+    now !== undefined && Math.abs(now.getTime() - modified.getTime()) > timing.dead;
+  const doubtful = found.filter(isDoubtful);
+  if (doubtful.length === 0) return found;
+  if (look === 'only') return found.filter((one) => !isDoubtful(one));
+  await timing.wait(timing.observe, signal);
+  const after = await readHolds(area, kind, signal);
+  const newest = ({ keys }: Found) => keys.at(-1);
+  const silent = after.filter((one) => doubtful.some((d) => newest(d) === newest(one)));
+  const living = after.filter((one) => !silent.includes(one));
+  for (const one of silent) {
+    await end(area, one.keys);
+    // Once more: who has renewed it meanwhile goes on.
+    const rest = await readHolds(area, kind, signal, one.prefix);
+    living.push(...rest);
+  }
+  return living;
+}
+
+/** @param under a part of them */
+async function readHolds(
+  { store, prefix }: Pick<BackupArea, 'store' | 'prefix'>,
+  kind: string,
+  signal: AbortSignal | undefined,
+  under = `${prefix}${kind}`,
+): Promise<Found[]> {
+  const found = new Map<string, Omit<Found, 'content'>>();
+  for await (const { key, modified } of store.list(under, { signal })) {
+    const [id, writer, n, more] = key.slice(prefix.length + kind.length).split('/');
+    if (!id || !writer || !n || more !== undefined) continue;
+    const own = `${prefix}${kind}${id}/${writer}/`;
+    const before = found.get(own)?.keys ?? [];
+    found.set(own, { id, prefix: own, modified, keys: [...before, key] });
+  }
+  const all: Found[] = [];
+  for (const one of found.values()) {
+    const got = await store.get(one.keys.at(-1) as string, { signal });
+    const content = got && (await contentOfHold(got.body));
+    if (content?.ended === true) continue;
+    if (got) all.push({ ...one, content });
+    // Renewed or released since.
+    else all.push(...(await readHolds({ store, prefix }, kind, signal, one.prefix)));
+  }
+  return all;
+}
+
+/** Undefined for a damaged one, and one of a newer walkeep. */
+async function contentOfHold(body: AsyncIterable<Uint8Array>): Promise<Json | undefined> {
+  try {
+    const content = JSON.parse(String(await bytesOf(body))) as Json | null;
+    return content?.format === 1 ? content : undefined;
+  } catch (e) {
+    if (e instanceof CorruptObjectError || e instanceof SyntaxError) return undefined;
+    throw e;
+  }
+}
