@@ -19,6 +19,11 @@ export type { HistoryFile, SegmentFile } from './archive/listing.js';
 export type { HeldFile, ShipTrouble } from './archive/shipping/progress.js';
 export { readShipProgress, type ShipStatus } from './archive/shipping/read-ship-progress.js';
 export { type DirectoryScan, scanDirectory } from './archive/wal-directory.js';
+export type {
+  BackupArchive,
+  BaseBackupHandler,
+  BaseBackupStream,
+} from './connection/base-backup.js';
 export { type ConnectOptions, connect } from './connection/connect.js';
 export type { ReplicationConnection } from './connection/connection.js';
 export { type ConninfoInput, resolveSettings } from './connection/conninfo/resolve.js';
@@ -34,6 +39,12 @@ export type { WalStream } from './connection/wal-stream.js';
 export * from './errors.js';
 export { formatLsn, INVALID_LSN, type Lsn, parseLsn, toLsn } from './lsn.js';
 export type { ResultField, ServerNotice } from './protocol/backend-message.js';
+export type {
+  BackupCompression,
+  BackupPosition,
+  BackupTablespace as SentTablespace,
+  BaseBackupOptions,
+} from './protocol/base-backup.js';
 export type { CopyBothHandler } from './protocol/frame-reader.js';
 export type {
   QueryResult,

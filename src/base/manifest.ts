@@ -50,9 +50,15 @@ const LAST_LINE = /^"Manifest-Checksum": "([0-9a-f]{64})"\}\n$/;
 /**
  * Reads a manifest and proves by its last line that it is whole.
  * @param name of the object, for messages
+ * @param repeated whether one path may stand for several files, in the order in which they came:
+ *   PolarDB sends two data directories, and does not say which of them a file is in
  * @throws CorruptObjectError
  */
-export function parseManifest(bytes: Buffer, name = 'backup_manifest'): BackupManifest {
+export function parseManifest(
+  bytes: Buffer,
+  name = 'backup_manifest',
+  repeated: 'refused' | 'allowed' = 'refused',
+): BackupManifest {
   const wrong = (why: string, cause?: unknown) =>
     new CorruptObjectError(`"${name}" is no whole backup manifest: ${why}`, {
       ...{ key: name, hint: 'Take another backup; this one cannot be proven.' },
@@ -69,7 +75,8 @@ export function parseManifest(bytes: Buffer, name = 'backup_manifest'): BackupMa
     const { 'PostgreSQL-Backup-Manifest-Version': version, ...fields } = asObject(json);
     if (version !== 1 && version !== 2) throw wrong(`version ${version} is not known`);
     const files = asArray(fields.Files).map(fileOf);
-    if (new Set(files.map(({ path }) => path)).size < files.length) {
+    const names = new Set(files.map(({ path }) => path));
+    if (repeated === 'refused' && names.size < files.length) {
       throw wrong('a file is in it twice');
     }
     const walRanges = asArray(fields['WAL-Ranges']).map(rangeOf);

@@ -54,6 +54,15 @@ describe('parseManifest', () => {
     expect(file?.path).toBe(Buffer.from('base/1/é').toString('latin1'));
   });
 
+  it('can have a file of each data directory of PolarDB under one path', () => {
+    const other = FILE.replace('8192', '0');
+    const read = parseManifest(manifest([FILE, other]), 'backup_manifest', 'allowed');
+    expect(read.files.map(({ path, size }) => [path, size])).toEqual([
+      ['base/1/1259', 8192],
+      ['base/1/1259', 0],
+    ]);
+  });
+
   it('finds every flipped bit and every truncation', () => {
     const good = manifest([FILE]);
     for (let bit = 0; bit < good.length * 8; bit++) {

@@ -1,4 +1,6 @@
 import { afterEach, describe, expect, it } from 'vitest';
+import { parseManifest } from '../../src/base/manifest.js';
+import { TarReader } from '../../src/base/tar.js';
 import type { BackupArchive, BaseBackupHandler } from '../../src/connection/base-backup.js';
 import { connect } from '../../src/connection/connect.js';
 import {
@@ -15,6 +17,7 @@ import type {
   BaseBackupOptions,
 } from '../../src/protocol/base-backup.js';
 import * as backend from '../support/backend-messages.js';
+import { scriptedBackup } from '../support/backup-script.js';
 import { type Script, ScriptedServer } from '../support/scripted-server.js';
 import { FakeWire } from './fake-wire.js';
 import { rejection, settingsFor } from './fixtures.js';
@@ -443,37 +446,90 @@ it('an archive that the server has compressed keeps its name', async () => {
   expect(handler.end().slice(1)).toEqual(ARCHIVES.map((archive) => `archive ${archive}`));
 });
 
-it('PolarDB has a second data directory', async () => {
-  const handler = new Calls();
-  const { wire, stream } = begin('15.13', handler);
-  wire.push(
-    position('0/2000028', '1'),
-    backend.rowsOf(
-      [...COLUMNS, 'shared_storage'],
-      [
-        [null, null, '1', null],
-        [null, null, '9', '1'],
-      ],
-    ),
-    backend.copyOut(),
-    backend.newArchive('base.tar'),
-    backend.archiveData(text('local')),
-    backend.newArchive('data.tar'),
-    backend.archiveData(text('shared')),
-    backend.newManifest(),
-    backend.archiveData(text('{}')),
-    backend.copyDone(),
-    END,
-  );
+/** The tars by their names, read to their ends, and the manifest. */
+class Read implements BaseBackupHandler {
+  tablespaces: readonly BackupTablespace[] = [];
+  readonly archives: BackupArchive[] = [];
+  readonly members: Record<string, string[]> = {};
+  #tar: TarReader | undefined;
+  #manifest: Buffer[] = [];
+
+  onStart(_start: BackupPosition, tablespaces: readonly BackupTablespace[]): void {
+    this.tablespaces = tablespaces;
+  }
+  onArchive(archive: BackupArchive): void {
+    this.#tar?.end();
+    this.archives.push(archive);
+    const names: string[] = [];
+    this.members[archive.name] = names;
+    this.#tar = new TarReader({
+      member: ({ name }) => void names.push(name),
+      content() {},
+      done() {},
+    });
+  }
+  onData(chunk: Uint8Array): void {
+    this.#tar?.feed(chunk);
+  }
+  onManifest(chunk: Uint8Array): void {
+    this.#manifest.push(Buffer.from(chunk));
+  }
+  manifest(repeated: 'refused' | 'allowed' = 'refused') {
+    this.#tar?.end();
+    return parseManifest(Buffer.concat(this.#manifest), 'backup_manifest', repeated);
+  }
+}
+
+const LOCAL = {
+  backup_label: 'label',
+  'pg_wal/': '',
+  PG_VERSION: '15\n',
+  'polar_settings.conf': '',
+};
+const SHARED = { PG_VERSION: '15\n\n', 'base/1/1259': 'x'.repeat(700), 'global/pg_control': 'c' };
+
+it.each([14, 15, 18])('a scripted server of %i gives a backup that can be read', async (major) => {
+  const handler = new Read();
+  const { wire, stream } = begin(`${major}.1`, handler);
+  const tars = [{ oid: 16388, location: '/srv/t', files: { 'PG_14/x': 'x' } }, { files: SHARED }];
+  wire.push(scriptedBackup({ major, tars, chunk: 100 }));
   expect(await stream.done).toEqual(WHOLE);
-  expect(handler.end()).toEqual([
-    `start ${0x2000028} 1 [{"size":1024,"polar":"local"},{"size":9216,"polar":"shared"}]`,
-    'archive {"name":"base.tar","polar":"local"}',
-    'data local',
-    'archive {"name":"data.tar","polar":"shared"}',
-    'data shared',
-    'manifest {}',
+  expect(handler.members).toEqual({
+    '16388.tar': ['PG_14/x'],
+    'base.tar': Object.keys(SHARED),
+  });
+  expect(handler.manifest().files).toHaveLength(4);
+});
+
+it('PolarDB has a second data directory', async () => {
+  const handler = new Read();
+  const { wire, stream } = begin('15.13', handler);
+  // With WAL its first tar has no end, and two files have one path in the manifest.
+  const tars = [
+    { oid: 16388, location: '/srv/t', files: { 'PG_15/x': 'x' } },
+    { files: LOCAL, ending: false },
+    { shared: true, files: SHARED },
+  ];
+  wire.push(scriptedBackup({ major: 15, polar: true, tars }));
+  expect(await stream.done).toEqual(WHOLE);
+  expect(handler.tablespaces.map(({ polar }) => polar)).toEqual(['local', 'local', 'shared']);
+  expect(handler.archives).toEqual([
+    { name: '16388.tar', oid: 16388, location: '/srv/t', polar: 'local' },
+    { name: 'base.tar', polar: 'local' },
+    { name: 'data.tar', polar: 'shared' },
   ]);
+  expect(handler.members['data.tar']?.at(-1)).toBe('global/pg_control');
+  expect(() => handler.manifest()).toThrow('twice');
+  const versions = handler.manifest('allowed').files.filter(({ path }) => path === 'PG_VERSION');
+  expect(versions.map(({ size }) => size)).toEqual([3, 4]);
+});
+
+it('PolarDB without shared storage has one', async () => {
+  const handler = new Read();
+  const { wire, stream } = begin('15.13', handler);
+  wire.push(scriptedBackup({ major: 15, polar: true, tars: [{ files: SHARED }] }));
+  expect(await stream.done).toEqual(WHOLE);
+  expect(handler.archives).toEqual([{ name: 'base.tar', polar: 'local' }]);
 });
 
 describe('over a socket', () => {
