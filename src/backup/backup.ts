@@ -1,25 +1,11 @@
-import { availableParallelism } from 'node:os';
-import type { Archive } from '../archive/archive.js';
-import { type BackupArea, openBackupArea } from '../archive/backups/area.js';
-import { backupKey, CLAIM, keepKey, RECORD } from '../archive/backups/keys.js';
+import { openBackupArea } from '../archive/backups/area.js';
 import { isStore, openArchive } from '../archive/places/open-archive.js';
 import { StoreArchiveWriter } from '../archive/store-archive-writer.js';
-import { type BackupRecord, backupRecordBytes, type OutsideFile } from '../base/backup-record.js';
-import { baseIndexLines, INDEX_COMPRESSION } from '../base/base-index.js';
-import { parseBackupLabel } from '../base/label.js';
-import { type BackupManifest, parseManifest } from '../base/manifest.js';
 import { parseRecipients, type Recipients } from '../codec/age/recipients.js';
-import { compressorOf, quickCompression } from '../codec/codecs.js';
 import type { ReplicationConnection } from '../connection/connection.js';
-import { CorruptObjectError, SystemIdentifierError, WalkeepError } from '../errors.js';
+import { SystemIdentifierError } from '../errors.js';
 import { ownIdentity } from '../files/process-identity.js';
-import { VERSION } from '../package.js';
-import type { BackupPosition, BackupTablespace } from '../protocol/base-backup.js';
 import { readServerState, type ServerState } from '../server/server-state.js';
-import { contentOf } from '../store/content.js';
-import { claimBackup, findLeftovers, keysOf, removeUnfinished } from './claim.js';
-import { compareWithManifest } from './digests.js';
-import { BackupObjects, createOwn } from './objects.js';
 import {
   type BackupProgress,
   type BackupWarning,
@@ -27,17 +13,7 @@ import {
   type TakeBackupOptions,
   type TakenBackup,
 } from './options.js';
-import { BackupSink, type ReceivedTar, VERBATIM } from './sink.js';
-import { VOLUME, VolumeMemory } from './volumes.js';
-import { waitForWal } from './wal.js';
-
-const WAL_TIMEOUT = 300_000;
-/** Milliseconds between two reports of progress. */
-const REPORT = 200;
-/** Volumes that are stored at the same time: each has its memory. */
-const UPLOADS = 2;
-/** Where a store keeps the frames of a tar of unknown size. */
-const MOST_DIGITS = 6;
+import { BackupRun, Warnings } from './run.js';
 
 export type { BackupProgress, BackupWarning, TakeBackupOptions, TakenBackup };
 
@@ -50,368 +26,77 @@ export type { BackupProgress, BackupWarning, TakeBackupOptions, TakenBackup };
  */
 export async function takeBackup(options: TakeBackupOptions): Promise<TakenBackup> {
   checkTakeOptions(options);
-  const { recipients = [] } = options;
+  const { recipients = [], signal } = options;
   const parsed = recipients.length > 0 ? await parseRecipients(recipients) : undefined;
-  return new BackupRun(options, parsed).run();
+  const warnings = new Warnings(options.onWarning);
+  const physical = await options.connect('physical', ({ severity, message, code }) => {
+    if (severity !== 'WARNING') return;
+    warnings.add({ code: code ?? 'WK_SERVER', message: `the server says: ${message}` });
+  });
+  try {
+    signal?.throwIfAborted();
+    return await fromServer(options, physical, parsed, warnings);
+  } finally {
+    await physical.close();
+  }
 }
 
-class BackupRun {
-  readonly #options: TakeBackupOptions;
-  readonly #recipients: Recipients | undefined;
-  /** Aborted by the caller, or as soon as anything failed. */
-  readonly #stop = new AbortController();
-  readonly #warnings: string[] = [];
-  readonly #began = performance.now();
-  #progress: Omit<BackupProgress, 'stored' | 'files'> = { phase: 'checkpoint', id: '', bytes: 0 };
-  #objects: BackupObjects | undefined;
-  #sink: BackupSink | undefined;
-
-  constructor(options: TakeBackupOptions, recipients: Recipients | undefined) {
-    this.#options = options;
-    this.#recipients = recipients;
-  }
-
-  async run(): Promise<TakenBackup> {
-    const { signal } = this.#options;
-    const abort = (): void => this.#stop.abort(signal?.reason);
-    signal?.addEventListener('abort', abort, { once: true });
-    if (signal?.aborted) abort();
-    const timer = setInterval(() => this.#report(), REPORT);
-    let physical: ReplicationConnection | undefined;
+async function fromServer(
+  options: TakeBackupOptions,
+  physical: ReplicationConnection,
+  recipients: Recipients | undefined,
+  warnings: Warnings,
+): Promise<TakenBackup> {
+  const { place, signal } = options;
+  const state = await readServerState(physical);
+  const { systemId } = state;
+  await requireOwnCluster(options, state);
+  const area = await openBackupArea(place, { systemId, writable: true, signal });
+  try {
+    const archive = await openArchive(place, { systemId });
     try {
-      this.#stop.signal.throwIfAborted();
-      physical = await this.#connect('physical');
-      return await this.#onServer(physical);
-    } finally {
-      clearInterval(timer);
-      signal?.removeEventListener('abort', abort);
-      await physical?.close();
-    }
-  }
-
-  #connect(mode: 'physical' | 'off'): Promise<ReplicationConnection> {
-    return this.#options.connect(mode, ({ severity, message, code }) => {
-      if (severity !== 'WARNING') return;
-      this.#warn({ code: code ?? 'WK_SERVER', message: `the server says: ${message}` });
-    });
-  }
-
-  async #onServer(physical: ReplicationConnection): Promise<TakenBackup> {
-    const state = await readServerState(physical);
-    const { systemId } = state;
-    const signal = this.#stop.signal;
-    const { place } = this.#options;
-    await this.#requireOwnCluster(state);
-    const area = await openBackupArea(place, { systemId, writable: true, signal });
-    try {
-      const archive = await openArchive(place, { systemId });
-      try {
-        return await this.#inArea({ physical, state, area, archive });
-      } finally {
-        await archive.close();
-      }
-    } finally {
-      await area.close();
-    }
-  }
-
-  /** Before anything is stored. A store is begun as an archive where it is none yet. */
-  async #requireOwnCluster({ systemId, segmentSize }: ServerState): Promise<void> {
-    const { place, newSystem, unfenced } = this.#options;
-    const signal = this.#stop.signal;
-    if (isStore(place)) {
-      const { openStore } = await import('../store/open.js');
-      const store = await openStore(place, { unfenced });
-      try {
-        const codec = {
-          encode: async (bytes: Uint8Array) => ({ bytes, stages: 'none', release: () => {} }),
-          decode: async () => undefined,
-        };
-        const writer = (await ownIdentity()).host;
-        const given = { systemId, segmentSize, codec, writer, newSystem, unfenced, signal };
-        await StoreArchiveWriter.open(store, given);
-      } finally {
-        await store.close();
-      }
-      return;
-    }
-    const archive = await openArchive(place);
-    try {
-      const cluster = await archive.cluster();
-      if (cluster === undefined || cluster.systemId === systemId) return;
-      throw new SystemIdentifierError(`"${place}" is the archive of another cluster`, {
-        path: place,
-        expected: `${cluster.systemId}`,
-        actual: `${systemId}`,
-        hint: 'Give the archive that the WAL of this server is received into.',
-      });
+      const source = { physical, state, area, archive, recipients, warnings };
+      return await new BackupRun(options, source).run();
     } finally {
       await archive.close();
     }
+  } finally {
+    await area.close();
   }
+}
 
-  async #inArea(at: At): Promise<TakenBackup> {
-    const { area } = at;
-    const signal = this.#stop.signal;
-    const id = await claimBackup(area, 'F', signal);
-    this.#progress = { ...this.#progress, id };
+/** Before anything is stored. A store is begun as an archive where it is none yet. */
+async function requireOwnCluster(
+  { place, newSystem, unfenced, signal }: TakeBackupOptions,
+  { systemId, segmentSize }: ServerState,
+): Promise<void> {
+  if (isStore(place)) {
+    const { openStore } = await import('../store/open.js');
+    const store = await openStore(place, { unfenced });
     try {
-      const cleaned = await this.#cleanUp(area, id);
-      return { ...(await this.#take(at, id)), cleaned };
-    } catch (e) {
-      const error = this.#stop.signal.aborted ? this.#stop.signal.reason : e;
-      this.#stop.abort(error);
-      await this.#leaveNothing(area, id);
-      throw error;
-    }
-  }
-
-  /** What others left behind; that it cannot be removed is no reason to have no backup. */
-  async #cleanUp(area: BackupArea, id: string): Promise<string[]> {
-    const cleaned: string[] = [];
-    for (const leftover of await findLeftovers(area, id, this.#stop.signal)) {
-      try {
-        await removeUnfinished(area, leftover, this.#stop.signal);
-        cleaned.push(leftover.id);
-      } catch (e) {
-        this.#stop.signal.throwIfAborted();
-        if (!(e instanceof WalkeepError)) throw e;
-        const { code, message } = e;
-        this.#warn({ code, message: `could not remove unfinished "${leftover.id}": ${message}` });
-      }
-    }
-    return cleaned;
-  }
-
-  async #leaveNothing(area: BackupArea, id: string): Promise<void> {
-    try {
-      const keys = await keysOf(area, id);
-      // Whether its record was stored may be all that is not known.
-      if (keys.has(backupKey(area.prefix, id, RECORD))) return;
-      await removeUnfinished(area, { id, keys: [...keys.keys()] });
-    } catch {
-      // The next backup does it. What failed first is what is told.
-    }
-  }
-
-  async #take(at: At, id: string): Promise<Omit<TakenBackup, 'cleaned'>> {
-    const { area, physical, state, archive } = at;
-    const signal = this.#stop.signal;
-    const {
-      compression = quickCompression(),
-      wal = 'archive',
-      walTimeout = WAL_TIMEOUT,
-    } = this.#options;
-    const objects = new BackupObjects(area, id, { recipients: this.#recipients, signal });
-    this.#objects = objects;
-    const copied = await this.#copy(physical, objects, id, compression);
-    const duration = performance.now() - this.#began;
-    const { start, end, startTime, endTime, tablespaces, tars, manifest, bytes, sink } = copied;
-
-    if (manifest.systemId !== undefined && manifest.systemId !== state.systemId) {
-      throw new CorruptObjectError('the manifest is of another system', {
-        expected: `${state.systemId}`,
-        actual: `${manifest.systemId}`,
-      });
-    }
-    compareWithManifest(manifest, sink.files);
-    const labelFile = sink.verbatim.get('backup_label');
-    if (!labelFile) throw new CorruptObjectError('the base backup has no backup_label');
-    const label = parseBackupLabel(labelFile);
-    if (label.start !== start.lsn || label.timeline !== start.timeline) {
-      throw new CorruptObjectError('the backup_label is of another backup');
-    }
-    await objects.put('backup_manifest', bytes);
-    for (const [path, content] of sink.verbatim) await objects.put(VERBATIM[path], content);
-    const index = { tars: tars.map((tar) => tar.index) };
-    const lines = Buffer.from([...baseIndexLines(index)].join(''));
-    const { compressWhole } = await compressorOf(INDEX_COMPRESSION);
-    await objects.put('base.index', await compressWhole(lines, {}));
-    const outside: OutsideFile[] = [];
-
-    if (wal === 'archive') {
-      this.#progress = { ...this.#progress, phase: 'wal' };
-      const known = { systemId: state.systemId, history: state.history };
-      const needed = { ranges: manifest.walRanges, segmentSize: state.segmentSize, known };
-      const onWait = (waitingFor: string): void => {
-        this.#progress = { ...this.#progress, waitingFor };
+      const codec = {
+        encode: async (bytes: Uint8Array) => ({ bytes, stages: 'none', release: () => {} }),
+        decode: async () => undefined,
       };
-      await waitForWal(archive, needed, { timeout: walTimeout, signal, onWait });
+      const writer = (await ownIdentity()).host;
+      const given = { systemId, segmentSize, codec, writer, newSystem, unfenced, signal };
+      await StoreArchiveWriter.open(store, given);
+    } finally {
+      await store.close();
     }
-
-    const record: BackupRecord = {
-      id,
-      systemId: state.systemId,
-      serverVersion: physical.serverVersion,
-      segmentSize: state.segmentSize,
-      blockSize: Number(await physical.show('wal_block_size')),
-      from: label.from,
-      label: label.label,
-      start: { ...start, time: startTime.toISOString() },
-      end: { ...end, time: endTime.toISOString() },
-      walRanges: manifest.walRanges,
-      wal: wal === 'include' ? 'included' : 'archive',
-      codec: compression.method,
-      encrypted: this.#recipients !== undefined,
-      pageChecksums: { enabled: false, checked: false },
-      tablespaces: tablespaces.flatMap(({ oid, location }) =>
-        oid === undefined || location === undefined
-          ? []
-          : [{ oid, location, inPlace: !location.startsWith('/') }],
-      ),
-      tars: tars.map(({ name, oid, size, volumes }) => ({
-        ...{ name, ...(oid === undefined ? {} : { oid }), size, volumes },
-      })),
-      objects: objects.stored,
-      outside,
-      warnings: this.#warnings,
-      size: tars.reduce((sum, { size }) => sum + size, 0),
-      walkeep: VERSION,
-    };
-    this.#progress = { ...this.#progress, phase: 'commit' };
-    await this.#commit(area, record);
-    const stored = objects.stored.reduce((sum, { size }) => sum + size, 0);
-    const whole = performance.now() - this.#began;
-    return { id, record, stored, files: sink.files.size, duration: { whole, copy: duration } };
+    return;
   }
-
-  async #copy(
-    physical: ReplicationConnection,
-    objects: BackupObjects,
-    id: string,
-    { method: codec, level }: { method: BackupRecord['codec']; level?: number },
-  ): Promise<Copied> {
-    const { checkpoint = 'fast', label = id, maxRate, wal } = this.#options;
-    const threads = Math.min(4, availableParallelism());
-    const memory = new VolumeMemory({ codec, level, threads, uploads: UPLOADS });
-    const onFailure = (error: unknown): void => this.#stop.abort(error);
-    let start: BackupPosition | undefined;
-    let tablespaces: readonly BackupTablespace[] = [];
-    let paused = false;
-    const startTime = new Date();
-    const sink = new BackupSink({ memory, objects, onFailure });
-    this.#sink = sink;
-    const stream = physical.baseBackup(
-      {
-        ...{ label, checkpoint, progress: true, noWait: true, tablespaceMap: true },
-        ...{ manifest: 'yes', manifestChecksums: 'SHA256' },
-        ...(maxRate === undefined ? {} : { maxRate }),
-        ...(wal === 'include' ? { wal: true } : {}),
-      },
-      {
-        onStart: (position, found) => {
-          start = position;
-          tablespaces = found;
-          const total = totalOf(found);
-          sink.digits = digitsFor(total);
-          this.#progress = { ...this.#progress, phase: 'copy', ...(total && { total }) };
-        },
-        onArchive: (archive) => sink.onArchive(archive),
-        onData: (chunk) => {
-          sink.onData(chunk);
-          this.#progress.bytes = sink.bytes;
-          if (paused || !memory.isFull) return;
-          paused = true;
-          stream.pause();
-        },
-        onManifest: (chunk) => sink.onManifest(chunk),
-      },
-      this.#stop.signal,
-    );
-    memory.onRoom = () => {
-      if (paused) stream.resume();
-      paused = false;
-    };
-    const { end } = await stream.done;
-    const endTime = new Date();
-    this.#progress = { ...this.#progress, phase: 'store' };
-    const { tars, manifest: bytes } = await untilStopped(sink.end(), this.#stop.signal);
-    const manifest = parseManifest(bytes);
-    const begin = start as BackupPosition | undefined;
-    if (!begin) throw new CorruptObjectError('the base backup has no start');
-    return { start: begin, end, startTime, endTime, tablespaces, tars, manifest, bytes, sink };
+  const archive = await openArchive(place);
+  try {
+    const cluster = await archive.cluster();
+    if (cluster === undefined || cluster.systemId === systemId) return;
+    throw new SystemIdentifierError(`"${place}" is the archive of another cluster`, {
+      path: place,
+      expected: `${cluster.systemId}`,
+      actual: `${systemId}`,
+      hint: 'Give the archive that the WAL of this server is received into.',
+    });
+  } finally {
+    await archive.close();
   }
-
-  /** The record comes last: with it the backup exists. */
-  async #commit(area: BackupArea, record: BackupRecord): Promise<void> {
-    const signal = this.#stop.signal;
-    const { prefix, store } = area;
-    const { id } = record;
-    const there = await keysOf(area, id, signal);
-    const lost = record.objects.find(
-      ({ name, size }) => there.get(backupKey(prefix, id, name)) !== size,
-    );
-    if (lost || !there.has(backupKey(prefix, id, CLAIM))) {
-      const key = backupKey(prefix, id, lost?.name ?? CLAIM);
-      throw new CorruptObjectError(`"${key}" is not in "${store.place}" any more`, {
-        key,
-        hint: 'Something else removes objects there, or took this backup for one that was given up.',
-      });
-    }
-    if (this.#options.keep) {
-      await createOwn(area, keepKey(prefix, id), contentOf(Buffer.from('\n')), signal);
-    }
-    const content = contentOf(backupRecordBytes(record));
-    await createOwn(area, backupKey(prefix, id, RECORD), content, signal);
-  }
-
-  #warn(warning: BackupWarning): void {
-    this.#warnings.push(warning.message);
-    this.#options.onWarning?.(warning);
-  }
-
-  #report(): void {
-    const stored = this.#objects?.stored.reduce((sum, { size }) => sum + size, 0) ?? 0;
-    const files = this.#sink?.files.size ?? 0;
-    this.#options.onProgress?.({ ...this.#progress, stored, files });
-  }
-}
-
-interface At {
-  physical: ReplicationConnection;
-  state: ServerState;
-  area: BackupArea;
-  archive: Archive;
-}
-
-interface Copied {
-  start: BackupPosition;
-  end: BackupPosition;
-  startTime: Date;
-  endTime: Date;
-  tablespaces: readonly BackupTablespace[];
-  tars: ReceivedTar[];
-  manifest: BackupManifest;
-  /** Of the manifest. */
-  bytes: Buffer;
-  sink: BackupSink;
-}
-
-function totalOf(tablespaces: readonly BackupTablespace[]): number | undefined {
-  let total = 0;
-  for (const { size } of tablespaces) {
-    if (size === undefined) return undefined;
-    total += size;
-  }
-  return total;
-}
-
-/**
- * Digits of the number of a volume: all names have as many, so that sorting them is sorting the
- * volumes. A volume may be cut early by a third, and a database may grow while it is copied.
- */
-export function digitsFor(total: number | undefined): number {
-  if (total === undefined) return MOST_DIGITS;
-  const most = (4 * total) / VOLUME;
-  return Math.max(4, String(Math.ceil(most)).length);
-}
-
-/** What the promise says, unless something else failed before: then it may never settle. */
-function untilStopped<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const stopped = (): void => reject(signal.reason);
-    if (signal.aborted) stopped();
-    signal.addEventListener('abort', stopped, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', stopped));
-  });
 }

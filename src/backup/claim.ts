@@ -2,9 +2,10 @@ import { randomBytes } from 'node:crypto';
 import type { BackupArea } from '../archive/backups/area.js';
 import { BACKUPS, backupKey, CLAIM, keepKey, LEASE, RECORD } from '../archive/backups/keys.js';
 import { backupId, isBackupId } from '../base/backup-record.js';
-import { StoreUncertainError } from '../errors.js';
+import { StoreConflictError, StoreUncertainError } from '../errors.js';
 import { liveness, ownIdentity, type ProcessIdentity } from '../files/process-identity.js';
 import { bytesOf, contentOf } from '../store/content.js';
+import type { Entry } from '../store/store.js';
 import { createOwn } from './objects.js';
 
 /** Version of what `claim.json` has. */
@@ -34,7 +35,7 @@ export async function claimBackup(
       await createOwn(area, backupKey(area.prefix, id, CLAIM), content, signal);
       return id;
     } catch (e) {
-      if ((e as { code?: string }).code !== 'WK_STORE_CONFLICT' || tries === MOST_IDS) throw e;
+      if (!(e instanceof StoreConflictError) || tries === MOST_IDS) throw e;
     }
   }
 }
@@ -43,6 +44,8 @@ export async function claimBackup(
 export interface Leftover {
   id: string;
   keys: string[];
+  /** Of its lease. */
+  lease: string[];
 }
 
 /**
@@ -54,38 +57,41 @@ export async function findLeftovers(
   own: string,
   signal?: AbortSignal,
 ): Promise<Leftover[]> {
-  const { store, prefix } = area;
-  const begun = new Map<string, { keys: string[]; newest: number }>();
-  const complete = new Set<string>();
-  let now = Number.NaN;
-  for await (const { key, modified } of store.list(`${prefix}${BACKUPS}`, { signal })) {
-    const [id = '', name] = key.slice(prefix.length + BACKUPS.length).split('/');
-    if (!isBackupId(id)) continue;
-    if (id === own && name === CLAIM) now = modified.getTime();
-    if (name === RECORD) complete.add(id);
-    const backup = begun.get(id) ?? { keys: [], newest: 0 };
-    backup.keys.push(key);
-    backup.newest = Math.max(backup.newest, modified.getTime());
-    begun.set(id, backup);
+  const { prefix } = area;
+  const begun = await grouped(area, `${prefix}${BACKUPS}`, signal);
+  const claim = backupKey(prefix, own, CLAIM);
+  const now = begun
+    .get(own)
+    ?.entries.find(({ key }) => key === claim)
+    ?.modified.getTime();
+  for (const [id, { entries }] of begun) {
+    const isComplete = entries.some(({ key }) => key === backupKey(prefix, id, RECORD));
+    if (id === own || isComplete || !isBackupId(id)) begun.delete(id);
   }
-  for (const id of [own, ...complete]) begun.delete(id);
   if (begun.size === 0) return [];
-  const leases = new Map<string, { keys: string[]; newest: number }>();
-  for await (const { key, modified } of store.list(`${prefix}${LEASE}`, { signal })) {
-    const id = key.slice(prefix.length + LEASE.length).split('/', 1)[0] as string;
-    const lease = leases.get(id) ?? { keys: [], newest: 0 };
-    lease.keys.push(key);
-    lease.newest = Math.max(lease.newest, modified.getTime());
-    leases.set(id, lease);
-  }
+  const leases = await grouped(area, `${prefix}${LEASE}`, signal);
   const found: Leftover[] = [];
-  for (const [id, { keys, newest }] of begun) {
+  for (const [id, { entries, newest }] of begun) {
     const lease = leases.get(id);
-    const idle = now - Math.max(newest, lease?.newest ?? 0);
-    const over = idle > ABANDONED || (await isWriterDead(area, id, signal));
-    if (over) found.push({ id, keys: [...keys, ...(lease?.keys ?? [])] });
+    const idle = (now ?? 0) - Math.max(newest, lease?.newest ?? 0);
+    if (idle <= ABANDONED && !(await isWriterDead(area, id, signal))) continue;
+    const keyOf = ({ key }: Entry): string => key;
+    found.push({ id, keys: entries.map(keyOf), lease: lease?.entries.map(keyOf) ?? [] });
   }
   return found;
+}
+
+/** What lies below a prefix, by the first part of the keys behind it. */
+async function grouped({ store }: BackupArea, prefix: string, signal: AbortSignal | undefined) {
+  const groups = new Map<string, { entries: Entry[]; newest: number }>();
+  for await (const entry of store.list(prefix, { signal })) {
+    const id = entry.key.slice(prefix.length).split('/', 1)[0] as string;
+    const group = groups.get(id) ?? { entries: [], newest: 0 };
+    group.entries.push(entry);
+    group.newest = Math.max(group.newest, entry.modified.getTime());
+    groups.set(id, group);
+  }
+  return groups;
 }
 
 /** Only of this machine that can be told. */
@@ -110,17 +116,22 @@ async function isWriterDead(
 
 /**
  * Removes what is left of an unfinished backup: its claim last, so that a removal that is broken off
- * is gone on with by the next.
+ * is gone on with by the next. First its lease, so that a process that wakes up hears of it.
+ * @returns false: it has woken up, and nothing was removed
  */
 export async function removeUnfinished(
   { store, prefix }: BackupArea,
-  { id, keys }: Leftover,
+  { id, keys, lease }: Leftover,
   signal?: AbortSignal,
-): Promise<void> {
+): Promise<boolean> {
+  for (const key of lease) await store.remove([key], { signal });
+  if (lease.length > 0) {
+    for await (const _ of store.list(`${prefix}${LEASE}${id}/`, { signal })) return false;
+  }
   const claim = backupKey(prefix, id, CLAIM);
-  const others = [...keys.filter((key) => key !== claim), keepKey(prefix, id)];
-  await store.remove(others, { signal });
+  await store.remove([...keys.filter((key) => key !== claim), keepKey(prefix, id)], { signal });
   await store.remove([claim], { signal });
+  return true;
 }
 
 /** Keys below an ID, as the store has them now. */

@@ -10,6 +10,17 @@ import type { Content } from '../store/store.js';
 /** How often an answer may be lost before a backup fails: the stores themselves repeat as well. */
 const MOST_TRIES = 3;
 
+/** Again, where it was not answered: for what may be done twice. */
+export async function surely<T>(act: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await act();
+    } catch (e) {
+      if (!(e instanceof StoreUncertainError) || tries === MOST_TRIES || signal?.aborted) throw e;
+    }
+  }
+}
+
 /**
  * Creates an object that nobody else has reason to create. A try whose answer was lost is repeated
  * as the same one, so that its own success is not taken for somebody else's.
@@ -22,15 +33,8 @@ export async function createOwn(
   signal: AbortSignal | undefined,
 ): Promise<void> {
   const token = randomUUID();
-  for (let tries = 1; ; tries++) {
-    try {
-      const { created } = await store.create(key, content, { token, signal });
-      if (created) return;
-      break;
-    } catch (e) {
-      if (!(e instanceof StoreUncertainError) || tries === MOST_TRIES || signal?.aborted) throw e;
-    }
-  }
+  const create = () => store.create(key, content, { token, signal });
+  if ((await surely(create, signal)).created) return;
   throw new StoreConflictError(`"${key}" in "${store.place}" was created by somebody else`, {
     key,
     hint: 'Nothing was replaced. See who else writes below this backup, and take another one.',

@@ -1,0 +1,365 @@
+import { availableParallelism } from 'node:os';
+import type { Archive } from '../archive/archive.js';
+import type { BackupArea } from '../archive/backups/area.js';
+import { backupKey, CLAIM, keepKey, RECORD } from '../archive/backups/keys.js';
+import { holdLease, type Lease } from '../archive/backups/lease.js';
+import { type BackupRecord, backupRecordBytes, type OutsideFile } from '../base/backup-record.js';
+import { baseIndexLines, INDEX_COMPRESSION } from '../base/base-index.js';
+import { parseBackupLabel } from '../base/label.js';
+import { type BackupManifest, parseManifest } from '../base/manifest.js';
+import type { Recipients } from '../codec/age/recipients.js';
+import { compressorOf, quickCompression } from '../codec/codecs.js';
+import type { ReplicationConnection } from '../connection/connection.js';
+import { CorruptObjectError, WalkeepError } from '../errors.js';
+import { INVALID_LSN } from '../lsn.js';
+import { VERSION } from '../package.js';
+import type { BackupPosition, BackupTablespace } from '../protocol/base-backup.js';
+import type { ServerState } from '../server/server-state.js';
+import { contentOf } from '../store/content.js';
+import { claimBackup, findLeftovers, keysOf, removeUnfinished } from './claim.js';
+import { compareWithManifest } from './digests.js';
+import { BackupObjects, createOwn, surely } from './objects.js';
+import type { BackupProgress, BackupWarning, TakeBackupOptions, TakenBackup } from './options.js';
+import { BackupSink, type ReceivedTar, VERBATIM } from './sink.js';
+import { VOLUME, VolumeMemory } from './volumes.js';
+import { waitForWal } from './wal.js';
+
+const WAL_TIMEOUT = 300_000;
+/** Milliseconds between two reports of progress. */
+const REPORT = 200;
+/** Volumes that are stored at the same time: each has its memory. */
+const UPLOADS = 2;
+/** Digits of the number of a volume where nothing is known of the size. */
+const MOST_DIGITS = 6;
+
+/** What a backup is taken from, and where it is put. */
+export interface BackupSource {
+  physical: Pick<ReplicationConnection, 'baseBackup' | 'serverVersion' | 'show'>;
+  state: ServerState;
+  area: BackupArea;
+  archive: Archive;
+  recipients: Recipients | undefined;
+  /** What has been told so far, and is told meanwhile. */
+  warnings: Warnings;
+}
+
+/** What goes into the record, and is told at once. */
+export class Warnings {
+  readonly messages: string[] = [];
+  readonly #onWarning: TakeBackupOptions['onWarning'];
+
+  constructor(onWarning: TakeBackupOptions['onWarning']) {
+    this.#onWarning = onWarning;
+  }
+
+  add(warning: BackupWarning): void {
+    this.messages.push(warning.message);
+    this.#onWarning?.(warning);
+  }
+}
+
+/** Takes one backup. @throws as `takeBackup` */
+export class BackupRun {
+  readonly #options: TakeBackupOptions;
+  readonly #source: BackupSource;
+  /** Aborted by the caller, or as soon as anything failed. */
+  readonly #stop = new AbortController();
+  readonly #began = performance.now();
+  #progress: Omit<BackupProgress, 'stored' | 'files'> = { phase: 'checkpoint', id: '', bytes: 0 };
+  #objects: BackupObjects | undefined;
+  #sink: BackupSink | undefined;
+
+  constructor(options: TakeBackupOptions, source: BackupSource) {
+    this.#options = options;
+    this.#source = source;
+  }
+
+  async run(): Promise<TakenBackup> {
+    const { signal } = this.#options;
+    const abort = (): void => this.#stop.abort(signal?.reason);
+    signal?.addEventListener('abort', abort, { once: true });
+    if (signal?.aborted) abort();
+    const timer = setInterval(() => this.#report(), REPORT);
+    timer.unref();
+    try {
+      this.#stop.signal.throwIfAborted();
+      return await this.#claimed();
+    } finally {
+      clearInterval(timer);
+      signal?.removeEventListener('abort', abort);
+    }
+  }
+
+  async #claimed(): Promise<TakenBackup> {
+    const { area, state } = this.#source;
+    const signal = this.#stop.signal;
+    const id = await claimBackup(area, 'F', signal);
+    this.#progress = { ...this.#progress, id };
+    const lost = (): void => this.#stop.abort(lease?.signal.reason);
+    let lease: Lease | undefined;
+    try {
+      // A standby begins with its last checkpoint: how far back that lies is known when it has begun.
+      const all = { timeline: state.timeline, lsn: INVALID_LSN };
+      const needs = { backups: [], wal: [all] };
+      const onWait = (expire: string): void => {
+        this.#source.warnings.add({
+          code: 'WK_BUSY',
+          message: `waiting for expire "${expire}" to end`,
+        });
+      };
+      lease = await holdLease(area, { id, kind: 'backup', needs, signal, onWait });
+      lease.signal.addEventListener('abort', lost);
+      const cleaned = await this.#cleanUp(area, id);
+      return { ...(await this.#take(id, lease)), cleaned };
+    } catch (e) {
+      const error = this.#stop.signal.aborted ? this.#stop.signal.reason : e;
+      this.#stop.abort(error);
+      await this.#leaveNothing(area, id);
+      throw error;
+    } finally {
+      await lease?.release();
+    }
+  }
+
+  /** What others left behind; that it cannot be removed is no reason to have no backup. */
+  async #cleanUp(area: BackupArea, id: string): Promise<string[]> {
+    const signal = this.#stop.signal;
+    const cleaned: string[] = [];
+    let at = 'what unfinished backups left';
+    try {
+      for (const leftover of await findLeftovers(area, id, signal)) {
+        at = `unfinished backup ${leftover.id}`;
+        if (await removeUnfinished(area, leftover, signal)) cleaned.push(leftover.id);
+      }
+    } catch (e) {
+      signal.throwIfAborted();
+      if (!(e instanceof WalkeepError)) throw e;
+      const { code, message } = e;
+      this.#source.warnings.add({ code, message: `could not remove ${at}: ${message}` });
+    }
+    return cleaned;
+  }
+
+  async #leaveNothing(area: BackupArea, id: string): Promise<void> {
+    try {
+      const keys = await keysOf(area, id);
+      // Whether its record was stored may be all that is not known.
+      if (keys.has(backupKey(area.prefix, id, RECORD))) return;
+      await removeUnfinished(area, { id, keys: [...keys.keys()], lease: [] });
+    } catch {
+      // The next backup does it. What failed first is what is told.
+    }
+  }
+
+  async #take(id: string, lease: Lease): Promise<Omit<TakenBackup, 'cleaned'>> {
+    const { area, physical, state, archive, recipients, warnings } = this.#source;
+    const signal = this.#stop.signal;
+    const {
+      compression = quickCompression(),
+      wal = 'archive',
+      walTimeout = WAL_TIMEOUT,
+    } = this.#options;
+    const objects = new BackupObjects(area, id, { recipients, signal });
+    this.#objects = objects;
+    const copied = await this.#copy(objects, lease, compression);
+    const duration = performance.now() - this.#began;
+    const { start, end, startTime, endTime, tablespaces, tars, manifest, bytes, sink } = copied;
+
+    if (manifest.systemId !== undefined && manifest.systemId !== state.systemId) {
+      throw new CorruptObjectError('the manifest is of another system', {
+        expected: `${state.systemId}`,
+        actual: `${manifest.systemId}`,
+      });
+    }
+    compareWithManifest(manifest, sink.files);
+    const labelFile = sink.verbatim.get('backup_label');
+    if (!labelFile) throw new CorruptObjectError('the base backup has no backup_label');
+    const label = parseBackupLabel(labelFile);
+    if (label.start !== start.lsn || label.timeline !== start.timeline) {
+      throw new CorruptObjectError('the backup_label is of another backup');
+    }
+    await objects.put('backup_manifest', bytes);
+    for (const [path, content] of sink.verbatim) await objects.put(VERBATIM[path], content);
+    const index = { tars: tars.map((tar) => tar.index) };
+    const lines = Buffer.from([...baseIndexLines(index)].join(''));
+    const { compressWhole } = await compressorOf(INDEX_COMPRESSION);
+    await objects.put('base.index', await compressWhole(lines, {}));
+    const outside: OutsideFile[] = [];
+
+    if (wal === 'archive') {
+      this.#progress = { ...this.#progress, phase: 'wal' };
+      const known = { systemId: state.systemId, history: state.history };
+      const needed = { ranges: manifest.walRanges, segmentSize: state.segmentSize, known };
+      const onWait = (waitingFor: string): void => {
+        this.#progress = { ...this.#progress, waitingFor };
+      };
+      await waitForWal(archive, needed, { timeout: walTimeout, signal, onWait });
+    }
+
+    const record: BackupRecord = {
+      id,
+      systemId: state.systemId,
+      serverVersion: physical.serverVersion,
+      segmentSize: state.segmentSize,
+      blockSize: Number(await physical.show('wal_block_size')),
+      from: label.from,
+      label: label.label,
+      start: { ...start, time: startTime.toISOString() },
+      end: { ...end, time: endTime.toISOString() },
+      walRanges: manifest.walRanges,
+      wal: wal === 'include' ? 'included' : 'archive',
+      codec: compression.method,
+      encrypted: recipients !== undefined,
+      pageChecksums: { enabled: false, checked: false },
+      tablespaces: tablespaces.flatMap(({ oid, location }) =>
+        oid === undefined || location === undefined
+          ? []
+          : [{ oid, location, inPlace: !location.startsWith('/') }],
+      ),
+      tars: tars.map(({ name, oid, size, volumes }) => ({
+        ...{ name, ...(oid === undefined ? {} : { oid }), size, volumes },
+      })),
+      objects: objects.stored,
+      outside,
+      warnings: warnings.messages,
+      size: tars.reduce((sum, { size }) => sum + size, 0),
+      walkeep: VERSION,
+    };
+    this.#progress = { ...this.#progress, phase: 'commit' };
+    await this.#commit(area, record, lease);
+    const stored = objects.stored.reduce((sum, { size }) => sum + size, 0);
+    const whole = performance.now() - this.#began;
+    return { id, record, stored, files: sink.files.size, duration: { whole, copy: duration } };
+  }
+
+  async #copy(
+    objects: BackupObjects,
+    lease: Lease,
+    { method: codec, level }: { method: BackupRecord['codec']; level?: number },
+  ): Promise<Copied> {
+    const { physical } = this.#source;
+    const { checkpoint = 'fast', label = lease.id, maxRate, wal } = this.#options;
+    const threads = Math.min(4, availableParallelism());
+    const memory = new VolumeMemory({ codec, level, threads, uploads: UPLOADS });
+    const onFailure = (error: unknown): void => this.#stop.abort(error);
+    let start: BackupPosition | undefined;
+    let tablespaces: readonly BackupTablespace[] = [];
+    let paused = false;
+    const startTime = new Date();
+    const sink = new BackupSink({ memory, objects, onFailure });
+    this.#sink = sink;
+    const stream = physical.baseBackup(
+      {
+        ...{ label, checkpoint, progress: true, noWait: true, tablespaceMap: true },
+        ...{ manifest: 'yes', manifestChecksums: 'SHA256' },
+        ...(maxRate === undefined ? {} : { maxRate }),
+        ...(wal === 'include' ? { wal: true } : {}),
+      },
+      {
+        onStart: (position, found) => {
+          start = position;
+          tablespaces = found;
+          const total = totalOf(found);
+          sink.digits = digitsFor(total);
+          this.#progress = { ...this.#progress, phase: 'copy', ...(total && { total }) };
+          // Where it cannot be told, as much is kept as before.
+          lease.narrow({ backups: [], wal: [position] }).catch(() => {});
+        },
+        onArchive: (archive) => sink.onArchive(archive),
+        onData: (chunk) => {
+          sink.onData(chunk);
+          this.#progress.bytes = sink.bytes;
+          if (paused || !memory.isFull) return;
+          paused = true;
+          stream.pause();
+        },
+        onManifest: (chunk) => sink.onManifest(chunk),
+      },
+      this.#stop.signal,
+    );
+    memory.onRoom = () => {
+      if (paused) stream.resume();
+      paused = false;
+    };
+    const { end } = await stream.done;
+    const endTime = new Date();
+    this.#progress = { ...this.#progress, phase: 'store' };
+    const { tars, manifest: bytes } = await untilStopped(sink.end(), this.#stop.signal);
+    const manifest = parseManifest(bytes);
+    const begin = start as BackupPosition | undefined;
+    if (!begin) throw new CorruptObjectError('the base backup has no start');
+    return { start: begin, end, startTime, endTime, tablespaces, tars, manifest, bytes, sink };
+  }
+
+  /** The record comes last: with it the backup exists. */
+  async #commit(area: BackupArea, record: BackupRecord, lease: Lease): Promise<void> {
+    const signal = this.#stop.signal;
+    const { prefix, store } = area;
+    const { id } = record;
+    const there = await surely(() => keysOf(area, id, signal), signal);
+    const lost = record.objects.find(
+      ({ name, size }) => there.get(backupKey(prefix, id, name)) !== size,
+    );
+    if (lost || !there.has(backupKey(prefix, id, CLAIM))) {
+      const key = backupKey(prefix, id, lost?.name ?? CLAIM);
+      throw new CorruptObjectError(`"${key}" is not in "${store.place}" any more`, {
+        key,
+        hint: 'Something else removes objects there, or took this backup for one that was given up.',
+      });
+    }
+    if (this.#options.keep) {
+      await createOwn(area, keepKey(prefix, id), contentOf(Buffer.from('\n')), signal);
+    }
+    const content = contentOf(backupRecordBytes(record));
+    await surely(() => lease.confirm(), signal);
+    await createOwn(area, backupKey(prefix, id, RECORD), content, signal);
+  }
+
+  #report(): void {
+    const stored = this.#objects?.stored.reduce((sum, { size }) => sum + size, 0) ?? 0;
+    const files = this.#sink?.files.size ?? 0;
+    this.#options.onProgress?.({ ...this.#progress, stored, files });
+  }
+}
+
+interface Copied {
+  start: BackupPosition;
+  end: BackupPosition;
+  startTime: Date;
+  endTime: Date;
+  tablespaces: readonly BackupTablespace[];
+  tars: ReceivedTar[];
+  manifest: BackupManifest;
+  /** Of the manifest. */
+  bytes: Buffer;
+  sink: BackupSink;
+}
+
+function totalOf(tablespaces: readonly BackupTablespace[]): number | undefined {
+  let total = 0;
+  for (const { size } of tablespaces) {
+    if (size === undefined) return undefined;
+    total += size;
+  }
+  return total;
+}
+
+/**
+ * Digits of the number of a volume: all names have as many, so that sorting them is sorting the
+ * volumes. A volume may be cut early by a third, and a database may grow while it is copied.
+ */
+export function digitsFor(total: number | undefined): number {
+  if (total === undefined) return MOST_DIGITS;
+  const most = (4 * total) / VOLUME;
+  return Math.max(4, String(Math.ceil(most)).length);
+}
+
+/** What the promise says, unless something else failed before: then it may never settle. */
+function untilStopped<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const stopped = (): void => reject(signal.reason);
+    if (signal.aborted) stopped();
+    signal.addEventListener('abort', stopped, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', stopped));
+  });
+}
