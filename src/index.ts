@@ -19,6 +19,23 @@ export type { HistoryFile, SegmentFile } from './archive/listing.js';
 export type { HeldFile, ShipTrouble } from './archive/shipping/progress.js';
 export { readShipProgress, type ShipStatus } from './archive/shipping/read-ship-progress.js';
 export { type DirectoryScan, scanDirectory } from './archive/wal-directory.js';
+export { takeBackup } from './backup/backup.js';
+export type {
+  BackupProgress,
+  BackupWarning,
+  TakeBackupOptions,
+  TakenBackup,
+  TakenCompression,
+} from './backup/options.js';
+export type {
+  BackupObject,
+  BackupPoint,
+  BackupRecord,
+  BackupTablespace,
+  BackupTar,
+  OutsideFile,
+} from './base/backup-record.js';
+export type { WalRange } from './base/manifest.js';
 export type {
   BackupArchive,
   BaseBackupHandler,

@@ -24,6 +24,10 @@ const COMMANDS: Readonly<
     summary: 'receive WAL from a server and keep it',
     load: () => import('./commands/receive.js'),
   },
+  backup: {
+    summary: 'take a base backup of a server into its archive',
+    load: () => import('./commands/backup.js'),
+  },
   verify: {
     summary: 'check the WAL that is kept',
     // 1 is what was found: not to be told from that would be no answer.

@@ -222,8 +222,8 @@ export function shipOptions(
   };
 }
 
-/** The age recipients in files, one a line. @throws StorageError */
-export async function recipientsIn(paths: readonly string[]): Promise<string[]> {
+/** The age recipients in files, one a line; `#` begins a comment. @throws StorageError */
+export async function recipientsFrom(paths: readonly string[]): Promise<string[]> {
   const found: string[] = [];
   for (const path of paths) {
     const text = await readFile(path, 'utf8').catch((e) => {

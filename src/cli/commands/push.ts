@@ -1,7 +1,7 @@
 import { UsageError } from '../../errors.js';
 import { type Command, HELP_OPTION, VERSION_OPTION } from '../command.js';
 import type { OptionSpec } from '../option-spec.js';
-import { PUSHED_OPTIONS, recipientsIn, storedOptions } from '../ship-options.js';
+import { PUSHED_OPTIONS, recipientsFrom, storedOptions } from '../ship-options.js';
 
 const GROUP = 'Options:';
 
@@ -45,7 +45,7 @@ export const command: Command = {
       throw misuse(`too many command-line arguments (first is "${extra}")`);
     }
     const { recipientFiles, ...stored } = storedOptions(values);
-    const recipients = [...stored.recipients, ...(await recipientsIn(recipientFiles))];
+    const recipients = [...stored.recipients, ...(await recipientsFrom(recipientFiles))];
     const { pushFile } = await import('../../push/push.js');
     const { outcome, name } = await pushFile(directory, path, {
       ...stored,

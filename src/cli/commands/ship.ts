@@ -7,7 +7,7 @@ import { jsonLine } from '../json.js';
 import type { Output } from '../output.js';
 import { formatSeconds } from '../report.js';
 import { BESIDE } from '../ship-beside.js';
-import { recipientsIn, SHIP_OPTIONS, shipOptions } from '../ship-options.js';
+import { recipientsFrom, SHIP_OPTIONS, shipOptions } from '../ship-options.js';
 import { stopOnSignals } from '../signals.js';
 
 /** A place was given up, or did not answer. */
@@ -30,7 +30,7 @@ export const command: Command = {
   async run(values, operands, context) {
     const { output, tryHelp } = context;
     const { recipientFiles, ...options } = shipOptions(values, operands, tryHelp);
-    const recipients = [...options.recipients!, ...(await recipientsIn(recipientFiles))];
+    const recipients = [...options.recipients!, ...(await recipientsFrom(recipientFiles))];
     const { WalShipper } = await import('../../ship/shipper.js');
     const shipper = new WalShipper({ ...options, recipients });
     if (values.json === true) printEvents(shipper, output);
