@@ -3,9 +3,11 @@ import { isStore, openArchive } from '../archive/places/open-archive.js';
 import { StoreArchiveWriter } from '../archive/store-archive-writer.js';
 import { parseRecipients, type Recipients } from '../codec/age/recipients.js';
 import type { ReplicationConnection } from '../connection/connection.js';
-import { SystemIdentifierError } from '../errors.js';
+import { SystemIdentifierError, WalkeepError } from '../errors.js';
 import { ownIdentity } from '../files/process-identity.js';
+import { type BackupFacts, readBackupFacts } from '../server/backup-facts.js';
 import { readServerState, type ServerState } from '../server/server-state.js';
+import { sqlRows } from '../server/sql.js';
 import {
   type BackupProgress,
   type BackupWarning,
@@ -51,11 +53,13 @@ async function fromServer(
   const state = await readServerState(physical);
   const { systemId } = state;
   await requireOwnCluster(options, state);
+  const { facts, clock } = await factsOf(options, physical, warnings);
   const area = await openBackupArea(place, { systemId, writable: true, signal });
   try {
     const archive = await openArchive(place, { systemId });
     try {
-      const source = { physical, state, area, archive, recipients, warnings };
+      const found = { physical, state, facts, clock };
+      const source = { ...found, area, archive, recipients, warnings };
       return await new BackupRun(options, source).run();
     } finally {
       await archive.close();
@@ -63,6 +67,35 @@ async function fromServer(
   } finally {
     await area.close();
   }
+}
+
+/** What needs SQL, as far as the role may have it: a backup can be taken without. */
+async function factsOf(
+  { connect }: TakeBackupOptions,
+  physical: ReplicationConnection,
+  warnings: Warnings,
+): Promise<{ facts: BackupFacts; clock: () => Date }> {
+  const sql = await connect('off', () => {}).catch((e) => {
+    if (e instanceof WalkeepError) return undefined;
+    throw e;
+  });
+  try {
+    const facts = await readBackupFacts(physical, sql);
+    for (const { code, message, hint } of facts.warnings) {
+      warnings.add({ code, message, ...(hint === undefined ? {} : { hint }) });
+    }
+    return { facts, clock: sql ? await serverClock(sql) : () => new Date() };
+  } finally {
+    await sql?.close();
+  }
+}
+
+/** The server's clock, which is that of its commits; rather late than early. */
+async function serverClock(sql: ReplicationConnection): Promise<() => Date> {
+  const asked = performance.now();
+  const [row] = await sqlRows(sql, 'SELECT extract(epoch FROM clock_timestamp()) AS now');
+  const then = Number(row?.now) * 1000;
+  return () => new Date(then + performance.now() - asked);
 }
 
 /** Before anything is stored. A store is begun as an archive where it is none yet. */

@@ -1,4 +1,5 @@
 import { availableParallelism } from 'node:os';
+import { basename } from 'node:path';
 import type { Archive } from '../archive/archive.js';
 import type { BackupArea } from '../archive/backups/area.js';
 import { backupKey, CLAIM, keepKey, RECORD } from '../archive/backups/keys.js';
@@ -10,10 +11,11 @@ import { type BackupManifest, parseManifest } from '../base/manifest.js';
 import type { Recipients } from '../codec/age/recipients.js';
 import { compressorOf, quickCompression } from '../codec/codecs.js';
 import type { ReplicationConnection } from '../connection/connection.js';
-import { CorruptObjectError, WalkeepError } from '../errors.js';
+import { CorruptObjectError, NotSupportedError, WalkeepError } from '../errors.js';
 import { INVALID_LSN } from '../lsn.js';
 import { VERSION } from '../package.js';
 import type { BackupPosition, BackupTablespace } from '../protocol/base-backup.js';
+import type { BackupFacts } from '../server/backup-facts.js';
 import type { ServerState } from '../server/server-state.js';
 import { contentOf } from '../store/content.js';
 import { claimBackup, findLeftovers, keysOf, removeUnfinished } from './claim.js';
@@ -25,6 +27,8 @@ import { VOLUME, VolumeMemory } from './volumes.js';
 import { waitForWal } from './wal.js';
 
 const WAL_TIMEOUT = 300_000;
+/** Where the server does not say (pg_config_manual.h). */
+const XLOG_BLCKSZ = 8192;
 /** Milliseconds between two reports of progress. */
 const REPORT = 200;
 /** Volumes that are stored at the same time: each has its memory. */
@@ -34,8 +38,14 @@ const MOST_DIGITS = 6;
 
 /** What a backup is taken from, and where it is put. */
 export interface BackupSource {
-  physical: Pick<ReplicationConnection, 'baseBackup' | 'serverVersion' | 'show'>;
+  physical: Pick<ReplicationConnection, 'baseBackup' | 'serverVersion'>;
   state: ServerState;
+  facts: Pick<
+    BackupFacts,
+    'walBlockSize' | 'dataChecksums' | 'inPlaceTablespaces' | 'configuration'
+  >;
+  /** The time of the server. */
+  clock(): Date;
   area: BackupArea;
   archive: Archive;
   recipients: Recipients | undefined;
@@ -152,7 +162,7 @@ export class BackupRun {
   }
 
   async #take(id: string, lease: Lease): Promise<Omit<TakenBackup, 'cleaned'>> {
-    const { area, physical, state, archive, recipients, warnings } = this.#source;
+    const { area, physical, state, facts, archive, recipients, warnings } = this.#source;
     const signal = this.#stop.signal;
     const {
       compression = quickCompression(),
@@ -184,7 +194,7 @@ export class BackupRun {
     const lines = Buffer.from([...baseIndexLines(index)].join(''));
     const { compressWhole } = await compressorOf(INDEX_COMPRESSION);
     await objects.put('base.index', await compressWhole(lines, {}));
-    const outside: OutsideFile[] = [];
+    const outside = await putOutside(objects, facts.configuration.files ?? []);
 
     if (wal === 'archive') {
       this.#progress = { ...this.#progress, phase: 'wal' };
@@ -201,7 +211,7 @@ export class BackupRun {
       systemId: state.systemId,
       serverVersion: physical.serverVersion,
       segmentSize: state.segmentSize,
-      blockSize: Number(await physical.show('wal_block_size')),
+      blockSize: facts.walBlockSize ?? XLOG_BLCKSZ,
       from: label.from,
       label: label.label,
       start: { ...start, time: startTime.toISOString() },
@@ -210,7 +220,7 @@ export class BackupRun {
       wal: wal === 'include' ? 'included' : 'archive',
       codec: compression.method,
       encrypted: recipients !== undefined,
-      pageChecksums: { enabled: false, checked: false },
+      pageChecksums: { enabled: facts.dataChecksums ?? false, checked: false },
       tablespaces: tablespaces.flatMap(({ oid, location }) =>
         oid === undefined || location === undefined
           ? []
@@ -237,7 +247,7 @@ export class BackupRun {
     lease: Lease,
     { method: codec, level }: { method: BackupRecord['codec']; level?: number },
   ): Promise<Copied> {
-    const { physical } = this.#source;
+    const { physical, facts, clock } = this.#source;
     const { checkpoint = 'fast', label = lease.id, maxRate, wal } = this.#options;
     const threads = Math.min(4, availableParallelism());
     const memory = new VolumeMemory({ codec, level, threads, uploads: UPLOADS });
@@ -245,7 +255,7 @@ export class BackupRun {
     let start: BackupPosition | undefined;
     let tablespaces: readonly BackupTablespace[] = [];
     let paused = false;
-    const startTime = new Date();
+    const startTime = clock();
     const sink = new BackupSink({ memory, objects, onFailure });
     this.#sink = sink;
     const stream = physical.baseBackup(
@@ -259,6 +269,7 @@ export class BackupRun {
         onStart: (position, found) => {
           start = position;
           tablespaces = found;
+          requireInPlace(facts.inPlaceTablespaces, found);
           const total = totalOf(found);
           sink.digits = digitsFor(total);
           this.#progress = { ...this.#progress, phase: 'copy', ...(total && { total }) };
@@ -282,7 +293,7 @@ export class BackupRun {
       paused = false;
     };
     const { end } = await stream.done;
-    const endTime = new Date();
+    const endTime = clock();
     this.#progress = { ...this.#progress, phase: 'store' };
     const { tars, manifest: bytes } = await untilStopped(sink.end(), this.#stop.signal);
     const manifest = parseManifest(bytes);
@@ -333,6 +344,35 @@ interface Copied {
   /** Of the manifest. */
   bytes: Buffer;
   sink: BackupSink;
+}
+
+/** Versions that leave out what lies in pg_tblspc itself do so in silence. @throws NotSupportedError */
+function requireInPlace(
+  inPlace: BackupFacts['inPlaceTablespaces'],
+  tablespaces: readonly BackupTablespace[],
+): void {
+  const left = inPlace?.filter(({ oid }) => !tablespaces.some((one) => one.oid === oid)) ?? [];
+  if (left.length === 0) return;
+  const names = left.map(({ name, oid }) => `"${name}" (${oid})`).join(', ');
+  throw new NotSupportedError(`the server leaves tablespaces out of its base backups: ${names}`, {
+    detail: 'They lie in pg_tblspc itself; PostgreSQL 14 and 15 send no such directory.',
+    hint: 'Move what is in them to another tablespace and drop them, or go to PostgreSQL 16 or newer.',
+  });
+}
+
+/** What the server has outside its data directory, under names that every place takes. */
+async function putOutside(
+  objects: BackupObjects,
+  files: NonNullable<BackupFacts['configuration']['files']>,
+): Promise<OutsideFile[]> {
+  const outside: OutsideFile[] = [];
+  for (const { path, kind, content } of files) {
+    const plain = basename(path).slice(-200).replace(/[^A-Za-z0-9._-]/g, '_');
+    const object = `outside/${String(outside.length).padStart(3, '0')}-${plain}`;
+    if (content) await objects.put(object, content);
+    outside.push({ path, kind, ...(content ? { object } : {}) });
+  }
+  return outside;
 }
 
 function totalOf(tablespaces: readonly BackupTablespace[]): number | undefined {

@@ -48,6 +48,8 @@ export interface BackupObject {
 export interface OutsideFile {
   /** Absolute, on the server. */
   path: string;
+  /** `directory`: one that is included; `tls`: a certificate or key, which is never read. */
+  kind: 'settings' | 'authentication' | 'directory' | 'tls';
   /** The object with its content; absent where the role was not allowed to read it. */
   object?: string;
 }

@@ -107,7 +107,6 @@ export function manifestFiles({ tars }: FakeBackup): FakeFile[] {
 export function fakeServer(backup: FakeBackup): BackupSource['physical'] {
   return {
     serverVersion: 150_000,
-    show: async () => '8192',
     baseBackup(_: unknown, handler: BaseBackupHandler, signal?: AbortSignal): BaseBackupStream {
       let resume: (() => void) | undefined;
       let paused: Promise<void> | undefined;
@@ -166,9 +165,12 @@ export const FULL = {
 export async function backUp(
   store: ObjectStore,
   backup: FakeBackup = WHOLE,
-  options: Partial<TakeBackupOptions> & { archive?: Archive } = {},
+  options: Partial<TakeBackupOptions> & {
+    archive?: Archive;
+    facts?: Partial<BackupSource['facts']>;
+  } = {},
 ): Promise<TakenBackup> {
-  const { archive = FULL, ...rest } = options;
+  const { archive = FULL, facts, ...rest } = options;
   const { recipients } = rest;
   const state: BackupSource['state'] = {
     systemId: SYSTEM,
@@ -182,7 +184,12 @@ export async function backUp(
   const connect = async () => ({}) as never;
   const given: TakeBackupOptions = { place: 'memory:', connect, ...rest };
   return new BackupRun(given, {
-    ...{ physical: fakeServer(backup), state, archive },
+    ...{ physical: fakeServer(backup), state, archive, clock: () => new Date() },
+    facts: {
+      ...{ walBlockSize: 8192, dataChecksums: true, inPlaceTablespaces: [] },
+      configuration: { files: [], complete: true },
+      ...facts,
+    },
     area: { place: 'memory:', store, prefix: '', close: async () => {} },
     recipients: recipients && (await parseRecipients(recipients)),
     warnings: new Warnings(given.onWarning),

@@ -7,7 +7,7 @@ import type { BackupRecord } from '../../src/base/backup-record.js';
 import { parseBaseIndex } from '../../src/base/base-index.js';
 import { Identities } from '../../src/codec/age/identities.js';
 import { decodeBytes } from '../../src/codec/stages.js';
-import { CorruptObjectError } from '../../src/errors.js';
+import { CorruptObjectError, NotSupportedError } from '../../src/errors.js';
 import { bytesOf } from '../../src/store/content.js';
 import { MemoryStore } from '../../src/store/memory.js';
 import { COMPRESSIONS } from '../../src/wal/file-name.js';
@@ -194,6 +194,42 @@ test('WAL that is included is not in the manifest', async () => {
   const archive = { stored: () => Promise.reject(new Error('not asked')) } as never;
   const { record } = await backUp(store, backup, { wal: 'include', archive });
   expect(record.wal).toBe('included');
+});
+
+test('a tablespace that the server leaves out is refused before anything is copied', async () => {
+  const store = new MemoryStore();
+  const inPlace = [
+    { oid: 16388, name: 'there' },
+    { oid: 16400, name: 'here' },
+  ];
+  const error = await backUp(store, WHOLE, { facts: { inPlaceTablespaces: inPlace } }).catch(
+    (e) => e,
+  );
+  expect(error).toBeInstanceOf(NotSupportedError);
+  expect(error.message).toMatch(/: "here" \(16400\)$/);
+  expect(store.objects.entries()).toEqual([]);
+});
+
+test('configuration outside the data directory is stored, or named', async () => {
+  const store = new MemoryStore();
+  const content = Buffer.from('port = 5432\n');
+  const files = [
+    { path: '/etc/postgresql/15/main/conf.d', kind: 'directory' as const, content: undefined },
+    { path: '/etc/postgresql/15/main/postgresql.conf', kind: 'settings' as const, content },
+    { path: '/etc/ssl/a b.key', kind: 'tls' as const, content: undefined },
+  ];
+  const { id, record } = await backUp(store, WHOLE, {
+    facts: { configuration: { files, complete: true } },
+  });
+  expect(record.outside).toEqual([
+    { path: '/etc/postgresql/15/main/conf.d', kind: 'directory' },
+    {
+      ...{ path: '/etc/postgresql/15/main/postgresql.conf', kind: 'settings' },
+      object: 'outside/001-postgresql.conf',
+    },
+    { path: '/etc/ssl/a b.key', kind: 'tls' },
+  ]);
+  expect(await objectOf(store, id, 'outside/001-postgresql.conf')).toEqual(content);
 });
 
 test('who stops it is told his reason, and nothing is left', async () => {
