@@ -11,6 +11,15 @@ export interface ArchiveCluster {
   segmentSize: number | undefined;
 }
 
+/** A damaged copy of a segment that was not read, since another archive has a better one. */
+export interface PassedOver {
+  path: string;
+  /** What is wrong with it. */
+  problem: string;
+  /** What was read. */
+  instead: string;
+}
+
 /**
  * An archive for those who look at it, wherever its files lie. Files are called by their bare names,
  * as in a directory. Undefined, false, `absent` and an empty list say that something was looked for
@@ -69,6 +78,8 @@ export interface Archive {
    * another. @returns those that a lock on the store holds
    */
   remove(names: readonly string[]): Promise<string[]>;
+  /** Of several archives that are read as one, the damaged copies that were met so far. */
+  readonly passedOver?: readonly PassedOver[];
   /** Who receives into it. */
   receiver(): ReturnType<typeof readLockHolder>;
   /** Ends what is held open. */

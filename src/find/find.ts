@@ -1,4 +1,4 @@
-import type { Archive } from '../archive/archive.js';
+import type { Archive, PassedOver } from '../archive/archive.js';
 import { type ArchiveOptions, withArchives } from '../archive/places/open-archive.js';
 import { readCatalog } from '../archive/read-catalog.js';
 import { decoding, type Plan, type PlannedSegment, planTimeline } from '../archive/way/plan.js';
@@ -61,6 +61,8 @@ export interface FindResult {
   damaged: number;
   /** All WAL in that range was read, as far as events were wanted: nothing can have been missed. */
   complete: boolean;
+  /** Of several archives, the damaged copies for which another one's was read. */
+  passedOver: readonly PassedOver[];
   /** Of the first segment read, and behind the last byte. Absent if nothing was read. */
   from?: Lsn;
   to?: Lsn;
@@ -238,6 +240,7 @@ async function walk(
     unfollowed,
     damaged,
     complete,
+    passedOver: plan.archive.passedOver ?? [],
     ...(from === undefined || !to ? {} : { from, to }),
   };
 }

@@ -7,20 +7,35 @@ import { isGone } from '../access.js';
 import type { Archive, ArchiveCluster } from '../archive.js';
 import type { LedgerState } from '../ledger-entry.js';
 import type { StoredSegment } from '../segment-source.js';
+import { SoundCopies } from './sound-copy.js';
 
 /**
  * Several archives of one cluster, to be read as one: what each of them has, of what several have the
- * first one's. All of them must answer: what one could not tell nobody can. Nothing is removed.
+ * first one's, and of a segment the first good copy. All of them must answer: what one could not tell nobody can. Nothing is removed.
  */
 export class JoinedArchive implements Archive {
   readonly place: string;
   readonly isDirectory: boolean;
   readonly #all: readonly Archive[];
+  readonly #sound: SoundCopies;
+  /** The segments that each of them had whole when it was listed. */
+  readonly #listed = new Map<Archive, Set<string>>();
 
   constructor(all: readonly Archive[]) {
     this.place = all.map(({ place }) => place).join(', ');
     this.isDirectory = all.every(({ isDirectory }) => isDirectory);
     this.#all = all;
+    this.#sound = new SoundCopies(
+      all,
+      async () => (await this.cluster())?.systemId,
+      (timeline) => this.history(timeline),
+      async (archive, base) =>
+        this.#listed.get(archive)?.has(base) ?? (await archive.completeName(base)) !== undefined,
+    );
+  }
+
+  get passedOver() {
+    return this.#sound.passedOver;
   }
 
   async reach(): Promise<void> {
@@ -45,7 +60,13 @@ export class JoinedArchive implements Archive {
   }
 
   list(): Promise<DirectoryEntry[]> {
-    return this.#union((archive) => archive.list());
+    return this.#union(async (archive) => {
+      const entries = await archive.list();
+      const names = entries.map(({ name }) => parseStoredName(name));
+      const whole = names.filter((name) => name?.kind === 'segment' && !name.partial);
+      this.#listed.set(archive, new Set(whole.map((name) => name!.base)));
+      return entries;
+    });
   }
 
   listAround(base: string): Promise<DirectoryEntry[]> {
@@ -118,7 +139,9 @@ export class JoinedArchive implements Archive {
     const parsed = parseStoredName(name);
     const partial = parsed?.kind === 'segment' && parsed.partial;
     // One that has only the begin of a segment is asked when none has all of it.
-    const whole = partial ? undefined : await ask(this.#all, false);
+    const whole = partial
+      ? undefined
+      : await ask(await this.#sound.inOrder(name.slice(0, 24)), false);
     const found = whole ?? (await ask(await this.#byLength(name), true));
     if (found) return found.value;
     throw last;

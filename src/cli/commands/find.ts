@@ -91,7 +91,13 @@ async function moment(args: FindArguments, context: CommandContext): Promise<num
 
 /** What was not looked at. */
 function warnOf(result: FindResult, { find }: FindArguments, { output }: CommandContext): void {
-  const { timeline, orphan, unfollowed } = result;
+  const { timeline, orphan, unfollowed, passedOver } = result;
+  for (const { path, problem, instead } of passedOver) {
+    output.warning(
+      `"${path}" is damaged, "${instead}" was read for it: ${problem}`,
+      'Put a good copy in its place: "walkeep fetch" takes one from the other place.',
+    );
+  }
   if (orphan) {
     output.warning(
       `the history of timeline ${timeline} is not in the archive: its ancestors were not read`,

@@ -1,6 +1,6 @@
 import { cpSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { openDirectory } from '../../../src/archive/places/directory-archive.js';
 import { JoinedArchive } from '../../../src/archive/places/joined-archive.js';
 import { openArchive } from '../../../src/archive/places/open-archive.js';
@@ -14,7 +14,7 @@ import { archiveOf } from '../../support/wal-archive.js';
 async function eventsOf(places: string | readonly string[]) {
   const events: WalEvent[] = [];
   const result = await findEvents(places, {}, (event) => void events.push(event));
-  return { events, complete: result.complete };
+  return { events, complete: result.complete, passedOver: result.passedOver };
 }
 
 it('takes the begin of a segment that nobody has whole any more', async () => {
@@ -82,4 +82,74 @@ it('reads of two begins of a segment the longer one, whichever is named first', 
     expect(bytes.subarray(0, content.length).equals(content)).toBe(true);
     expect(await eventsOf(places)).toEqual(alone);
   }
+});
+
+describe('a segment that is damaged in one archive is read from the other', () => {
+  /** A copy of an archive in which a byte of a segment is another one. */
+  function damagedAt(dir: string, name: string, at: number): string {
+    const copy = join(scratchDir('damaged'), 'wal');
+    cpSync(dir, copy, { recursive: true });
+    const content = readFileSync(join(copy, name));
+    content[at] = (content[at] as number) ^ 0x40;
+    writeFileSync(join(copy, name), content);
+    return copy;
+  }
+
+  it.each([
+    ['promoted', '000000010000000000000007', 3 * 8192 + 4],
+    ['promoted', '000000010000000000000007', 90_000],
+    ['switch', '000000010000000000000009', 500_000],
+    ['promoted', '000000010000000000000007', 10],
+    // The two halves of a record that goes over the end of a segment.
+    ['record-across-segments', '000000010000000000000006', (1 << 20) - 100],
+    ['record-across-segments', '000000010000000000000007', 200],
+  ])('of %s, %s at byte %d', async (fixture, name, at) => {
+    const { dir } = archiveOf(fixture);
+    const expected = await eventsOf(dir);
+    expect(expected).toMatchObject({ complete: true, passedOver: [] });
+    const copy = damagedAt(dir, name, at);
+    expect((await eventsOf(copy)).complete).toBe(false);
+    const { place } = await storeArchiveOf(dir);
+    const damaged = await storeArchiveOf(copy);
+    for (const [bad, places] of [
+      [copy, [copy, dir]],
+      [copy, [copy, place]],
+      [damaged.place, [damaged.place, dir]],
+      [damaged.place, [damaged.place, place]],
+    ] as const) {
+      const { passedOver, ...found } = await eventsOf(places);
+      expect(found).toMatchObject({ events: expected.events, complete: true });
+      expect(passedOver).toHaveLength(1);
+      expect(passedOver[0]?.path).toContain(bad);
+      expect(passedOver[0]?.path).toContain(name);
+      expect(passedOver[0]?.instead).toContain(places[1]);
+    }
+    // Whose first copy is good is never asked for the other.
+    expect(await eventsOf([dir, copy])).toEqual(expected);
+  });
+
+  it('and of two that are, each where the other one is good', async () => {
+    const { dir } = archiveOf('promoted');
+    const [six, seven] = ['000000010000000000000006', '000000010000000000000007'];
+    const places = [damagedAt(dir, six, 100), damagedAt(dir, seven, 50_000)];
+    const { passedOver, ...found } = await eventsOf(places);
+    const { passedOver: _, ...expected } = await eventsOf(dir);
+    expect(found).toEqual(expected);
+    expect(passedOver).toMatchObject([{ path: join(places[0] as string, six) }]);
+    // The one that is good is read without a look at the other.
+    expect(passedOver).toHaveLength(1);
+  });
+
+  it('where both are, from the one that is good further, and told', async () => {
+    const { dir } = archiveOf('promoted');
+    const name = '000000010000000000000007';
+    const places = [damagedAt(dir, name, 50_000), damagedAt(dir, name, 80_000)];
+    const alone = await eventsOf(places[1] as string);
+    const both = await eventsOf(places);
+    expect(both).toMatchObject({
+      complete: false,
+      passedOver: [{ path: join(places[0] as string, name) }],
+    });
+    expect(both.events).toEqual(alone.events);
+  });
 });
