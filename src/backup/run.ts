@@ -367,7 +367,9 @@ async function putOutside(
 ): Promise<OutsideFile[]> {
   const outside: OutsideFile[] = [];
   for (const { path, kind, content } of files) {
-    const plain = basename(path).slice(-200).replace(/[^A-Za-z0-9._-]/g, '_');
+    const plain = basename(path)
+      .slice(-200)
+      .replace(/[^A-Za-z0-9._-]/g, '_');
     const object = `outside/${String(outside.length).padStart(3, '0')}-${plain}`;
     if (content) await objects.put(object, content);
     outside.push({ path, kind, ...(content ? { object } : {}) });

@@ -8,6 +8,7 @@ import type { ReplicationMode } from '../../connection/startup.js';
 import { AuthenticationError, UsageError } from '../../errors.js';
 import type { ServerNotice } from '../../protocol/backend-message.js';
 import { formatBytes, formatSeconds } from '../../units.js';
+import { COMPRESSIONS } from '../../wal/file-name.js';
 import { type Command, type CommandContext, HELP_OPTION, VERSION_OPTION } from '../command.js';
 import {
   CONNECTION_OPTIONS,
@@ -39,8 +40,7 @@ export function parseMaxRate(text: string): number {
 
 const parseCheckpoint = (text: string) => wordOf('--checkpoint', text, ['fast', 'spread'] as const);
 const parseWal = (text: string) => wordOf('--wal', text, ['archive', 'include'] as const);
-const parseServer = (text: string) =>
-  wordOf('--server-compression', text, ['gzip', 'lz4', 'zstd', 'none'] as const);
+const parseServer = (text: string) => wordOf('--server-compression', text, COMPRESSIONS);
 const parseTimeout = (text: string): number => parseIntOption(text, '--wal-timeout', 0, 1_000_000);
 
 function wordOf<T extends string>(option: string, text: string, words: readonly T[]): T {
