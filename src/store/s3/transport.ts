@@ -10,11 +10,14 @@ import { type AgentOptions, Agent as HttpsAgent, request as httpsRequest } from 
 import { StoreAccessError, WalkeepError } from '../../errors.js';
 import type { Target } from './address.js';
 import { failureOf } from './failures.js';
+import type { ProxiedRequest } from './proxy.js';
 
 /** Connections that wait for the next request. */
 const IDLE_CONNECTIONS = 32;
 /** Before servers and gateways close them, which is often after 60 s. */
 const IDLE_MS = 20_000;
+/** Only a proxy answers so: its "Proxy Authentication Required". */
+const LOGIN_WANTED = 407;
 
 export interface HttpRequest {
   method: string;
@@ -37,10 +40,21 @@ export interface TransportOptions {
   env: Readonly<Record<string, string | undefined>>;
 }
 
+/** How a host is reached. */
+interface Way {
+  agent: Agent;
+  /** To a proxy that is told the whole address. */
+  proxied?: {
+    put(target: Target): ProxiedRequest;
+    /** It wants a login, or another one. */
+    refusal(target: Target): Error;
+  };
+}
+
 /** HTTP with connections that are kept. Every failure is a typed error, or what a body threw. */
 export class Transport {
   readonly #options: TransportOptions;
-  readonly #agents = new Map<string, Promise<Agent>>();
+  readonly #ways = new Map<string, Promise<Way>>();
 
   constructor(options: TransportOptions) {
     this.#options = options;
@@ -49,9 +63,9 @@ export class Transport {
   /** One request, sent once. */
   async exchange(request: HttpRequest, signal: AbortSignal): Promise<HttpResponse> {
     signal.throwIfAborted();
-    const agent = await this.#agent(request.target);
+    const way = await this.#way(request.target);
     try {
-      return await exchange(request, agent, signal);
+      return await exchange(request, way, signal);
     } catch (error) {
       signal.throwIfAborted();
       throw error;
@@ -59,40 +73,55 @@ export class Transport {
   }
 
   close(): void {
-    for (const agent of this.#agents.values()) agent.then((it) => it.destroy()).catch(() => {});
-    this.#agents.clear();
+    for (const way of this.#ways.values()) way.then(({ agent }) => agent.destroy()).catch(() => {});
+    this.#ways.clear();
   }
 
-  #agent({ secure, hostname, port }: Target): Promise<Agent> {
-    const name = secure ? `${hostname}:${port}` : 'plain';
-    let agent = this.#agents.get(name);
-    if (!agent) {
-      const made = this.#newAgent(secure, hostname, port);
-      this.#agents.set(name, made);
+  #way(target: Target): Promise<Way> {
+    const name = `${target.secure} ${target.hostname}:${target.port}`;
+    let way = this.#ways.get(name);
+    if (!way) {
+      const made = this.#newWay(target);
+      this.#ways.set(name, made);
       // The file of certificates may be mended meanwhile.
       made.catch(() => {
-        if (this.#agents.get(name) === made) this.#agents.delete(name);
+        if (this.#ways.get(name) === made) this.#ways.delete(name);
       });
-      agent = made;
+      way = made;
     }
-    return agent;
+    return way;
   }
 
-  async #newAgent(secure: boolean, hostname: string, port: number): Promise<Agent> {
+  async #newWay(target: Target): Promise<Way> {
+    const { secure } = target;
     const options: AgentOptions = {
       keepAlive: true,
       maxFreeSockets: IDLE_CONNECTIONS,
       timeout: IDLE_MS,
     };
-    if (!secure) return new HttpAgent(options);
     const { ca, env } = this.#options;
     const trusted = ca ?? env.AWS_CA_BUNDLE;
-    if (trusted) options.ca = readCertificates(trusted);
-    if (!env.https_proxy && !env.HTTPS_PROXY) return new HttpsAgent(options);
-    const { proxyFor, TunnelAgent } = await import('./proxy.js');
-    const proxy = proxyFor(hostname, port, env);
-    return proxy ? new TunnelAgent(proxy, options) : new HttpsAgent(options);
+    if (secure && trusted) options.ca = readCertificates(trusted);
+    const direct = () => ({ agent: secure ? new HttpsAgent(options) : new HttpAgent(options) });
+    if (!mayHaveProxy(env)) return direct();
+    const { proxyFor, proxyRefusal, putToProxy, TunnelAgent } = await import('./proxy.js');
+    const proxy = proxyFor(target, env);
+    if (!proxy) return direct();
+    if (secure) return { agent: new TunnelAgent(proxy, options) };
+    const agent = proxy.protocol === 'https:' ? new HttpsAgent(options) : new HttpAgent(options);
+    return {
+      agent,
+      proxied: {
+        put: ({ host, path }) => putToProxy(proxy, host, path),
+        refusal: ({ host }) => proxyRefusal(proxy.host, host, LOGIN_WANTED),
+      },
+    };
   }
+}
+
+/** True if any proxy is configured: only then what knows them is loaded. */
+export function mayHaveProxy(env: TransportOptions['env']): boolean {
+  return Boolean(env.https_proxy || env.HTTPS_PROXY || env.http_proxy || env.HTTP_PROXY);
 }
 
 function readCertificates(path: string): string {
@@ -110,16 +139,15 @@ function readCertificates(path: string): string {
   throw new StoreAccessError(`"${path}" has no certificate in PEM in it`, { path });
 }
 
-function exchange(request: HttpRequest, agent: Agent, signal: AbortSignal): Promise<HttpResponse> {
+function exchange(request: HttpRequest, way: Way, signal: AbortSignal): Promise<HttpResponse> {
   const { method, target, headers, body } = request;
+  const { agent, proxied } = way;
+  const put = proxied?.put(target);
   return new Promise((resolve, reject) => {
-    const call = (target.secure ? httpsRequest : httpRequest)({
-      hostname: target.hostname,
-      port: target.port,
-      path: target.path,
-      method,
-      headers,
-      agent,
+    const { secure, hostname, port, path } = put ?? target;
+    const call = (secure ? httpsRequest : httpRequest)({
+      ...{ hostname, port, path, method, agent },
+      headers: { ...headers, ...put?.headers },
     });
     // Small requests and the last piece of a body are not to wait for an acknowledgement.
     call.setNoDelay(true);
@@ -134,6 +162,11 @@ function exchange(request: HttpRequest, agent: Agent, signal: AbortSignal): Prom
     });
     call.once('response', (message) => {
       done();
+      if (proxied && message.statusCode === LOGIN_WANTED) {
+        message.destroy();
+        reject(proxied.refusal(target));
+        return;
+      }
       resolve({ status: message.statusCode ?? 0, message, sentWhole: call.writableEnded });
     });
     if (!body) return void call.end();

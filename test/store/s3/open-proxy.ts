@@ -1,4 +1,4 @@
-import { createServer } from 'node:http';
+import { createServer, request as httpRequest } from 'node:http';
 import { type AddressInfo, connect, type Socket } from 'node:net';
 
 /** A proxy that leads to wherever it is asked for, and counts. */
@@ -9,7 +9,21 @@ export async function openProxy(
   }),
 ): Promise<{ url: string; asked: string[]; close(): void }> {
   const asked: string[] = [];
-  const server = createServer();
+  // What comes over plain HTTP names the whole address.
+  const server = createServer((request, response) => {
+    const url = new URL(request.url ?? '');
+    asked.push(url.host);
+    const { hostname: host, port } = url;
+    const { headers, method } = request;
+    const path = url.pathname + url.search;
+    const onward = httpRequest({ ...leadTo(Number(port), host), path, method, headers });
+    onward.on('error', () => response.destroy());
+    onward.on('response', (answer) => {
+      response.writeHead(answer.statusCode ?? 0, answer.rawHeaders);
+      answer.pipe(response);
+    });
+    request.pipe(onward);
+  });
   server.on('connect', (request, socket: Socket) => {
     asked.push(request.url ?? '');
     const { hostname, port } = new URL(`http://${request.url}`);

@@ -223,6 +223,23 @@ describe.skipIf(!shared)('against a Ceph gateway', () => {
     });
   });
 
+  it('goes through a proxy over plain HTTP', async () => {
+    const proxy = await openProxy();
+    const env = { ...envOf(rgw.owner), HTTP_PROXY: proxy.url, HTTPS_PROXY: 'http://127.0.0.1:1' };
+    await using store = open(place, { env });
+    const content = contentOf(randomBytes(300_000));
+    expect(await store.create('through-plain', content)).toEqual({ created: true });
+    expect(await store.create('through-plain', content)).toMatchObject({ created: false });
+    expect((await whole(store, 'through-plain'))?.length).toBe(300_000);
+    expect(await keys(store.list('through-p'))).toEqual(['through-plain']);
+    const { length } = proxy.asked;
+    expect(new Set(proxy.asked)).toEqual(new Set([new URL(rgw.facts.http).host]));
+    await using direct = open(place, { env: { ...env, NO_PROXY: '127.0.0.0/8' } });
+    expect((await direct.head('through-plain'))?.size).toBe(300_000);
+    expect(proxy.asked.length).toBe(length);
+    proxy.close();
+  });
+
   it.each([-3_600_000, 3_600_000])('a clock that is %i ms off is put right', async (off) => {
     await using store = open(place, { now: () => Date.now() + off });
     const key = `clock${off}`;

@@ -2,6 +2,8 @@ import { type Agent, request as httpRequest, type IncomingHttpHeaders } from 'no
 import { request as httpsRequest } from 'node:https';
 import { setTimeout as pause } from 'node:timers/promises';
 import { StoreAccessError, StoreUncertainError } from '../../../errors.js';
+import type { ProxiedRequest } from '../proxy.js';
+import { mayHaveProxy } from '../transport.js';
 import type { Environment } from './source.js';
 
 export interface Question {
@@ -15,7 +17,7 @@ export interface Question {
   tries?: number;
   /** Certificates in PEM that are trusted instead of the system's. */
   ca?: string | undefined;
-  /** Whose HTTPS_PROXY and NO_PROXY count; without it no proxy does. */
+  /** Whose HTTPS_PROXY, HTTP_PROXY and NO_PROXY count; without it no proxy does. */
   env?: Environment;
 }
 
@@ -64,28 +66,39 @@ export async function ask(what: string, question: Question): Promise<Answer> {
 }
 
 async function once(question: Question): Promise<Answer> {
-  const agent = await agentFor(question);
-  return exchange(question, agent).finally(() => agent?.destroy());
+  const way = await wayFor(question);
+  return exchange(question, way).finally(() => way.agent?.destroy());
 }
 
-/** One of the question's own, to be let go of; undefined: no proxy is on the way. */
-async function agentFor({ url, env, ca }: Question): Promise<Agent | undefined> {
-  if (url.protocol !== 'https:' || !(env?.https_proxy || env?.HTTPS_PROXY)) return undefined;
-  const { proxyFor, TunnelAgent } = await import('../proxy.js');
-  const proxy = proxyFor(url.hostname, Number(url.port || 443), env);
-  return proxy && new TunnelAgent(proxy, ca === undefined ? {} : { ca });
+/** How an endpoint is reached; its agent is the question's own, to be let go of. */
+interface Way {
+  agent?: Agent;
+  proxied?: ProxiedRequest;
 }
 
-function exchange(question: Question, agent: Agent | undefined): Promise<Answer> {
+async function wayFor({ url, env, ca }: Question): Promise<Way> {
+  if (!env || !mayHaveProxy(env)) return {};
+  const { proxyFor, putToProxy, TunnelAgent } = await import('../proxy.js');
+  const secure = url.protocol === 'https:';
+  const hostname = url.hostname.replace(/^\[(.*)\]$/, '$1');
+  const proxy = proxyFor({ secure, hostname, port: Number(url.port) || (secure ? 443 : 80) }, env);
+  if (!proxy) return {};
+  if (secure) return { agent: new TunnelAgent(proxy, ca === undefined ? {} : { ca }) };
+  return { proxied: putToProxy(proxy, url.host, url.pathname + url.search) };
+}
+
+function exchange(question: Question, { agent, proxied }: Way): Promise<Answer> {
   const { url, method = 'GET', headers = {}, body, ca } = question;
   return new Promise((resolve, reject) => {
-    const send = url.protocol === 'https:' ? httpsRequest : httpRequest;
-    const request = send(
+    const secure = proxied?.secure ?? url.protocol === 'https:';
+    const request = (secure ? httpsRequest : httpRequest)(
       url,
       {
         method,
         agent: agent ?? false,
+        ...(proxied && { hostname: proxied.hostname, port: proxied.port, path: proxied.path }),
         headers: {
+          ...(proxied && { ...proxied.headers, host: url.host }),
           ...headers,
           ...(body !== undefined && { 'content-length': Buffer.byteLength(body) }),
         },
