@@ -30,6 +30,7 @@ export function makeWal(records: readonly SyntheticRecord[], options: SyntheticO
   const pages: Buffer[] = [];
   const lsns: Lsn[] = [];
   const ends: Lsn[] = [];
+  const empty = Buffer.alloc(blockSize);
   let at = 0;
   let prev = 0n;
 
@@ -77,7 +78,7 @@ export function makeWal(records: readonly SyntheticRecord[], options: SyntheticO
     // XLOG_SWITCH: the rest of the segment is zero, also where its pages have their headers.
     if (rmgr === 0 && info === 0x40) {
       while ((start + BigInt(pages.length * blockSize)) % BigInt(segmentSize) !== 0n) {
-        pages.push(Buffer.alloc(blockSize));
+        pages.push(empty);
       }
       at = blockSize;
     }

@@ -116,6 +116,7 @@ class Locator {
       const newest = segments.at(-1);
       return (
         newest !== undefined &&
+        lsn > end &&
         (newest.segment + 1n) * BigInt(plan.segmentSize) > lsn &&
         (!history || timelineAt(history, lsn) !== timelineAt(plan.history, lsn))
       );

@@ -94,7 +94,7 @@ export function randomHistory(random: () => number, options: HistoryOptions): Hi
     const from = forks.at(-1)?.lsn;
     const share = Math.max(1, Math.round(options.segments / options.timelines));
     for (let segment = 0; segment < share; segment++) {
-      const n = perSegment();
+      const n = Math.max(perSegment(), made.length === 0 ? 1 : 0);
       for (let i = 0; i < n; i++) made.push(make());
       const last = segment === share - 1 && below(3) > 0;
       if (!last) {
@@ -116,9 +116,9 @@ export function randomHistory(random: () => number, options: HistoryOptions): Hi
     for (let number = firstSegment; ; number++) {
       const at = Number(number * BigInt(SEGMENT) - START);
       if (at >= wal.bytes.length) break;
-      const content = Buffer.alloc(SEGMENT);
-      wal.bytes.copy(content, 0, at, at + SEGMENT);
       const whole = wal.bytes.length >= at + SEGMENT;
+      const content = whole ? wal.bytes.subarray(at, at + SEGMENT) : Buffer.alloc(SEGMENT);
+      if (!whole) wal.bytes.copy(content, 0, at);
       files.set(`${segmentFileName(timeline, number, SEGMENT)}${whole ? '' : '.partial'}`, content);
     }
     if (forks.length > 0) {
