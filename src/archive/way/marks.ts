@@ -166,7 +166,7 @@ export async function readMarks(
       told = await feedSegment(plan, next, scan, signal);
     } else scan.finish({ mayEnd: false });
   }
-  const torn = open || headless;
+  const torn = open || (headless && segments === 1);
   if (!scan.enough && !(follows && full && last === segment)) finish(last, scan, told);
   if (!damage && follows && !full) {
     const from = scan.position!;

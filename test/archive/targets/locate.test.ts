@@ -1,12 +1,16 @@
 import { describe, expect, test } from 'vitest';
+import type { Catalog } from '../../../src/archive/catalog.js';
 import { readCatalog } from '../../../src/archive/read-catalog.js';
 import { locateTarget, type TargetResult } from '../../../src/archive/targets/locate.js';
 import type { RecoveryTarget } from '../../../src/archive/targets/target.js';
+import { windowOf } from '../../../src/archive/targets/window.js';
 import { formatLsn, type Lsn } from '../../../src/lsn.js';
 import type { TimestampTz } from '../../../src/wal/records/timestamp.js';
 import { timelineAt } from '../../../src/wal/timeline.js';
 import { randomNumbers } from '../../support/archives.js';
 import { type History, naive, randomHistory, SEGMENT, type Verdict } from './way-model.js';
+
+const SEEDS = Number(process.env.WALKEEP_TARGET_SEEDS ?? 300);
 
 type Below = (n: number) => number;
 
@@ -89,6 +93,7 @@ async function compare(
   const way = catalog.timelines.find((t) => t.timeline === history.timeline);
   if (!way?.history) return;
   const after = { lsn, redo, timeline: timelineAt(way.history, lsn - 1n) };
+  await compareWindow(catalog, history, { redo, lsn, timeline: after.timeline }, limit, seed);
   for (let i = 0; i < targets; i++) {
     const target = randomTarget(below, history);
     const options = { after, timeline: history.timeline };
@@ -110,6 +115,28 @@ async function compare(
   }
 }
 
+async function compareWindow(
+  catalog: Catalog,
+  { records, timeline }: History,
+  { redo, lsn, timeline: own }: { redo: Lsn; lsn: Lsn; timeline: number },
+  limit: Parameters<typeof naive>[3],
+  seed: number,
+): Promise<void> {
+  if (limit?.reason === 'damaged') return;
+  const start = { lsn: redo, timeline: own, time: '' };
+  const windows = await windowOf(catalog, { start, end: { ...start, lsn } });
+  const window = windows.find((w) => w.timeline === timeline);
+  const replay = records.filter((r) => r.lsn >= redo && (!limit || r.end <= limit.lsn));
+  const end = replay.at(-1)?.end ?? redo;
+  const reached = end < lsn ? undefined : end;
+  expect({ seed, ends: window?.ends, to: window?.to?.lsn }, window?.why).toEqual({
+    ...{ seed, ends: limit || !reached ? 'gap' : 'archive', to: reached },
+  });
+  if (window?.to?.time === undefined) return;
+  const last = replay.findLast((r) => r.kind === 'commit' || r.kind === 'abort');
+  expect({ seed, time: window.to.time }).toEqual({ seed, time: last?.time });
+}
+
 const isOffBranch = (result: TargetResult) =>
   'unreachable' in result && result.unreachable.reason === 'not-on-branch';
 
@@ -129,9 +156,9 @@ function check({ records }: History, result: TargetResult, what: string): void {
 
 describe('the model', () => {
   test.each([
-    { what: 'few segments, any clock', seeds: 1500, segments: 9, back: 90_000_000 },
-    { what: 'many segments, clocks that go on', seeds: 100, segments: 40, back: 0 },
-    { what: 'many segments, a second back', seeds: 100, segments: 40, back: 900_000 },
+    { what: 'few segments, any clock', seeds: SEEDS, segments: 9, back: 90_000_000 },
+    { what: 'many segments, clocks that go on', seeds: SEEDS / 10, segments: 40, back: 0 },
+    { what: 'many segments, a second back', seeds: SEEDS / 10, segments: 40, back: 900_000 },
   ])(
     '$what',
     async ({ seeds, segments, back }) => {
