@@ -164,6 +164,7 @@ test('an accepted gap, until what leads up to it is gone', async () => {
   const cleanup = keep(runCli(['cleanup', directory, last]));
   expect((await cleanup.exit).code).toBe(0);
   const after = await check(directory, server.conninfo(), '-S', 's');
+  expect(after.bad.filter((line) => line.includes('continuity'))).toEqual([]);
   expect(after.status.continuity).toBe('ok');
 });
 
