@@ -61,12 +61,6 @@ export function* baseIndexLines(index: BaseIndex): Generator<string, void, void>
   }
 }
 
-type Line =
-  | { format: unknown }
-  | ['tar', string]
-  | ['f', number, number, number, number, string]
-  | ['m', string, TarMember['type'], number, number, number, number, string?];
-
 /**
  * @param text its whole content, decompressed; its digest was compared with that of `backup.json`
  * @throws CorruptObjectError
@@ -79,37 +73,60 @@ export function parseBaseIndex(text: string, name = 'base.index'): BaseIndex {
   for (let at = 0; at < text.length; ) {
     const end = text.indexOf('\n', at);
     if (end < 0) throw wrong('its last line is cut');
-    let line: Line;
-    try {
-      line = JSON.parse(text.slice(at, end)) as Line;
-    } catch {
-      throw wrong(`no line stands at ${at}`);
-    }
-    at = end + 1;
+    const line = lineOf(text.slice(at, end));
     if (!hasFormat) {
-      if (Array.isArray(line) || line?.format !== 1) throw wrong('its format is not known here');
+      if ((line as { format?: unknown } | null)?.format !== 1) {
+        throw wrong('its format is not known here');
+      }
       hasFormat = true;
-      continue;
-    }
-    if (!Array.isArray(line)) throw wrong(`no line stands at ${at}`);
-    const tar = tars.at(-1);
-    if (line[0] === 'tar') tars.push({ name: line[1], frames: [], members: [] });
-    else if (!tar) throw wrong('it does not begin with a tar');
-    else if (line[0] === 'f') tar.frames.push(frameOf(tar, line));
-    else if (line[0] === 'm' && isInside(line[1])) tar.members.push(memberOf(line));
-    else throw wrong(`no line stands at ${at}`);
+    } else if (!Array.isArray(line) || !take(tars, line)) throw wrong(`no line stands at ${at}`);
+    at = end + 1;
   }
   if (!hasFormat) throw wrong('it is empty');
   return { tars };
 }
 
-function frameOf(tar: TarIndex, line: Extract<Line, ['f', ...unknown[]]>): Frame {
-  const last = tar.frames.at(-1);
-  const [, length, volume, at, stored, sha256] = line;
-  return { offset: last ? last.offset + last.length : 0, length, volume, at, stored, sha256 };
+function lineOf(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
 }
 
-function memberOf(line: Extract<Line, ['m', ...unknown[]]>): IndexedMember {
-  const [, name, type, size, mode, mtime, offset, link = ''] = line;
-  return { name, type, size, mode, mtime, offset, link };
+/** False: it is no line of an index. */
+function take(tars: TarIndex[], [kind, ...fields]: readonly unknown[]): boolean {
+  const tar = tars.at(-1);
+  if (kind === 'tar') {
+    const [name] = fields;
+    if (typeof name !== 'string') return false;
+    tars.push({ name, frames: [], members: [] });
+    return true;
+  }
+  if (kind === 'f') return tar !== undefined && takeFrame(tar, fields);
+  return kind === 'm' && tar !== undefined && takeMember(tar, fields);
+}
+
+const isCount = (value: unknown): value is number =>
+  Number.isSafeInteger(value) && (value as number) >= 0;
+
+function takeFrame({ frames }: TarIndex, fields: readonly unknown[]): boolean {
+  const [length, volume, at, stored, sha256] = fields;
+  const isFrame = isCount(length) && isCount(volume) && isCount(at) && isCount(stored);
+  if (!isFrame || typeof sha256 !== 'string') return false;
+  const last = frames.at(-1);
+  const offset = last ? last.offset + last.length : 0;
+  frames.push({ offset, length, volume, at, stored, sha256 });
+  return true;
+}
+
+const TYPES: readonly unknown[] = ['file', 'directory', 'symlink'] satisfies TarMember['type'][];
+
+function takeMember({ members }: TarIndex, fields: readonly unknown[]): boolean {
+  const [name, type, size, mode, mtime, offset, link = ''] = fields;
+  const isNamed = typeof name === 'string' && isInside(name) && typeof link === 'string';
+  if (!isNamed || !TYPES.includes(type)) return false;
+  if (!isCount(size) || !isCount(mode) || !isCount(mtime) || !isCount(offset)) return false;
+  members.push({ name, type: type as TarMember['type'], size, mode, mtime, offset, link });
+  return true;
 }
