@@ -11,7 +11,12 @@ import { type BackupManifest, parseManifest } from '../base/manifest.js';
 import type { Recipients } from '../codec/age/recipients.js';
 import { compressorOf, quickCompression } from '../codec/codecs.js';
 import type { ReplicationConnection } from '../connection/connection.js';
-import { CorruptObjectError, NotSupportedError, WalkeepError } from '../errors.js';
+import {
+  CorruptObjectError,
+  NotSupportedError,
+  StoreUncertainError,
+  WalkeepError,
+} from '../errors.js';
 import { INVALID_LSN } from '../lsn.js';
 import { VERSION } from '../package.js';
 import type { BackupPosition, BackupTablespace } from '../protocol/base-backup.js';
@@ -76,6 +81,8 @@ export class BackupRun {
   readonly #stop = new AbortController();
   readonly #began = performance.now();
   #progress: Omit<BackupProgress, 'stored' | 'files'> = { phase: 'checkpoint', id: '', bytes: 0 };
+  /** Its record is being stored: after that nobody but the place knows whether the backup exists. */
+  #committing = false;
   #objects: BackupObjects | undefined;
   #sink: BackupSink | undefined;
 
@@ -151,10 +158,10 @@ export class BackupRun {
   }
 
   async #leaveNothing(area: BackupArea, id: string): Promise<void> {
+    // A record that arrives late would be that of a backup without objects.
+    if (this.#committing) return;
     try {
       const keys = await keysOf(area, id);
-      // Whether its record was stored may be all that is not known.
-      if (keys.has(backupKey(area.prefix, id, RECORD))) return;
       await removeUnfinished(area, { id, keys: [...keys.keys()], lease: [] });
     } catch {
       // The next backup does it. What failed first is what is told.
@@ -323,7 +330,18 @@ export class BackupRun {
     }
     const content = contentOf(backupRecordBytes(record));
     await surely(() => lease.confirm(), signal);
-    await createOwn(area, backupKey(prefix, id, RECORD), content, signal);
+    signal.throwIfAborted();
+    this.#committing = true;
+    try {
+      await createOwn(area, backupKey(prefix, id, RECORD), content, undefined);
+    } catch (cause) {
+      if (!(cause instanceof StoreUncertainError)) throw cause;
+      throw new StoreUncertainError(`whether backup ${id} exists is not known: ${cause.message}`, {
+        cause,
+        key: backupKey(prefix, id, RECORD),
+        hint: '"walkeep backups" tells.',
+      });
+    }
   }
 
   #report(): void {
