@@ -43,7 +43,7 @@ describe('a record of a backup', () => {
 
   test('is read as it was written', () => {
     expect(parseBackupRecord(bytes)).toEqual(RECORD);
-    expect(bytes.toString()).toMatch(/"lsn": "1\/0?2000028"/);
+    expect(bytes.toString()).toContain(`"lsn": "0/12000028"`);
   });
 
   test('is refused wherever it is cut', () => {
