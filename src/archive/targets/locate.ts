@@ -3,6 +3,8 @@ import { formatTimestamp, type TimestampTz } from '../../wal/records/timestamp.j
 import { timelineAt } from '../../wal/timeline.js';
 import type { BackupArea } from '../backups/area.js';
 import type { Catalog } from '../catalog.js';
+import { readFacts } from '../index/facts.js';
+import { type ArchiveKeys, identitiesOf } from '../places/open-archive.js';
 import { type EndMark, isEnd, type Mark } from '../way/marks.js';
 import type { Damage } from '../way/scan.js';
 import { searchMark } from './search-mark.js';
@@ -18,6 +20,8 @@ export interface LocateOptions {
   after: WayBegin;
   /** Where the index of the WAL lies; without it WAL is read. */
   area?: BackupArea | undefined;
+  /** What opens that index if it is encrypted. */
+  keys?: ArchiveKeys | undefined;
   signal?: AbortSignal | undefined;
 }
 
@@ -41,9 +45,24 @@ export async function locateTarget(
   const way = wayFrom(catalog, options.after, options.timeline);
   if ('unreachable' in way) return way;
   const { stretch } = way;
-  const marks = new WayMarks(stretch.plan, stretch, undefined, options.signal);
-  const locator = new Locator(catalog, stretch, marks, options);
+  const { area, keys = {}, signal } = options;
+  const index =
+    area && isSearched(target)
+      ? await readFacts(area, stretch.plan, { from: stretch.first, to: stretch.behind }, target, {
+          identities: identitiesOf(keys),
+          signal,
+        })
+      : undefined;
+  const marks = new WayMarks(stretch.plan, stretch, index?.facts, signal);
+  const locator = new Locator(catalog, stretch, marks, options.after.lsn, index?.notes ?? []);
   return locator.locate(target);
+}
+
+/** What is looked for in more segments than a few. */
+function isSearched(
+  target: RecoveryTarget,
+): target is Extract<RecoveryTarget, { kind: 'time' | 'xid' | 'name' }> {
+  return target.kind === 'time' || target.kind === 'xid' || target.kind === 'name';
 }
 
 class Locator {
@@ -51,13 +70,20 @@ class Locator {
   readonly #stretch: WayStretch;
   readonly #marks: WayMarks;
   readonly #end: Lsn;
-  readonly #notes: string[] = [];
+  readonly #notes: string[];
 
-  constructor(catalog: Catalog, stretch: WayStretch, marks: WayMarks, options: LocateOptions) {
+  constructor(
+    catalog: Catalog,
+    stretch: WayStretch,
+    marks: WayMarks,
+    end: Lsn,
+    notes: readonly string[],
+  ) {
     this.#catalog = catalog;
     this.#stretch = stretch;
     this.#marks = marks;
-    this.#end = options.after.lsn;
+    this.#end = end;
+    this.#notes = [...notes];
     const { timeline, unfollowed } = stretch.plan;
     if (unfollowed.length > 0) {
       const others = unfollowed.join(', ');

@@ -1,7 +1,7 @@
 import { isEnd, type Mark } from '../way/marks.js';
 import type { Damage } from '../way/scan.js';
 import type { RecoveryTarget } from './target.js';
-import type { SegmentFacts, WayMarks } from './way-marks.js';
+import type { WayMarks } from './way-marks.js';
 
 export type MarkTarget = Extract<RecoveryTarget, { kind: 'xid' | 'name' }>;
 
@@ -15,17 +15,13 @@ export async function searchMark(
 ): Promise<{ mark?: Mark; damage?: Damage }> {
   for (let at = way.first; at < way.behind; at++) {
     const facts = way.facts(at);
-    if (facts && !mayHave(facts, target)) continue;
+    if (facts && !facts.holds) continue;
     const { marks, damage } = await way.at(at);
     const mark = marks.find((one) => isIt(one, target));
     if (mark) return { mark };
     if (damage) return { damage };
   }
   return {};
-}
-
-function mayHave(facts: SegmentFacts, target: MarkTarget): boolean {
-  return target.kind === 'xid' ? facts.hasXid(target.xid) : facts.hasPoint(target.name);
 }
 
 function isIt(mark: Mark, target: MarkTarget): boolean {

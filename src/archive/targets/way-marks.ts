@@ -10,10 +10,8 @@ import { type Damage, DamageTolerantScan } from '../way/scan.js';
 export interface SegmentFacts {
   /** Times of the transactions that end in it; absent if none does. */
   times?: { min: TimestampTz; max: TimestampTz };
-  /** Whether a transaction ends in it. */
-  hasXid(xid: number): boolean;
-  /** Whether it has a restore point of that name. */
-  hasPoint(name: string): boolean;
+  /** Whether it has what is searched for, a transaction's end or a restore point. */
+  holds: boolean;
 }
 
 /** Marks that are kept at hand at most, besides those of the segment read last. */

@@ -33,6 +33,8 @@ export interface History {
   /** Of the way that is followed: what recovery would read, were nothing missing. */
   records: ModelRecord[];
   timeline: number;
+  /** Largest step back of the clock, microseconds. */
+  back: number;
   files: MemoryFiles;
   archive: ReturnType<typeof memoryArchive>;
   /** Names of the files on the way, ascending. */
@@ -153,7 +155,8 @@ export function randomHistory(random: () => number, options: HistoryOptions): Hi
       .find((one) => files.has(one));
     way.push(name!);
   }
-  return { records, timeline: options.timelines, files, archive: memoryArchive(files), way };
+  const { timelines: timeline, back } = options;
+  return { records, timeline, back, files, archive: memoryArchive(files), way };
 }
 
 /** What the model says of a target: where it stops, or why it cannot. */

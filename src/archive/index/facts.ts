@@ -1,0 +1,137 @@
+import type { Identities } from '../../codec/age/identities.js';
+import { decodeBytes } from '../../codec/stages.js';
+import { CorruptObjectError, type WalkeepError } from '../../errors.js';
+import { bytesOf } from '../../store/content.js';
+import type { BackupArea } from '../backups/area.js';
+import { INDEX } from '../backups/keys.js';
+import type { RecoveryTarget } from '../targets/target.js';
+import type { SegmentFacts } from '../targets/way-marks.js';
+import type { Plan } from '../way/plan.js';
+import { GROUP, type IndexGroup, parseIndex } from './format.js';
+import { groupKey, groupStart, type IndexPlace, indexPlace } from './groups.js';
+import { hasXid } from './xid-ranges.js';
+
+/** Objects that are asked for at a time. */
+const AT_ONCE = 32;
+
+export interface ReadFactsOptions {
+  identities?: (() => Promise<Identities | undefined>) | undefined;
+  signal?: AbortSignal | undefined;
+}
+
+/**
+ * What the index says of the segments of a way that matters for a target. It is an aid and no more:
+ * what it lacks, or is damaged or locked in it, is left out, and said.
+ * @param from and `to`: places in `plan.segments`, the last one not included
+ * @throws the signal's reason
+ */
+export async function readFacts(
+  area: BackupArea,
+  plan: Plan,
+  { from, to }: { from: number; to: number },
+  target: Extract<RecoveryTarget, { kind: 'time' | 'xid' | 'name' }>,
+  { identities = async () => undefined, signal }: ReadFactsOptions = {},
+): Promise<{ facts: (at: number) => SegmentFacts | undefined; notes: string[] }> {
+  const wanted = new Map<string, { place: IndexPlace; slots: [slot: number, at: number][] }>();
+  for (let at = from; at < to; at++) {
+    const place = indexPlace(plan, at);
+    if (!place) continue;
+    const key = groupKey(area.prefix, place);
+    const known = wanted.get(key);
+    if (known) known.slots.push([place.slot, at]);
+    else wanted.set(key, { place, slots: [[place.slot, at]] });
+  }
+  const found = new Map<number, SegmentFacts>();
+  const problems: WalkeepError[] = [];
+  const problem = (e: unknown): void => {
+    signal?.throwIfAborted();
+    if (!isTrouble(e)) throw e;
+    problems.push(e);
+  };
+  const there = await listed(area, wanted.keys(), signal).catch((e) => {
+    problem(e);
+    return [];
+  });
+  let next = 0;
+  const work = async (): Promise<void> => {
+    for (let key = there[next++]; key !== undefined; key = there[next++]) {
+      const { place, slots } = wanted.get(key)!;
+      try {
+        const group = await readGroup(area, key, await identities(), signal);
+        if (!group) continue;
+        requireOwn(group, place, plan, key);
+        for (const [slot, at] of slots) {
+          const segment = group.segments[slot];
+          if (!segment) continue;
+          const { times, xids, points } = segment;
+          const holds =
+            (target.kind === 'xid' && hasXid(xids, target.xid)) ||
+            (target.kind === 'name' && points.some((point) => point.name === target.name));
+          found.set(at, { ...(times ? { times } : {}), holds });
+        }
+      } catch (e) {
+        problem(e);
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, work));
+  const [first] = problems;
+  const more = problems.length > 1 ? ` (and ${problems.length - 1} more)` : '';
+  return {
+    facts: (at) => found.get(at),
+    notes: first
+      ? [`the WAL index does not help, WAL is read instead: ${first.message}${more}`]
+      : [],
+  };
+}
+
+/** Those of the keys that are there, by one listing of each timeline. */
+async function listed(
+  { store, prefix }: BackupArea,
+  keys: Iterable<string>,
+  signal: AbortSignal | undefined,
+): Promise<string[]> {
+  const wanted = new Set(keys);
+  const folders = new Set([...wanted].map((key) => key.slice(0, prefix.length + INDEX.length + 9)));
+  const there: string[] = [];
+  for (const folder of folders) {
+    for await (const { key } of store.list(folder, { signal })) {
+      if (wanted.has(key)) there.push(key);
+    }
+  }
+  return there;
+}
+
+/** Undefined if there is none (any more). @throws CorruptObjectError, EncryptedError */
+export async function readGroup(
+  { store }: BackupArea,
+  key: string,
+  identities: Identities | undefined,
+  signal?: AbortSignal,
+): Promise<IndexGroup | undefined> {
+  const got = await store.get(key, { signal });
+  if (!got) return undefined;
+  const stored = await bytesOf(got.body);
+  const { content } = await decodeBytes(stored, { name: key, identities });
+  return parseIndex(Buffer.from(content), key);
+}
+
+/** @throws CorruptObjectError for one that belongs elsewhere */
+function requireOwn(group: IndexGroup, place: IndexPlace, plan: Plan, key: string): void {
+  const { systemId, timeline, segmentSize, start, segments } = group;
+  const own =
+    (plan.systemId === undefined || systemId === plan.systemId) &&
+    timeline === place.timeline &&
+    segmentSize === plan.segmentSize &&
+    start === groupStart(place, segmentSize) &&
+    segments.length === GROUP;
+  if (own) return;
+  throw new CorruptObjectError(`"${key}" is the index of other WAL`, {
+    key,
+    hint: 'Remove it; "walkeep index" makes another one.',
+  });
+}
+
+function isTrouble(e: unknown): e is WalkeepError {
+  return typeof (e as { code?: unknown }).code === 'string' && e instanceof Error;
+}

@@ -1,0 +1,37 @@
+import type { Lsn } from '../../lsn.js';
+import { segmentFileName, segmentOf } from '../../wal/file-name.js';
+import { indexKey } from '../backups/keys.js';
+import type { Plan } from '../way/plan.js';
+import { GROUP } from './format.js';
+
+/** A segment on a way that an index can tell of: a complete file, all of which is on the way. */
+export interface IndexPlace {
+  /** Whose file it is. */
+  timeline: number;
+  segment: bigint;
+  /** Its place in its group. */
+  slot: number;
+  /** The 24 digits of the first segment of its group. */
+  group: string;
+}
+
+/** Undefined where only a part of a segment is there, or belongs to the way. */
+export function indexPlace({ segments, segmentSize }: Plan, at: number): IndexPlace | undefined {
+  const { start, files } = segments[at]!;
+  const [best] = files;
+  if (!best || best.partial || best.end !== start + BigInt(segmentSize)) return undefined;
+  const timeline = Number.parseInt(best.name.slice(0, 8), 16);
+  const segment = segmentOf(start, segmentSize);
+  const slot = Number(segment % BigInt(GROUP));
+  const group = segmentFileName(timeline, segment - BigInt(slot), segmentSize);
+  return { timeline, segment, slot, group };
+}
+
+/** LSN of the first segment of a group. */
+export function groupStart({ segment, slot }: IndexPlace, segmentSize: number): Lsn {
+  return ((segment - BigInt(slot)) * BigInt(segmentSize)) as Lsn;
+}
+
+export function groupKey(prefix: string, { group }: IndexPlace): string {
+  return indexKey(prefix, group);
+}

@@ -1,0 +1,147 @@
+import type { Recipients } from '../../codec/age/recipients.js';
+import { encodeBytes } from '../../codec/stages.js';
+import { EncryptedError } from '../../errors.js';
+import { contentOf } from '../../store/content.js';
+import { segmentFileName } from '../../wal/file-name.js';
+import type { BackupArea } from '../backups/area.js';
+import { INDEX } from '../backups/keys.js';
+import type { Catalog } from '../catalog.js';
+import { readMarks } from '../way/marks.js';
+import { type Plan, planTimeline } from '../way/plan.js';
+import { GROUP, type IndexedSegment, indexBytes, indexedSegment } from './format.js';
+import { groupKey, groupStart, type IndexPlace, indexPlace } from './groups.js';
+
+export interface UpdateIndexOptions {
+  /** Whom what is stored is encrypted to. */
+  recipients?: Recipients | undefined;
+  /** Objects that are made at most. */
+  limit?: number | undefined;
+  signal?: AbortSignal | undefined;
+  /** Told of each object that was made. */
+  onObject?: ((key: string) => void) | undefined;
+}
+
+export interface UpdatedIndex {
+  /** Objects that were made. */
+  created: number;
+  /** That were there already. */
+  present: number;
+  /** That could be made, and were not, because of the limit. */
+  left: number;
+  /** First segments of groups with WAL that is not good, and why. */
+  unsound: { segment: string; why: string }[];
+}
+
+/** The segments of one object, in their order. */
+interface Group {
+  key: string;
+  plan: Plan;
+  places: { at: number; place: IndexPlace }[];
+}
+
+/**
+ * Makes the objects of the WAL index that an archive lacks, each of 32 segments that are all there,
+ * complete and good. Nothing is replaced; who else makes the same at the same time does no harm.
+ * @throws EncryptedError if WAL is encrypted and the index would not be; what a store or an archive
+ *   throws, the signal's reason
+ */
+export async function updateIndex(
+  catalog: Catalog,
+  area: BackupArea,
+  options: UpdateIndexOptions = {},
+): Promise<UpdatedIndex> {
+  const { recipients, limit = Number.POSITIVE_INFINITY, signal, onObject } = options;
+  const result: UpdatedIndex = { created: 0, present: 0, left: 0, unsound: [] };
+  const there = new Set<string>();
+  for await (const { key } of area.store.list(`${area.prefix}${INDEX}`, { signal })) there.add(key);
+  for (const group of groupsOf(catalog, area)) {
+    signal?.throwIfAborted();
+    if (there.has(group.key)) {
+      result.present++;
+      continue;
+    }
+    if (result.created >= limit) {
+      result.left++;
+      continue;
+    }
+    if (!recipients) await refusePlain(area, group);
+    const read = await readGroupMarks(group, signal);
+    if ('why' in read) {
+      result.unsound.push(read);
+      continue;
+    }
+    const { plan, places } = group;
+    const { place } = places[0]!;
+    const bytes = indexBytes({
+      systemId: plan.systemId ?? 0n,
+      timeline: place.timeline,
+      segmentSize: plan.segmentSize,
+      start: groupStart(place, plan.segmentSize),
+      segments: read.segments,
+    });
+    const stored = await encodeBytes(bytes, { codec: 'gzip', recipients });
+    const { created } = await area.store.create(group.key, contentOf(stored), { signal });
+    result[created ? 'created' : 'present']++;
+    if (created) onObject?.(group.key);
+  }
+  return result;
+}
+
+/**
+ * Groups of which the last segment is there and complete, and all before it, from the first of the
+ * group, or from the first that the timeline has.
+ */
+function groupsOf(catalog: Catalog, area: BackupArea): Group[] {
+  const groups: Group[] = [];
+  for (const { timeline, segments } of catalog.timelines) {
+    const first = segments[0]?.segment;
+    if (first === undefined) continue;
+    const plan = planTimeline(catalog, timeline);
+    let places: Group['places'] = [];
+    for (let at = 0; at < plan.segments.length; at++) {
+      const place = indexPlace(plan, at);
+      const before = places.at(-1)?.place;
+      if (!place || place.timeline !== timeline) {
+        places = [];
+        continue;
+      }
+      const begins = place.slot === 0 || place.segment === first;
+      if (begins) places = [{ at, place }];
+      else if (before?.segment === place.segment - 1n) places.push({ at, place });
+      else places = [];
+      if (place.slot === GROUP - 1 && places.length > 0) {
+        groups.push({ key: groupKey(area.prefix, place), plan, places });
+        places = [];
+      }
+    }
+  }
+  return groups;
+}
+
+async function readGroupMarks(
+  { plan, places }: Group,
+  signal: AbortSignal | undefined,
+): Promise<{ segments: (IndexedSegment | undefined)[] } | { segment: string; why: string }> {
+  const segments = new Array<IndexedSegment | undefined>(GROUP).fill(undefined);
+  for (const { at, place } of places) {
+    const { marks, damage, torn } = await readMarks(plan, at, signal);
+    const segment = segmentFileName(place.timeline, place.segment, plan.segmentSize);
+    if (damage) return { segment, why: damage.message };
+    if (torn) return { segment, why: 'its last record ends in a segment that is not here yet' };
+    segments[place.slot] = indexedSegment(marks);
+  }
+  return { segments };
+}
+
+/** @throws EncryptedError if the WAL of a group is encrypted */
+async function refusePlain({ store, prefix }: BackupArea, { plan, places }: Group): Promise<void> {
+  if (prefix === '') return;
+  const { place } = places[0]!;
+  const name = segmentFileName(place.timeline, place.segment, plan.segmentSize);
+  const head = await store.head(`${prefix}wal/${name.slice(0, 8)}/${name}`);
+  if (!head?.meta['wk-stages']?.split(',').includes('age')) return;
+  throw new EncryptedError(`the WAL in "${store.place}" is encrypted, and its index would not be`, {
+    path: store.place,
+    hint: 'Give its recipients: the index tells when transactions ended.',
+  });
+}
