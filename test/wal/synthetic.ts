@@ -17,6 +17,8 @@ export interface SyntheticOptions {
   /** The timeline of a page by its address, where it is not the same for all. */
   timelineOf?: (address: bigint) => number;
   systemId?: bigint;
+  /** Of the record before the first. */
+  prev?: bigint;
 }
 
 /**
@@ -32,7 +34,7 @@ export function makeWal(records: readonly SyntheticRecord[], options: SyntheticO
   const ends: Lsn[] = [];
   const empty = Buffer.alloc(blockSize);
   let at = 0;
-  let prev = 0n;
+  let { prev = 0n } = options;
 
   const openPage = (remaining: number) => {
     const address = start + BigInt(pages.length * blockSize);
