@@ -13,6 +13,9 @@ const WELL = 60_000;
 /** Milliseconds for what is left to be shipped when the receiver has ended. */
 const REST = 30_000;
 
+/** As bin/walkeep starts it: garbage of compression is collected soon. */
+const SMALL = '--max-semi-space-size=1';
+
 /**
  * Runs `walkeep ship` as a process of its own beside a receiver: whatever becomes of it, or of a
  * store, no WAL waits for it. It is started again whenever it ends.
@@ -49,7 +52,7 @@ export class ShipBeside {
   /** Runs it to its end; says how that was. */
   #once(): Promise<string> {
     return new Promise((resolve) => {
-      const node = [...process.execArgv, process.argv[1]!, 'ship', ...this.#args];
+      const node = [SMALL, ...process.execArgv, process.argv[1]!, 'ship', ...this.#args];
       const child = spawn(process.execPath, node, {
         // The channel tells it when this process ends, however that happens.
         stdio: ['ignore', 'inherit', 'inherit', 'ipc'],

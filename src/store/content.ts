@@ -145,6 +145,11 @@ export async function* untilAborted<T>(
   }
 }
 
+/** In pieces of at most so many bytes. */
+export function* cut(piece: Uint8Array, most: number): Generator<Uint8Array, void, void> {
+  for (let at = 0; at < piece.length; at += most) yield piece.subarray(at, at + most);
+}
+
 /** Content that is in memory. */
 export function contentOf(bytes: Uint8Array): Content {
   const sha256 = createHash('sha256').update(bytes).digest('hex');

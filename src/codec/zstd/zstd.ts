@@ -174,8 +174,11 @@ async function* content(fd: number, length: number, fs: FileSystem): AsyncGenera
   }
 }
 
-/** Content of one frame where a frame is made at once: twice the window of the default level. */
-const FRAME = 4 * 1024 * 1024;
+/**
+ * Content of one frame where a frame is made at once: the window of the default level. Larger ones
+ * take more memory, which the module never gives back, and make WAL no smaller.
+ */
+const FRAME = 2 * 1024 * 1024;
 
 let wasm: Promise<typeof import('@bokuweb/zstd-wasm')> | undefined;
 
@@ -193,18 +196,17 @@ async function* inFrames(
 ): AsyncGenerator<Uint8Array> {
   const { compress } = await loadWasm();
   for await (const { piece } of inPieces(plain, FRAME))
-    yield checked(compress(piece, level), piece);
+    yield* checked(compress(piece, level), piece);
 }
 
-/** A frame that was made of `plain` without a checksum, with it. */
-function checked(frame: Uint8Array, plain: Uint8Array): Uint8Array {
+/** A frame that was made of `plain` without a checksum, and the checksum that stands behind it then. */
+function checked(frame: Uint8Array, plain: Uint8Array): [Uint8Array, Uint8Array] {
   const hash = new Xxh64();
   hash.update(plain);
-  const whole = Buffer.allocUnsafe(frame.length + 4);
-  whole.set(frame);
-  whole[4] = (frame[4] as number) | CONTENT_CHECKSUM;
-  whole.writeUInt32LE(Number(hash.digest() & 0xffff_ffffn), frame.length);
-  return whole;
+  frame[4] = (frame[4] as number) | CONTENT_CHECKSUM;
+  const checksum = Buffer.alloc(4);
+  checksum.writeUInt32LE(Number(hash.digest() & 0xffff_ffffn));
+  return [frame, checksum];
 }
 
 export async function compressWhole(
@@ -217,5 +219,5 @@ export async function compressWhole(
     return promisify<Uint8Array, object, Uint8Array>(zstdCompress)(plain, options);
   }
   const { compress } = await loadWasm();
-  return checked(compress(plain, level), plain);
+  return Buffer.concat(checked(compress(plain, level), plain));
 }

@@ -1,9 +1,12 @@
 import type { IncomingMessage } from 'node:http';
 import { StoreUncertainError } from '../../errors.js';
-import { provenBody, provenContent } from '../content.js';
+import { cut, provenBody, provenContent } from '../content.js';
 import type { Content } from '../store.js';
 import { failureOf } from './failures.js';
 import { Deadline, type Patience, timeFor } from './tries.js';
+
+/** Bytes that are encrypted and handed on at once: TLS keeps a second copy of what it was given. */
+const MOST_AT_ONCE = 256 * 1024;
 
 /**
  * The bytes to be sent. The last piece is held back until all are proven: a service that checks
@@ -15,7 +18,10 @@ export async function* sendable(
   signal: AbortSignal,
 ): AsyncGenerator<Uint8Array, void, void> {
   let held: Uint8Array | undefined;
-  for await (const piece of provenContent(key, content, signal)) {
+  async function* open(): AsyncGenerator<Uint8Array, void, void> {
+    for await (const piece of content.open()) yield* cut(piece, MOST_AT_ONCE);
+  }
+  for await (const piece of provenContent(key, { ...content, open }, signal)) {
     if (held) yield held;
     held = piece;
   }

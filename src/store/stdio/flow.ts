@@ -127,8 +127,3 @@ export class Inbox implements AsyncIterable<Buffer> {
     }
   }
 }
-
-/** In pieces of at most so many bytes. */
-export function* cut(piece: Uint8Array, most: number): Generator<Uint8Array, void, void> {
-  for (let at = 0; at < piece.length; at += most) yield piece.subarray(at, at + most);
-}

@@ -1,9 +1,10 @@
 import { realpath } from 'node:fs/promises';
 import type { Readable, Writable } from 'node:stream';
 import { StoreAccessError, StoreUncertainError, WalkeepError } from '../../errors.js';
+import { cut } from '../content.js';
 import type { GetOptions, Metadata, ObjectStore } from '../store.js';
 import { contentOnce } from './content-once.js';
-import { Credit, cut, FrameWriter, Inbox } from './flow.js';
+import { Credit, FrameWriter, Inbox } from './flow.js';
 import {
   FRAME,
   type Frame,

@@ -1,9 +1,9 @@
 import type { Readable, Writable } from 'node:stream';
 import { StoreAccessError, StoreUncertainError } from '../../errors.js';
 import { oneLine } from '../../text.js';
-import { untilAborted } from '../content.js';
+import { cut, untilAborted } from '../content.js';
 import type { Content } from '../store.js';
-import { Credit, cut, FrameWriter, Inbox } from './flow.js';
+import { Credit, FrameWriter, Inbox } from './flow.js';
 import {
   FRAME,
   type Frame,
