@@ -28,8 +28,8 @@ export interface S3Place {
   profile?: string;
   /** A file of certificates in PEM that are trusted instead of the system's. */
   ca?: string;
-  /** Where the bucket stands in requests; `path` with an own endpoint, unless it is said. */
-  style: 'path' | 'virtual';
+  /** Where the bucket stands in requests; without it in the path where an own service is asked. */
+  style?: 'path' | 'virtual';
 }
 
 /** `ssh://user@host:port/dir`: the directory is served by `walkeep store --stdio` there. */
@@ -122,8 +122,9 @@ function fromS3(text: string, url: URL): S3Place {
     text,
     bucket,
     prefix: prefixOf(text, url),
-    style: styleOf(text, given),
   };
+  const style = styleOf(text, given.get('style'));
+  if (style !== undefined) place.style = style;
   const endpoint = given.get('endpoint');
   if (endpoint !== undefined) place.endpoint = endpointOf(text, endpoint);
   for (const name of ['region', 'profile', 'ca'] as const) {
@@ -141,21 +142,23 @@ function prefixOf(text: string, url: URL): string {
   return segments.join('/');
 }
 
-function styleOf(text: string, given: ReadonlyMap<string, string>): 'path' | 'virtual' {
-  const style = given.get('style') ?? (given.has('endpoint') ? 'path' : 'virtual');
-  if (style !== 'path' && style !== 'virtual') {
-    throw refused(text, `its style must be path or virtual, not "${style}"`);
-  }
-  return style;
+function styleOf(text: string, style: string | undefined): S3Place['style'] {
+  if (style === undefined || style === 'path' || style === 'virtual') return style;
+  throw refused(text, `its style must be path or virtual, not "${style}"`);
 }
 
 function endpointOf(text: string, endpoint: string): string {
+  const origin = parseEndpoint(endpoint);
+  if (origin === undefined) throw refused(text, 'its endpoint must be https://host:port');
+  return origin;
+}
+
+/** `https://host:port` of what names a service, also without the scheme; undefined: it is more, or none. */
+export function parseEndpoint(endpoint: string): string | undefined {
   const full = endpoint.includes('://') ? endpoint : `https://${endpoint}`;
   const url = URL.canParse(full) ? new URL(full) : undefined;
-  const bare = url && url.pathname === '/' && !url.search && !url.hash && !url.username;
-  if (!bare || !/^https?:$/.test(url.protocol)) {
-    throw refused(text, 'its endpoint must be https://host:port');
-  }
+  const more = url?.search || url?.hash || url?.username || url?.password;
+  if (!url || more || url.pathname !== '/' || !/^https?:$/.test(url.protocol)) return undefined;
   return url.origin;
 }
 

@@ -19,13 +19,11 @@ describe('parsePlace', () => {
       prefix: 'a/b',
       region: 'eu-central-1',
       profile: 'backup',
-      style: 'virtual',
     });
     expect(parsePlace('s3://shop?endpoint=https://minio:9000&ca=/etc/ca.pem')).toMatchObject({
       prefix: '',
       endpoint: 'https://minio:9000',
       ca: '/etc/ca.pem',
-      style: 'path',
     });
     expect(parsePlace('s3://shop?endpoint=host.example&style=virtual')).toMatchObject({
       endpoint: 'https://host.example',

@@ -17,11 +17,19 @@ const DEFAULT_REGION = 'us-east-1';
 export class Address {
   readonly #place: S3Place;
   #region: string;
+  #endpoint: string | undefined;
   #redirected: URL | undefined;
 
   constructor(place: S3Place, region: string | undefined) {
     this.#place = place;
     this.#region = place.region ?? region ?? DEFAULT_REGION;
+    this.#endpoint = place.endpoint;
+  }
+
+  /** What is configured beside the place, once that is known. */
+  settle({ region, endpoint }: { region: string | undefined; endpoint: string | undefined }): void {
+    this.#region = region ?? this.#region;
+    this.#endpoint = endpoint;
   }
 
   get region(): string {
@@ -43,7 +51,7 @@ export class Address {
   }
 
   get secure(): boolean {
-    return !this.#place.endpoint?.startsWith('http:');
+    return !this.#endpoint?.startsWith('http:');
   }
 
   /** Of the bucket's service, with the port where it is not the usual one. */
@@ -66,7 +74,7 @@ export class Address {
 
   #origin(): URL {
     if (this.#redirected) return this.#redirected;
-    const url = new URL(this.#place.endpoint ?? `https://${serviceHost(this.#region)}`);
+    const url = new URL(this.#endpoint ?? `https://${serviceHost(this.#region)}`);
     if (this.#bucketInHost) url.hostname = `${this.#place.bucket}.${url.hostname}`;
     return url;
   }
@@ -83,8 +91,8 @@ export class Address {
 
   /** A certificate for *.s3… does not hold for names with a dot before it. */
   get #bucketInHost(): boolean {
-    const { style, bucket, endpoint } = this.#place;
-    return style === 'virtual' && (endpoint !== undefined || !bucket.includes('.'));
+    const { bucket, style = this.#endpoint === undefined ? 'virtual' : 'path' } = this.#place;
+    return style === 'virtual' && (this.#endpoint !== undefined || !bucket.includes('.'));
   }
 }
 

@@ -45,8 +45,8 @@ export type Attempt =
   | { answer?: undefined; error: WalkeepError; answered: boolean; pauseMs: number };
 
 export interface ClientOptions {
-  /** The place's region; undefined: the usual one, or whichever the service names. */
-  region: () => Promise<string | undefined>;
+  /** What is configured beside the place: its region, the usual one without it, and its service. */
+  settings: () => Promise<{ region: string | undefined; endpoint: string | undefined }>;
   env: Readonly<Record<string, string | undefined>>;
   credentials: CredentialSource;
   patience: Patience;
@@ -71,7 +71,7 @@ export class S3Client {
   readonly closed: AbortSignal;
   readonly #transport: Transport;
   readonly #credentials: CredentialSource;
-  readonly #region: ClientOptions['region'];
+  readonly #settings: ClientOptions['settings'];
   #settled: Promise<void> | undefined;
   /** When a missing right is next taken for outdated credentials. */
   #doubtAgain = 0;
@@ -81,9 +81,9 @@ export class S3Client {
   #measured: number | undefined;
 
   constructor(place: S3Place, options: ClientOptions) {
-    const { env, region, credentials, patience, closed, now = Date.now } = options;
+    const { env, settings, credentials, patience, closed, now = Date.now } = options;
     this.address = new Address(place, env.AWS_REGION || env.AWS_DEFAULT_REGION);
-    this.#region = region;
+    this.#settings = settings;
     this.#transport = new Transport({ ca: place.ca, env });
     this.#credentials = credentials;
     this.patience = patience;
@@ -139,7 +139,7 @@ export class S3Client {
 
   /** Follows what the answers say is wrong with how it was asked, each once or twice. */
   async #answered(request: S3Request, signal: AbortSignal): Promise<Answer> {
-    await this.#settle();
+    await this.settle();
     let credentials = await this.#credentials.get(signal);
     for (let step = 1; ; step++) {
       const answer = await this.#once(request, credentials, signal);
@@ -165,11 +165,9 @@ export class S3Client {
     return doubtful;
   }
 
-  /** Once, and only when the service is asked: the region may stand in a file. */
-  #settle(): Promise<void> {
-    this.#settled ??= this.#region().then((region) => {
-      if (region !== undefined) this.address.moveTo(region);
-    });
+  /** Before the service is asked: where it is may stand in a file, which is read once. */
+  settle(): Promise<void> {
+    this.#settled ??= this.#settings().then((settings) => this.address.settle(settings));
     this.#settled.catch(() => {
       this.#settled = undefined;
     });

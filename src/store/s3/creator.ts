@@ -35,19 +35,29 @@ export class Creator {
   readonly #client: S3Client;
   readonly #place: string;
   /** The service does not know or does not heed the condition. */
-  #overwrites: boolean;
+  #overwrites = false;
   /** It is known, or is being tried, whether the service heeds the condition. */
   #proof: Promise<void> | undefined;
   /** The bucket keeps versions, and that has been tried, or need not be. */
-  #versions: boolean;
+  #versions = false;
+  /** What the service's name says of it is known. */
+  #named = false;
   /** The service wants a checksum with all that it is to lock. */
   #checksum = false;
 
   constructor(client: S3Client, place: string) {
     this.#client = client;
     this.#place = place;
-    this.#overwrites = IGNORES_CONDITION.test(client.address.host);
-    this.#versions = KEEPS_CONDITION.test(client.address.host);
+  }
+
+  async #name(): Promise<void> {
+    if (this.#named) return;
+    await this.#client.settle();
+    if (this.#named) return;
+    this.#named = true;
+    const { host } = this.#client.address;
+    this.#overwrites = IGNORES_CONDITION.test(host);
+    this.#versions = KEEPS_CONDITION.test(host);
     if (this.#versions) this.#proof = Promise.resolve();
   }
 
@@ -64,7 +74,8 @@ export class Creator {
     options: CreateOptions,
     unfenced: boolean,
   ): Promise<Created> {
-    if (!unfenced) await orAborted(this.#prove(), options.signal);
+    await this.#name();
+    if (!unfenced && !this.#overwrites) await orAborted(this.#prove(), options.signal);
     if (this.#overwrites && !unfenced) throw this.#unsupported();
     const own: Own = { token: options.token ?? randomUUID(), sha256: content.sha256 };
     requireMetadata({ token: own.token });

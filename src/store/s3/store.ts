@@ -23,7 +23,7 @@ import { Creator } from './creator.js';
 import {
   type CredentialSource,
   resolveCredentials,
-  resolveRegion,
+  resolveSettings,
 } from './credentials/credentials.js';
 import { listed } from './list.js';
 import { isAbsent, look } from './look.js';
@@ -58,7 +58,7 @@ export class S3Store implements ObjectStore {
     this.#closed = this.#closing.signal({});
     this.#client = new S3Client(place, {
       env,
-      region: () => resolveRegion(place, env),
+      settings: () => resolveSettings(place, env),
       credentials: options.credentials ?? resolveCredentials(place, env),
       patience: { ...PATIENCE, ...options.patience },
       now: options.now,

@@ -1,8 +1,14 @@
 import { StoreAccessError, StoreUncertainError } from '../../../errors.js';
-import type { S3Place } from '../../place.js';
+import { parseEndpoint, type S3Place } from '../../place.js';
 import { fromContainer, hasContainerEndpoint } from './container.js';
 import { fromInstanceMetadata, knock, metadataAllowed } from './instance-metadata.js';
-import { endpointFor, keysOfEnvironment, originOfProfile, settingOfProfile } from './profile.js';
+import {
+  configuredEndpoint,
+  endpointFor,
+  keysOfEnvironment,
+  originOfProfile,
+  settingOfProfile,
+} from './profile.js';
 import { RenewedCredentials } from './renewed.js';
 import {
   type CredentialSource,
@@ -62,6 +68,23 @@ function usable(credentials: Credentials): Credentials {
     });
   }
   return credentials;
+}
+
+/** Where a place's bucket is, as far as anything says that; what the place itself says counts first. */
+export async function resolveSettings(
+  place: S3Place,
+  env: Environment,
+  options: SurroundingsOptions = {},
+): Promise<{ region: string | undefined; endpoint: string | undefined }> {
+  const region = await resolveRegion(place, env, options);
+  if (place.endpoint !== undefined) return { region, endpoint: place.endpoint };
+  const configured = await configuredEndpoint(surroundings(place, env, options), 's3');
+  if (configured === undefined) return { region, endpoint: undefined };
+  const endpoint = parseEndpoint(configured);
+  if (endpoint !== undefined) return { region, endpoint };
+  throw new StoreAccessError('the configured endpoint of S3 is not http://host:port', {
+    hint: 'See AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL and endpoint_url of the profile.',
+  });
 }
 
 /** The region that requests to a place are signed for, where anything says one. */

@@ -41,6 +41,42 @@ export async function settingOfProfile(
   return profiles.get(profileName(around).name)?.get(setting) || undefined;
 }
 
+/**
+ * The endpoint of a service that is configured: by the environment before the profile, and for the
+ * service before all services.
+ */
+export async function configuredEndpoint(
+  around: Surroundings,
+  service: Service,
+): Promise<string | undefined> {
+  const ofEnv = endpointIn(around.env, service);
+  if (ofEnv !== undefined || isIgnored(around.env)) return ofEnv;
+  const files = await readSharedFiles(around);
+  const settings = files.profiles.get(profileName(around).name);
+  return settings && endpointInProfile(files, settings, service);
+}
+
+type Service = 's3' | 'sts';
+
+function endpointIn(env: Surroundings['env'], service: Service): string | undefined {
+  if (isIgnored(env)) return undefined;
+  return env[`AWS_ENDPOINT_URL_${service.toUpperCase()}`] || env.AWS_ENDPOINT_URL || undefined;
+}
+
+function isIgnored(env: Surroundings['env']): boolean {
+  return env.AWS_IGNORE_CONFIGURED_ENDPOINT_URLS?.toLowerCase() === 'true';
+}
+
+function endpointInProfile(
+  { services }: SharedFiles,
+  settings: Settings,
+  service: Service,
+): string | undefined {
+  if (settings.get('ignore_configured_endpoint_urls')?.toLowerCase() === 'true') return undefined;
+  const own = services.get(settings.get('services') ?? '')?.get(`${service}.endpoint_url`);
+  return own || settings.get('endpoint_url') || undefined;
+}
+
 class Profiles {
   readonly #around: Surroundings;
   readonly #files: SharedFiles;
@@ -122,11 +158,10 @@ class Profiles {
   }
 
   #endpoint(settings: Settings): StsEndpoint {
-    const services = this.#files.services.get(settings.get('services') ?? '');
     return endpointFor(
       this.#around,
       settings.get('region'),
-      services?.get('sts.endpoint_url') || settings.get('endpoint_url'),
+      endpointInProfile(this.#files, settings, 'sts'),
     );
   }
 
@@ -167,21 +202,20 @@ class Profiles {
   }
 }
 
-/** The environment counts before the files, and one for STS before one for all services. */
+/** Where STS is asked: the environment counts before the files. */
 export function endpointFor(
   { env, place }: Surroundings,
   regionOfProfile?: string,
   endpointOfProfile?: string,
 ): StsEndpoint {
-  const ignored = env.AWS_IGNORE_CONFIGURED_ENDPOINT_URLS?.toLowerCase() === 'true';
-  const configured = env.AWS_ENDPOINT_URL_STS || env.AWS_ENDPOINT_URL || endpointOfProfile;
+  const configured = endpointIn(env, 'sts') ?? (isIgnored(env) ? undefined : endpointOfProfile);
   // The region of a place with an own endpoint is that service's, and may be no region of AWS.
   const region =
     env.AWS_REGION ||
     env.AWS_DEFAULT_REGION ||
     regionOfProfile ||
     (place.endpoint === undefined ? place.region : undefined);
-  return stsEndpoint(ignored ? undefined : configured, region);
+  return stsEndpoint(configured, region);
 }
 
 function keysOf(name: string, settings: Settings): Credentials {

@@ -24,6 +24,12 @@ test('an ECS task gets them under a relative path', async () => {
   expect(ecs.asked[0]?.headers.authorization).toBeUndefined();
 });
 
+test('it is never asked through a proxy', async () => {
+  await using ecs = await Endpoint.listen(() => json(keys('A')));
+  const proxies = { HTTP_PROXY: await nobody(), http_proxy: await nobody() };
+  expect(await find(full(ecs.url, proxies))).toEqual(found);
+});
+
 test('the relative path counts before a full one', async () => {
   await using ecs = await Endpoint.listen(() => json(keys('A')));
   const env = {

@@ -37,6 +37,12 @@ test('an instance has those of its role, by version 2 alone', async () => {
   ]);
 });
 
+test('it is never asked through a proxy', async () => {
+  await using imds = await service();
+  const proxies = { HTTP_PROXY: await nobody(), http_proxy: await nobody(), HTTPS_PROXY: 'x' };
+  expect(await find(at(imds.url, proxies))).toMatchObject({ accessKeyId: 'A' });
+});
+
 test('version 1 is never used, also where there is no other', async () => {
   await using imds = await service({ '/latest/api/token': json({}, 404) });
   expect(await failureOf(at(imds.url))).toMatchObject({ code: 'WK_STORE_ACCESS' });

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { beforeAll, expect, test } from 'vitest';
 import { CertificateAuthority, type KeyPair } from '../../../support/certificates.js';
 import { scratchDir } from '../../../support/scratch.js';
+import { openProxy } from '../open-proxy.js';
 import { Endpoint, roleKeys } from './endpoint.js';
 import { failureOf, find } from './search.js';
 
@@ -68,5 +69,16 @@ test('it is asked through the proxy, if it is not excepted', async () => {
   expect(asked.length).toBe(1);
   expect(service.asked.length).toBe(2);
   for (const socket of sockets) socket.destroy();
+  proxy.close();
+});
+
+test('over plain HTTP it is asked through the proxy of that', async () => {
+  await using service = await Endpoint.listen(() => roleKeys('AssumeRoleWithWebIdentity', 'A'));
+  const proxy = await openProxy();
+  await find(pod(service.url, { HTTP_PROXY: proxy.url, HTTPS_PROXY: 'http://127.0.0.1:1' }));
+  expect(proxy.asked).toEqual([new URL(service.url).host]);
+  expect(service.asked).toHaveLength(1);
+  await find(pod(service.url, { http_proxy: proxy.url, no_proxy: '127.0.0.0/8' }));
+  expect(proxy.asked).toHaveLength(1);
   proxy.close();
 });
