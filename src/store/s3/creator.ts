@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { Readable } from 'node:stream';
-import { StoreAccessError, StoreUnsupportedError } from '../../errors.js';
+import { StoreAccessError, StoreUncertainError, StoreUnsupportedError } from '../../errors.js';
 import { contentOf, requireMetadata } from '../content.js';
 import { RESERVED } from '../key.js';
 import type { Content, Created, CreateOptions } from '../store.js';
@@ -9,6 +9,7 @@ import type { Answer, S3Client, S3Request } from './client.js';
 import { contested, glance, look } from './look.js';
 import { objectHeaders, type Seen } from './object-headers.js';
 import { refusalOf } from './refusals.js';
+import type { Tries } from './tries.js';
 
 /** Objects that come and go before one can be created. */
 const MOST_ROUNDS = 10;
@@ -74,13 +75,14 @@ export class Creator {
     options: CreateOptions,
     unfenced: boolean,
   ): Promise<Created> {
-    await this.#name();
-    if (!unfenced && !this.#overwrites) await orAborted(this.#prove(), options.signal);
-    if (this.#overwrites && !unfenced) throw this.#unsupported();
     const own: Own = { token: options.token ?? randomUUID(), sha256: content.sha256 };
     requireMetadata({ token: own.token });
     const tries = this.#client.tries('create', options.signal);
     try {
+      await this.#name();
+      // In the time for all of it, too.
+      if (!unfenced && !this.#overwrites) await this.#proven(tries);
+      if (this.#overwrites && !unfenced) throw this.#unsupported();
       for (let round = 1; ; round++) {
         // The condition that is sent may not be heeded: all that is left to do is to look.
         const before = unfenced ? await look(this.#client, key, tries.signal) : undefined;
@@ -117,9 +119,7 @@ export class Creator {
       headers: {
         ...objectHeaders(meta ?? {}, sha256, token),
         ...(!this.#overwrites && { 'If-None-Match': '*' }),
-        ...(this.#checksum && {
-          'x-amz-checksum-sha256': Buffer.from(sha256, 'hex').toString('base64'),
-        }),
+        ...this.#checksumOf(sha256),
       },
       body: { size, sha256, open: (signal) => sendable(key, content, signal) },
     };
@@ -127,7 +127,7 @@ export class Creator {
 
   /** False: it is to be tried in another way, which is now known. @throws whatever else it is */
   #isCreated(answer: Answer, key: string, unfenced: boolean): boolean {
-    const { status, headers, code, message } = answer;
+    const { status, headers } = answer;
     if (status < 300) {
       if (headers.etag) return true;
       throw new StoreAccessError(`the store does not answer as S3 does for "${key}"`, {
@@ -140,10 +140,34 @@ export class Creator {
       if (unfenced) return false;
       throw this.#unsupported(refusalOf(answer, `create "${key}"`, key));
     }
-    const wantsChecksum = code === 'InvalidRequest' && /checksum|Content-MD5/i.test(message);
-    if (!wantsChecksum || this.#checksum) throw refusalOf(answer, `create "${key}"`, key);
-    this.#checksum = true;
+    if (!this.#learnsChecksum(answer)) throw refusalOf(answer, `create "${key}"`, key);
     return false;
+  }
+
+  /** True if it is to be tried with a checksum, which had none so far. */
+  #learnsChecksum({ code, message }: Answer): boolean {
+    const wanted = code === 'InvalidRequest' && /checksum|Content-MD5/i.test(message);
+    if (!wanted || this.#checksum) return false;
+    this.#checksum = true;
+    return true;
+  }
+
+  #checksumOf(sha256: string): Record<string, string> {
+    if (!this.#checksum) return {};
+    return { 'x-amz-checksum-sha256': Buffer.from(sha256, 'hex').toString('base64') };
+  }
+
+  /** What others began to ask may be given up while there is time left here. */
+  async #proven(tries: Tries): Promise<void> {
+    for (;;) {
+      try {
+        return await orAborted(this.#prove(), tries.signal);
+      } catch (error) {
+        tries.signal.throwIfAborted();
+        if (!(error instanceof StoreUncertainError)) throw error;
+        await tries.again(error);
+      }
+    }
   }
 
   /**
@@ -158,22 +182,26 @@ export class Creator {
     return this.#proof;
   }
 
-  /** Creates an object that is left where it is, so that mostly it is there and refused at once. */
+  /**
+   * Creates an object that is left where it is, so that mostly it is there and refused at once. Only
+   * that refusal proves anything: who is refused for another reason has not seen what the service does.
+   */
   async #tryMark(): Promise<void> {
     const { open, ...content } = MARK_CONTENT;
-    const request: S3Request = {
-      method: 'PUT',
-      what: 'create',
-      key: MARK,
-      headers: { 'If-None-Match': '*' },
-      body: { ...content, open: () => Readable.from(open()) },
-    };
-    for (let created = 0; created < 2; created++) {
-      const { status } = await this.#client.send(request);
+    const what = `create "${MARK}"`;
+    for (let created = 0; created < 2; ) {
+      const answer = await this.#client.send({
+        method: 'PUT',
+        what,
+        key: MARK,
+        headers: { 'If-None-Match': '*', ...this.#checksumOf(content.sha256) },
+        body: { ...content, open: () => Readable.from(open()) },
+      });
+      const { status } = answer;
       if (status === 412) return;
-      // Whoever may not do it here hears of it from what is really to be created.
-      if (status >= 300 && status !== 501) return;
       if (status === 501) break;
+      if (status < 300) created++;
+      else if (!this.#learnsChecksum(answer)) throw refusalOf(answer, what, MARK);
     }
     this.#overwrites = true;
   }

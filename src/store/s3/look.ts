@@ -17,15 +17,21 @@ export async function look(
   signal: AbortSignal | undefined,
 ): Promise<Seen | undefined> {
   const what = `say what "${key}" is`;
-  for (let i = 0; i < MOST_LOOKS; i++) {
-    const answer = await client.send({ method: 'HEAD', what, key }, signal);
-    if (answer.status < 300) return seenIn(key, answer.headers);
-    const got = await client.send({ method: 'GET', what, key, stream: true }, signal);
-    got.body?.destroy();
-    if (isAbsent(got)) return undefined;
-    if (got.status >= 300) throw refusalOf(got, what, key);
+  // One limit for all that is asked.
+  const tries = client.tries(what, signal);
+  try {
+    for (let i = 0; i < MOST_LOOKS; i++) {
+      const answer = await client.send({ method: 'HEAD', what, key }, tries.signal);
+      if (answer.status < 300) return seenIn(key, answer.headers);
+      const got = await client.send({ method: 'GET', what, key, stream: true }, tries.signal);
+      got.body?.destroy();
+      if (isAbsent(got)) return undefined;
+      if (got.status >= 300) throw refusalOf(got, what, key);
+    }
+    throw contested(key);
+  } finally {
+    tries.release();
   }
-  throw contested(key);
 }
 
 /** As `look`, but what cannot be seen now is not looked for any longer. */

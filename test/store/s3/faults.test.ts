@@ -265,10 +265,39 @@ describe('a service without conditional writes', () => {
     expect(service.calls.sort()).toEqual([`PUT ${mark}`, 'PUT three', 'PUT two']);
   });
 
-  it('is not told by who may not create that object', async () => {
+  it.each([
+    [403, 'AccessDenied', 'WK_STORE_ACCESS'],
+    [404, 'NoSuchBucket', 'WK_STORE_ACCESS'],
+    [400, 'InvalidRequest', 'WK_STORE_ACCESS'],
+  ])('is not told by a refusal for another reason: %i %s', async (status, code, error) => {
+    let refused = true;
     service.script = (request, usual) =>
-      request.path.includes('.walkeep-store') ? refusal(403, 'AccessDenied') : usual.usual(request);
+      refused && request.path.includes('.walkeep-store')
+        ? refusal(status, code)
+        : usual.usual(request);
+    const store = service.open();
+    await expect(store.create('one', WAL)).rejects.toMatchObject({ code: error });
+    expect(service.objects.has('one')).toBe(false);
+    // Asked again, once that is mended.
+    refused = false;
+    expect(await store.create('one', WAL)).toEqual({ created: true });
+  });
+
+  it('is told with a checksum where the service wants one with all that it locks', async () => {
+    service.script = (request, usual) =>
+      request.method === 'PUT' && !request.headers['x-amz-checksum-sha256']
+        ? refusal(400, 'InvalidRequest', 'Content-MD5 or x-amz-checksum- HTTP header is required')
+        : usual.usual(request);
     expect(await service.open().create('one', WAL)).toEqual({ created: true });
+  });
+
+  it('is told within the time for all of a create', async () => {
+    service.script = (request, usual) =>
+      request.path.includes('.walkeep-store') ? 'hang' : usual.usual(request);
+    const store = service.open({ patience: { attempt: 60_000, whole: 300 } });
+    const began = performance.now();
+    await expect(store.create('one', WAL)).rejects.toThrow(StoreUncertainError);
+    expect(performance.now() - began).toBeLessThan(30_000);
   });
 
   it('is asked again where it did not answer, and by each call for itself', async () => {
@@ -308,6 +337,20 @@ describe('a service without conditional writes', () => {
     expect(await store.create('key', WAL)).toEqual({ created: true });
     expect(await store.create('key', WAL)).toMatchObject({ created: false });
   });
+});
+
+it('asks for all that it has to know of an object within one limit', async () => {
+  // Each question is answered late in its own time: what was asked for comes and goes.
+  const later = () => new Promise((resolve) => setTimeout(resolve, 150));
+  service.script = async ({ method }) => {
+    await later();
+    return method === 'HEAD'
+      ? refusal(404, '')
+      : { status: 200, headers: { 'Last-Modified': new Date().toUTCString() }, body: 'x' };
+  };
+  const store = service.open({ patience: { whole: 400 } });
+  await expect(store.head('key')).rejects.toThrow(/longer than 400 ms/);
+  expect(service.requests.length).toBeLessThan(6);
 });
 
 describe('absent', () => {
