@@ -2,6 +2,7 @@ import { createHash, randomUUID } from 'node:crypto';
 import {
   CorruptObjectError,
   StoreConflictError,
+  StoreUncertainError,
   StoreUnsupportedError,
   SystemIdentifierError,
 } from '../errors.js';
@@ -19,6 +20,11 @@ import {
   partialPrefix,
   segmentKey,
 } from './store-keys.js';
+
+/** What `wk-stages` says of bytes that are stored as they are. */
+const PLAIN = 'none';
+/** Creates of an object that vanishes before it is looked at. */
+const MOST_TRIES = 5;
 
 /** An object's bytes, valid until they are released. */
 export interface EncodedObject {
@@ -152,11 +158,16 @@ export class StoreArchiveWriter {
 
   async #put(key: string, object: StoredObject, signal?: AbortSignal): Promise<StoreResult> {
     const found = this.#askFirst ? await this.#store.head(key, { signal }) : undefined;
-    if (found) return this.#compare(key, object, found, signal);
+    const present = found && (await this.#compare(key, object, found, signal));
+    if (present) return present;
     this.#askFirst = false;
-    const { created, size } = await this.#create(key, object, signal);
-    if (created.created) return { outcome: 'stored', key, size };
-    return this.#compare(key, object, created.found, signal);
+    for (let tries = 1; tries <= MOST_TRIES; tries++) {
+      const { created, size } = await this.#create(key, object, signal);
+      if (created.created) return { outcome: 'stored', key, size };
+      const there = await this.#compare(key, object, created.found, signal);
+      if (there) return there;
+    }
+    throw new StoreUncertainError(`"${key}" in "${this.#store.place}" comes and goes`, { key });
   }
 
   async #create(key: string, object: StoredObject, signal: AbortSignal | undefined) {
@@ -177,15 +188,17 @@ export class StoreArchiveWriter {
     }
   }
 
-  /** @throws StoreConflictError unless what was found is the same */
+  /** Undefined: it is gone again. @throws StoreConflictError unless what was found is the same */
   async #compare(
     key: string,
     object: StoredObject,
     found: Head,
     signal: AbortSignal | undefined,
-  ): Promise<StoreResult> {
+  ): Promise<StoreResult | undefined> {
     const theirs = found.meta['wk-sha256'];
-    if (theirs === object.digest || (await this.#isSame(key, object, signal))) {
+    const same = claimsToBe(object, found) || (await this.#isSame(key, object, signal));
+    if (same === undefined) return undefined;
+    if (same) {
       this.#askFirst = true;
       return { outcome: 'present', key, size: 0 };
     }
@@ -199,15 +212,18 @@ export class StoreArchiveWriter {
     });
   }
 
-  /** Reads what is there: digests may differ in bytes that mean nothing, or be absent. */
+  /**
+   * Reads what is there: digests may differ in bytes that mean nothing, or be absent. Undefined: there
+   * is nothing any more.
+   */
   async #isSame(
     key: string,
     { same }: Pick<StoredObject, 'same'>,
     signal: AbortSignal | undefined,
     tries = 2,
-  ): Promise<boolean> {
+  ): Promise<boolean | undefined> {
     const got = await this.#store.get(key, { signal });
-    if (!got) return false;
+    if (!got) return undefined;
     try {
       const stored = await this.#o.codec.decode(await bytesOf(got));
       return stored !== undefined && (await same(stored));
@@ -237,6 +253,12 @@ interface StoredObject {
   meta: Metadata;
   /** True if that is the same content. */
   same(stored: Uint8Array): Promise<boolean>;
+}
+
+/** What an object says of itself, and as far as that can be seen without reading it, is. */
+function claimsToBe({ plain, digest }: StoredObject, { size, meta }: Head): boolean {
+  if (meta['wk-sha256'] !== digest || meta['wk-size'] !== `${plain.length}`) return false;
+  return meta['wk-stages'] !== PLAIN || size === plain.length;
 }
 
 function newMarker({ systemId }: WriterOptions): string {

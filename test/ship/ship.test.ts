@@ -317,3 +317,41 @@ test('removes nothing here that a place has lost since, and ships it again', asy
   }
   expect(told('warning').map(({ code }) => code)).toContain('WK_SHIP_LOST');
 });
+
+test('what only claims to be the same is read before it counts as that', async () => {
+  const objects = new MemoryObjects();
+  const { directory, names } = sampleArchive(3);
+  await shipOnce(directory, [memory(objects)], { jobs: 1 });
+  const [key, object] = objects.entries().find(([name]) => name.endsWith(`/${names[1]}`))!;
+  // As another program, or a damaged disk, may leave it: the digest is right, the bytes are fewer.
+  objects.remove(key);
+  objects.create(key, { ...object, bytes: object.bytes.subarray(0, 1000) });
+  const { result } = await shipOnce(directory, [memory(objects)], {
+    jobs: 1,
+    state: scratchDir('state'),
+  });
+  expect(result.places[0]?.error).toMatchObject({ code: 'WK_STORE_CONFLICT', key });
+});
+
+test('an object that is gone before it is looked at is stored again', async () => {
+  const objects = new MemoryObjects();
+  const { directory, names } = sampleArchive(3);
+  await shipOnce(directory, [memory(objects)], { jobs: 1 });
+  const [key, object] = objects.entries().find(([name]) => name.endsWith(`/${names[1]}`))!;
+  objects.remove(key);
+  // Without what tells by itself what it is: it has to be read, and by then it was removed.
+  objects.create(key, { ...object, meta: {} });
+  const store = new MemoryStore({
+    objects,
+    faults: (call) => {
+      if (call.op === 'get' && call.key === key) objects.remove(key);
+      return undefined;
+    },
+  });
+  const { result } = await shipOnce(directory, [store], { jobs: 1, state: scratchDir('state') });
+  expect(result.places[0]?.error).toBeUndefined();
+  expect(keysOf(objects).filter((name) => name.startsWith('conflict/'))).toEqual([]);
+  expect(contentOf(objects, `/${names[1]}`).equals(readFileSync(join(directory, names[1]!)))).toBe(
+    true,
+  );
+});
