@@ -1,4 +1,4 @@
-import { UsageError } from '../errors.js';
+import { StoreUncertainError, StoreUnsupportedError, UsageError } from '../errors.js';
 
 /** Bytes of a key in UTF-8, as S3 has it. */
 export const MAX_KEY = 1024;
@@ -65,4 +65,27 @@ export function compareKeys(a: string, b: string): number {
 function rank(unit: number): number {
   if (unit < 0xd800) return unit;
   return unit >= 0xe000 ? unit - 0x800 : unit + 0x2000;
+}
+
+/** Sees that a listing has only what was asked for, in order and nothing twice. */
+export class ListingOrder {
+  readonly #prefix: string;
+  #last: string | undefined;
+
+  /** @param after the key behind which it is to begin, where it is known to heed that */
+  constructor(prefix: string, after?: string) {
+    this.#prefix = prefix;
+    this.#last = after;
+  }
+
+  /** @throws StoreUncertainError, StoreUnsupportedError */
+  take(key: string): void {
+    if (!key.startsWith(this.#prefix)) {
+      throw new StoreUncertainError(`the store lists what was not asked for: "${key}"`, { key });
+    }
+    if (this.#last !== undefined && compareKeys(this.#last, key) >= 0) {
+      throw new StoreUnsupportedError(`the store does not list in order: "${key}"`, { key });
+    }
+    this.#last = key;
+  }
 }

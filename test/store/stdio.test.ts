@@ -423,3 +423,37 @@ describe('a client that does not keep to the protocol', () => {
     );
   });
 });
+
+describe('a server that lists what it should not', () => {
+  const listing = (names: readonly string[]) =>
+    served(async () =>
+      Object.assign(new MemoryStore(), {
+        async *list() {
+          for (const key of names) yield { key, size: 1, modified: new Date() };
+        },
+      }),
+    );
+
+  it.each([
+    [['wal/2', 'wal/1'], /not list in order/],
+    [['wal/1', 'wal/1'], /not list in order/],
+    [['other/1'], /not asked for/],
+    [['wal/0'], /not list in order/],
+  ])('%j is told of', async (names, message) => {
+    const store = listing(names);
+    await expect(keys(store.list('wal/', { after: 'wal/0' }))).rejects.toThrow(message);
+    await store.close();
+  });
+});
+
+it('closes though the other side never greets', async () => {
+  let line: Line | undefined;
+  const store = connected((opened) => {
+    line = opened;
+  });
+  const asked = store.head('key').catch((e) => e);
+  await waitFor(() => line !== undefined);
+  await store.close();
+  expect(await asked).toBeInstanceOf(StoreUncertainError);
+  expect((await asked).message).toContain('was closed');
+});

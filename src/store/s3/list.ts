@@ -1,5 +1,5 @@
-import { StoreUncertainError, StoreUnsupportedError } from '../../errors.js';
-import { compareKeys, isKey, requirePrefix } from '../key.js';
+import { StoreUncertainError } from '../../errors.js';
+import { compareKeys, isKey, ListingOrder, requirePrefix } from '../key.js';
 import type { Entry, ListOptions } from '../store.js';
 import { type Page, pageIn } from './answers.js';
 import type { S3Client } from './client.js';
@@ -14,18 +14,12 @@ export async function* listed(
   requirePrefix(prefix);
   const base = client.address.fullKey('');
   let next: Page['next'] = after === undefined ? undefined : { after: base + after };
-  let last: string | undefined;
+  const order = new ListingOrder(base + prefix);
   do {
     const page = await pageAt(client, base + prefix, next, signal);
     for (const { key: fullKey, size, modified } of page.entries) {
-      if (!fullKey.startsWith(base + prefix)) {
-        throw new StoreUncertainError(`the store lists what was not asked for: "${fullKey}"`);
-      }
+      order.take(fullKey);
       const key = fullKey.slice(base.length);
-      if (last !== undefined && compareKeys(last, key) >= 0) {
-        throw new StoreUnsupportedError(`the store does not list in order: "${key}"`, { key });
-      }
-      last = key;
       // Such as the empty object that stands for a folder: nothing that any store could have made.
       if (!isKey(key) || (after !== undefined && compareKeys(key, after) <= 0)) continue;
       yield { key, size, modified };

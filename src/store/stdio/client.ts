@@ -3,7 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { StoreUncertainError } from '../../errors.js';
 import { Closing } from '../closing.js';
 import { provenBody, rangeOf, requireContent, requireMetadata, requireRange } from '../content.js';
-import { requireKey, requirePrefix } from '../key.js';
+import { ListingOrder, requireKey, requirePrefix } from '../key.js';
 import type {
   CallOptions,
   Capabilities,
@@ -191,8 +191,10 @@ export class StdioStore implements ObjectStore {
     try {
       const session = await this.#connected();
       call = await session.call({ op: 'list', prefix, after: options.after }, signal);
+      const order = new ListingOrder(prefix, options.after);
       for await (const batch of call.inbox) {
         for (const entry of decodeEntries(batch)) {
+          order.take(entry.key);
           yield entry;
           signal.throwIfAborted();
         }
@@ -263,12 +265,19 @@ export class StdioStore implements ObjectStore {
 
   async #connect(): Promise<StdioSession> {
     const session = await this.#options.connect();
+    // One that is never greeted is not to be waited for when all is closed.
+    const closed = this.#closing.signal({});
+    const end = () => session.fail(closed.reason);
     try {
+      closed.throwIfAborted();
+      closed.addEventListener('abort', end, { once: true });
       await session.greet();
       return session;
     } catch (error) {
       session.fail(error as Error);
       throw error;
+    } finally {
+      closed.removeEventListener('abort', end);
     }
   }
 }
