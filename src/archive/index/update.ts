@@ -1,3 +1,4 @@
+import { INDEX_COMPRESSION } from '../../base/base-index.js';
 import type { Recipients } from '../../codec/age/recipients.js';
 import { encodeBytes } from '../../codec/stages.js';
 import { EncryptedError } from '../../errors.js';
@@ -79,7 +80,7 @@ export async function updateIndex(
       start: groupStart(place, plan.segmentSize),
       segments: read.segments,
     });
-    const stored = await encodeBytes(bytes, { codec: 'gzip', recipients });
+    const stored = await encodeBytes(bytes, { codec: INDEX_COMPRESSION, recipients });
     const { created } = await area.store.create(group.key, contentOf(stored), { signal });
     result[created ? 'created' : 'present']++;
     if (created) onObject?.(group.key);
