@@ -227,7 +227,12 @@ export class ArchiveAccessError extends StorageError {
   override readonly retryable = true;
 }
 
-/** The file could not be put where PostgreSQL wants it. */
+/** No way leads from any backup that is here to the target of a recovery. Nothing was written. */
+export class UnreachableTargetError extends WalkeepError {
+  readonly code = 'WK_UNREACHABLE';
+}
+
+/** The file, or the backup, could not be put where PostgreSQL wants it. */
 export class TargetError extends StorageError {
   override readonly code = 'WK_TARGET';
 }

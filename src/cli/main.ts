@@ -74,6 +74,10 @@ const COMMANDS: Readonly<
     failure: 2,
     load: () => import('./commands/key.js'),
   },
+  restore: {
+    summary: 'restore a server from a base backup and its WAL',
+    load: () => import('./commands/restore.js'),
+  },
   fetch: {
     summary: 'bring a file from an archive, for restore_command',
     // Of wrong arguments; 1 would tell PostgreSQL that the archive does not have the file.

@@ -32,3 +32,43 @@ export function readServerControl(dataDir: string): ServerControl | undefined {
   const systemId = view.getBigUint64(0, true);
   return systemId === 0n ? undefined : { systemId, timeline: view.getUint32(48, true) };
 }
+
+/** Settings of the server that its WAL counts on: a server in recovery must not have less. */
+export interface ControlSettings {
+  max_connections: number;
+  max_worker_processes: number;
+  max_wal_senders: number;
+  max_prepared_transactions: number;
+  max_locks_per_transaction: number;
+}
+
+/**
+ * Of the content of a pg_control of PostgreSQL 14 to 18, little-endian: five int from 180 on, behind
+ * wal_level and wal_log_hints. Undefined for what is none.
+ */
+export function controlSettings(content: Uint8Array): ControlSettings | undefined {
+  if (content.length < 200) return undefined;
+  const view = new DataView(content.buffer, content.byteOffset, content.length);
+  const version = view.getUint32(8, true);
+  if (version < 1300 || version >= 1900) return undefined;
+  const at = (offset: number) => view.getInt32(offset, true);
+  return {
+    max_connections: at(180),
+    max_worker_processes: at(184),
+    max_wal_senders: at(188),
+    max_prepared_transactions: at(192),
+    max_locks_per_transaction: at(196),
+  };
+}
+
+/** DBState of a pg_control: whether its server is, or was when it ended, in archive recovery. */
+export function controlState(content: Uint8Array): 'recovery' | 'other' {
+  if (content.length < 20) return 'other';
+  const state = new DataView(content.buffer, content.byteOffset, 20).getUint32(16, true);
+  return state === DB_SHUTDOWNED_IN_RECOVERY || state === DB_IN_ARCHIVE_RECOVERY
+    ? 'recovery'
+    : 'other';
+}
+
+const DB_SHUTDOWNED_IN_RECOVERY = 2;
+const DB_IN_ARCHIVE_RECOVERY = 5;

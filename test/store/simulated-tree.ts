@@ -1,10 +1,17 @@
 import { constants } from 'node:fs';
 import type { DirectoryEntry } from '../../src/files/file-system.js';
-import type { FileStat, TreeFileSystem } from '../../src/files/tree-file-system.js';
+import type { FileStat } from '../../src/files/tree-file-system.js';
+import type { RestoreFileSystem } from '../../src/restore/file-system.js';
 import type { Random } from '../simulation/random.js';
 
-/** A file, with what of it is on the disk, or a directory. */
-type Node = FileNode | DirectoryNode;
+/** A file, with what of it is on the disk, a directory, or a link, which no call follows. */
+type Node = FileNode | DirectoryNode | LinkNode;
+
+interface LinkNode {
+  kind: 'link';
+  id: number;
+  to: string;
+}
 
 interface FileNode {
   kind: 'file';
@@ -79,6 +86,10 @@ export class SimulatedTree {
     return directory(this.#id());
   }
 
+  link(to: string): LinkNode {
+    return { kind: 'link', id: this.#id(), to };
+  }
+
   change(change: Change): void {
     for (const { directory, name, node } of change) {
       if (node) directory.entries.set(name, node);
@@ -92,6 +103,7 @@ export class SimulatedTree {
       node.durable = Buffer.from(node.bytes);
       return;
     }
+    if (node.kind === 'link') return;
     this.#pending = this.#pending.filter((change) => {
       if (!change.some(({ directory }) => directory === node)) return true;
       store(change);
@@ -124,7 +136,7 @@ export class SimulatedTree {
       if (seen.has(node)) continue;
       seen.add(node);
       if (node.kind === 'directory') this.#lose(node, random, seen);
-      else if (node.durable === undefined || !node.durable.equals(node.bytes)) tear(node, random);
+      else if (node.kind === 'file' && !node.durable?.equals(node.bytes)) tear(node, random);
     }
   }
 }
@@ -173,12 +185,12 @@ class SimulatedProcess {
     });
   }
 
-  get fs(): TreeFileSystem {
+  get fs(): RestoreFileSystem {
     const call =
       <A extends unknown[], T>(act: (...args: A) => T) =>
       (...args: A) =>
         this.#call(() => act(...args));
-    const calls: Partial<TreeFileSystem> = {
+    const calls: Partial<RestoreFileSystem> = {
       open: call((path: string, flags: number) => this.#doOpen(path, flags)),
       close: call((fd: number) => void this.#open.delete(fd)),
       size: call((fd: number) => this.#file(fd).bytes.length),
@@ -190,7 +202,10 @@ class SimulatedProcess {
       writev: call((fd: number, buffers: readonly Uint8Array[], position: number) => {
         const file = this.#file(fd);
         const bytes = Buffer.concat(buffers);
-        file.bytes = Buffer.concat([file.bytes.subarray(0, position), bytes]);
+        const whole = Buffer.alloc(Math.max(file.bytes.length, position + bytes.length));
+        file.bytes.copy(whole);
+        bytes.copy(whole, position);
+        file.bytes = whole;
         file.mtimeNs = this.#tree.tick();
         return bytes.length;
       }),
@@ -223,6 +238,28 @@ class SimulatedProcess {
         this.#tree.change([{ ...at, node: this.#tree.directory() }]);
         return true;
       }),
+      rmdir: call((path: string) => {
+        const at = this.#tree.parent(path);
+        const node = at.directory.entries.get(at.name);
+        if (node?.kind !== 'directory') throw errno(node ? 'ENOTDIR' : 'ENOENT');
+        if (node.entries.size > 0) throw errno('ENOTEMPTY');
+        this.#tree.change([{ ...at, node: undefined }]);
+      }),
+      symlink: call((to: string, path: string) => {
+        const at = this.#tree.parent(path);
+        if (at.directory.entries.has(at.name)) throw errno('EEXIST');
+        this.#tree.change([{ ...at, node: this.#tree.link(to) }]);
+      }),
+      chmod: call(() => undefined),
+      readFile: call((path: string) => {
+        const found = this.#tree.find(path);
+        if (found?.kind !== 'file') throw errno(found ? 'EISDIR' : 'ENOENT');
+        return Buffer.from(found.bytes);
+      }),
+      kind: call((path: string) => {
+        const found = this.#tree.find(path);
+        return found && (found.kind === 'directory' ? 'other' : found.kind);
+      }),
       link: call((from: string, to: string): 'done' | 'taken' => {
         const node = this.#tree.find(from);
         const at = this.#tree.parent(to);
@@ -232,7 +269,7 @@ class SimulatedProcess {
         return 'done';
       }),
     };
-    return calls as TreeFileSystem;
+    return calls as RestoreFileSystem;
   }
 
   async #call<T>(act: () => T): Promise<T> {

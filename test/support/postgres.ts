@@ -355,6 +355,19 @@ export class PostgresServer {
     });
   }
 
+  /**
+   * A server whose data directory `restore` makes, which is not there yet; it keeps its settings, but
+   * for its port. Started by whoever calls this.
+   */
+  createRestored(
+    restore: (dataDir: string) => Promise<void>,
+    settings: Record<string, string> = {},
+  ): Promise<PostgresServer> {
+    const { initdbArgs, fresh, archive, start, ...origin } = this.options;
+    const options = { ...origin, settings: { ...origin.settings, ...settings }, start: false };
+    return PostgresServer.#make(options, (server) => restore(server.dataDir));
+  }
+
   #fromBackup(
     backup: string,
     signalFile: string,

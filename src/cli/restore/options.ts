@@ -1,0 +1,164 @@
+import { resolve } from 'node:path';
+import { UsageError } from '../../errors.js';
+import type { RestoreOptions } from '../../restore/options.js';
+import { parseTarget } from '../../restore/target-text.js';
+import { countOption } from '../archive-options.js';
+import { HELP_OPTION, VERSION_OPTION } from '../command.js';
+import type { OptionSpec, OptionValues } from '../option-spec.js';
+import { absolutePlace, KEY_OPTIONS, keysOf } from '../place-options.js';
+
+const WHERE_TO = 'What to restore:';
+const PLACES = 'Where it goes:';
+const SERVER = 'What the server is to do:';
+const GROUP = 'Options:';
+
+const U32_MAX = 0xffff_ffff;
+const MOST_JOBS = 64;
+
+export const RESTORE_OPTIONS: readonly OptionSpec[] = [
+  {
+    ...{ long: 'to', argument: 'TARGET', group: WHERE_TO },
+    help:
+      'latest, immediate (the end of the backup), a time, an LSN, xid:N, or name:X of a restore ' +
+      'point (default: latest)',
+  },
+  { long: 'before', group: WHERE_TO, help: 'stop just before that time, LSN or transaction' },
+  {
+    ...{ long: 'timeline', argument: 'N', group: WHERE_TO },
+    help: 'follow the way to timeline N (default: the newest)',
+  },
+  {
+    ...{ long: 'backup', argument: 'ID', group: WHERE_TO },
+    help: 'from this backup (default: the newest from which a way leads there)',
+  },
+  {
+    ...{ long: 'tablespace-mapping', short: 'T', argument: 'OLD=NEW', group: PLACES, many: true },
+    help: 'put the tablespace that was in OLD into NEW; may be given several times',
+  },
+  {
+    ...{ long: 'waldir', argument: 'DIR', group: PLACES },
+    help: 'put pg_wal there, and a link to it into PGDATA',
+  },
+  {
+    ...{ long: 'config-dir', argument: 'DIR', group: PLACES },
+    help: 'put configuration there that the server had outside PGDATA (default: PGDATA)',
+  },
+  {
+    ...{ long: 'polar-data', argument: 'DIR', group: PLACES },
+    help: "of PolarDB: where the backup's second directory goes",
+  },
+  {
+    ...{ long: 'owner', argument: 'USER[:GROUP]', group: PLACES },
+    help: 'as root: whose the files are to be (default: the owner of PGDATA, or around it)',
+  },
+  {
+    ...{ long: 'action', argument: 'ACTION', group: SERVER },
+    help: 'at the target: pause, promote or shutdown (default: pause; latest always promotes)',
+  },
+  { long: 'standby', group: SERVER, help: 'go on as a standby instead of being promoted' },
+  {
+    ...{ long: 'primary-conninfo', argument: 'CONNINFO', group: SERVER },
+    help: 'of the server that the standby streams from',
+  },
+  {
+    ...{ long: 'keep-archiving', group: SERVER },
+    help: 'leave archive_mode as it was: the server archives where the lost one did',
+  },
+  {
+    ...{ long: 'keep-sync', group: SERVER },
+    help: 'leave synchronous_standby_names: commits wait for those standbys',
+  },
+  {
+    ...{ long: 'restore-command', argument: 'COMMAND', group: SERVER },
+    help: 'in the place of the one that runs walkeep fetch on the same places',
+  },
+  {
+    ...{ long: 'dry-run', short: 'n', group: GROUP },
+    help: 'look everything over and print the plan; write nothing',
+  },
+  {
+    ...{ long: 'jobs', short: 'j', argument: 'N', group: GROUP },
+    help: 'unpack with N threads (default: 2)',
+  },
+  {
+    ...{ long: 'finish', group: GROUP },
+    help: 'take the settings of a restore out of PGDATA again, after promotion',
+  },
+  ...KEY_OPTIONS,
+  { long: 'json', group: GROUP, help: 'print the plan as one JSON object' },
+  VERSION_OPTION,
+  HELP_OPTION,
+];
+
+/** The options of a run, read and checked together. */
+export interface RestoreArguments {
+  restore: RestoreOptions;
+  dryRun: boolean;
+  json: boolean;
+  /** The target is a time without a zone. */
+  zoneTaken: boolean;
+}
+
+/** @throws UsageError, ParseError */
+export function restoreArguments(
+  values: OptionValues,
+  operands: readonly string[],
+  hint: string,
+): RestoreArguments {
+  const places = operands.slice(0, -1).map(absolutePlace);
+  const dataDir = operands.at(-1);
+  if (dataDir === undefined) throw new UsageError('no archive specified', { hint });
+  if (places.length === 0) throw new UsageError('no data directory specified', { hint });
+  const text = (name: string): string | undefined => {
+    const value = values[name];
+    return typeof value === 'string' ? value : undefined;
+  };
+  const path = (name: string): string | undefined => {
+    const value = text(name);
+    return value === undefined ? undefined : resolve(value);
+  };
+  const to = text('to') ?? 'latest';
+  const { target, zoneTaken } = parseTarget(to, values.before === true);
+  const conninfo = text('primary-conninfo');
+  if (conninfo !== undefined && values.standby !== true) {
+    throw new UsageError('--primary-conninfo needs --standby to be specified', { hint });
+  }
+  const { identityFiles, ...keys } = keysOf(values) ?? {};
+  const restore: RestoreOptions = {
+    ...{ places, dataDir: resolve(dataDir), target },
+    ...{ timeline: countOption(values, 'timeline', U32_MAX), backup: text('backup') },
+    tablespaces: mappings(text('tablespace-mapping')),
+    ...{ walDir: path('waldir'), configDir: path('config-dir'), polarData: path('polar-data') },
+    standby: values.standby === true ? { conninfo } : undefined,
+    action: action(text('action'), hint),
+    ...{ keepArchiving: values['keep-archiving'] === true, keepSync: values['keep-sync'] === true },
+    ...{ owner: text('owner'), restoreCommand: text('restore-command') },
+    jobs: countOption(values, 'jobs', MOST_JOBS),
+    // The server runs elsewhere.
+    keys: {
+      ...keys,
+      ...(identityFiles ? { identityFiles: identityFiles.map((f) => resolve(f)) } : {}),
+    },
+  };
+  return { restore, zoneTaken, dryRun: values['dry-run'] === true, json: values.json === true };
+}
+
+function action(text: string | undefined, hint: string): RestoreOptions['action'] {
+  if (text === undefined || text === 'pause' || text === 'promote' || text === 'shutdown') {
+    return text;
+  }
+  throw new UsageError(`invalid value "${text}" for option --action`, { hint });
+}
+
+/** As pg_basebackup's: a "=" that is part of a path has a backslash before it. */
+function mappings(text: string | undefined): Record<string, string> {
+  const found: Record<string, string> = {};
+  for (const one of text === undefined ? [] : text.split('\n')) {
+    const [old, to, more] = one.split(/(?<!\\)=/).map((part) => part.replaceAll('\\=', '='));
+    if (!old || !to || more !== undefined) {
+      throw new UsageError(`invalid tablespace mapping "${one}", must be "OLD=NEW"`);
+    }
+    found[old.replace(/(?<=.)\/+$/, '')] = resolve(to);
+  }
+  return found;
+}

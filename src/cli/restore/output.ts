@@ -1,0 +1,120 @@
+import { formatLsn } from '../../lsn.js';
+import type { RestorePlan, RestoreProgress, RestoreResult } from '../../restore/options.js';
+import { word } from '../../restore/settings.js';
+import { targetText } from '../../restore/target-text.js';
+import { formatBytes, formatSeconds } from '../../units.js';
+import { formatLocalTimestamp, formatTimestamp } from '../../wal/records/timestamp.js';
+
+/** The plan for people. */
+export function planText(plan: RestorePlan): string {
+  const { backup, place, located, wal, space, tablespaces } = plan;
+  const rows: [string, string][] = [
+    [
+      'backup',
+      `${backup.id} in ${place}, ended ${backup.end.time} at ${formatLsn(backup.end.lsn)}`,
+    ],
+    ['size', `${formatBytes(backup.size)} of PostgreSQL ${versionText(backup.serverVersion)}`],
+    ['target', targetText(plan.target)],
+    ['found', foundText(plan)],
+    ...commitRows(plan),
+    [
+      'WAL',
+      `${wal.segments} segment${wal.segments === 1 ? '' : 's'}, ${wal.first} to ${wal.last} (${formatBytes(Number(wal.to - wal.from))})`,
+    ],
+    ['timeline', String(located.timeline)],
+    ['into', plan.dataDir],
+    ...tablespaces.map(({ from, to, inPlace }): [string, string] => [
+      'tablespace',
+      inPlace ? `${to} (in place)` : from === to ? to : `${from} -> ${to}`,
+    ]),
+    ...(plan.walDir === undefined ? [] : [['pg_wal', plan.walDir] as [string, string]]),
+    ...(plan.polarData === undefined ? [] : [['PolarDB', plan.polarData] as [string, string]]),
+    ...plan.adopted.map(({ from, to }): [string, string] => ['config', `${from} -> ${to}`]),
+    ...space.map(({ path, needed, free }): [string, string] => [
+      'space',
+      `${formatBytes(needed)} of ${formatBytes(free)} free for ${path}`,
+    ]),
+  ];
+  const width = Math.max(...rows.map(([name]) => name.length));
+  const lines = rows.map(([name, value]) => `${name.padEnd(width)}  ${value}`);
+  return [...lines, 'settings', ...plan.settings.map((line) => `  ${line}`)].join('\n');
+}
+
+function versionText(version: number): string {
+  return `${Math.floor(version / 10_000)}.${version % 10_000}`;
+}
+
+function foundText({ located, target }: RestorePlan): string {
+  const { setting, lsn } = located;
+  if (target.kind === 'immediate') return `${formatLsn(lsn)}, where the backup is consistent`;
+  if (!setting) return `${formatLsn(lsn)}, where the WAL ends`;
+  const how = 'inclusive' in setting ? (setting.inclusive ? ' with' : ' without') : '';
+  return `${formatLsn(lsn)}${how === '' ? '' : `:${how} the record at ${setting.value}`}`;
+}
+
+function commitRows({ located: { last, next } }: RestorePlan): [string, string][] {
+  const text = ({ lsn, time, xid }: NonNullable<typeof last>) =>
+    `${formatTimestamp(time)} (${formatLocalTimestamp(time)} here)` +
+    `${xid === undefined ? '' : `, transaction ${xid}`} at ${formatLsn(lsn)}`;
+  return [
+    ...(last ? [['last in', text(last)] as [string, string]] : []),
+    ...(next ? [['first out', text(next)] as [string, string]] : []),
+  ];
+}
+
+/** For programs: LSNs as PostgreSQL prints them, times in UTC. */
+export function planJson(plan: RestorePlan): string {
+  const { backup, ...rest } = plan;
+  const { id, size, serverVersion, systemId, start, end } = backup;
+  const shown = {
+    ...rest,
+    backup: { id, size, serverVersion, systemId: `${systemId}`, start, end },
+  };
+  return JSON.stringify(shown, (key, value) => {
+    if (typeof value !== 'bigint') return value;
+    return key === 'time' ? formatTimestamp(value as never) : formatLsn(value);
+  });
+}
+
+/** What to do now, and what happens then. */
+export function nextSteps({ plan }: RestoreResult): string[] {
+  const { dataDir, configDir, located, signalFile, action } = plan;
+  const directory = word(configDir === dataDir ? dataDir : configDir);
+  const user = plan.owner ? ` (as uid ${plan.owner.uid})` : '';
+  const steps = [`start it${user}: pg_ctl -D ${directory} -l ${directory}/restore.log start`];
+  if (signalFile === 'standby.signal') {
+    steps.push('it recovers to the end of the archive and goes on as a standby');
+    steps.push('see how far it is: SELECT pg_last_wal_replay_lsn()');
+    return steps;
+  }
+  if (!located.setting) {
+    steps.push(`it recovers to ${formatLsn(located.lsn)}, is promoted, and takes writes`);
+  } else if (action === 'pause') {
+    steps.push(
+      'it recovers to the target, pauses there and answers reads: that is not broken, look at the data',
+    );
+    steps.push('if it is right, end recovery: SELECT pg_wal_replay_resume()');
+    steps.push('if not, stop it, and restore to another target; do not remove recovery.signal');
+  } else if (action === 'promote') {
+    steps.push('it recovers to the target, is promoted, and takes writes');
+  } else steps.push('it recovers to the target and shuts down');
+  steps.push('see whether it is done: SELECT pg_is_in_recovery()');
+  steps.push(
+    `then take a new base backup, and remove the settings of the restore: walkeep restore --finish ${directory}`,
+  );
+  return steps;
+}
+
+/** A line for a terminal, with the time that is left. */
+export class RestoreMeter {
+  readonly #began = performance.now();
+
+  line({ phase, done, total }: RestoreProgress): string {
+    if (phase === 'sync') return `making files durable, ${done} of ${total}`;
+    const seconds = (performance.now() - this.#began) / 1000;
+    const rate = done / Math.max(seconds, 0.001);
+    const percent = total === 0 ? 100 : Math.floor((100 * done) / total);
+    const left = rate > 0 ? `, ${formatSeconds((total - done) / rate)} left` : '';
+    return `restoring ${formatBytes(done)} of ${formatBytes(total)} (${percent} %), ${formatBytes(rate)}/s${left}`;
+  }
+}

@@ -1,0 +1,178 @@
+import type { BackupArea } from '../archive/backups/area.js';
+import type { Catalog } from '../archive/catalog.js';
+import type { LocateOptions, TargetResult } from '../archive/targets/locate.js';
+import type {
+  LocatedTarget,
+  RecoveryTarget,
+  UnreachableTarget,
+} from '../archive/targets/target.js';
+import { planTimeline } from '../archive/way/plan.js';
+import type { BackupRecord } from '../base/backup-record.js';
+import { NotSupportedError, UnreachableTargetError, UsageError } from '../errors.js';
+import { formatLsn } from '../lsn.js';
+import { isInHistory, rootHistory, type TimelineHistory, timelineEnd } from '../wal/timeline.js';
+
+/** A complete backup, and where it was found. */
+export interface Candidate {
+  record: BackupRecord;
+  area: BackupArea;
+}
+
+export interface Choice extends Candidate {
+  located: LocatedTarget;
+}
+
+export interface ChooseOptions {
+  /** What the archives have of WAL; undefined if none of them has any. */
+  catalog: Catalog | undefined;
+  /** In any order. */
+  candidates: readonly Candidate[];
+  target: RecoveryTarget;
+  timeline?: number | undefined;
+  /** This one and no other. */
+  backup?: string | undefined;
+  locate: (
+    catalog: Catalog,
+    target: RecoveryTarget,
+    options: LocateOptions,
+  ) => Promise<TargetResult>;
+  signal?: AbortSignal | undefined;
+}
+
+/** An earlier backup may have what a later one has not. */
+const EARLIER_MAY: readonly UnreachableTarget['reason'][] = [
+  ...(['before-backup', 'inside-backup', 'unknown'] as const),
+];
+
+/**
+ * The newest backup from which a way leads to the target. A later one than the target would be of no
+ * use, an earlier one would cost time: WAL is slower to replay than files are to copy.
+ * @throws UnreachableTargetError with the nearest target that can be reached; UsageError for a backup
+ *   that is not there; what `locate` throws
+ */
+export async function chooseBackup(options: ChooseOptions): Promise<Choice> {
+  const { catalog, target, timeline, backup } = options;
+  const named = options.candidates.filter(({ record }) => !backup || record.id === backup);
+  if (named.length === 0) throw noBackup(options);
+  if (backup !== undefined && named[0]?.record.parent !== undefined) throw incremental(backup);
+  const history = historyOf(options);
+  const full = named.filter(({ record }) => record.parent === undefined);
+  const onWay = full.filter(({ record }) => isOnWay(record, history)).sort(newestFirst);
+  if (onWay.length === 0) throw offWay(full, history);
+  let first: UnreachableTarget | undefined;
+  let last: UnreachableTarget | undefined;
+  for (const [i, candidate] of onWay.entries()) {
+    const isLast = i === onWay.length - 1;
+    if (!isLast && isPlainlyLater(candidate.record, target)) continue;
+    const alone = locatedAlone(candidate.record, options);
+    if (alone) return { ...candidate, located: alone };
+    const found = await options.locate(catalog as Catalog, target, {
+      timeline: timeline ?? history.timeline,
+      after: beginOf(candidate.record),
+      area: candidate.area,
+      signal: options.signal,
+    });
+    if ('located' in found) return { ...candidate, located: found.located };
+    last = found.unreachable;
+    first ??= last;
+    // The WAL that this one needs is not here; of an earlier one it may be, but not all to here.
+    if (!EARLIER_MAY.includes(last.reason)) break;
+  }
+  throw unreachable(first, last);
+}
+
+/** The timeline that is recovered to, with its ancestors. */
+function historyOf({ catalog, timeline, candidates }: ChooseOptions): TimelineHistory {
+  if (catalog) return planTimeline(catalog, timeline).history;
+  // Without WAL there is no more than what a backup brings along.
+  const newest = Math.max(...candidates.map(({ record }) => record.end.timeline));
+  return rootHistory(timeline ?? newest);
+}
+
+/** True if recovery to the history's timeline passes the end of the backup. */
+function isOnWay({ start, end }: BackupRecord, history: TimelineHistory): boolean {
+  const passes = ({ timeline, lsn }: BackupRecord['end']): boolean => {
+    const left = timelineEnd(history, timeline);
+    return isInHistory(history, timeline) && (left === undefined || lsn <= left);
+  };
+  return passes(start) && passes(end);
+}
+
+function newestFirst({ record: a }: Candidate, { record: b }: Candidate): number {
+  if (a.end.lsn === b.end.lsn) return a.id < b.id ? 1 : -1;
+  return a.end.lsn < b.end.lsn ? 1 : -1;
+}
+
+/**
+ * Spares the look at WAL for backups that end behind the target. A clock that is wrong costs no more
+ * than an earlier backup than needed: the earliest is tried whatever the times say.
+ */
+function isPlainlyLater({ start, end }: BackupRecord, target: RecoveryTarget): boolean {
+  if (target.kind === 'lsn') return end.lsn > target.lsn;
+  if (target.kind !== 'time') return false;
+  return BigInt(Date.parse(start.time)) * 1000n - EPOCH > target.time;
+}
+
+/** 2000-01-01 in microseconds since 1970. */
+const EPOCH = 946_684_800_000_000n;
+
+function beginOf({ start, end, wal }: BackupRecord): LocateOptions['after'] {
+  const begin = { lsn: end.lsn, timeline: end.timeline };
+  return wal === 'included' ? begin : { ...begin, redo: start.lsn };
+}
+
+/** Of a backup that needs no archive, for a target that needs none. */
+function locatedAlone(
+  { wal, end }: BackupRecord,
+  { catalog, target }: ChooseOptions,
+): LocatedTarget | undefined {
+  if (wal !== 'included') return undefined;
+  const { lsn, timeline } = end;
+  const located = { lsn, timeline, notes: [], segmentsRead: 0 };
+  if (target.kind === 'immediate') {
+    return { ...located, setting: { name: 'recovery_target', value: 'immediate' } };
+  }
+  if (target.kind === 'latest' && !catalog) return { ...located, setting: undefined };
+  return undefined;
+}
+
+function noBackup({ backup, candidates }: ChooseOptions): Error {
+  if (backup === undefined) {
+    return new UnreachableTargetError('there is no complete base backup', {
+      hint: 'Take one with "walkeep backup"; "walkeep backups" shows what there is.',
+    });
+  }
+  const there = candidates.map(({ record }) => record.id).sort();
+  return new UsageError(`there is no complete base backup "${backup}"`, {
+    hint: there.length === 0 ? 'There is none at all.' : `There is ${there.join(', ')}.`,
+  });
+}
+
+function incremental(id: string): Error {
+  return new NotSupportedError(`"${id}" is an incremental backup, which cannot be restored yet`);
+}
+
+function offWay(candidates: readonly Candidate[], history: TimelineHistory): Error {
+  const newest = candidates.toSorted(newestFirst)[0]?.record;
+  const { timeline } = history;
+  if (!newest) return new UnreachableTargetError('there is no full backup');
+  const { id, end } = newest;
+  const at = `timeline ${end.timeline}, at ${formatLsn(end.lsn)}`;
+  return new UnreachableTargetError(
+    `no base backup lies on the way to timeline ${timeline}; the newest, "${id}", ends on ${at}`,
+    { lsn: end.lsn, hint: `Use --timeline ${end.timeline}, or take a backup on ${timeline}.` },
+  );
+}
+
+/** The nearest target is that of the newest backup, what is unknown is unknown to the earliest. */
+function unreachable(
+  first: UnreachableTarget | undefined,
+  last: UnreachableTarget | undefined,
+): UnreachableTargetError {
+  const told = last ?? first;
+  const { message = 'the target cannot be reached', nearest, notes = [] } = told ?? {};
+  return new UnreachableTargetError(message, {
+    ...(nearest ? { lsn: nearest.lsn, hint: nearest.hint } : {}),
+    ...(notes.length === 0 ? {} : { detail: notes.join(' ') }),
+  });
+}

@@ -1,0 +1,124 @@
+import type { BackupReader, Piece } from '../archive/backups/reader.js';
+import { fsyncError, storageError, writeFully } from '../files/durable.js';
+import { CREATE_NEW, OPEN_EXISTING } from '../files/file-system.js';
+import type { Owner, RestoreFileSystem } from './file-system.js';
+import type { FilePart } from './layout.js';
+
+/** Work that can be done in any order with that of others of its kind. Can be sent to a thread. */
+export type RestoreJob =
+  | {
+      kind: 'write';
+      piece: Piece;
+      /** Of each of its frames. */
+      parts: FilePart[][];
+    }
+  | { kind: 'sync'; paths: string[] };
+
+export interface JobContext {
+  reader: BackupReader;
+  fs: RestoreFileSystem;
+  owner: Owner | undefined;
+  signal?: AbortSignal | undefined;
+}
+
+/** Calls on files that are under way at a time. */
+const AT_A_TIME = 8;
+
+/**
+ * @param progress bytes of tar that were written, or files that are durable
+ * @throws CorruptObjectError, StorageError, StoreUncertainError, the signal's reason
+ */
+export async function runJob(
+  job: RestoreJob,
+  context: JobContext,
+  progress: (done: number) => void,
+): Promise<void> {
+  if (job.kind === 'sync') {
+    await severalAtOnce(job.paths, (path) => syncFile(path, context.fs));
+    progress(job.paths.length);
+    return;
+  }
+  let i = 0;
+  for await (const { frame, content } of context.reader.read(job.piece, context.signal)) {
+    const parts = job.parts[i++] ?? [];
+    await severalAtOnce(parts, (part) => writePart(part, content, context));
+    context.signal?.throwIfAborted();
+    progress(frame.length);
+  }
+}
+
+async function writePart(
+  { path, mode, from, length, at, whole }: FilePart,
+  content: Uint8Array,
+  { fs, owner }: JobContext,
+): Promise<void> {
+  const fd = await (whole
+    ? fs.open(path, CREATE_NEW, mode)
+    : fs.open(path, OPEN_EXISTING, 0)
+  ).catch((e) => {
+    throw storageError('create file', path, e);
+  });
+  try {
+    if (whole && owner) await fs.fchown(fd, owner);
+    if (length > 0) await writeFully(fs, fd, content.subarray(from, from + length), at);
+  } catch (e) {
+    throw storageError('write file', path, e);
+  } finally {
+    await fs.close(fd);
+  }
+}
+
+/** Makes a file of which several frames have a part. @throws StorageError */
+export async function makeFile(
+  { path, mode }: { path: string; mode: number },
+  { fs, owner }: Pick<JobContext, 'fs' | 'owner'>,
+): Promise<void> {
+  try {
+    const fd = await fs.open(path, CREATE_NEW, mode);
+    try {
+      if (owner) await fs.fchown(fd, owner);
+    } finally {
+      await fs.close(fd);
+    }
+  } catch (e) {
+    throw storageError('create file', path, e);
+  }
+}
+
+async function syncFile(path: string, fs: RestoreFileSystem): Promise<void> {
+  const fd = await fs.open(path, OPEN_EXISTING, 0).catch((e) => {
+    throw storageError('open file', path, e);
+  });
+  try {
+    await fs.fsync(fd);
+  } catch (e) {
+    throw fsyncError(path, e);
+  } finally {
+    await fs.close(fd);
+  }
+}
+
+/** The first failure ends it, after what is under way has ended. */
+export async function severalAtOnce<T>(
+  items: readonly T[],
+  act: (item: T) => Promise<void>,
+): Promise<void> {
+  const left = items.values();
+  let failed = false;
+  const work = async (): Promise<void> => {
+    for (const item of left) {
+      if (failed) return;
+      try {
+        await act(item);
+      } catch (e) {
+        failed = true;
+        throw e;
+      }
+    }
+  };
+  const all = await Promise.allSettled(
+    Array.from({ length: Math.min(AT_A_TIME, items.length) }, work),
+  );
+  const bad = all.find((one) => one.status === 'rejected');
+  if (bad) throw bad.reason;
+}

@@ -1,0 +1,119 @@
+import { join } from 'node:path';
+import { TargetError } from '../errors.js';
+import { durableRename, fsyncDir, writeFileDurably } from '../files/durable.js';
+import { emptyDirectory, type RestoreFileSystem } from './file-system.js';
+
+/**
+ * What says that a directory is a restore's that has not ended: created before anything else in it,
+ * in each of the directories, removed when all is done. Whoever finds it knows that all in there
+ * came from that restore, since the directory was empty before.
+ */
+export const MARKER = '.walkeep-restore';
+/** What a lock leaves, see files/lock.ts. */
+const LOCK = '.walkeep-lock';
+
+export interface Marker {
+  format: 1;
+  /** Of this restore, the same in all its directories. */
+  token: string;
+  backup: string;
+  /** What was asked for, so that the same command is known again. */
+  command: string;
+  /** All that it writes to, that of the server first. */
+  roots: string[];
+  /** What makes a server of it, and how that is called until all else is durable. */
+  controls: { path: string; until: string }[];
+}
+
+/** Undefined: there is none. @throws TargetError for what is none */
+export async function readMarker(
+  root: string,
+  fs: Pick<RestoreFileSystem, 'readFile'>,
+): Promise<Marker | undefined> {
+  const path = join(root, MARKER);
+  let text: string;
+  try {
+    text = (await fs.readFile(path)).toString('utf8');
+  } catch (e) {
+    if (['ENOENT', 'ENOTDIR'].includes((e as NodeJS.ErrnoException).code ?? '')) return undefined;
+    throw e;
+  }
+  try {
+    const marker = JSON.parse(text) as Marker;
+    if (marker.format === 1 && Array.isArray(marker.roots)) return marker;
+  } catch {
+    // Told below.
+  }
+  throw new TargetError(`"${path}" is no marker of a restore that this walkeep knows`, {
+    path,
+    hint: 'Look at the directory, and empty it if nothing in it is needed.',
+  });
+}
+
+export async function writeMarker(
+  root: string,
+  marker: Marker,
+  fs: RestoreFileSystem,
+): Promise<void> {
+  const path = join(root, MARKER);
+  await writeFileDurably(path, `${JSON.stringify(marker)}\n`, { temporary: `${path}.tmp`, fs });
+}
+
+/** True for what a restore has in a directory before it has anything else there. */
+export function isOwnName(name: string): boolean {
+  return name === MARKER || name === `${MARKER}.tmp` || name.startsWith(LOCK);
+}
+
+/** How a directory is that a restore is to fill. */
+export type RootState = 'absent' | 'empty' | 'half' | 'complete' | 'taken';
+
+/**
+ * @param token of a half restore that it may belong to; absent: any may be in it
+ * @throws StorageError, TargetError
+ */
+export async function rootState(
+  root: string,
+  fs: RestoreFileSystem,
+  token?: string,
+): Promise<RootState> {
+  const found = await fs.stat(root);
+  if (!found) return 'absent';
+  if (found.kind !== 'directory') return 'taken';
+  const others = (await fs.readdir(root)).filter(({ name }) => !isOwnName(name));
+  const marker = await readMarker(root, fs);
+  if (!marker) return others.length === 0 ? 'empty' : 'taken';
+  if (token !== undefined && marker.token !== token) return 'taken';
+  // Nothing is removed any more of what a server may have been started on.
+  for (const { path } of marker.controls) if (await fs.stat(path)) return 'complete';
+  return 'half';
+}
+
+/** Removes what a half restore left in all its directories. @throws StorageError */
+export async function removeHalf(marker: Marker, fs: RestoreFileSystem): Promise<void> {
+  const [first, ...others] = marker.roots as [string, ...string[]];
+  for (const root of others) {
+    const state = await rootState(root, fs, marker.token);
+    if (state !== 'half') continue;
+    await emptyDirectory(root, fs, (name) => name === MARKER);
+    await fs.unlink(join(root, MARKER));
+    await fsyncDir(root, fs);
+  }
+  await emptyDirectory(first, fs, (name) => isOwnName(name));
+}
+
+/** Gives the files their names that make a server of it: all else is durable. @throws StorageError */
+export async function makeStartable({ controls }: Marker, fs: RestoreFileSystem): Promise<void> {
+  for (const { path, until } of controls) {
+    if (await fs.stat(until)) await durableRename(until, path, fs);
+  }
+}
+
+/** Takes the markers away, that of the data directory last. @throws StorageError */
+export async function removeMarkers(marker: Marker, fs: RestoreFileSystem): Promise<void> {
+  for (const root of marker.roots.toReversed()) {
+    const found = await readMarker(root, fs);
+    if (found?.token !== marker.token) continue;
+    await fs.unlink(join(root, MARKER));
+    await fsyncDir(root, fs);
+  }
+}

@@ -1,0 +1,92 @@
+import type { ArchiveOptions } from '../archive/places/open-archive.js';
+import type { LocatedTarget, RecoveryTarget } from '../archive/targets/target.js';
+import type { BackupRecord } from '../base/backup-record.js';
+import type { Lsn } from '../lsn.js';
+import type { AdoptedFile } from './adopt.js';
+import type { Owner } from './file-system.js';
+import type { RecoveryAction } from './settings.js';
+import type { Space } from './space.js';
+
+export interface RestoreOptions {
+  /** Directories and URLs: WAL comes from all of them, the backup from the first that has it. */
+  places: readonly string[];
+  /** Empty, or not there. */
+  dataDir: string;
+  /** Default: the end of the archive. */
+  target?: RecoveryTarget | undefined;
+  /** Along the way to this timeline; default: the newest. */
+  timeline?: number | undefined;
+  /** This backup, and not the newest that fits. */
+  backup?: string | undefined;
+  /** Where tablespaces go, by where they were; others go where they were. */
+  tablespaces?: Readonly<Record<string, string>> | undefined;
+  /** Where pg_wal goes, which becomes a link to it. */
+  walDir?: string | undefined;
+  /** Of PolarDB: where the second directory goes. */
+  polarData?: string | undefined;
+  /** Where configuration goes that was outside the data directory; default: into that. */
+  configDir?: string | undefined;
+  /** Goes on as a standby, of the server of `conninfo` if it is given. */
+  standby?: { conninfo?: string | undefined } | undefined;
+  /** At the target; default `pause`. Without a target recovery ends by promotion. */
+  action?: RecoveryAction | undefined;
+  /** The restored server archives as the lost one did; otherwise archive_mode is off. */
+  keepArchiving?: boolean | undefined;
+  /** Commits wait for the standbys that the lost server waited for. */
+  keepSync?: boolean | undefined;
+  /** `user[:group]`, of whom root restores for; default: the owner of the directory, or around it. */
+  owner?: string | undefined;
+  /** Threads; default 2. */
+  jobs?: number | undefined;
+  /** In the place of the one that walkeep makes. */
+  restoreCommand?: string | undefined;
+  keys?: ArchiveOptions | undefined;
+  signal?: AbortSignal | undefined;
+  /** Told before anything is written. */
+  onPlan?: ((plan: RestorePlan) => void) | undefined;
+  onProgress?: ((progress: RestoreProgress) => void) | undefined;
+}
+
+export interface RestoreProgress {
+  phase: 'files' | 'sync';
+  /** Bytes of tar; of `sync` files. */
+  done: number;
+  total: number;
+}
+
+/** What a restore does. */
+export interface RestorePlan {
+  backup: BackupRecord;
+  /** Where the backup lies. */
+  place: string;
+  target: RecoveryTarget;
+  located: LocatedTarget;
+  /** That is replayed. */
+  wal: { from: Lsn; to: Lsn; segments: number; first: string; last: string };
+  dataDir: string;
+  tablespaces: { oid: number; from: string; to: string; inPlace: boolean }[];
+  walDir: string | undefined;
+  polarData: string | undefined;
+  configDir: string;
+  /** Undefined: files belong to this process's user. */
+  owner: Owner | undefined;
+  space: Space[];
+  /** The lines of the block in postgresql.auto.conf. */
+  settings: string[];
+  signalFile: 'recovery.signal' | 'standby.signal';
+  action: RecoveryAction;
+  adopted: AdoptedFile[];
+  /** `half`: a restore that was cut short is begun again; `complete`: there is nothing left to do. */
+  state: 'fresh' | 'half' | 'complete';
+  warnings: string[];
+}
+
+export interface RestoreResult {
+  plan: RestorePlan;
+  /** Files that were written. */
+  files: number;
+  /** Bytes of tar. */
+  bytes: number;
+  /** Milliseconds. */
+  duration: number;
+}

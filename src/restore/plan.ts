@@ -1,0 +1,203 @@
+import { createHash } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { BackupReader } from '../archive/backups/reader.js';
+import { locateTarget } from '../archive/targets/locate.js';
+import type { BaseIndex } from '../base/base-index.js';
+import { UsageError } from '../errors.js';
+import { type ControlSettings, controlSettings } from '../server/control-file.js';
+import { segmentFileName, segmentOf } from '../wal/file-name.js';
+import { adoptedFiles, missingPaths } from './adopt.js';
+import { type Choice, chooseBackup } from './choose.js';
+import { settingsIn } from './config-file.js';
+import type { RestoreFileSystem } from './file-system.js';
+import { type Layout, layoutOf } from './layout.js';
+import type { Marker } from './marker.js';
+import { readMember } from './member.js';
+import type { RestoreOptions, RestorePlan } from './options.js';
+import { ownerOf } from './owner.js';
+import { pathOf, requireFree, rootsOf } from './roots.js';
+import { requireRunnable } from './runnable.js';
+import { type RecoverySettings, restoreCommandOf, settingLines } from './settings.js';
+import { openSources, type Sources } from './sources.js';
+import { requireSpace, spaceOf } from './space.js';
+
+/** A plan, and all that carrying it out takes. */
+export interface Prepared {
+  plan: RestorePlan;
+  sources: Sources;
+  choice: Choice;
+  reader: BackupReader;
+  index: BaseIndex;
+  layout: Layout;
+  /** Of what stands in the data directory already. */
+  found: Marker | undefined;
+  /** What was asked for: the same for the same command. */
+  command: string;
+}
+
+/** Recovery keeps segments until its next restart point: what max_wal_size is by default. */
+const MOST_WAL = 1024 * 1024 * 1024;
+/** Segments that are read ahead, and the one that is replayed. */
+const WAL_AHEAD = 6;
+
+/**
+ * Everything that can refuse a restore does so here, before anything is written.
+ * @throws UnreachableTargetError, TargetError, UsageError, CorruptObjectError; what places throw
+ */
+export async function prepare(options: RestoreOptions, fs: RestoreFileSystem): Promise<Prepared> {
+  const { places, keys = {}, signal } = options;
+  requireSense(options);
+  const sources = await openSources(places, keys, signal);
+  try {
+    const choice = await chooseBackup({
+      ...{ catalog: sources.catalog, candidates: sources.candidates, locate: locateTarget, signal },
+      ...{ target: options.target ?? { kind: 'latest' } },
+      ...{ timeline: options.timeline, backup: options.backup },
+    });
+    return await planOf(options, sources, choice, fs);
+  } catch (e) {
+    await sources.close();
+    throw e;
+  }
+}
+
+/** @throws UsageError for options that contradict each other */
+function requireSense({ target, standby, action }: RestoreOptions): void {
+  const hasTarget = target !== undefined && target.kind !== 'latest';
+  if (action !== undefined && !hasTarget) {
+    throw new UsageError('an action needs a target', {
+      hint: 'At the end of the archive the server is promoted; --standby keeps it in recovery.',
+    });
+  }
+  if (standby?.conninfo !== undefined && hasTarget) {
+    throw new UsageError('a standby that streams has no target');
+  }
+}
+
+async function planOf(
+  options: RestoreOptions,
+  sources: Sources,
+  choice: Choice,
+  fs: RestoreFileSystem,
+): Promise<Prepared> {
+  const { dataDir, keys = {}, signal, places } = options;
+  const { record, area, located } = choice;
+  const reader = new BackupReader(area, record, keys);
+  const index = await reader.index(signal);
+  const roots = rootsOf(record, options);
+  const layout = layoutOf(record, index, roots);
+  const owner = await ownerOf(options.owner, dataDir);
+  const { state, marker } = await requireFree(layout, places, fs);
+  const wal = walOf(choice);
+  const space = await spaceOf(
+    layout,
+    Math.min(Number(wal.to - wal.from), MOST_WAL) + WAL_AHEAD * record.segmentSize,
+  );
+  // What a half restore has there is removed first.
+  if (state === 'empty' || state === 'absent') requireSpace(space);
+  const configDir = options.configDir ?? dataDir;
+  const adopted = adoptedFiles(record.outside, configDir);
+  const config = await configOf(reader, index, adopted, signal);
+  const restoreCommand = options.restoreCommand ?? restoreCommandOf({ ...keys, places });
+  if (options.restoreCommand === undefined) await requireRunnable(owner);
+  const action = options.action ?? 'pause';
+  const settings: RecoverySettings = {
+    ...{ located, restoreCommand, action, standby: options.standby },
+    ...{ keepArchiving: options.keepArchiving === true, keepSync: options.keepSync === true },
+    control: await controlOf(reader, index, signal),
+    configured: settingsIn(config),
+    serverVersion: record.serverVersion,
+  };
+  const lines = settingLines(settings);
+  if (options.polarData !== undefined) lines.push(...polarLines(options.polarData));
+  const plan: RestorePlan = {
+    ...{ backup: record, place: area.place, target: options.target ?? { kind: 'latest' }, located },
+    ...{ wal, dataDir, walDir: options.walDir, polarData: options.polarData, configDir, owner },
+    tablespaces: record.tablespaces.map(({ oid, location, inPlace }) => ({
+      ...{ oid, from: pathOf(location), inPlace },
+      to: inPlace
+        ? join(dataDir, 'pg_tblspc', String(oid))
+        : (roots.tablespaces.get(oid) as string),
+    })),
+    ...{ space, settings: lines, action, adopted },
+    signalFile: options.standby ? 'standby.signal' : 'recovery.signal',
+    state: state === 'half' || state === 'complete' ? state : 'fresh',
+    warnings: warningsOf(options, choice, sources, config),
+  };
+  return { plan, sources, choice, reader, index, layout, found: marker, command: commandOf(plan) };
+}
+
+/** Named by what it does: of two runs of one command the second may find newer WAL. */
+function commandOf({ target, dataDir, tablespaces, walDir, configDir }: RestorePlan): string {
+  const plain = (_: string, value: unknown) => (typeof value === 'bigint' ? String(value) : value);
+  const text = JSON.stringify({ target, dataDir, tablespaces, walDir, configDir }, plain);
+  return createHash('sha256').update(text).digest('hex').slice(0, 16);
+}
+
+function walOf({ record, located }: Choice): RestorePlan['wal'] {
+  const { segmentSize, start } = record;
+  const [from, to] = [segmentOf(start.lsn, segmentSize), segmentOf(located.lsn, segmentSize)];
+  return {
+    ...{ from: start.lsn, to: located.lsn, segments: Number(to - from) + 1 },
+    first: segmentFileName(start.timeline, from, segmentSize),
+    last: segmentFileName(located.timeline, to, segmentSize),
+  };
+}
+
+/** The text of the settings that the server would read, without what it includes. */
+async function configOf(
+  reader: BackupReader,
+  index: BaseIndex,
+  adopted: RestorePlan['adopted'],
+  signal: AbortSignal | undefined,
+): Promise<string> {
+  const outer = adopted.find(({ to, object }) => to.endsWith('/postgresql.conf') && object);
+  const own = outer?.object
+    ? await reader.object(outer.object, signal)
+    : await readMember(reader, index, 'postgresql.conf', signal);
+  const auto = await readMember(reader, index, 'postgresql.auto.conf', signal);
+  return `${own?.toString('utf8') ?? ''}\n${auto?.toString('utf8') ?? ''}`;
+}
+
+async function controlOf(
+  reader: BackupReader,
+  index: BaseIndex,
+  signal: AbortSignal | undefined,
+): Promise<ControlSettings | undefined> {
+  for (const tar of ['base.tar', 'data.tar']) {
+    const content = await readMember(reader, index, 'global/pg_control', signal, tar);
+    if (content) return controlSettings(content);
+  }
+  return undefined;
+}
+
+/** PolarDB finds its second directory by these. */
+function polarLines(directory: string): string[] {
+  return [`polar_datadir = 'file-dio://${directory}'`, 'polar_vfs.localfs_mode = true'];
+}
+
+function warningsOf(
+  options: RestoreOptions,
+  { located, record }: Choice,
+  { problems }: Sources,
+  config: string,
+): string[] {
+  const warnings = [...located.notes, ...problems.map(({ message }) => message)];
+  const archiving = settingsIn(config).get('archive_mode') ?? 'off';
+  if (archiving !== 'off' && !options.keepArchiving) {
+    warnings.push(
+      `archive_mode is off in the restored server (it was ${archiving}): turn it on with "walkeep restore --finish" when this one takes over`,
+    );
+  }
+  if (archiving !== 'off' && options.keepArchiving) {
+    warnings.push('the restored server archives where the lost one did, from its promotion on');
+  }
+  for (const { path, object } of record.outside) {
+    if (object === undefined) warnings.push(`the backup does not have the content of "${path}"`);
+  }
+  for (const setting of missingPaths(config, existsSync)) {
+    warnings.push(`this machine does not have what the configuration names: ${setting}`);
+  }
+  return warnings;
+}

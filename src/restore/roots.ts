@@ -1,0 +1,115 @@
+import { realpathSync } from 'node:fs';
+import { basename, dirname, isAbsolute, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { BackupRecord } from '../base/backup-record.js';
+import { TargetError, UsageError } from '../errors.js';
+import type { RestoreFileSystem } from './file-system.js';
+import type { Layout, Roots } from './layout.js';
+import { type Marker, type RootState, readMarker, rootState } from './marker.js';
+
+export interface RootOptions {
+  /** Absolute, as all paths here. */
+  dataDir: string;
+  walDir?: string | undefined;
+  polarData?: string | undefined;
+  /** Where tablespaces go, by where they were on the server. */
+  tablespaces?: Readonly<Record<string, string>> | undefined;
+}
+
+/** @throws UsageError for a tablespace that the backup does not have, or a path that is relative */
+export function rootsOf(record: BackupRecord, options: RootOptions): Roots {
+  const { dataDir, walDir, polarData, tablespaces = {} } = options;
+  for (const path of [dataDir, walDir, polarData, ...Object.values(tablespaces)]) {
+    if (path !== undefined && !isAbsolute(path)) {
+      throw new UsageError(`"${path}" is no absolute path`);
+    }
+  }
+  const outer = record.tablespaces
+    .filter(({ inPlace }) => !inPlace)
+    .map(({ oid, location }) => ({ oid, location: pathOf(location) }));
+  const known = outer.map(({ location }) => location);
+  const other = Object.keys(tablespaces).find((old) => !known.includes(old));
+  if (other !== undefined) {
+    const there = known.length === 0 ? 'It has none.' : `It has ${known.join(', ')}.`;
+    throw new UsageError(`the backup has no tablespace at "${other}"`, { hint: there });
+  }
+  return {
+    ...{ dataDir, walDir, polarData },
+    tablespaces: new Map(
+      outer.map(({ oid, location }) => [oid, tablespaces[location] ?? location]),
+    ),
+  };
+}
+
+/** The bytes of a path, latin1 in `backup.json`, as this system's calls take them. */
+export function pathOf(location: string): string {
+  return Buffer.from(location, 'latin1').toString('utf8');
+}
+
+/**
+ * That nothing of anybody is overwritten: each directory is empty, not there, or a half restore's.
+ * @returns the state of the data directory, and the marker of what is in it
+ * @throws TargetError
+ */
+export async function requireFree(
+  layout: Layout,
+  places: readonly string[],
+  fs: RestoreFileSystem,
+): Promise<{ state: RootState; marker: Marker | undefined }> {
+  const [dataDir, ...others] = layout.roots as [string, ...string[]];
+  for (const root of layout.roots) {
+    requireOutside(root, places);
+    const inner = layout.roots.find((one) => one !== root && isWithin(one, root));
+    const twice = layout.roots.filter((one) => one === root).length > 1;
+    if (inner !== undefined || twice) {
+      throw new TargetError(`"${inner ?? root}" is used for two things`, {
+        path: root,
+        hint: 'Give each tablespace, and pg_wal, a directory of its own outside the others.',
+      });
+    }
+  }
+  const state = await rootState(dataDir, fs);
+  const marker =
+    state === 'half' || state === 'complete' ? await readMarker(dataDir, fs) : undefined;
+  if (state === 'taken') throw notEmpty(dataDir);
+  for (const root of others) {
+    const one = await rootState(root, fs, marker?.token ?? '');
+    if (one === 'taken' && state !== 'complete') throw notEmpty(root);
+  }
+  return { state, marker };
+}
+
+function notEmpty(path: string): TargetError {
+  return new TargetError(`directory "${path}" is not empty`, {
+    path,
+    hint: 'Restore into another one, or move what is in it away: nothing is overwritten.',
+  });
+}
+
+/** @throws TargetError for a directory within an archive, or around it */
+function requireOutside(root: string, places: readonly string[]): void {
+  for (const place of places) {
+    if (/^[a-z][a-z0-9+.-]+:\/\//i.test(place) && !/^file:/i.test(place)) continue;
+    const archive = realPath(/^file:/i.test(place) ? fileURLToPath(place) : place);
+    const real = realPath(root);
+    if (!isWithin(real, archive) && !isWithin(archive, real)) continue;
+    throw new TargetError(`"${root}" and the archive "${place}" are in each other`, {
+      path: root,
+      hint: 'Restore into a directory outside the archive.',
+    });
+  }
+}
+
+function isWithin(path: string, directory: string): boolean {
+  return path === directory || path.startsWith(`${directory.replace(/\/$/, '')}/`);
+}
+
+/** Without links, also of what is not there yet. */
+function realPath(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch {
+    const parent = dirname(path);
+    return parent === path ? path : join(realPath(parent), basename(path));
+  }
+}

@@ -1,0 +1,108 @@
+import { dirname, join } from 'node:path';
+import type { BackupReader } from '../archive/backups/reader.js';
+import { parseTablespaceMap, tablespaceMap } from '../base/label.js';
+import { storageError, writeFileDurably } from '../files/durable.js';
+import { adoptConfig, MINIMAL_CONFIG, MINIMAL_HBA } from './adopt.js';
+import { withBlock, without } from './config-file.js';
+import { makeDirectory, type Owner, type RestoreFileSystem } from './file-system.js';
+import type { RestorePlan } from './options.js';
+import { RECOVERY_SETTINGS } from './settings.js';
+
+/** WAL that a backup brings along, as an object: the name of the file, and how it is compressed. */
+const INCLUDED = /^wal\/([0-9A-F]{24}|[0-9A-F]{8}\.history)(\.\w+)?$/;
+
+export interface SettleOptions {
+  plan: RestorePlan;
+  reader: BackupReader;
+  /** Of directories; files have no more than its bits for reading and writing. */
+  mode: number;
+  fs: RestoreFileSystem;
+  signal?: AbortSignal | undefined;
+}
+
+/**
+ * Writes what makes of the files of a backup a server that recovers: each file in one step and
+ * durably, so that it can be done again.
+ */
+export async function settle(options: SettleOptions): Promise<void> {
+  const { plan, reader, fs, signal } = options;
+  const { dataDir } = plan;
+  await settleTablespaces(options);
+  await settleConfig(options);
+  const auto = join(dataDir, 'postgresql.auto.conf');
+  const before = (await readText(auto, fs)) ?? '';
+  const stripped = without(before, (name) => RECOVERY_SETTINGS.has(name));
+  // The bytes of a text stay as they are, and what is new in it is UTF-8.
+  const lines = plan.settings.map((line) => Buffer.from(line).toString('latin1'));
+  await put(auto, withBlock(stripped, lines), options);
+  for (const { name } of plan.backup.objects) {
+    const [, file] = INCLUDED.exec(name) ?? [];
+    if (file === undefined) continue;
+    const wal = plan.walDir ?? join(dataDir, 'pg_wal');
+    await put(join(wal, file), await reader.content(name, signal), options);
+    // It was archived, or needs not to be.
+    await put(join(wal, 'archive_status', `${file}.done`), '', options);
+  }
+  await put(join(dataDir, plan.signalFile), '', options);
+}
+
+/** The server makes its links anew of this file when it starts: it must lead to the new places. */
+async function settleTablespaces(options: SettleOptions): Promise<void> {
+  const path = join(options.plan.dataDir, 'tablespace_map');
+  const content = await readBytes(path, options.fs);
+  if (!content) return;
+  const known = new Map(options.plan.tablespaces.map(({ oid, to }) => [oid, to]));
+  const links = parseTablespaceMap(content, path).map(({ oid, path: old }) => {
+    const to = known.get(oid);
+    return { oid, path: to === undefined ? old : Buffer.from(to, 'utf8').toString('latin1') };
+  });
+  await put(path, tablespaceMap(links), options);
+}
+
+async function settleConfig(options: SettleOptions): Promise<void> {
+  const { plan, reader, fs, signal } = options;
+  const { dataDir, configDir, adopted } = plan;
+  for (const { object, to } of adopted) {
+    if (object === undefined) continue;
+    const content = await reader.object(object, signal);
+    await put(to, content, options);
+  }
+  const main = join(configDir, 'postgresql.conf');
+  const text = await readText(main, fs);
+  const adapted =
+    text === undefined ? undefined : adoptConfig(text, { dataDir, configDir, adopted });
+  if (adapted === undefined) await put(main, MINIMAL_CONFIG, options);
+  else if (adapted !== text) await put(main, adapted, options);
+  const hba = join(configDir, 'pg_hba.conf');
+  if ((await readBytes(hba, fs)) === undefined) await put(hba, MINIMAL_HBA, options);
+}
+
+async function put(
+  path: string,
+  data: Uint8Array | string,
+  { plan, mode, fs }: SettleOptions,
+): Promise<void> {
+  const owner: Owner | undefined = plan.owner;
+  await makeDirectory(dirname(path), { mode, owner, fs });
+  const temporary = `${path}.walkeep-restore`;
+  const bits = mode & 0o666;
+  const bytes = typeof data === 'string' ? Buffer.from(data, 'latin1') : data;
+  await writeFileDurably(path, bytes, { mode: bits, temporary, fs });
+  if (!owner) return;
+  await fs.lchown(path, owner).catch((e) => {
+    throw storageError('change the owner of file', path, e);
+  });
+}
+
+async function readText(path: string, fs: RestoreFileSystem): Promise<string | undefined> {
+  return (await readBytes(path, fs))?.toString('latin1');
+}
+
+async function readBytes(path: string, fs: RestoreFileSystem): Promise<Buffer | undefined> {
+  try {
+    return await fs.readFile(path);
+  } catch (e) {
+    if (['ENOENT', 'ENOTDIR'].includes((e as NodeJS.ErrnoException).code ?? '')) return undefined;
+    throw storageError('read file', path, e);
+  }
+}

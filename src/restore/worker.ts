@@ -1,0 +1,59 @@
+import { parentPort, workerData } from 'node:worker_threads';
+import { openBackupArea } from '../archive/backups/area.js';
+import { BackupReader } from '../archive/backups/reader.js';
+import type { ArchiveOptions } from '../archive/places/open-archive.js';
+import type { BackupRecord } from '../base/backup-record.js';
+import { type ErrorDetails, WalkeepError } from '../errors.js';
+import { nodeRestoreFileSystem, type Owner } from './file-system.js';
+import { type JobContext, type RestoreJob, runJob } from './job.js';
+
+/** What a thread opens the backup with. */
+export interface WorkerSetting {
+  place: string;
+  keys: ArchiveOptions;
+  record: BackupRecord;
+  owner: Owner | undefined;
+}
+
+/** What the thread says: progress, then that a job is done or failed. */
+export type WorkerMessage =
+  | { type: 'progress'; done: number }
+  | { type: 'done' }
+  | {
+      type: 'failed';
+      /** Of the class. */
+      name: string;
+      message: string;
+      details: ErrorDetails;
+      stack: string | undefined;
+    };
+
+/** Opened once: of a store it holds connections. They end with the thread. */
+let opened: Promise<JobContext> | undefined;
+
+async function open(): Promise<JobContext> {
+  const { place, keys, record, owner } = workerData as WorkerSetting;
+  const area = await openBackupArea(place, { systemId: record.systemId });
+  return { reader: new BackupReader(area, record, keys), fs: nodeRestoreFileSystem, owner };
+}
+
+parentPort?.on('message', async (job: RestoreJob) => {
+  const port = parentPort!;
+  const say = (message: WorkerMessage) => port.postMessage(message);
+  try {
+    opened ??= open();
+    await runJob(job, await opened, (done) => say({ type: 'progress', done }));
+    say({ type: 'done' });
+  } catch (error) {
+    const { name, message, stack } = error as Error;
+    say({ type: 'failed', name, message, stack, details: detailsOf(error) });
+  }
+});
+
+/** Those that can be sent: of a cause the text is in the message. */
+function detailsOf(error: unknown): ErrorDetails {
+  if (!(error instanceof WalkeepError)) return {};
+  const { lsn, path, key, expected, actual, hint, detail } = error;
+  const all = { lsn, path, key, expected, actual, hint, detail };
+  return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
+}
