@@ -44,6 +44,8 @@ export interface RestoreOptions {
   signal?: AbortSignal | undefined;
   /** Told before anything is written. */
   onPlan?: ((plan: RestorePlan) => void) | undefined;
+  /** Something that a person should know, and that does not end it. */
+  onWarning?: ((message: string) => void) | undefined;
   onProgress?: ((progress: RestoreProgress) => void) | undefined;
 }
 

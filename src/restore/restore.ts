@@ -5,6 +5,7 @@ import { makeDirectory, nodeRestoreFileSystem, type RestoreFileSystem } from './
 import { type Marker, makeStartable, removeHalf, removeMarkers } from './marker.js';
 import type { RestoreOptions, RestorePlan, RestoreResult } from './options.js';
 import { type Prepared, prepare } from './plan.js';
+import { protect } from './protect.js';
 import { requireFree } from './roots.js';
 import { settle } from './settle.js';
 import { writeBackup } from './write.js';
@@ -44,7 +45,7 @@ export async function restoreBackup(
     await makeDirectory(dataDir, { mode: prepared.layout.mode, owner, fs });
     const lock = await acquireDirectoryLock(dataDir, { graceMs: 0 });
     try {
-      await carryOut(prepared, options, fs);
+      await carryOutProtected(prepared, options, fs);
     } finally {
       await lock.release();
     }
@@ -59,11 +60,31 @@ export async function restoreBackup(
   };
 }
 
+async function carryOutProtected(
+  prepared: Prepared,
+  options: RestoreOptions,
+  fs: RestoreFileSystem,
+): Promise<void> {
+  const { signal, onWarning } = options;
+  const { lease, problem, release } = await protect(prepared.choice, signal);
+  try {
+    if (problem !== undefined) {
+      onWarning?.(`no expire is kept away from "${prepared.plan.place}": ${problem}`);
+    }
+    const signals = [signal, lease?.signal].filter((one) => one !== undefined);
+    const guarded = { ...options, signal: AbortSignal.any(signals) };
+    await carryOut(prepared, guarded, fs, () => lease?.confirm() ?? Promise.resolve());
+  } finally {
+    await release();
+  }
+}
+
 /** Writes what was planned, in a directory that nobody else is at work in. */
 export async function carryOut(
   prepared: Pick<Prepared, 'plan' | 'choice' | 'layout' | 'reader' | 'index' | 'command'>,
   { places, jobs = JOBS, signal, keys = {}, onProgress }: Omit<RestoreOptions, 'dataDir'>,
   fs: RestoreFileSystem,
+  confirm: () => Promise<void> = async () => {},
 ): Promise<void> {
   const { plan, choice, layout, reader, index, command } = prepared;
   // As it is now that nobody else is at it.
@@ -92,7 +113,11 @@ export async function carryOut(
       done[of] += more;
       onProgress?.({ phase: of === 'bytes' ? 'files' : 'sync', done: done[of], total: total[of] });
     },
-    settle: () => settle({ plan, reader, mode, fs, signal }),
+    settle: async () => {
+      await settle({ plan, reader, mode, fs, signal });
+      // The WAL that the server is to replay is still there.
+      await confirm();
+    },
   });
 }
 

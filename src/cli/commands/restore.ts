@@ -96,6 +96,7 @@ async function restore(args: RestoreArguments, { output }: CommandContext): Prom
     const result = await restoreBackup({
       ...args.restore,
       onPlan: show,
+      onWarning: (message) => output.warning(message),
       onProgress: (progress) => {
         latest = progress;
       },

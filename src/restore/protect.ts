@@ -1,0 +1,63 @@
+import { statSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { openBackupArea } from '../archive/backups/area.js';
+import { readRecord } from '../archive/backups/catalog.js';
+import { holdLease, type Lease } from '../archive/backups/lease.js';
+import { isStore } from '../archive/places/open-archive.js';
+import { ArchiveBusyError, UnreachableTargetError, WalkeepError } from '../errors.js';
+import type { Choice } from './choose.js';
+
+/** While it is held nothing that the restore reads is removed. */
+export interface Protection {
+  lease: Lease | undefined;
+  /** Why there is none: where nothing may be written, objects can vanish, which is then told. */
+  problem: string | undefined;
+  release(): Promise<void>;
+}
+
+/**
+ * Keeps expires away from a backup and its WAL, where that can be.
+ * @throws ArchiveBusyError while an expire is about to remove it; UnreachableTargetError if one has
+ */
+export async function protect(
+  { record, area }: Choice,
+  signal: AbortSignal | undefined,
+): Promise<Protection> {
+  const none = (problem: string): Protection => ({
+    ...{ lease: undefined, problem },
+    release: async () => {},
+  });
+  if (wouldBeForeign(area.place)) return none('it belongs to another user than root');
+  const { systemId, id, start } = record;
+  let held: Awaited<ReturnType<typeof openBackupArea>> | undefined;
+  try {
+    held = await openBackupArea(area.place, { systemId, writable: true, signal });
+    const needs = { backups: [id], wal: [{ timeline: start.timeline, lsn: start.lsn }] };
+    const lease = await holdLease(held, { id, kind: 'restore', needs, signal });
+    const release = async (): Promise<void> => {
+      await lease.release();
+      await held?.close();
+    };
+    const { record: still } = await readRecord(held, id, signal);
+    if (still) return { lease, problem: undefined, release };
+    await release();
+  } catch (e) {
+    await held?.close();
+    signal?.throwIfAborted();
+    if (!(e instanceof WalkeepError) || e instanceof ArchiveBusyError) throw e;
+    return none(e.message);
+  }
+  throw new UnreachableTargetError(`backup "${id}" was removed a moment ago`, {
+    hint: 'Run it again: it chooses among those that are there.',
+  });
+}
+
+/** Root's files in the archive of another user could never be removed by who expires backups there. */
+function wouldBeForeign(place: string): boolean {
+  if (process.getuid?.() !== 0 || (isStore(place) && !/^file:|^\//i.test(place))) return false;
+  try {
+    return statSync(/^file:/i.test(place) ? fileURLToPath(place) : place).uid !== 0;
+  } catch {
+    return false;
+  }
+}
