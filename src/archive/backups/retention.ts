@@ -236,12 +236,9 @@ class Planning {
     why: string,
   ): void {
     if (!first) return;
-    const later = on.slice(on.indexOf(first));
-    for (const b of later) this.#keep(b.id, why);
-    const starts = later.map((b) => b.record.start.lsn);
-    const from = starts.reduce((least, lsn) => (lsn < least ? lsn : least));
-    const oldest = later.find((b) => b.record.start.lsn === from) as Complete;
-    this.#keepWal(ways, way, from, `backup ${oldest.id} leads to ${why}`);
+    for (const b of on.slice(on.indexOf(first))) this.#keep(b.id, why);
+    // One that ended later may have begun earlier: each backup keeps its own WAL besides.
+    this.#keepWal(ways, way, first.record.start.lsn, `backup ${first.id} leads to ${why}`);
   }
 
   #keepWal(ways: Ways, way: Way, from: Lsn, why: string): void {
