@@ -6,6 +6,7 @@ import {
   type SegmentName,
   unreadableFormOf,
 } from '../wal/file-name.js';
+import { BACKUPS, INDEX, INTENT, KEEP, LEASE } from './backups/keys.js';
 
 /** A segment file of an archive. */
 export interface SegmentFile extends SegmentName {
@@ -45,6 +46,9 @@ export interface Listing {
 /** Directories that a server keeps in pg_wal. */
 const SERVER_DIRECTORIES: readonly string[] = ['archive_status', 'summaries'];
 
+/** And those that base backups and the index lie in. */
+const OWN_DIRECTORIES = [BACKUPS, KEEP, LEASE, INTENT, INDEX].map((key) => key.slice(0, -1));
+
 /** Sorts out what the entries of an archive's directory are. Dotfiles are ours, or none of it. */
 export function sortOut(entries: readonly DirectoryEntry[]): Listing {
   const found: Listing = { segments: [], histories: [], unreadable: [], strays: [] };
@@ -61,7 +65,8 @@ export function sortOut(entries: readonly DirectoryEntry[]): Listing {
     } else if (stored) {
       found.histories.push({ name, timeline: stored.timeline });
     } else if (kind === 'directory') {
-      if (!SERVER_DIRECTORIES.includes(name)) stray(name, 'directory');
+      const known = SERVER_DIRECTORIES.includes(name) || OWN_DIRECTORIES.includes(name);
+      if (!known) stray(name, 'directory');
     } else {
       stray(name, name.endsWith('.tmp') ? 'temporary' : 'file');
       const base = unreadableFormOf(name);

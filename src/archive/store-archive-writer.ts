@@ -5,10 +5,13 @@ import {
   StoreUncertainError,
   StoreUnsupportedError,
   SystemIdentifierError,
+  WalkeepError,
 } from '../errors.js';
 import { formatLsn } from '../lsn.js';
 import type { Content, Got, Head, Metadata, ObjectStore } from '../store/store.js';
 import { WalComparison } from '../wal/same-wal.js';
+import { indexKey } from './backups/keys.js';
+import { IndexCollector } from './index/collect.js';
 import type { CheckedWal } from './shipping/checked-segment.js';
 import { systemKey, systemsOf } from './shipping/systems.js';
 import {
@@ -19,6 +22,7 @@ import {
   partialKey,
   partialPrefix,
   segmentKey,
+  systemPrefix,
 } from './store-keys.js';
 
 /** What `wk-stages` says of bytes that are stored as they are. */
@@ -51,6 +55,8 @@ export interface WriterOptions {
   writer: string;
   /** Take a cluster that is not in the archive yet beside those that are. */
   newSystem?: boolean | undefined;
+  /** Whole segments come one after the other: the WAL index is made as well. */
+  index?: boolean | undefined;
   /** The store need not be able to create only what is absent. */
   unfenced?: boolean | undefined;
   signal?: AbortSignal | undefined;
@@ -78,6 +84,7 @@ export class StoreArchiveWriter {
   readonly archiveId: string;
   readonly #store: ObjectStore;
   readonly #o: WriterOptions;
+  readonly #index: IndexCollector | undefined;
   /** The last objects were there already: it is asked first, which costs less than sending them. */
   #askFirst = false;
 
@@ -85,6 +92,7 @@ export class StoreArchiveWriter {
     this.#store = store;
     this.archiveId = archiveId;
     this.#o = options;
+    this.#index = options.index ? new IndexCollector(options) : undefined;
   }
 
   /**
@@ -112,8 +120,22 @@ export class StoreArchiveWriter {
   }
 
   /** @throws StoreConflictError if other WAL is there; StoreUncertainError, StoreAccessError */
-  putSegment(wal: CheckedWal, signal?: AbortSignal): Promise<StoreResult> {
-    return this.#putWal(segmentKey(this.#o.systemId, wal.name), wal, signal);
+  async putSegment(wal: CheckedWal, signal?: AbortSignal): Promise<StoreResult> {
+    const result = await this.#putWal(segmentKey(this.#o.systemId, wal.name), wal, signal);
+    if (this.#index) await this.#putIndex(this.#index, wal, signal);
+    return result;
+  }
+
+  /** Nothing needs the index: what goes wrong with it is nothing that WAL would wait for. */
+  async #putIndex(index: IndexCollector, wal: CheckedWal, signal?: AbortSignal): Promise<void> {
+    try {
+      for (const { name, bytes } of index.add(wal)) {
+        const key = indexKey(systemPrefix(this.#o.systemId), name);
+        await this.#create(key, { plain: bytes, digest: sha256(bytes), meta: {} }, signal);
+      }
+    } catch (e) {
+      if (!(e instanceof WalkeepError)) throw e;
+    }
   }
 
   /** Stores what there is of a segment, under a key of its own. @throws as `putSegment` */
@@ -170,7 +192,7 @@ export class StoreArchiveWriter {
     throw new StoreUncertainError(`"${key}" in "${this.#store.place}" comes and goes`, { key });
   }
 
-  async #create(key: string, object: StoredObject, signal: AbortSignal | undefined) {
+  async #create(key: string, object: Omit<StoredObject, 'same'>, signal: AbortSignal | undefined) {
     const { plain, digest } = object;
     const { bytes, stages, release } = await this.#o.codec.encode(plain);
     try {

@@ -188,7 +188,8 @@ export class Lane {
     let store: ObjectStore | undefined;
     await this.#persist(signal, async () => {
       store ??= await this.#openStore();
-      const options = { systemId, segmentSize, codec, newSystem, unfenced, writer, signal };
+      const known = { systemId, segmentSize, codec, writer, index: true };
+      const options = { ...known, newSystem, unfenced, signal };
       this.#writer = await StoreArchiveWriter.open(store, options);
     }).catch(async (e) => {
       if (!this.#o.borrowed) await store?.close();

@@ -14,6 +14,18 @@ export function commitRecord(xid: number, time: bigint): SyntheticRecord {
   return { rmgr: RM_XACT, info: 0x00, xid, body: withData(timeOf(time)) };
 }
 
+/** A commit with subtransactions, which make it long. */
+export function largeCommitRecord(xid: number, time: bigint, subxids: number): SyntheticRecord {
+  const data = Buffer.alloc(16 + 4 * subxids);
+  timeOf(time).copy(data);
+  data.writeUInt32LE(1 << 1, 8);
+  data.writeInt32LE(subxids, 12);
+  const head = Buffer.alloc(5);
+  head.writeUInt8(254);
+  head.writeUInt32LE(data.length, 1);
+  return { rmgr: RM_XACT, info: 0x80, xid, body: Buffer.concat([head, data]) };
+}
+
 export function abortRecord(xid: number, time: bigint): SyntheticRecord {
   return { rmgr: RM_XACT, info: 0x20, xid, body: withData(timeOf(time)) };
 }

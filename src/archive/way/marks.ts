@@ -69,7 +69,8 @@ export interface SegmentMarks {
   segments: number;
 }
 
-function isMark(rmgr: number, info: number): boolean {
+/** Which records are marks, or may be. */
+export function isMark(rmgr: number, info: number): boolean {
   const type = info & RMGR_INFO_MASK;
   if (rmgr === RM_XACT) return (info & XACT_OPMASK) <= XACT_ABORT_PREPARED;
   return (
@@ -106,7 +107,7 @@ export function markOf(record: WalRecord, major: number | undefined): Mark | und
 }
 
 /** xl_rmid and xl_info lie at the end of what a record's header is told by. */
-const RECORD_HEADER = 24n;
+export const RECORD_HEADER = 24n;
 
 /**
  * Reads the marks of one segment of a way. A record that begins in it and ends in the next one is its
@@ -166,7 +167,8 @@ export async function readMarks(
       told = await feedSegment(plan, next, scan, signal);
     } else scan.finish({ mayEnd: false });
   }
-  const torn = open || (headless && segments === 1);
+  // In the next segment others may have been begun by now.
+  const torn = segments === 1 ? open || headless : (scan.validEnd ?? border) <= border;
   if (!scan.enough && !(follows && full && last === segment)) finish(last, scan, told);
   if (!damage && follows && !full) {
     const from = scan.position!;
