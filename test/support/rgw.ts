@@ -260,6 +260,7 @@ async function startIn(dir: string, children: ChildProcess[], tokens: boolean): 
   const ca = await CertificateAuthority.create(join(dir, 'ca'));
   const { cert, key } = await ca.issue('server', [
     'IP:127.0.0.1',
+    'DNS:localhost',
     'DNS:s3.localhost',
     'DNS:*.s3.localhost',
   ]);

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { request as httpRequest } from 'node:http';
-import { sign } from 'aws4';
+import aws4 from 'aws4';
 
 export interface Keys {
   accessKeyId: string;
@@ -15,7 +15,7 @@ export async function signedRequest(
 ): Promise<{ status: number; text: string }> {
   const { hostname, port, host } = new URL(endpoint);
   const body = request.body ?? '';
-  const signed = sign(
+  const signed = aws4.sign(
     {
       service: 's3',
       region: 'us-east-1',
