@@ -145,7 +145,7 @@ export class S3Client {
       const answer = await this.#once(request, credentials, signal);
       if (answer.status < 300 || step === MOST_STEPS) return answer;
       if (this.#mayBeOutdated(answer)) {
-        this.#credentials.invalidate(credentials);
+        this.#credentials.invalidate(credentials, wantsOtherCredentials(answer));
         const others = await this.#credentials.get(signal);
         if (isSame(others, credentials)) return answer;
         credentials = others;

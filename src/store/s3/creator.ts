@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { Readable } from 'node:stream';
 import { StoreAccessError, StoreUncertainError, StoreUnsupportedError } from '../../errors.js';
+import { unlessAborted } from '../aborted.js';
 import { contentOf, requireMetadata } from '../content.js';
 import { RESERVED } from '../key.js';
 import type { Content, Created, CreateOptions } from '../store.js';
@@ -161,7 +162,7 @@ export class Creator {
   async #proven(tries: Tries): Promise<void> {
     for (;;) {
       try {
-        return await orAborted(this.#prove(), tries.signal);
+        return await unlessAborted(this.#prove(), tries.signal);
       } catch (error) {
         tries.signal.throwIfAborted();
         if (!(error instanceof StoreUncertainError)) throw error;
@@ -218,21 +219,6 @@ export class Creator {
       cause,
       hint: 'Use a service that knows conditional writes, also in a bucket that keeps versions, or open it unfenced with one writer only.',
     });
-  }
-}
-
-/** What many calls wait for is not ended by one of them. */
-async function orAborted(promise: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
-  signal?.throwIfAborted();
-  let abort = () => {};
-  const aborted = new Promise<never>((_, reject) => {
-    abort = () => reject(signal?.reason);
-    signal?.addEventListener('abort', abort, { once: true });
-  });
-  try {
-    await Promise.race([promise, aborted]);
-  } finally {
-    signal?.removeEventListener('abort', abort);
   }
 }
 

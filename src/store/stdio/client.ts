@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { StoreUncertainError } from '../../errors.js';
+import { unlessAborted } from '../aborted.js';
 import { Closing } from '../closing.js';
 import { provenBody, rangeOf, requireContent, requireMetadata, requireRange } from '../content.js';
 import { ListingOrder, requireKey, requirePrefix } from '../key.js';
@@ -74,7 +75,7 @@ export class StdioStore implements ObjectStore {
     const signal = this.#closing.signal(options);
     return this.#try(options, async (session, attempt) => {
       const call = await session.call(fields, signal);
-      const head = await untilEither(call.head, attempt).catch((error) => {
+      const head = await unlessAborted(call.head, attempt).catch((error) => {
         call.done();
         throw error;
       });
@@ -227,7 +228,7 @@ export class StdioStore implements ObjectStore {
     try {
       for (let failures = 0; ; failures++) {
         try {
-          const session = await untilEither(this.#connected(), signal);
+          const session = await unlessAborted(this.#connected(), signal);
           return await attempt(session, signal);
         } catch (error) {
           if (signal.aborted) throw signal.reason;
@@ -289,17 +290,6 @@ class Broken {
   constructor(reason: StoreUncertainError) {
     this.reason = reason;
   }
-}
-
-/** Fails with the signal's reason before the promise does anything. */
-function untilEither<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  promise.catch(() => {});
-  return new Promise((resolve, reject) => {
-    const aborted = () => reject(signal.reason);
-    if (signal.aborted) aborted();
-    signal.addEventListener('abort', aborted, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', aborted));
-  });
 }
 
 function* batches(keys: readonly string[]): Generator<string[], void, void> {

@@ -1,3 +1,4 @@
+import { unlessAborted } from '../../aborted.js';
 import type { CredentialSource, Credentials, Origin } from './source.js';
 
 /** So long before their end credentials are renewed, if they last long enough for that. */
@@ -10,6 +11,8 @@ interface Held {
   renewAt: number;
   /** Up to then they are used, whatever the origin says. */
   usableUntil: number;
+  /** Others are asked for first, and these are used only where the origin gives none. */
+  doubted?: boolean;
 }
 
 /**
@@ -34,14 +37,31 @@ export class RenewedCredentials implements CredentialSource {
     if (held && now < held.renewAt) return held.credentials;
     const question = this.#ask();
     if (!held || now >= held.usableUntil) return unlessAborted(question, signal);
+    if (held.doubted) {
+      return unlessAborted(
+        question.catch(() => this.#undoubted(held)),
+        signal,
+      );
+    }
     question.catch(() => {
       held.renewAt = Math.min(this.#now() + AGAIN_MS, held.usableUntil);
     });
     return held.credentials;
   }
 
-  invalidate(refused?: Credentials): void {
-    if (refused === undefined || refused === this.#held?.credentials) this.#held = undefined;
+  invalidate(refused?: Credentials, sure = true): void {
+    const held = this.#held;
+    if (!held || (refused !== undefined && refused !== held.credentials)) return;
+    if (sure) this.#held = undefined;
+    else Object.assign(held, { doubted: true, renewAt: 0 });
+  }
+
+  #undoubted(held: Held): Credentials {
+    Object.assign(held, {
+      doubted: false,
+      renewAt: Math.min(this.#now() + AGAIN_MS, held.usableUntil),
+    });
+    return held.credentials;
   }
 
   /** One question for all who ask meanwhile; it goes on when one of them gives up. */
@@ -63,13 +83,4 @@ function held(credentials: Credentials, now: number): Held {
   // Over when they come: our clock is wrong, or their service is in trouble. The store decides.
   if (end <= now) return { credentials, renewAt: now + AGAIN_MS, usableUntil: now + AGAIN_MS };
   return { credentials, renewAt: end - Math.min(EARLY_MS, (end - now) / 2), usableUntil: end };
-}
-
-function unlessAborted<T>(promise: Promise<T>, signal?: AbortSignal): Promise<T> {
-  if (!signal) return promise;
-  return new Promise((resolve, reject) => {
-    const abort = () => reject(signal.reason);
-    signal.addEventListener('abort', abort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
-  });
 }

@@ -17,8 +17,10 @@ export interface CredentialSource {
   /**
    * The store refused ones: the next `get` asks their origin again.
    * @param refused so that an answer which comes late does not cost the ones that were renewed since
+   * @param sure false: it may be a right that is missing; where the origin gives no others now, they
+   *   are used on
    */
-  invalidate(refused?: Credentials): void;
+  invalidate(refused?: Credentials, sure?: boolean): void;
 }
 
 /** Where credentials come from: asked anew each time. */

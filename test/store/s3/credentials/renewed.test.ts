@@ -153,3 +153,25 @@ test('a question that failed is no answer for the next', async () => {
   answer('A');
   expect(await second).toBe('A');
 });
+
+test('ones that are only doubted go on in use where the origin has no others', async () => {
+  const { state, source, answer, fail, id } = setUp();
+  const first = id();
+  answer('A', 60);
+  await first;
+  source.invalidate(await source.get(), false);
+  const doubted = [id(), id()];
+  fail();
+  expect(await Promise.all(doubted)).toEqual(['A', 'A']);
+  // And the origin is not asked again at once.
+  expect(await id()).toBe('A');
+  expect(state.asked).toBe(2);
+  source.invalidate(await source.get(), false);
+  const renewed = id();
+  answer('B', 60);
+  expect(await renewed).toBe('B');
+  source.invalidate(await source.get());
+  const refused = id();
+  fail();
+  await expect(refused).rejects.toThrow('no answer');
+});
