@@ -1,5 +1,6 @@
 import type { DirectoryEntry } from '../files/file-system.js';
 import type { readLockHolder } from '../files/lock.js';
+import type { Capabilities } from '../store/store.js';
 import type { StoredHistory } from '../wal/history-file.js';
 import type { LedgerState } from './ledger-entry.js';
 import type { StoredSegment } from './segment-source.js';
@@ -9,6 +10,17 @@ export interface ArchiveCluster {
   systemId: bigint;
   /** Bytes; undefined where nothing is known of it yet. */
   segmentSize: number | undefined;
+}
+
+/** What a store is and has, for who judges it. */
+export interface StoreFacts {
+  capabilities: Capabilities | undefined;
+  /** Why they could not be tried. */
+  refusal: string | undefined;
+  /** The complete segment that was stored last. */
+  newest: { name: string; modified: Date } | undefined;
+  /** Milliseconds since 1970 by the store's clock, as far as it is known. */
+  now: number;
 }
 
 /** A damaged copy of a segment that was not read, since another archive has a better one. */
@@ -78,6 +90,8 @@ export interface Archive {
    * another. @returns those that a lock on the store holds
    */
   remove(names: readonly string[]): Promise<string[]>;
+  /** Of a store: tries what it can do, with objects of its own that are removed again. */
+  storeFacts?(): Promise<StoreFacts>;
   /** Of several archives that are read as one, the damaged copies that were met so far. */
   readonly passedOver?: readonly PassedOver[];
   /** Who receives into it. */

@@ -1,6 +1,6 @@
 import { access, constants, lstat, stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Archive } from '../archive/archive.js';
+import type { Archive, StoreFacts } from '../archive/archive.js';
 import type { Catalog, CatalogTimeline } from '../archive/catalog.js';
 import { inspectWal } from '../archive/good-wal.js';
 import type { SegmentFile } from '../archive/listing.js';
@@ -30,6 +30,8 @@ export interface ArchiveFacts {
   /** Bytes a second over the newest segments; undefined where they tell nothing. */
   rate: number | undefined;
   receiver: Awaited<ReturnType<Archive['receiver']>>;
+  /** Of a store. */
+  store: StoreFacts | undefined;
   /** Of a directory. */
   local: { disk: DiskSpace; permissions: Permissions } | undefined;
 }
@@ -74,6 +76,7 @@ export async function readArchiveFacts(
     lastSegmentAge: age(sample.filter((file) => !file.partial)),
     rate: rateOf(sample, catalog.segmentSize),
     receiver,
+    store: await archive.storeFacts?.(),
     local: archive.isDirectory ? await readLocal(archive.place, sample) : undefined,
   };
 }

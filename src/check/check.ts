@@ -30,6 +30,7 @@ import {
 } from './check-server.js';
 import { checkShipping } from './check-shipping.js';
 import { checkSlot } from './check-slot.js';
+import { checkStore } from './check-store.js';
 import { type CheckResult, judge } from './result.js';
 
 /** What is checked together. */
@@ -63,7 +64,8 @@ export interface CheckReport {
 const PATIENCE = 30_000;
 
 /**
- * Says whether an archive and a server are safe together. Nothing is changed on either. What this
+ * Says whether an archive and a server are safe together. Nothing is changed on either; a store is
+ * tried with objects of its own, which are removed again. What this
  * user may not see is reported as unknown, what fails is a result: it throws for defects only.
  */
 export async function runCheck(options: CheckOptions): Promise<CheckReport> {
@@ -118,7 +120,8 @@ async function checkTogether(options: CheckOptions, place: Place): Promise<Check
       }
     }
     results.push(...checkContinuity(archive));
-    const { local } = archive;
+    const { local, store } = archive;
+    if (store) results.push(...checkStore(store));
     if (local) {
       results.push(checkReceiver(archive), checkDisk(archive, local.disk));
       results.push(checkPermissions(local.permissions));

@@ -1,6 +1,7 @@
 import {
   ArchiveAccessError,
   CorruptObjectError,
+  StoreAccessError,
   StoreUncertainError,
   StoreUnsupportedError,
   SystemIdentifierError,
@@ -12,7 +13,7 @@ import type { Entry, ObjectStore } from '../../store/store.js';
 import { historyFileName, parseStoredName } from '../../wal/file-name.js';
 import { judgeHistory, type StoredHistory } from '../../wal/history-file.js';
 import { isGone } from '../access.js';
-import type { Archive, ArchiveCluster } from '../archive.js';
+import type { Archive, ArchiveCluster, StoreFacts } from '../archive.js';
 import type { StoredSegment } from '../segment-source.js';
 import { systemKey, systemsOf } from '../shipping/systems.js';
 import {
@@ -43,6 +44,9 @@ export class StoreArchive implements Archive {
   #cluster: Promise<ArchiveCluster | undefined> | undefined;
   /** Of what the last listing saw: of so many objects each one need not be asked. */
   #listed = new Map<string, { key: string; size: number }>();
+
+  /** The complete segment that was stored last, of those that were listed. */
+  #newest: StoreFacts['newest'];
 
   readonly #identities: SegmentObject['identities'];
 
@@ -97,6 +101,7 @@ export class StoreArchive implements Archive {
     const other: string[] = [];
     for await (const entry of this.#store.list(prefix)) {
       const name = nameOf(entry.key.slice(prefix.length));
+      this.#noteAge(name, entry);
       // Of several keys of one partial the last one, which has the most.
       if (name !== undefined) found.set(name, { key: entry.key, size: entry.size });
       else if (isStray(entry.key.slice(prefix.length))) other.push(entry.key.slice(prefix.length));
@@ -108,6 +113,25 @@ export class StoreArchive implements Archive {
     }
     this.#listed = found;
     return [...found.keys(), ...other].map((name) => ({ name, kind: 'file' }));
+  }
+
+  #noteAge(name: string | undefined, { modified }: Entry): void {
+    if (name === undefined || !/^[0-9A-F]{24}$/.test(name)) return;
+    if (!this.#newest || modified >= this.#newest.modified) this.#newest = { name, modified };
+  }
+
+  async storeFacts(): Promise<StoreFacts> {
+    if (!this.#newest) await this.list();
+    const newest = this.#newest;
+    try {
+      const capabilities = await this.#store.probe();
+      const now = Date.now() + (capabilities.clockOffset ?? 0);
+      return { capabilities, refusal: undefined, newest, now };
+    } catch (e) {
+      // Who may only read cannot try.
+      if (!(e instanceof StoreAccessError)) throw e;
+      return { capabilities: undefined, refusal: e.message, newest, now: Date.now() };
+    }
   }
 
   async listAround(base: string): Promise<DirectoryEntry[]> {
