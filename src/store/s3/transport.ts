@@ -1,5 +1,4 @@
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
 import {
   type Agent,
   Agent as HttpAgent,
@@ -7,8 +6,9 @@ import {
   type IncomingMessage,
 } from 'node:http';
 import { type AgentOptions, Agent as HttpsAgent, request as httpsRequest } from 'node:https';
-import { StoreAccessError, WalkeepError } from '../../errors.js';
+import { WalkeepError } from '../../errors.js';
 import type { Target } from './address.js';
+import { readCertificates } from './certificates.js';
 import { failureOf } from './failures.js';
 import type { ProxiedRequest } from './proxy.js';
 
@@ -122,21 +122,6 @@ export class Transport {
 /** True if any proxy is configured: only then what knows them is loaded. */
 export function mayHaveProxy(env: TransportOptions['env']): boolean {
   return Boolean(env.https_proxy || env.HTTPS_PROXY || env.http_proxy || env.HTTP_PROXY);
-}
-
-function readCertificates(path: string): string {
-  let text: string;
-  try {
-    text = readFileSync(path, 'utf8');
-  } catch (cause) {
-    throw new StoreAccessError(`cannot read the certificates of the authority "${path}"`, {
-      path,
-      cause,
-    });
-  }
-  // Node takes any text and then trusts nobody, which reads as if the server were at fault.
-  if (text.includes('-----BEGIN CERTIFICATE-----')) return text;
-  throw new StoreAccessError(`"${path}" has no certificate in PEM in it`, { path });
 }
 
 function exchange(request: HttpRequest, way: Way, signal: AbortSignal): Promise<HttpResponse> {

@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { StoreAccessError, StoreUncertainError } from '../../../errors.js';
 import { oneLine } from '../../../text.js';
+import { readCertificates } from '../certificates.js';
 import { credentialsOf } from './answer.js';
 import { type Answer, ask } from './http.js';
 import type { Credentials, Surroundings } from './source.js';
@@ -133,32 +134,21 @@ async function signed(
 
 const FORM = 'application/x-www-form-urlencoded; charset=utf-8';
 
-function post(
+async function post(
   { env, timeoutMs }: Surroundings,
   { url }: StsEndpoint,
   body: string,
   headers: Record<string, string>,
 ): Promise<Answer> {
-  return certificates(env.AWS_CA_BUNDLE).then((ca) =>
-    ask(WHAT, {
-      url,
-      method: 'POST',
-      body,
-      timeoutMs,
-      headers: { 'Content-Type': FORM, accept: 'text/xml', ...headers },
-      ca,
-      env,
-    }),
-  );
-}
-
-async function certificates(file: string | undefined): Promise<string | undefined> {
-  if (!file) return undefined;
-  return readFile(file, 'utf8').catch((cause) => {
-    throw new StoreAccessError(`cannot read AWS_CA_BUNDLE: ${cause.message}`, {
-      path: file,
-      cause,
-    });
+  const trusted = env.AWS_CA_BUNDLE;
+  return ask(WHAT, {
+    url,
+    method: 'POST',
+    body,
+    timeoutMs,
+    headers: { 'Content-Type': FORM, accept: 'text/xml', ...headers },
+    ca: trusted && url.protocol === 'https:' ? readCertificates(trusted) : undefined,
+    env,
   });
 }
 

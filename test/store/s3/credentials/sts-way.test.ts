@@ -44,6 +44,11 @@ test('the certificate of the token service must be one that is trusted', async (
     code: 'WK_STORE_ACCESS',
     path: '/nowhere',
   });
+  // A file that is no certificate is told as that, rather than that nobody is trusted.
+  expect(await failureOf(pod(service.url, { AWS_CA_BUNDLE: token }))).toMatchObject({
+    message: expect.stringContaining('no certificate'),
+    path: token,
+  });
 });
 
 test('it is asked through the proxy, if it is not excepted', async () => {
