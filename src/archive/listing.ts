@@ -37,6 +37,8 @@ export interface Listing {
   segments: string[];
   /** Lowest timeline first. */
   histories: HistoryFile[];
+  /** Names of backup history files. */
+  backups: string[];
   /** Of segments and histories in forms that cannot be read, and the name without what is behind. */
   unreadable: { name: string; base: string }[];
   /** In the order of their names; those in unreadable forms are among them. */
@@ -51,12 +53,15 @@ const OWN_DIRECTORIES = [BACKUPS, KEEP, LEASE, INTENT, INDEX].map((key) => key.s
 
 /** Sorts out what the entries of an archive's directory are. Dotfiles are ours, or none of it. */
 export function sortOut(entries: readonly DirectoryEntry[]): Listing {
-  const found: Listing = { segments: [], histories: [], unreadable: [], strays: [] };
+  const found: Listing = { segments: [], histories: [], backups: [], unreadable: [], strays: [] };
   const stray = (name: string, kind: StrayEntry['kind']) => found.strays.push({ name, kind });
   for (const { name, kind } of entries) {
     if (name.startsWith('.')) continue;
     const stored = parseStoredName(name);
-    if (stored?.kind === 'backup') continue;
+    if (stored?.kind === 'backup') {
+      if (kind === 'file') found.backups.push(name);
+      continue;
+    }
     if (stored && kind !== 'file') {
       // A link may lead anywhere, and a rename or a write through it would leave the directory.
       stray(name, 'irregular');
@@ -74,6 +79,7 @@ export function sortOut(entries: readonly DirectoryEntry[]): Listing {
     }
   }
   found.segments.sort();
+  found.backups.sort();
   found.histories.sort((a, b) => a.timeline - b.timeline);
   found.strays.sort((a, b) => (a.name < b.name ? -1 : 1));
   return found;

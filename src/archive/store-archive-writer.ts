@@ -157,8 +157,8 @@ export class StoreArchiveWriter {
   }
 
   /** Stores a backup history file. @throws as `putSegment` */
-  putBackupHistory(name: string, content: Uint8Array): Promise<StoreResult> {
-    return this.#putText(backupHistoryKey(this.#o.systemId, name), content);
+  putBackupHistory(name: string, content: Uint8Array, signal?: AbortSignal): Promise<StoreResult> {
+    return this.#putText(backupHistoryKey(this.#o.systemId, name), content, signal);
   }
 
   #putText(key: string, content: Uint8Array, signal?: AbortSignal): Promise<StoreResult> {

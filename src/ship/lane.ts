@@ -11,17 +11,11 @@ import {
   StoreArchiveWriter,
   type StoreResult,
 } from '../archive/store-archive-writer.js';
-import {
-  CorruptWalError,
-  NotSupportedError,
-  StorageError,
-  SystemIdentifierError,
-  WalkeepError,
-} from '../errors.js';
+import { WalkeepError } from '../errors.js';
 import { formatLsn, type Lsn } from '../lsn.js';
 import type { ObjectStore } from '../store/store.js';
 import type { ShipLag, ShippedPlace, Tell } from './options.js';
-import { mayPass, pause, retryDelay } from './retry.js';
+import { isLocal, mayPass, pause, retryDelay } from './retry.js';
 import { type OpenSegment, SegmentRoom, type ShipSource, type Snapshot } from './source.js';
 import { type ShipState, troubleOf } from './state.js';
 
@@ -43,6 +37,7 @@ export interface LaneOptions {
 /** One thing to be shipped; `key` names it among all others of a lane. */
 type Item = { key: string } & (
   | { kind: 'history'; timeline: number }
+  | { kind: 'backup' }
   | { kind: 'segment'; segment: LocalSegment }
   | { kind: 'partial'; segment: OpenSegment }
 );
@@ -232,8 +227,8 @@ export class Lane {
   /** What is next: histories, since nobody can use a timeline without, then WAL, the oldest first. */
   #next(): Item | undefined {
     if (!this.#snapshot?.identity) return undefined;
-    const { partial, histories, receiver } = this.#snapshot;
-    const { timelines, histories: known } = this.#state.progress;
+    const { partial, histories, backups, receiver } = this.#snapshot;
+    const { timelines, histories: known, backups: stored } = this.#state.progress;
     const untold = histories.filter(
       ({ timeline, name }) => timeline > 1 && !known.includes(timeline) && !this.#held.has(name),
     );
@@ -241,6 +236,8 @@ export class Lane {
       ({ name, timeline }) => timeline > 1 && !known.includes(timeline) && this.#isFree(name),
     );
     if (history) return { kind: 'history', key: history.name, timeline: history.timeline };
+    const backup = backups.find((name) => !stored.includes(name) && this.#isFree(name));
+    if (backup !== undefined) return { kind: 'backup', key: backup };
     while (this.#queue[0] && isShipped(timelines, this.#queue[0])) this.#queue.shift();
     for (const segment of this.#queue) {
       if (untold.some(({ timeline }) => timeline === segment.timeline)) continue;
@@ -285,6 +282,8 @@ export class Lane {
     switch (item.kind) {
       case 'history':
         return this.#prepareHistory(item.key, item.timeline, signal);
+      case 'backup':
+        return this.#prepareBackup(item.key, signal);
       case 'segment': {
         const { whole, wal } = await this.#source.load(item.segment, room);
         const { timeline, base, start, end } = item.segment;
@@ -310,6 +309,16 @@ export class Lane {
       if (stored.state === 'absent') return;
       const result = await this.#writer!.putHistory(timeline, stored.content, signal);
       this.#state.shippedHistory(timeline);
+      this.#tellShipped(name, result);
+    };
+  }
+
+  async #prepareBackup(name: string, signal: AbortSignal) {
+    const content = await this.#source.backup(name);
+    return async () => {
+      if (content === undefined) return this.#forget({ kind: 'backup', key: name });
+      const result = await this.#writer!.putBackupHistory(name, content, signal);
+      this.#state.shippedBackup(name, this.#snapshot!.backups);
       this.#tellShipped(name, result);
     };
   }
@@ -368,7 +377,8 @@ export class Lane {
     const complete = snapshot.complete.filter(({ base }) => base !== key);
     const partial = snapshot.partial.filter(({ base }) => base !== key);
     const histories = snapshot.histories.filter(({ name }) => name !== key);
-    this.#snapshot = { ...snapshot, complete, partial, histories };
+    const backups = snapshot.backups.filter((name) => name !== key);
+    this.#snapshot = { ...snapshot, complete, partial, histories, backups };
     this.#fillQueue();
   }
 
@@ -432,14 +442,4 @@ export class Lane {
     this.#waiting = [];
     for (const wake of waiting) wake();
   }
-}
-
-/** What is wrong with a file of ours, rather than with a place. */
-function isLocal(error: unknown): error is WalkeepError {
-  return (
-    error instanceof CorruptWalError ||
-    error instanceof SystemIdentifierError ||
-    error instanceof NotSupportedError ||
-    error instanceof StorageError
-  );
 }

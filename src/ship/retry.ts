@@ -1,4 +1,11 @@
-import { StoreAccessError, WalkeepError } from '../errors.js';
+import {
+  CorruptWalError,
+  NotSupportedError,
+  StorageError,
+  StoreAccessError,
+  SystemIdentifierError,
+  WalkeepError,
+} from '../errors.js';
 
 const FIRST = 500;
 const LONGEST = 60_000;
@@ -16,6 +23,16 @@ export function retryDelay(failures: number, random: () => number = Math.random)
  */
 export function mayPass(error: unknown): error is WalkeepError {
   return error instanceof WalkeepError && (error.retryable || error instanceof StoreAccessError);
+}
+
+/** What is wrong with a file of ours, rather than with a place. */
+export function isLocal(error: unknown): error is WalkeepError {
+  return (
+    error instanceof CorruptWalError ||
+    error instanceof SystemIdentifierError ||
+    error instanceof NotSupportedError ||
+    error instanceof StorageError
+  );
 }
 
 /** Resolves after `ms`, or at once when one of the signals aborts. */

@@ -28,6 +28,9 @@ export interface OpenSegment extends LocalSegment {
   left: boolean;
 }
 
+/** What is written when a backup ends, behind all that is known when it starts (xlogbackup.c). */
+const BACKUP_END = /^STOP TIMELINE: \d+$/m;
+
 /** What is there to be shipped, at one look. */
 export interface Snapshot {
   /** Undefined while nothing tells which cluster the WAL is of. */
@@ -35,6 +38,8 @@ export interface Snapshot {
   complete: readonly LocalSegment[];
   partial: readonly OpenSegment[];
   histories: readonly HistoryFile[];
+  /** Names of backup history files. */
+  backups: readonly string[];
   /** Somebody receives into it, as far as can be seen. */
   receiver: boolean;
 }
@@ -71,9 +76,9 @@ export class ShipSource {
     const receiver = (await this.archive.receiver()) !== undefined;
     const listing = sortOut(await this.archive.list());
     this.#identity ??= await this.#identify(listing.segments);
-    const { histories } = listing;
+    const { histories, backups } = listing;
     if (!this.#identity) {
-      return { identity: undefined, complete: [], partial: [], histories, receiver };
+      return { identity: undefined, complete: [], partial: [], histories, backups, receiver };
     }
     const { segmentSize } = this.#identity;
     const { complete, partial } = localSegments(listing, segmentSize);
@@ -83,7 +88,7 @@ export class ShipSource {
       const looked = await this.#look(segment);
       if (looked) open.push({ ...segment, ...looked, left: segment.timeline < newest });
     }
-    return { identity: this.#identity, complete, partial: open, histories, receiver };
+    return { identity: this.#identity, complete, partial: open, histories, backups, receiver };
   }
 
   close(): Promise<void> {
@@ -184,6 +189,21 @@ export class ShipSource {
 
   history(timeline: number): Promise<StoredHistory> {
     return this.archive.history(timeline);
+  }
+
+  /**
+   * A backup history file; undefined if it is not there any more.
+   * @throws StorageError if it is not all there: what copies it may still be at work
+   */
+  async backup(name: string): Promise<Buffer | undefined> {
+    const content = await this.archive.text(name);
+    const text = content?.toString('latin1');
+    if (text === undefined || (BACKUP_END.test(text) && text.endsWith('\n'))) return content;
+    const path = `${this.archive.place}/${name}`;
+    throw new StorageError(`"${path}" does not say where its backup ended`, {
+      path,
+      hint: 'It was perhaps cut: put a whole copy in its place, or take it away.',
+    });
   }
 
   async #historyOf(timeline: number): Promise<TimelineHistory | undefined> {

@@ -103,6 +103,7 @@ export class ShipState {
   forget(): void {
     this.progress.timelines.clear();
     this.progress.histories = [];
+    this.progress.backups = [];
     this.save();
   }
 
@@ -113,6 +114,13 @@ export class ShipState {
 
   shippedHistory(timeline: number): void {
     this.progress.histories = [...new Set([...this.progress.histories, timeline])];
+    this.save();
+  }
+
+  /** @param there all that are in the source: of others nothing need be known */
+  shippedBackup(name: string, there: readonly string[]): void {
+    const { backups } = this.progress;
+    this.progress.backups = there.filter((one) => one === name || backups.includes(one));
     this.save();
   }
 
@@ -169,6 +177,7 @@ function fresh(place: string): ShipProgress {
     writer: randomUUID(),
     timelines: new Map(),
     histories: [],
+    backups: [],
     state: 'ok',
     held: [],
     updated: '',

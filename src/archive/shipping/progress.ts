@@ -48,6 +48,8 @@ export interface ShipProgress {
   timelines: Map<number, TimelineProgress>;
   /** Timelines whose history file is there. */
   histories: number[];
+  /** Backup history files that are there. */
+  backups: string[];
   /** `retrying`: tried again and again; `stopped`: only a person can help. */
   state: 'ok' | 'retrying' | 'stopped';
   trouble?: ShipTrouble;
@@ -122,7 +124,8 @@ function decode(value: {
   const { format, systemId, timelines, ...rest } = value;
   if (format !== FORMAT) throw new Error(`format ${format}`);
   return {
-    ...(rest as unknown as ShipProgress),
+    // One that an earlier version wrote knows of none.
+    ...({ backups: [], ...rest } as unknown as ShipProgress),
     systemId: BigInt(systemId),
     timelines: new Map(
       Object.entries(timelines).map(([timeline, { shipped, partials }]) => [
