@@ -245,6 +245,11 @@ async function readContent(
     if ((e as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
     throw storageError('read file', path, e);
   }
+  return parseLedger(path, raw);
+}
+
+/** Checks what a ledger file holds, its intact lines. @throws StorageError */
+export function parseLedger(path: string, raw: string): { state: LedgerState; text: string } {
   const lines = raw.split('\n');
   const rest = lines.pop() as string;
   // Blocks that a power loss kept from being written read as NULs.

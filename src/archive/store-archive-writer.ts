@@ -9,6 +9,7 @@ import {
 } from '../errors.js';
 import { formatLsn } from '../lsn.js';
 import type { Content, Got, Head, Metadata, ObjectStore } from '../store/store.js';
+import { parseStoredName } from '../wal/file-name.js';
 import { WalComparison } from '../wal/same-wal.js';
 import { indexKey } from './backups/keys.js';
 import { IndexCollector } from './index/collect.js';
@@ -109,6 +110,7 @@ export class StoreArchiveWriter {
       const text = found && (await bytesOf(found)).toString();
       const archive = text === undefined ? undefined : parseMarker(store, ARCHIVE_KEY, text);
       const known = await requireOwnSystem(store, archive, options);
+      if (!archive) await requireNoFlatDirectory(store, signal);
       const content = contentOf(Buffer.from(text ?? newMarker(options)));
       const { created } = await store.create(ARCHIVE_KEY, content, { signal });
       // Whoever began the archive, what stands there decides.
@@ -307,6 +309,25 @@ function parseMarker(store: ObjectStore, key: string, text: string): Record<stri
     });
   }
   return value;
+}
+
+/**
+ * An archive that is begun in a receiver's own directory would hide the WAL that is in it.
+ * @throws StoreUnsupportedError
+ */
+async function requireNoFlatDirectory(
+  store: ObjectStore,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  for await (const { key } of store.list('', { signal })) {
+    // What a receiver keeps for itself stands before all WAL.
+    if (key.startsWith('.')) continue;
+    if (parseStoredName(key) === undefined) return;
+    throw new StoreUnsupportedError(`"${store.place}" is a directory that WAL is received into`, {
+      key,
+      hint: 'Store into another directory, an empty one for example: "walkeep store --init DIR".',
+    });
+  }
 }
 
 /** What is there was tried to be created once more, with the same bytes. */

@@ -32,7 +32,16 @@ export async function readIdentity(path: string): Promise<ProcessIdentity | unde
       if ((e as NodeJS.ErrnoException).code !== 'EFTYPE') throw e;
       return readRegular(join(path, OWNER), { follow: false });
     });
-    const value = JSON.parse(content.toString());
+    return parseIdentity(content.toString());
+  } catch {
+    return undefined;
+  }
+}
+
+/** What a lock says of its owner; undefined if it is none of ours. */
+export function parseIdentity(text: string): ProcessIdentity | undefined {
+  try {
+    const value = JSON.parse(text);
     // The token becomes part of a file name.
     const valid = /^[0-9a-f-]{36}$/.test(value.token) && Number.isInteger(value.pid);
     return valid && value.pid > 0 ? value : undefined;

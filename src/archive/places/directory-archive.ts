@@ -131,15 +131,9 @@ class DirectoryArchive implements Archive {
   }
 
   async refuseUnreadableForm(base: string): Promise<void> {
-    const found = (await this.list()).find(
-      ({ name }) => name !== base && name.startsWith(base) && isUnreadable(name, base),
-    );
+    const found = (await this.list()).find(({ name }) => isUnreadable(name, base));
     if (found === undefined) return;
-    const path = this.#path(found.name);
-    throw new ArchiveAccessError(`"${path}" may hold ${base}, in a form that cannot be read`, {
-      path,
-      hint: `Put it there plain, or compressed with ${METHODS}; or move what it is not away.`,
-    });
+    throw unreadableForm(this.#path(found.name), base);
   }
 
   async remove(names: readonly string[]): Promise<string[]> {
@@ -164,7 +158,15 @@ const METHODS = inWords(
   'or',
 );
 
+export function unreadableForm(path: string, base: string): ArchiveAccessError {
+  return new ArchiveAccessError(`"${path}" may hold ${base}, in a form that cannot be read`, {
+    path,
+    hint: `Put it there plain, or compressed with ${METHODS}; or move what it is not away.`,
+  });
+}
+
 /** Behind the whole name of a backup history file nothing is known. */
-function isUnreadable(name: string, base: string): boolean {
+export function isUnreadable(name: string, base: string): boolean {
+  if (name === base || !name.startsWith(base)) return false;
   return parseStoredName(base)?.kind === 'backup' || unreadableFormOf(name) === base;
 }

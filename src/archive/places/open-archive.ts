@@ -23,6 +23,7 @@ export interface ArchiveOptions extends ArchiveKeys {
 
 const URL = /^[a-z][a-z0-9+.-]+:\/\//i;
 const FILE_URL = /^file:\/\//i;
+const SSH_URL = /^ssh:\/\//i;
 
 /**
  * True for what is no flat directory: a URL, or a directory that has an `archive.json`.
@@ -54,11 +55,11 @@ export async function openArchive(place: string, options: ArchiveOptions = {}): 
     import('../../store/open.js'),
     import('./store-archive.js'),
   ]);
-  return new StoreArchive(
-    await openStore(place, { patience: { whole: PATIENCE } }),
-    options.systemId,
-    identitiesOf(options),
-  );
+  const store = await openStore(place, { patience: { whole: PATIENCE } });
+  const asStore = () => new StoreArchive(store, options.systemId, identitiesOf(options));
+  if (!SSH_URL.test(place)) return asStore();
+  const { SshArchive } = await import('./ssh-archive.js');
+  return new SshArchive(store, asStore);
 }
 
 /** Had once, and only when something is to be read. */
