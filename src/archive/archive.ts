@@ -32,6 +32,12 @@ export interface PassedOver {
   instead: string;
 }
 
+/** Names of files, each in one of them. */
+export interface RemovedFiles {
+  removed: string[];
+  retained: string[];
+}
+
 /**
  * An archive for those who look at it, wherever its files lie. Files are called by their bare names,
  * as in a directory. Undefined, false, `absent` and an empty list say that something was looked for
@@ -86,10 +92,11 @@ export interface Archive {
    */
   refuseUnreadableForm(base: string): Promise<void>;
   /**
-   * Removes files, in their order where the place can; one that is gone already was removed by
-   * another. @returns those that a lock on the store holds
+   * Removes files, in this order as far as the archive has one; one that is gone already was removed
+   * by another. With a segment goes what there is of it from before it was whole, in a store.
+   * @returns `retained`: what a lock on it keeps
    */
-  remove(names: readonly string[]): Promise<string[]>;
+  remove(names: readonly string[]): Promise<RemovedFiles>;
   /** Of a store: tries what it can do, with objects of its own that are removed again. */
   storeFacts?(): Promise<StoreFacts>;
   /** Of several archives that are read as one, the damaged copies that were met so far. */

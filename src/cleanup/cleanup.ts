@@ -1,5 +1,5 @@
 import { stat } from 'node:fs/promises';
-import type { Archive } from '../archive/archive.js';
+import type { Archive, RemovedFiles } from '../archive/archive.js';
 import { type ArchiveOptions, withArchives } from '../archive/places/open-archive.js';
 import { StorageError, UsageError } from '../errors.js';
 import { storageError } from '../files/durable.js';
@@ -120,28 +120,27 @@ async function receivedTimeline(archive: Archive): Promise<string | undefined> {
   return ledger?.timeline === undefined ? undefined : historyFileName(ledger.timeline).slice(0, 8);
 }
 
-/** Files that are removed at once: as many as one request to S3 can name. */
-const BATCH = 1000;
-
 /**
- * Removes what was planned. `onRemove` is told before each file.
- * @returns names of what a lock on the store holds
+ * Removes what was planned, oldest first. `onRemove` is told before each file. What a store retains,
+ * since a lock is on it, stays and is no error: it is `retained`.
  * @throws StorageError for the first file that cannot be removed; StoreUncertainError, StoreAccessError
  */
 export async function cleanupArchive(
   plan: CleanupPlan,
   onRemove: (path: string) => void = () => {},
   keys: ArchiveOptions = {},
-): Promise<string[]> {
+): Promise<RemovedFiles> {
   return withArchives(plan.directory, keys, async (archive) => {
-    const retained: string[] = [];
-    const batch = archive.isDirectory ? 1 : BATCH;
-    for (let at = 0; at < plan.remove.length; at += batch) {
-      const names = plan.remove.slice(at, at + batch);
+    const result: RemovedFiles = { removed: [], retained: [] };
+    // In a directory each is told of, and then removed; a store takes many in one request.
+    const batches = archive.isDirectory ? plan.remove.map((name) => [name]) : [plan.remove];
+    for (const names of batches) {
       for (const name of names) onRemove(`${plan.directory}/${name}`);
-      retained.push(...(await archive.remove(names)));
+      const { removed, retained } = await archive.remove(names);
+      result.removed.push(...removed);
+      result.retained.push(...retained);
     }
-    return retained;
+    return result;
   });
 }
 

@@ -14,7 +14,7 @@ import {
 } from '../../wal/file-name.js';
 import { judgeHistory } from '../../wal/history-file.js';
 import { onArchive } from '../access.js';
-import type { Archive } from '../archive.js';
+import type { Archive, RemovedFiles } from '../archive.js';
 import { readIfThere } from '../history.js';
 import { readCurrent, type StoredSegment, segmentAt } from '../segment-source.js';
 
@@ -136,13 +136,13 @@ class DirectoryArchive implements Archive {
     throw unreadableForm(this.#path(found.name), base);
   }
 
-  async remove(names: readonly string[]): Promise<string[]> {
+  async remove(names: readonly string[]): Promise<RemovedFiles> {
     for (const name of names) {
       await unlink(this.#path(name)).catch((e) => {
         if (e.code !== 'ENOENT') throw storageError('remove file', this.#path(name), e);
       });
     }
-    return [];
+    return { removed: [...names], retained: [] };
   }
 
   async receiver() {

@@ -13,7 +13,7 @@ import type { Entry, ObjectStore } from '../../store/store.js';
 import { historyFileName, parseStoredName } from '../../wal/file-name.js';
 import { judgeHistory, type StoredHistory } from '../../wal/history-file.js';
 import { isGone } from '../access.js';
-import type { Archive, ArchiveCluster, StoreFacts } from '../archive.js';
+import type { Archive, ArchiveCluster, RemovedFiles, StoreFacts } from '../archive.js';
 import type { StoredSegment } from '../segment-source.js';
 import { systemKey, systemsOf } from '../shipping/systems.js';
 import {
@@ -28,6 +28,9 @@ import { gone, MOST_TRIES, pathOf, type SegmentObject, StoreSegment } from './st
 
 /** Version of what archive.json and the rest of the layout is. */
 const FORMAT = 1;
+
+/** Objects that are removed at once: as many as one request of S3 may name. */
+const REMOVED_AT_ONCE = 1000;
 
 /**
  * The archive in a store, with the keys of store-keys.ts. Of one cluster: the one that is told, else
@@ -255,30 +258,36 @@ export class StoreArchive implements Archive {
 
   async refuseUnreadableForm(): Promise<void> {}
 
-  async remove(names: readonly string[]): Promise<string[]> {
+  async remove(names: readonly string[]): Promise<RemovedFiles> {
     const system = await this.#systemId();
-    if (system === undefined) return [];
-    const stored = names.flatMap((name) => {
-      const parsed = parseStoredName(name);
-      return parsed ? [{ name, kind: parsed.kind, base: parsed.base }] : [];
-    });
-    const segments = stored.filter(({ kind }) => kind === 'segment');
-    const nameOfKey = new Map<string, string>();
-    // First what was shipped of a segment before it was whole: alone, it would be all there is of it.
-    if (segments.length > 0) {
-      const prefix = systemPrefix(system);
-      const wanted = new Map(segments.map(({ base, name }) => [base, name]));
-      for await (const { key } of this.#store.list(`${prefix}partial/`)) {
-        const name = wanted.get((nameOf(key.slice(prefix.length)) ?? '').slice(0, 24));
-        if (name !== undefined) nameOfKey.set(key, name);
-      }
+    if (system === undefined) return { removed: [...names], retained: [] };
+    const partials = names.some((name) => parseStoredName(name)?.kind === 'segment')
+      ? await this.#partialsOf(system)
+      : new Map<string, string[]>();
+    const pairs = names.flatMap((name) =>
+      keysOf(system, name, partials).map((key): [string, string] => [key, name]),
+    );
+    const retained = new Set<string>();
+    for (let at = 0; at < pairs.length; at += REMOVED_AT_ONCE) {
+      const batch = new Map(pairs.slice(at, at + REMOVED_AT_ONCE));
+      const answer = await this.#store.remove([...batch.keys()]);
+      for (const key of answer.retained) retained.add(batch.get(key)!);
     }
-    for (const { kind, name, base } of stored) {
-      if (kind === 'backup') nameOfKey.set(backupHistoryKey(system, name), name);
-      else if (kind === 'segment' && base === name) nameOfKey.set(segmentKey(system, base), name);
+    return {
+      removed: names.filter((name) => !retained.has(name)),
+      retained: names.filter((name) => retained.has(name)),
+    };
+  }
+
+  /** The keys of what was shipped of segments before they were whole, by the segments' names. */
+  async #partialsOf(system: bigint): Promise<Map<string, string[]>> {
+    const prefix = systemPrefix(system);
+    const found = new Map<string, string[]>();
+    for await (const { key } of this.#store.list(`${prefix}partial/`)) {
+      const base = nameOf(key.slice(prefix.length))?.slice(0, 24);
+      if (base !== undefined) found.set(base, [...(found.get(base) ?? []), key]);
     }
-    const { retained } = await this.#store.remove([...nameOfKey.keys()]);
-    return [...new Set(retained.map((key) => nameOfKey.get(key) as string))];
+    return found;
   }
 
   async receiver(): Promise<undefined> {}
@@ -366,6 +375,27 @@ export class StoreArchive implements Archive {
       actual: systems.join(', '),
       hint: 'Say which: --system-id ID.',
     });
+  }
+}
+
+/** What goes when a file of that name is removed; the segment itself last. */
+function keysOf(
+  system: bigint,
+  name: string,
+  partials: ReadonlyMap<string, readonly string[]>,
+): string[] {
+  const stored = parseStoredName(name);
+  switch (stored?.kind) {
+    case 'history':
+      return [historyKey(system, stored.timeline)];
+    case 'backup':
+      return [backupHistoryKey(system, name)];
+    case 'segment': {
+      const open = partials.get(stored.base) ?? [];
+      return stored.partial ? [...open] : [...open, segmentKey(system, stored.base)];
+    }
+    default:
+      return [];
   }
 }
 

@@ -71,10 +71,12 @@ export const command: Command = {
     }
     try {
       const told = (path: string): void => debug(`removing file "${path}"`);
-      const retained = await cleanupArchive(plan, told, keysOf(values));
-      if (retained.length > 0) {
-        output.info(
-          `a lock on the store holds ${retained.length} of them until it ends, from ${retained[0]} on`,
+      const { retained } = await cleanupArchive(plan, told, keysOf(values));
+      const [first, ...more] = retained;
+      if (first !== undefined) {
+        output.warning(
+          `the store retains ${first}${more.length > 0 ? ` and ${more.length} more` : ''}`,
+          'A lock keeps them for a while: the same command removes them when that has ended.',
         );
       }
       return 0;
