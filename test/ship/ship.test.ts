@@ -68,8 +68,11 @@ test('takes one PUT a segment, and no LIST', async () => {
   // 11 whole ones and the last, and what begins an archive.
   expect(count('create')).toBe(12 + 3);
   expect(count('head')).toBe(0);
-  // Of an empty place only: is anything of another cluster there?
-  expect(count('list')).toBe(1);
+  // Of an empty place only: is anything of another cluster there, or WAL as a receiver has it?
+  expect(count('list')).toBe(2);
+  const again = memory(store.objects);
+  await shipOnce(sampleArchive(12).directory, [again]);
+  expect(again.calls.filter(({ op }) => op === 'list')).toEqual([]);
 });
 
 test('follows timelines, with their histories before their WAL', async () => {
