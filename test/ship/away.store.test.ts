@@ -1,0 +1,86 @@
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { decodeBytes } from '../../src/codec/stages.js';
+import { type Lsn, parseLsn } from '../../src/lsn.js';
+import { segmentFileName, segmentOf } from '../../src/wal/file-name.js';
+import { bytesOf, environmentOf, openStore } from '../store/s3/stores.js';
+import { disposer } from '../support/cleanup.js';
+import { runCli } from '../support/cli.js';
+import { FaultProxy } from '../support/fault-proxy.js';
+import { PostgresServer } from '../support/postgres.js';
+import { archiveDirectory, content, receive, waitEqual, writeWal } from '../support/receiving.js';
+import { sharedRgw } from '../support/rgw-setup.js';
+import { waitFor } from '../support/wait.js';
+
+const rgw = sharedRgw();
+const keep = disposer();
+
+const complete = (directory: string) =>
+  readdirSync(directory).filter((name) => /^[0-9A-F]{24}$/.test(name));
+
+describe.skipIf(!rgw)('receive --store while the store is away', () => {
+  it('receives on, tells the lag to a segment, and ships all when it is back', async () => {
+    const server = keep(await PostgresServer.create({ major: 18, archive: true }));
+    const bucket = await rgw!.createBucket();
+    const proxy = keep(await FaultProxy.listen({ target: rgw!.facts.http }));
+    const directory = archiveDirectory();
+    const env = environmentOf(rgw!.owner);
+    const place = `s3://${bucket}?endpoint=${proxy.url}`;
+    const args = ['-v', '--store', place];
+    const run = keep(receive(directory, server.conninfo(), args, { env }));
+    await run.waitForOutput(/starting log streaming/);
+    const { segmentSize } = server;
+
+    /** What `check` says of the place. */
+    const told = async (): Promise<{ at: Lsn; message: string }> => {
+      const check = keep(
+        runCli(['check', '--json', '-D', directory, '-d', server.conninfo(), '-w']),
+      );
+      await check.exit;
+      const message = check.stdout.split('\n').find((line) => line.includes(`${place}: up to`));
+      const at = /up to ([0-9A-F]+\/[0-9A-F]+)/.exec(message ?? '')?.[1];
+      if (message === undefined || at === undefined) throw new Error(check.stdout);
+      return { at: parseLsn(at), message };
+    };
+    /** How far the place is, told within one segment of what the server has made. */
+    const isTold = async (behind: boolean) => {
+      const { at, message } = await told();
+      const lag = Number(/behind by ([\d.]+) MB/.exec(message)?.[1] ?? 0) * 1e6;
+      expect(lag > 0).toBe(behind);
+      const missing = Number((await server.currentLsn()) - at) - lag;
+      // What is told is rounded to a tenth.
+      expect(missing).toBeGreaterThanOrEqual(-60_000);
+      expect(missing).toBeLessThanOrEqual(segmentSize + 60_000);
+      return true;
+    };
+
+    await writeWal(server, 3_000_000);
+    await waitFor(() => isTold(false), { what: 'the first segments to be shipped' });
+
+    proxy.away = true;
+    proxy.cut();
+    const before = run.stderr;
+    for (let i = 0; i < 12; i++) await writeWal(server, 2_000_000);
+    await waitEqual(directory, server);
+    await waitFor(() => isTold(true), { what: 'the lag to be told' });
+    expect(run.stderr.slice(before.length)).not.toMatch(/starting log streaming/);
+
+    // It is back, behind a narrow line.
+    proxy.options = { ...proxy.options, bytesPerSecond: 50_000_000 };
+    proxy.away = false;
+    await waitFor(() => isTold(false), { what: 'the queue to be drained', timeoutMs: 120_000 });
+    const direct = openStore(rgw!, bucket);
+    const first = segmentOf(await server.currentLsn(), segmentSize) - 1n;
+    expect(complete(directory)).toContain(segmentFileName(1, first, segmentSize));
+    const keys: string[] = [];
+    for await (const { key } of direct.list('systems/')) keys.push(key);
+    for (const name of complete(directory)) {
+      const key = keys.find((one) => one.endsWith(`/wal/00000001/${name}`));
+      const stored = await bytesOf(direct, key ?? name);
+      const { content: bytes } = await decodeBytes(stored as Buffer, { name });
+      expect(content(join(directory, name)).equals(bytes), name).toBe(true);
+    }
+    await direct.close();
+  });
+});
