@@ -344,3 +344,17 @@ it('refuses a level that the codec has not', async () => {
   );
   expect(sizes[1]).toBeLessThan(sizes[0] as number);
 });
+
+it('of a zstd frame all is there that it announces, also where no checksum says so', async () => {
+  const { compress, init } = await import('@bokuweb/zstd-wasm');
+  await init();
+  const frame = Buffer.from(compress(randomBytes(300), 3));
+  // A single segment whose size takes two bytes, 256 less than it is, and no checksum.
+  expect(frame[4]).toBe(0x60);
+  expect(frame.readUInt16LE(5)).toBe(300 - 256);
+  expect((await decodeBytes(frame, { name })).content.length).toBe(300);
+  for (const size of [299, 301, 5000]) {
+    frame.writeUInt16LE(size - 256, 5);
+    await expect(decodeBytes(frame, { name })).rejects.toMatchObject({ code: 'WK_CORRUPT_OBJECT' });
+  }
+});

@@ -28,6 +28,8 @@ export class FrameWalk {
   problem: string | undefined;
   /** Of the content, where the frame has one; the lower half of its XXH64. */
   checksum: number | undefined;
+  /** Bytes of content, where the frame announces them. */
+  size: number | undefined;
   /** Bytes of content at most, of the blocks so far. */
   most = 0;
   readonly #reader: ByteSource;
@@ -82,9 +84,10 @@ export class FrameWalk {
     const fields = (await this.#reader.read(beforeSize + sizeLength))?.slice();
     if (!fields) return undefined;
     if (descriptor & DICTIONARY_ID) return this.#damaged('a zstd frame with a dictionary');
-    const window = single
-      ? littleEndian(fields.subarray(beforeSize)) + (sizeLength === 2 ? 256 : 0)
-      : windowSize(fields[0] as number);
+    if (sizeLength > 0) {
+      this.size = littleEndian(fields.subarray(beforeSize)) + (sizeLength === 2 ? 256 : 0);
+    }
+    const window = single ? (this.size as number) : windowSize(fields[0] as number);
     if (window > LARGEST_WINDOW) {
       return this.#damaged(`the zstd frame needs a window of ${window} bytes`);
     }

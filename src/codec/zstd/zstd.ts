@@ -55,9 +55,11 @@ async function decompressFrame(walk: FrameWalk, deliver: Deliver): Promise<Forma
     trailingGarbage: false,
   });
   const hash = new Xxh64();
+  let size = 0;
   try {
     for await (const chunk of await decompressed(walk)) {
       hash.update(chunk);
+      size += chunk.length;
       if (await deliver(chunk)) return { end: 'limit', trailingGarbage: false };
     }
   } catch (e) {
@@ -67,6 +69,9 @@ async function decompressFrame(walk: FrameWalk, deliver: Deliver): Promise<Forma
   if (walk.problem !== undefined) return damaged(walk.problem);
   if (walk.checksum !== undefined && Number(hash.digest() & 0xffff_ffffn) !== walk.checksum) {
     return damaged('checksum of the zstd content');
+  }
+  if (walk.end === 'complete' && walk.size !== undefined && walk.size !== size) {
+    return damaged(`the zstd frame has ${size} bytes of content instead of ${walk.size}`);
   }
   return { end: walk.end, trailingGarbage: false };
 }
