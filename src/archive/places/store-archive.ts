@@ -1,11 +1,11 @@
 import {
   ArchiveAccessError,
   CorruptObjectError,
-  StoreAccessError,
   StoreUncertainError,
   StoreUnsupportedError,
   SystemIdentifierError,
   UsageError,
+  WalkeepError,
 } from '../../errors.js';
 import type { DirectoryEntry } from '../../files/file-system.js';
 import { bytesOf } from '../../store/content.js';
@@ -131,8 +131,8 @@ export class StoreArchive implements Archive {
       const now = Date.now() + (capabilities.clockOffset ?? 0);
       return { capabilities, refusal: undefined, newest, now };
     } catch (e) {
-      // Who may only read cannot try.
-      if (!(e instanceof StoreAccessError)) throw e;
+      // Who may only read cannot try; what is wrong with the place itself was said before.
+      if (!(e instanceof WalkeepError)) throw e;
       return { capabilities: undefined, refusal: e.message, newest, now: Date.now() };
     }
   }
