@@ -1,10 +1,11 @@
 import { stat } from 'node:fs/promises';
 import type { Archive, RemovedFiles } from '../archive/archive.js';
+import { endsOf, type NamedSegment } from '../archive/places/ends.js';
 import { type ArchiveOptions, withArchives } from '../archive/places/open-archive.js';
 import { StorageError, UsageError } from '../errors.js';
 import { storageError } from '../files/durable.js';
 import { aSwitch, aText, type Checks, checkOptions } from '../options.js';
-import { historyFileName, parseStoredName } from '../wal/file-name.js';
+import { parseStoredName } from '../wal/file-name.js';
 
 /** What `cleanupArchive` may remove beside segments. */
 export interface CleanupOptions {
@@ -72,9 +73,8 @@ async function plan(
     if (archive.isDirectory) throw storageError('open archive location', directory, e.cause);
     throw e;
   });
-  const remove: { name: string; segment: string; timeline: string; open: boolean }[] = [];
-  /** Of every timeline, its last complete segment. */
-  const complete = new Map<string, string>();
+  const remove: (NamedSegment & { name: string })[] = [];
+  const segments: NamedSegment[] = [];
   for (const { name, kind } of entries) {
     if (kind !== 'file' && kind !== 'link') continue;
     const stored = parseStoredName(trim(name, options.stripExtension));
@@ -82,42 +82,21 @@ async function plan(
     if (stored.kind === 'backup' && !options.cleanBackupHistory) continue;
     const [timeline, segment] = [stored.base.slice(0, 8), stored.base.slice(8)];
     const isSegment = stored.kind === 'segment';
-    const open = isSegment && stored.partial;
-    if (isSegment && !open && segment > (complete.get(timeline) ?? ''))
-      complete.set(timeline, segment);
-    if (segment < kept.slice(8)) remove.push({ name, segment, timeline, open });
+    const file = { name, segment, timeline, open: isSegment && stored.partial };
+    if (isSegment) segments.push(file);
+    if (segment < kept.slice(8)) remove.push(file);
   }
-  // Behind a partial file lies what is complete later on its timeline or on one that left it. That a
-  // receiver goes on with has been left by none, whatever a clone has pushed.
-  type Place = { segment: string; timeline: string };
-  const goesOn = (file: Place, on: (timeline: string) => boolean): boolean =>
-    [...complete].some(([t, segment]) => segment >= file.segment && on(t));
-  const goesOnItself = (file: Place) => goesOn(file, (t) => t === file.timeline);
-  const wasLeft = (file: Place) => goesOn(file, (t) => t > file.timeline);
-  // Only there it matters: who cannot read the ledger of another cleans up all the same.
-  const open = remove.filter((file) => file.open && !goesOnItself(file) && wasLeft(file));
-  const received = open.length > 0 ? await receivedTimeline(archive) : undefined;
-  const isEnd = (file: Place): boolean =>
-    !goesOnItself(file) && !(wasLeft(file) && file.timeline !== received);
+  const isEnd = await endsOf(archive, segments, remove);
   const order = (a: { segment: string; name: string }, b: typeof a): number =>
     a.segment === b.segment ? compare(a.name, b.name) : compare(a.segment, b.segment);
   return {
     directory,
     oldest: kept,
     remove: remove
-      .filter((file) => !file.open || !isEnd(file))
+      .filter((file) => !isEnd(file))
       .sort(order)
       .map((file) => file.name),
   };
-}
-
-/**
- * The timeline that the archive's receiver is on, as in names; undefined without a ledger.
- * @throws StorageError if that cannot be told
- */
-async function receivedTimeline(archive: Archive): Promise<string | undefined> {
-  const ledger = await archive.ledger();
-  return ledger?.timeline === undefined ? undefined : historyFileName(ledger.timeline).slice(0, 8);
 }
 
 /**

@@ -57,6 +57,14 @@ const COMMANDS: Readonly<
     failure: 2,
     load: () => import('./commands/cleanup.js'),
   },
+  expire: {
+    summary: 'remove base backups and WAL that nothing needs any more',
+    load: () => import('./commands/expire.js'),
+  },
+  keep: {
+    summary: 'pin a base backup, or let it go',
+    load: () => import('./commands/keep.js'),
+  },
   ship: {
     summary: 'ship WAL to object stores, hosts and directories',
     load: () => import('./commands/ship.js'),

@@ -25,3 +25,27 @@ export function parseIntOption(text: string, option: string, min: number, max: n
   }
   return value;
 }
+
+const MS: Readonly<Record<string, number>> = {
+  s: 1000,
+  m: 60_000,
+  h: 3_600_000,
+  d: 86_400_000,
+  w: 7 * 86_400_000,
+};
+
+/** `7d` as milliseconds; undefined for what is none. */
+export function durationOf(text: string): number | undefined {
+  const [, digits, unit = ''] = /^(\d+)([A-Za-z]+)$/.exec(text) ?? [];
+  const ms = MS[unit];
+  return digits === undefined || ms === undefined ? undefined : Number(digits) * ms;
+}
+
+/** @throws UsageError */
+export function parseDuration(text: string, option: string): number {
+  const ms = durationOf(text);
+  if (ms !== undefined) return ms;
+  throw new UsageError(`invalid value "${text}" for option ${option}`, {
+    hint: 'Give a time in s, m, h, d or w, such as 7d.',
+  });
+}

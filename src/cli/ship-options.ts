@@ -6,16 +6,10 @@ import type { KeepLocal, ShipCompression, ShipOptions } from '../ship/options.js
 import { parsePlace } from '../store/place.js';
 import { COMPRESSIONS } from '../wal/file-name.js';
 import { HELP_OPTION, VERSION_OPTION } from './command.js';
-import { parseIntOption } from './numbers.js';
+
+import { durationOf, parseIntOption } from './numbers.js';
 import type { OptionSpec, OptionValues } from './option-spec.js';
 
-const MS: Readonly<Record<string, number>> = {
-  s: 1000,
-  m: 60_000,
-  h: 3_600_000,
-  d: 86_400_000,
-  w: 7 * 86_400_000,
-};
 /** As PostgreSQL's settings have them. */
 const BYTES: Readonly<Record<string, number>> = {
   kB: 1024,
@@ -27,9 +21,9 @@ const BYTES: Readonly<Record<string, number>> = {
 /** `--keep-local`: `2d` or `100GB`. @throws UsageError */
 export function parseKeepLocal(text: string): KeepLocal {
   const [, digits, unit = ''] = /^(\d+)([A-Za-z]+)$/.exec(text) ?? [];
-  const time = MS[unit];
+  const age = durationOf(text);
   const bytes = BYTES[unit];
-  if (digits !== undefined && time !== undefined) return { age: Number(digits) * time };
+  if (age !== undefined) return { age };
   if (digits !== undefined && bytes !== undefined) return { size: Number(digits) * bytes };
   throw new UsageError(`invalid value "${text}" for option --keep-local`, {
     hint: 'Give a time (s, m, h, d, w) or a size (kB, MB, GB, TB), such as 2d or 100GB.',

@@ -46,6 +46,8 @@ export interface RetentionInput extends RetentionRules {
     segmentSize: number;
     segments: readonly StoredWalSegment[];
     histories: readonly (TimelineHistory & { stored: Date })[];
+    /** Timelines whose history is there and cannot be read: they may lead anywhere. */
+    unread?: readonly { timeline: number }[] | undefined;
     ledger?: LedgerState | undefined;
   };
 }
@@ -133,7 +135,8 @@ class Planning {
   /** One cluster's backups, and its WAL if that is here. */
   #system(own: readonly JudgedBackup[], hasWal: boolean): void {
     const { wal, redundancy = 0, window, now } = this.#input;
-    const timelines = own.flatMap((b) => (b.record ? [b.record.end.timeline] : []));
+    const told = own.flatMap((b) => (b.record ? [b.record.end.timeline] : []));
+    const timelines = [...told, ...(wal.unread ?? []).map((one) => one.timeline)];
     const ways = hasWal
       ? new Ways(wal.segments, wal.histories, timelines, wal.segmentSize, wal.ledger)
       : new Ways([], [], timelines, wal.segmentSize, undefined);
@@ -205,6 +208,7 @@ class Planning {
   }
 
   #alive(ways: Ways, complete: readonly Complete[], hasWal: boolean, since: number): Way[] {
+    const { unread = [] } = this.#input.wal;
     const now = this.#input.now.getTime();
     const histories = hasWal ? this.#input.wal.histories : [];
     const newest = (way: Way): number => {
@@ -214,12 +218,14 @@ class Planning {
       for (const b of complete) if (b.record.end.timeline === way.timeline) own.push(b.ended);
       // A server that was promoted just now has only this of it yet.
       for (const h of histories) if (h.timeline === way.timeline) own.push(h.stored.getTime());
+      if (hasWal && unread.some((h) => h.timeline === way.timeline)) own.push(now);
       return own.length === 0 ? NEVER : latest([...own, ...before.filter((time) => time <= now)]);
     };
     const seen = ways.all.map((way) => ({ way, last: newest(way) }));
     const last = latest(seen.map((one) => one.last));
     // Then no branch is known to be left for another.
-    const least = last > now || isDisordered(histories) ? NEVER : since;
+    const isDoubtful = last > now || unread.length > 0 || isDisordered(histories);
+    const least = isDoubtful ? NEVER : since;
     const received = this.#input.wal.ledger?.timeline;
     return seen
       .filter((one) => one.last > NEVER)

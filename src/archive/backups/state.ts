@@ -1,0 +1,79 @@
+import type { StoredBackup } from './catalog.js';
+import { backupKey, RECORD } from './keys.js';
+import type { RunningLease } from './lease.js';
+import type { JudgedBackup } from './retention.js';
+
+/**
+ * Milliseconds, by the clock of the place, without a lease and with nothing stored, after which one
+ * that is not complete is not worked on any more.
+ */
+export const ABANDONED = 3_600_000;
+
+/** A backup of a place, with what can be told of it without reading what it holds. */
+export interface PlacedBackup extends JudgedBackup {
+  found: StoredBackup;
+  /** Why it is damaged. */
+  problem?: string;
+}
+
+/** @param now by the clock of the place */
+export function judgeBackups(
+  backups: readonly StoredBackup[],
+  { leases, now }: { leases: readonly RunningLease[]; now: Date },
+): PlacedBackup[] {
+  const held = new Set(leases.map((lease) => lease.id));
+  const judged = new Map(backups.map((found) => [found.id, judge(found, held, now)]));
+  for (const one of judged.values()) {
+    const missing = brokenParent(one, judged);
+    if (missing === undefined || one.state !== 'complete') continue;
+    one.state = 'damaged';
+    one.problem = `"${missing}", which it is based on, is not there or damaged`;
+  }
+  return [...judged.values()];
+}
+
+function judge(found: StoredBackup, held: ReadonlySet<string>, now: Date): PlacedBackup {
+  const { id, kept, record, problem, objects } = found;
+  const key = RECORD;
+  const own = objects.find((object) => object.key.endsWith(`/${id}/${key}`));
+  const times = objects.map((object) => object.modified.getTime());
+  const stored = own?.modified ?? new Date(Math.max(...times));
+  const base = { id, kept, stored, found, ...(record ? { record } : {}) };
+  if (problem) return { ...base, state: 'damaged', problem: problem.message };
+  if (!record) {
+    const idle = Math.abs(now.getTime() - stored.getTime());
+    return { ...base, state: held.has(id) || idle <= ABANDONED ? 'running' : 'leftover' };
+  }
+  const lacking = lackingObject(found, own?.key ?? '');
+  return lacking === undefined
+    ? { ...base, state: 'complete' }
+    : { ...base, state: 'damaged', problem: lacking };
+}
+
+/** An object that its record names and that is not there as it should be. */
+function lackingObject({ id, record, objects }: StoredBackup, own: string): string | undefined {
+  const prefix = own.slice(0, own.length - backupKey('', id, RECORD).length);
+  const sizes = new Map(objects.map(({ key, size }) => [key, size]));
+  for (const { name, size } of record?.objects ?? []) {
+    const key = backupKey(prefix, id, name);
+    const is = sizes.get(key);
+    if (is === undefined) return `"${key}" is not there`;
+    if (is !== size) return `"${key}" has ${is} bytes instead of ${size}`;
+  }
+  return undefined;
+}
+
+/** The first parent that is not complete. */
+function brokenParent(
+  one: PlacedBackup,
+  all: ReadonlyMap<string, PlacedBackup>,
+): string | undefined {
+  const seen = new Set([one.id]);
+  for (let parent = one.record?.parent; parent !== undefined; ) {
+    const found = all.get(parent);
+    if (found?.state !== 'complete' || seen.has(parent)) return parent;
+    seen.add(parent);
+    parent = found.record?.parent;
+  }
+  return undefined;
+}
