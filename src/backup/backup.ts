@@ -1,5 +1,7 @@
-import { openBackupArea } from '../archive/backups/area.js';
+import type { Archive } from '../archive/archive.js';
+import { type BackupArea, openBackupArea } from '../archive/backups/area.js';
 import { isStore, openArchive } from '../archive/places/open-archive.js';
+import { readCatalog } from '../archive/read-catalog.js';
 import { StoreArchiveWriter } from '../archive/store-archive-writer.js';
 import { parseRecipients, type Recipients } from '../codec/age/recipients.js';
 import type { ReplicationConnection } from '../connection/connection.js';
@@ -60,12 +62,41 @@ async function fromServer(
     try {
       const found = { physical, state, facts, clock };
       const source = { ...found, area, archive, recipients, warnings };
-      return await new BackupRun(options, source).run();
+      const taken = await new BackupRun(options, source).run();
+      await indexWal(archive, area, recipients, warnings, signal);
+      return taken;
     } finally {
       await archive.close();
     }
   } finally {
     await area.close();
+  }
+}
+
+/** Objects of the index that one backup makes at most, so that an old archive's first is not the last. */
+const MOST_INDEXED = 64;
+
+/**
+ * Restores find their targets by an index of the WAL. In a store who ships makes it, of WAL that it
+ * has at hand. The backup exists, whatever comes of this.
+ */
+async function indexWal(
+  archive: Archive,
+  area: BackupArea,
+  recipients: Recipients | undefined,
+  warnings: Warnings,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  if (!archive.isDirectory) return;
+  try {
+    const { updateIndex } = await import('../archive/index/update.js');
+    const catalog = await readCatalog(archive);
+    await updateIndex(catalog, area, { recipients, limit: MOST_INDEXED, signal });
+  } catch (e) {
+    if (signal?.aborted) return;
+    if (!(e instanceof WalkeepError)) throw e;
+    const { code, message } = e;
+    warnings.add({ code, message: `the index of the WAL could not be completed: ${message}` });
   }
 }
 

@@ -77,6 +77,11 @@ const COMMANDS: Readonly<
     summary: 'make a directory a store, or serve one over ssh',
     load: () => import('./commands/store.js'),
   },
+  index: {
+    summary: 'complete the index by which restores find their targets',
+    failure: 2,
+    load: () => import('./commands/index.js'),
+  },
   key: {
     summary: 'say which identities open what is stored',
     failure: 2,

@@ -1,8 +1,9 @@
 import { INDEX_COMPRESSION } from '../../base/base-index.js';
+import { AGE_MAGIC } from '../../codec/age/age.js';
 import type { Recipients } from '../../codec/age/recipients.js';
 import { encodeBytes } from '../../codec/stages.js';
 import { EncryptedError } from '../../errors.js';
-import { contentOf } from '../../store/content.js';
+import { bytesOf, contentOf } from '../../store/content.js';
 import { segmentFileName } from '../../wal/file-name.js';
 import type { BackupArea } from '../backups/area.js';
 import { INDEX } from '../backups/keys.js';
@@ -90,7 +91,7 @@ export async function updateIndex(
 
 /**
  * Groups of which the last segment is there and complete, and all before it, from the first of the
- * group, or from the first that the timeline has.
+ * group, or from the first that the timeline has. The newest first: older WAL is asked for less.
  */
 function groupsOf(catalog: Catalog, area: BackupArea): Group[] {
   const groups: Group[] = [];
@@ -111,7 +112,7 @@ function groupsOf(catalog: Catalog, area: BackupArea): Group[] {
       else if (before?.segment === place.segment - 1n) places.push({ at, place });
       else places = [];
       if (place.slot === GROUP - 1 && places.length > 0) {
-        groups.push({ key: groupKey(area.prefix, place), plan, places });
+        groups.unshift({ key: groupKey(area.prefix, place), plan, places });
         places = [];
       }
     }
@@ -139,8 +140,9 @@ async function refusePlain({ store, prefix }: BackupArea, { plan, places }: Grou
   if (prefix === '') return;
   const { place } = places[0]!;
   const name = segmentFileName(place.timeline, place.segment, plan.segmentSize);
-  const head = await store.head(`${prefix}wal/${name.slice(0, 8)}/${name}`);
-  if (!head?.meta['wk-stages']?.split(',').includes('age')) return;
+  const range = { start: 0, end: AGE_MAGIC.length };
+  const got = await store.get(`${prefix}wal/${name.slice(0, 8)}/${name}`, { range });
+  if (!got || !AGE_MAGIC.equals(await bytesOf(got.body))) return;
   throw new EncryptedError(`the WAL in "${store.place}" is encrypted, and its index would not be`, {
     path: store.place,
     hint: 'Give its recipients: the index tells when transactions ended.',
