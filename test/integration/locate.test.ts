@@ -1,11 +1,13 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test, vi } from 'vitest';
+import { openBackupArea } from '../../src/archive/backups/area.js';
 import { openArchive } from '../../src/archive/places/open-archive.js';
 import { readCatalog } from '../../src/archive/read-catalog.js';
 import { locateTarget, type TargetResult } from '../../src/archive/targets/locate.js';
 import type { RecoveryTarget } from '../../src/archive/targets/target.js';
 import type { WayBegin } from '../../src/archive/targets/way.js';
+import { beginOf, windowOf } from '../../src/archive/targets/window.js';
 import { formatLsn, type Lsn, parseLsn } from '../../src/lsn.js';
 import {
   formatTimestamp,
@@ -15,6 +17,8 @@ import {
 import { randomNumbers } from '../support/archives.js';
 import { disposer } from '../support/cleanup.js';
 import { type Major, PostgresServer } from '../support/postgres.js';
+import { archiveDirectory, receive, writeWal } from '../support/receiving.js';
+import { backupOf } from '../support/taken-backup.js';
 import { delay, waitFor } from '../support/wait.js';
 
 vi.setConfig({ testTimeout: 600_000 });
@@ -201,4 +205,60 @@ describe.each([14, 18] as const)('PostgreSQL %i', (major: Major) => {
     expect(refused).toMatchObject({ unreachable: { reason: 'after-last' } });
     await archive.close();
   });
+});
+
+test('a second backup leaves an index behind, by which targets of the first are found', async () => {
+  const settings = { track_commit_timestamp: 'on' };
+  const server = keep(await PostgresServer.create({ major: 18, settings }));
+  await server.sql('CREATE TABLE log (xid bigint)');
+  const directory = archiveDirectory();
+  const receiver = keep(receive(directory, server.conninfo()));
+  await receiver.waitForOutput(/starting log streaming/);
+  const first = await backupOf(server, directory);
+  const marked: { xid: number; time: TimestampTz }[] = [];
+  for (let i = 0; i < 80; i++) {
+    await writeWal(server, 900_000);
+    const sql = 'INSERT INTO log SELECT pg_current_xact_id()::text::bigint RETURNING xid';
+    const xid = Number((await server.sql<{ xid: string }>(sql))[0]!.xid);
+    const [row] = await server.sql<{ t: string }>(
+      `SELECT to_char(pg_xact_commit_timestamp('${xid}'::xid) AT TIME ZONE 'UTC',
+         'YYYY-MM-DD HH24:MI:SS.US"+00"') AS t`,
+    );
+    marked.push({ xid, time: parseTimestamp(row!.t) });
+  }
+  await backupOf(server, directory);
+  const objects = readdirSync(join(directory, 'index', '00000001'));
+  expect(objects.length).toBeGreaterThan(1);
+
+  const archive = await openArchive(directory);
+  const catalog = await readCatalog(archive);
+  const area = await openBackupArea(directory, {});
+  const after = beginOf(first.record);
+  const ask = (target: RecoveryTarget, withIndex: boolean) =>
+    locateTarget(catalog, target, { after, ...(withIndex ? { area } : {}) });
+  for (const { xid, time } of marked.filter((_, i) => i % 9 === 4)) {
+    const targets: RecoveryTarget[] = [
+      { kind: 'xid', xid, inclusive: true },
+      { kind: 'time', time, inclusive: true },
+    ];
+    for (const target of targets) {
+      const indexed = located(await ask(target, true));
+      expect(indexed.last).toMatchObject({ xid, time });
+      const { segmentsRead, notes, ...same } = located(await ask(target, false));
+      expect(indexed).toMatchObject(same);
+      expect(indexed.segmentsRead).toBeLessThanOrEqual(20);
+    }
+  }
+  // The first segment, and those behind the last whole group.
+  const unknown = await ask({ kind: 'name', name: 'nowhere' }, true);
+  expect(unknown).toMatchObject({ unreachable: { reason: 'unknown', notes: [] } });
+  const read = (unknown as { unreachable: { segmentsRead: number } }).unreachable.segmentsRead;
+  expect(read).toBeLessThan(45);
+
+  const [window, ...others] = await windowOf(catalog, first.record);
+  expect(others).toEqual([]);
+  expect(window).toMatchObject({ timeline: 1, from: first.record.end.lsn, ends: 'archive' });
+  expect(window!.to!.time).toBeGreaterThanOrEqual(marked.at(-1)!.time);
+  await area.close();
+  await archive.close();
 });
