@@ -63,28 +63,39 @@ export class BackupObjects {
 
   /**
    * @param plain what is to be stored, encrypted where that was asked for
-   * @param read called as soon as `plain` is of no more use
    * @throws as `createOwn`
    */
-  async put(name: string, plain: Uint8Array, read: () => void = () => {}): Promise<void> {
-    const pieces: Uint8Array[] = [];
-    if (this.#recipients) {
-      const sealed = encodeSegment(plain, { recipients: this.#recipients });
-      for await (const piece of sealed) pieces.push(piece);
-      read();
-    } else {
-      pieces.push(plain);
-    }
-    const hash = createHash('sha256');
-    let size = 0;
-    for (const piece of pieces) {
-      hash.update(piece);
-      size += piece.length;
-    }
-    const sha256 = hash.digest('hex');
+  async put(name: string, plain: Uint8Array, known: KnownBytes = {}): Promise<void> {
+    const { read = () => {} } = known;
+    const pieces = await this.#pieces(plain);
+    if (this.#recipients) read();
+    const sha256 = (this.#recipients ? undefined : known.sha256) ?? digestOf(pieces);
+    const size = pieces.reduce((sum, { length }) => sum + length, 0);
     const key = backupKey(this.#area.prefix, this.#id, name);
     await createOwn(this.#area, key, { size, sha256, open: () => pieces }, this.#signal);
     if (!this.#recipients) read();
     this.stored.push({ name, size, sha256 });
   }
+
+  async #pieces(plain: Uint8Array): Promise<Uint8Array[]> {
+    if (!this.#recipients) return [plain];
+    const pieces: Uint8Array[] = [];
+    const sealed = encodeSegment(plain, { recipients: this.#recipients });
+    for await (const piece of sealed) pieces.push(piece);
+    return pieces;
+  }
+}
+
+/** What is known of bytes that are to be stored. */
+export interface KnownBytes {
+  /** Called as soon as they are of no more use. */
+  read?: (() => void) | undefined;
+  /** In hex. */
+  sha256?: string | undefined;
+}
+
+function digestOf(pieces: readonly Uint8Array[]): string {
+  const hash = createHash('sha256');
+  for (const piece of pieces) hash.update(piece);
+  return hash.digest('hex');
 }

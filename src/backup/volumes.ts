@@ -9,6 +9,8 @@ import type { BackupObjects } from './objects.js';
 export const FRAME = 8 * 1024 * 1024;
 /** Bytes of frames in a volume, at most, before encryption: each is one PUT. */
 export const VOLUME = 32 * 1024 * 1024;
+/** Both, of what is not compressed: the digest of the one is that of the other, and taken once. */
+const UNCOMPRESSED = 16 * 1024 * 1024;
 
 export interface VolumeOptions {
   codec: Compression;
@@ -40,8 +42,10 @@ export class VolumeMemory {
   /** Called when there is room again after there was none. */
   onRoom: () => void = () => {};
 
-  constructor({ frame = FRAME, volume = VOLUME, level, ...options }: VolumeOptions) {
-    this.options = { ...options, level, frame, volume };
+  constructor(options: VolumeOptions) {
+    const plain = options.codec === 'none' ? UNCOMPRESSED : undefined;
+    const { frame = plain ?? FRAME, volume = plain ?? VOLUME } = options;
+    this.options = { ...options, frame, volume };
   }
 
   /** Whoever sends should pause. What comes all the same is taken. */
@@ -114,6 +118,8 @@ export class VolumeWriter {
   #filled = 0;
   #volume: Buffer | undefined;
   #packed = 0;
+  /** Of the volume, while it has one frame. */
+  #digest: string | undefined;
   /** The frames so far are in volumes. */
   #packing: Promise<void> = Promise.resolve();
   readonly #storing: Promise<void>[] = [];
@@ -179,13 +185,15 @@ export class VolumeWriter {
     if (bytes.length > this.#volume.length) this.#volume = Buffer.allocUnsafeSlow(bytes.length);
     this.#volume.set(bytes, this.#packed);
     const last = this.frames.at(-1);
+    const sha256 = createHash('sha256').update(bytes).digest('hex');
+    this.#digest = this.#packed === 0 ? sha256 : undefined;
     this.frames.push({
       offset: last ? last.offset + last.length : 0,
       length,
       volume: this.volumes.length,
       at: this.#packed,
       stored: bytes.length,
-      sha256: createHash('sha256').update(bytes).digest('hex'),
+      sha256,
     });
     this.#packed += bytes.length;
   }
@@ -202,7 +210,9 @@ export class VolumeWriter {
       if (!isFree) this.#memory.releaseVolume(volume);
       isFree = true;
     };
-    const stored = this.#objects.put(name, bytes, free).finally(free);
+    const stored = this.#objects
+      .put(name, bytes, { read: free, sha256: this.#digest })
+      .finally(free);
     stored.catch(this.#onFailure);
     this.#storing.push(stored);
   }
