@@ -72,7 +72,8 @@ export class BackupObjects {
     const sha256 = (this.#recipients ? undefined : known.sha256) ?? digestOf(pieces);
     const size = pieces.reduce((sum, { length }) => sum + length, 0);
     const key = backupKey(this.#area.prefix, this.#id, name);
-    await createOwn(this.#area, key, { size, sha256, open: () => pieces }, this.#signal);
+    const content: Content = { size, sha256, proven: true, open: () => pieces };
+    await createOwn(this.#area, key, content, this.#signal);
     if (!this.#recipients) read();
     this.stored.push({ name, size, sha256 });
   }

@@ -68,6 +68,11 @@ export interface Content {
   size: number;
   /** SHA-256 of the bytes as they are stored, in hex. */
   sha256: string;
+  /**
+   * The digest was just taken of these very bytes, in memory that nobody else writes to: it need not
+   * be taken once more on the way.
+   */
+  proven?: true;
   /** The bytes from the beginning, the same at each call: a try may have to be repeated. */
   open(): AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
 }
