@@ -8,8 +8,14 @@ import type {
 } from '../archive/targets/target.js';
 import { planTimeline } from '../archive/way/plan.js';
 import type { BackupRecord } from '../base/backup-record.js';
-import { NotSupportedError, UnreachableTargetError, UsageError } from '../errors.js';
+import {
+  NotSupportedError,
+  UnreachableTargetError,
+  UsageError,
+  type WalkeepError,
+} from '../errors.js';
 import { formatLsn } from '../lsn.js';
+import { formatTimestamp } from '../wal/records/timestamp.js';
 import { isInHistory, rootHistory, type TimelineHistory, timelineEnd } from '../wal/timeline.js';
 
 /** A complete backup, and where it was found. */
@@ -31,6 +37,8 @@ export interface ChooseOptions {
   timeline?: number | undefined;
   /** This one and no other. */
   backup?: string | undefined;
+  /** Of backups that are there and cannot be proven. */
+  problems?: readonly WalkeepError[];
   locate: (
     catalog: Catalog,
     target: RecoveryTarget,
@@ -66,13 +74,17 @@ export async function chooseBackup(options: ChooseOptions): Promise<Choice> {
     if (!isLast && isPlainlyLater(candidate.record, target)) continue;
     const alone = locatedAlone(candidate.record, options);
     if (alone) return { ...candidate, located: alone };
-    const found = await options.locate(catalog as Catalog, target, {
+    if (!catalog) throw noWal(candidate.record);
+    const found = await options.locate(catalog, target, {
       timeline: timeline ?? history.timeline,
       after: beginOf(candidate.record),
       area: candidate.area,
       signal: options.signal,
     });
-    if ('located' in found) return { ...candidate, located: found.located };
+    if ('located' in found) {
+      requireNotBefore(candidate.record, target);
+      return { ...candidate, located: found.located };
+    }
     last = found.unreachable;
     first ??= last;
     // The WAL that this one needs is not here; of an earlier one it may be, but not all to here.
@@ -109,8 +121,29 @@ function newestFirst({ record: a }: Candidate, { record: b }: Candidate): number
  */
 function isPlainlyLater({ start, end }: BackupRecord, target: RecoveryTarget): boolean {
   if (target.kind === 'lsn') return end.lsn > target.lsn;
-  if (target.kind !== 'time') return false;
-  return BigInt(Date.parse(start.time)) * 1000n - EPOCH > target.time;
+  return target.kind === 'time' && timeOf(start) > target.time;
+}
+
+function timeOf({ time }: BackupRecord['start']): bigint {
+  return BigInt(Date.parse(time)) * 1000n - EPOCH;
+}
+
+/** More than two clocks that are looked after differ, in microseconds. */
+const CLOCKS_APART = 3_600_000_000n;
+
+/**
+ * Where nothing was committed between, WAL does not tell a time from before the backup from one that
+ * was just behind it. @throws UnreachableTargetError
+ */
+function requireNotBefore({ id, start, end }: BackupRecord, target: RecoveryTarget): void {
+  if (target.kind !== 'time' || target.time >= timeOf(start) - CLOCKS_APART) return;
+  throw new UnreachableTargetError(
+    `${formatTimestamp(target.time)} is before the backup, "${id}", which began at ${start.time}`,
+    {
+      lsn: end.lsn,
+      hint: `Use --to immediate: the backup ends at ${formatLsn(end.lsn)}, ${end.time}.`,
+    },
+  );
 }
 
 /** 2000-01-01 in microseconds since 1970. */
@@ -136,7 +169,9 @@ function locatedAlone(
   return undefined;
 }
 
-function noBackup({ backup, candidates }: ChooseOptions): Error {
+function noBackup({ backup, candidates, problems = [] }: ChooseOptions): Error {
+  const damaged = problems.find(({ key }) => backup === undefined || key?.includes(backup));
+  if (damaged) return damaged;
   if (backup === undefined) {
     return new UnreachableTargetError('there is no complete base backup', {
       hint: 'Take one with "walkeep backup"; "walkeep backups" shows what there is.',
@@ -145,6 +180,12 @@ function noBackup({ backup, candidates }: ChooseOptions): Error {
   const there = candidates.map(({ record }) => record.id).sort();
   return new UsageError(`there is no complete base backup "${backup}"`, {
     hint: there.length === 0 ? 'There is none at all.' : `There is ${there.join(', ')}.`,
+  });
+}
+
+function noWal({ id }: BackupRecord): Error {
+  return new UnreachableTargetError(`there is no WAL, and backup "${id}" alone does not get there`, {
+    hint: 'Give the place that has the WAL, too.',
   });
 }
 

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { BackupReader } from '../archive/backups/reader.js';
 import { locateTarget } from '../archive/targets/locate.js';
 import type { BaseIndex } from '../base/base-index.js';
-import { UsageError } from '../errors.js';
+import { TargetError, UsageError } from '../errors.js';
 import { type ControlSettings, controlSettings } from '../server/control-file.js';
 import { segmentFileName, segmentOf } from '../wal/file-name.js';
 import { adoptedFiles, missingPaths } from './adopt.js';
@@ -53,7 +53,7 @@ export async function prepare(options: RestoreOptions, fs: RestoreFileSystem): P
     const choice = await chooseBackup({
       ...{ catalog: sources.catalog, candidates: sources.candidates, locate: locateTarget, signal },
       ...{ target: options.target ?? { kind: 'latest' } },
-      ...{ timeline: options.timeline, backup: options.backup },
+      ...{ timeline: options.timeline, backup: options.backup, problems: sources.problems },
     });
     return await planOf(options, sources, choice, fs);
   } catch (e) {
@@ -98,6 +98,7 @@ async function planOf(
   if (state === 'empty' || state === 'absent') requireSpace(space);
   const configDir = options.configDir ?? dataDir;
   const adopted = adoptedFiles(record.outside, configDir);
+  if (configDir !== dataDir && marker === undefined) requireUnused(adopted);
   const config = await configOf(reader, index, adopted, signal);
   const restoreCommand = options.restoreCommand ?? restoreCommandOf({ ...keys, places });
   if (options.restoreCommand === undefined) await requireRunnable(owner);
@@ -126,6 +127,16 @@ async function planOf(
     warnings: warningsOf(options, choice, sources, config),
   };
   return { plan, sources, choice, reader, index, layout, found: marker, command: commandOf(plan) };
+}
+
+/** @throws TargetError where somebody's configuration would be overwritten */
+function requireUnused(adopted: RestorePlan['adopted']): void {
+  const taken = adopted.find(({ to }) => existsSync(to));
+  if (!taken) return;
+  throw new TargetError(`there is a file "${taken.to}" already`, {
+    path: taken.to,
+    hint: 'Give another --config-dir, or move it away: nothing is overwritten.',
+  });
 }
 
 /** Named by what it does: of two runs of one command the second may find newer WAL. */
