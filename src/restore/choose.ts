@@ -184,9 +184,12 @@ function noBackup({ backup, candidates, problems = [] }: ChooseOptions): Error {
 }
 
 function noWal({ id }: BackupRecord): Error {
-  return new UnreachableTargetError(`there is no WAL, and backup "${id}" alone does not get there`, {
-    hint: 'Give the place that has the WAL, too.',
-  });
+  return new UnreachableTargetError(
+    `there is no WAL, and backup "${id}" alone does not get there`,
+    {
+      hint: 'Give the place that has the WAL, too.',
+    },
+  );
 }
 
 function incremental(id: string): Error {

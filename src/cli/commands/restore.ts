@@ -32,7 +32,7 @@ const LOG_EVERY = 30_000;
 
 /** `walkeep restore`. */
 export const command: Command = {
-  usage: 'restore [OPTION]... PLACE... PGDATA',
+  usage: 'restore [OPTION]... [PLACE]... PGDATA',
   description:
     'Restores a server from a base backup and its WAL: chooses the backup, puts its files into ' +
     'PGDATA, and writes the settings with which the server, once it is started, recovers to the ' +
