@@ -188,10 +188,10 @@ describe('walkeep restore', () => {
       record: {
         tablespaces: [],
         outside: [
-          { path: '/etc/pg/main/postgresql.conf', object: 'outside.0' },
-          { path: '/etc/pg/main/pg_hba.conf', object: 'outside.1' },
-          { path: '/etc/pg/main/conf.d/x.conf', object: 'outside.2' },
-          { path: '/etc/pg/main/pg_ident.conf' },
+          { kind: 'settings', path: '/etc/pg/main/postgresql.conf', object: 'outside.0' },
+          { kind: 'authentication', path: '/etc/pg/main/pg_hba.conf', object: 'outside.1' },
+          { kind: 'settings', path: '/etc/pg/main/conf.d/x.conf', object: 'outside.2' },
+          { kind: 'authentication', path: '/etc/pg/main/pg_ident.conf' },
         ],
       },
     });
