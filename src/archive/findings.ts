@@ -35,7 +35,12 @@ export type FindingCode =
   | 'partial-inside'
   | 'not-renamed'
   | 'torn-tail'
-  | 'flushed-damaged';
+  | 'flushed-damaged'
+  // A base backup.
+  | 'backup-damaged'
+  | 'backup-unfinished'
+  | 'backup-without-wal'
+  | 'backup-not-checked';
 
 /** One thing that a check of an archive found. */
 export interface Finding {

@@ -1,5 +1,6 @@
 import { availableParallelism } from 'node:os';
 import type { Archive } from '../archive/archive.js';
+import type { Catalog } from '../archive/catalog.js';
 import { byPlace, type Finding, findingKey, type Severity } from '../archive/findings.js';
 import { type ArchiveOptions, withArchives } from '../archive/places/open-archive.js';
 import { readArchive } from '../archive/read-catalog.js';
@@ -16,6 +17,7 @@ import {
   type Checks,
   checkOptions,
 } from '../options.js';
+import { BackupCheck } from './backups.js';
 import { catalogFindings } from './catalog-findings.js';
 import { planJobs } from './plan.js';
 import { runJobs } from './pool.js';
@@ -29,6 +31,8 @@ export interface VerifyOptions {
   timeline?: number | undefined;
   /** Only names, sizes, headers and continuity: no records are read. */
   quick?: boolean | undefined;
+  /** `false` leaves base backups out, as do `since` and `timeline`. */
+  backups?: boolean | undefined;
   /** Threads. Default: one for each core. */
   jobs?: number | undefined;
   /** Bytes of WAL that a thread takes at a time. */
@@ -45,6 +49,7 @@ const CHECKS: Checks<VerifyOptions> = {
   since: anLsn,
   timeline: aTimeline,
   quick: aSwitch,
+  backups: aSwitch,
   jobs: aNumber(1, 1024),
   jobBytes: aNumber(1, Number.MAX_SAFE_INTEGER),
   onFinding: aFunction,
@@ -53,7 +58,7 @@ const CHECKS: Checks<VerifyOptions> = {
   signal: aSignal,
 };
 
-/** How far a check is. Bytes are those of decompressed WAL. */
+/** How far a check is. Bytes are those of decompressed WAL, and of base backups as they are stored. */
 export interface VerifyProgress {
   bytes: number;
   totalBytes: number;
@@ -70,6 +75,8 @@ export interface VerifySummary {
   segments: number;
   /** Decompressed WAL that was read. */
   bytes: number;
+  /** Base backups, complete or not. */
+  backups: number;
   milliseconds: number;
   errors: number;
   warnings: number;
@@ -94,13 +101,27 @@ export async function verifyArchive(
   options: VerifyOptions = {},
 ): Promise<VerifyResult> {
   checkOptions('verify', options, CHECKS);
-  return withArchives(directory, options.keys ?? {}, (archive) => verifyIn(archive, options));
+  return withArchives(directory, options.keys ?? {}, async (archive) => {
+    const { keys, signal, since, timeline, backups = true } = options;
+    const catalog = await readArchive(archive);
+    const isAll = backups && since === undefined && timeline === undefined;
+    const check = isAll ? await BackupCheck.open(directory, keys?.systemId, signal) : undefined;
+    try {
+      return await verifyIn(archive, catalog, options, check);
+    } finally {
+      await check?.close();
+    }
+  });
 }
 
-async function verifyIn(archive: Archive, options: VerifyOptions): Promise<VerifyResult> {
+async function verifyIn(
+  archive: Archive,
+  catalog: Catalog,
+  options: VerifyOptions,
+  backups: BackupCheck | undefined,
+): Promise<VerifyResult> {
   const began = performance.now();
   const directory = archive.place;
-  const catalog = await readArchive(archive);
   const { since, timeline, quick = false, jobs: threads = availableParallelism() } = options;
   if (timeline !== undefined && !catalog.timelines.some((t) => t.timeline === timeline)) {
     throw new UsageError(`"${directory}" has no timeline ${timeline}`, {
@@ -125,11 +146,12 @@ async function verifyIn(archive: Archive, options: VerifyOptions): Promise<Verif
   });
   const own = jobs.filter((job) => !job.leadIn);
   const segments = own.reduce((n, job) => n + job.segments.length, 0);
-  const totalBytes = segments * catalog.segmentSize;
+  const totalBytes = segments * catalog.segmentSize + (quick ? 0 : (backups?.size ?? 0));
   let bytes = 0;
+  let ofBackups = 0;
   const progress = (more: number): void => {
     bytes += more;
-    options.onProgress?.({ bytes, totalBytes });
+    options.onProgress?.({ bytes: bytes + ofBackups, totalBytes });
   };
   let vanished = false;
   const report: JobReport = {
@@ -145,6 +167,13 @@ async function verifyIn(archive: Archive, options: VerifyOptions): Promise<Verif
     for (const f of catalogFindings(await readArchive(archive), { since, timeline })) finding(f);
   }
 
+  const { keys, signal } = options;
+  const ofBackup = (more: number): void => {
+    ofBackups += more;
+    progress(0);
+  };
+  await backups?.run(catalog, { quick, keys, finding, progress: ofBackup, signal });
+
   const findings = [...found.values()].sort(byPlace);
   const count = (severity: Severity) => findings.filter((f) => f.severity === severity).length;
   return {
@@ -156,6 +185,7 @@ async function verifyIn(archive: Archive, options: VerifyOptions): Promise<Verif
       timelines: new Set(own.map((job) => job.timeline)).size,
       segments,
       bytes,
+      backups: backups?.count ?? 0,
       milliseconds: performance.now() - began,
       errors: count('error'),
       warnings: count('warning'),

@@ -25,6 +25,7 @@ const OPTIONS: readonly OptionSpec[] = [
     group: 'Options:',
     help: 'check names, sizes, headers and continuity, but read no records',
   },
+  { long: 'no-backups', group: 'Options:', help: 'leave base backups out' },
   {
     long: 'jobs',
     short: 'j',
@@ -56,7 +57,8 @@ export const command: Command = {
   usage: 'verify [OPTION]... PLACE',
   description:
     'Checks every segment file of an archive, in a directory or a store: names, sizes, page headers, the checksum of each ' +
-    'record, continuity, timelines. Exit code 0: nothing is wrong, 1: something is, 2: it could ' +
+    'record, continuity, timelines; and every base backup: its objects, its files against their ' +
+    'manifest, the WAL that it needs. Exit code 0: nothing is wrong, 1: something is, 2: it could ' +
     'not be checked.',
   options: () => OPTIONS,
   async run(values, operands, { output, tryHelp }) {
@@ -66,6 +68,7 @@ export const command: Command = {
       timeline: countOption(values, 'timeline', MAX_TIMELINE),
       jobs: countOption(values, 'jobs', MAX_THREADS),
       quick: values.quick === true,
+      backups: values['no-backups'] !== true,
       keys: keysOf(values),
     };
     const { verifyArchive } = await import('../../verify/verify.js');
@@ -129,7 +132,8 @@ function summaryLine(s: VerifySummary): string {
   const read = s.quick
     ? 'headers only'
     : `${formatBytes(s.bytes)} in ${(s.milliseconds / 1000).toFixed(1)} s, ${formatBytes(speed)}/s`;
-  const looked = `${count(s.segments, 'segment')} of ${count(s.timelines, 'timeline')} checked (${read})`;
+  const backups = s.backups === 0 ? '' : ` and ${count(s.backups, 'base backup')}`;
+  const looked = `${count(s.segments, 'segment')} of ${count(s.timelines, 'timeline')}${backups} checked (${read})`;
   const found = [
     s.errors > 0 ? count(s.errors, 'error') : '',
     s.warnings > 0 ? count(s.warnings, 'warning') : '',

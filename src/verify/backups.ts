@@ -1,0 +1,328 @@
+import { createHash, type Hash } from 'node:crypto';
+import { type BackupArea, openBackupArea } from '../archive/backups/area.js';
+import { readBackups, readRecord } from '../archive/backups/catalog.js';
+import { backupKey, RECORD } from '../archive/backups/keys.js';
+import { BackupReader } from '../archive/backups/reader.js';
+import { judgeBackups, type PlacedBackup } from '../archive/backups/state.js';
+import { Ways } from '../archive/backups/ways.js';
+import type { Catalog } from '../archive/catalog.js';
+import type { Finding } from '../archive/findings.js';
+import type { ArchiveOptions } from '../archive/places/open-archive.js';
+import type { BackupRecord } from '../base/backup-record.js';
+import type { BaseIndex } from '../base/base-index.js';
+import { type BackupManifest, type ManifestFile, parseManifest } from '../base/manifest.js';
+import { TarReader } from '../base/tar.js';
+import { decompressAtOnce } from '../codec/at-once.js';
+import { CorruptObjectError, EncryptedError, UsageError } from '../errors.js';
+import { formatLsn } from '../lsn.js';
+
+/** How the base backups of a place are checked. */
+export interface BackupChecking {
+  /** Only what is there, not what it holds. */
+  quick: boolean;
+  keys: ArchiveOptions | undefined;
+  finding(finding: Finding): void;
+  /** Bytes of objects that were read. */
+  progress(bytes: number): void;
+  signal: AbortSignal | undefined;
+}
+
+/** The base backups of a place that are to be checked. */
+export class BackupCheck {
+  readonly #area: BackupArea;
+  readonly #backups: readonly PlacedBackup[];
+
+  private constructor(area: BackupArea, backups: readonly PlacedBackup[]) {
+    this.#area = area;
+    this.#backups = backups;
+  }
+
+  /** Undefined where there are none. @throws StoreUncertainError, StoreAccessError */
+  static async open(
+    place: string,
+    systemId: bigint | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<BackupCheck | undefined> {
+    let area: BackupArea;
+    try {
+      area = await openBackupArea(place, { systemId, signal });
+    } catch (e) {
+      // There is WAL of no cluster yet.
+      if (e instanceof UsageError && systemId === undefined) return undefined;
+      throw e;
+    }
+    const found = await readBackups(area, signal);
+    return new BackupCheck(area, judgeBackups(found, { leases: [], now: new Date() }));
+  }
+
+  get count(): number {
+    return this.#backups.length;
+  }
+
+  /** Bytes of what is read. */
+  get size(): number {
+    const records = this.#backups.flatMap((b) => (b.record ? [b.found.record] : []));
+    return records.reduce((sum, record) => sum + sizeOf(record as BackupRecord), 0);
+  }
+
+  close(): Promise<void> {
+    return this.#area.close();
+  }
+
+  /** @throws what the place throws, if it cannot be told; the signal's reason */
+  async run(catalog: Catalog, checking: BackupChecking): Promise<void> {
+    const ways = waysOf(catalog);
+    for (const backup of this.#backups) {
+      checking.signal?.throwIfAborted();
+      const findings: Finding[] = [];
+      const finding = (f: Finding) => void findings.push(f);
+      await this.#one(backup, catalog, ways, { ...checking, finding });
+      // What an expire removed meanwhile is no backup any more.
+      if (findings.length > 0 && (await this.#isGone(backup, checking.signal))) continue;
+      for (const f of findings) checking.finding(f);
+    }
+  }
+
+  async #isGone({ id, record }: PlacedBackup, signal: AbortSignal | undefined): Promise<boolean> {
+    if (!record) return false;
+    const now = await readRecord(this.#area, id, signal);
+    return !now.record && !now.problem;
+  }
+
+  async #one(
+    backup: PlacedBackup,
+    catalog: Catalog,
+    ways: Ways,
+    checking: BackupChecking,
+  ): Promise<void> {
+    const { id, state, found } = backup;
+    const file = backupKey(this.#area.prefix, id, RECORD);
+    const { record } = found;
+    if (found.problem) {
+      checking.finding(damaged(file, found.problem));
+      return;
+    }
+    if (!record) {
+      checking.finding({
+        ...{ severity: 'info', code: 'backup-unfinished', file: backupKey(this.#area.prefix, id) },
+        message: `backup ${id} is not complete: it is running, or was never finished`,
+        hint: 'What was never finished is removed by the next backup and by "walkeep expire".',
+      });
+      return;
+    }
+    if (state === 'damaged' && record.parent !== undefined && backup.problem?.includes('based')) {
+      checking.finding({
+        ...{ severity: 'error', code: 'backup-damaged', file, message: backup.problem },
+        hint: 'Take a full backup: this one cannot be restored.',
+      });
+    }
+    if (checking.quick) {
+      if (backup.problem !== undefined) {
+        checking.finding(damaged(file, new CorruptObjectError(backup.problem, { key: file })));
+      }
+    } else await new OneBackup(this.#area, record, checking).run();
+    if (record.wal === 'archive') this.#wal(record, file, catalog, ways, checking);
+  }
+
+  /** By names: what is in them is checked with all other WAL. */
+  #wal(
+    record: BackupRecord,
+    file: string,
+    catalog: Catalog,
+    ways: Ways,
+    { finding }: BackupChecking,
+  ): void {
+    if (catalog.systemId !== undefined && catalog.systemId !== record.systemId) {
+      finding({
+        ...{ severity: 'info', code: 'backup-without-wal', file },
+        message: `backup ${record.id} is of cluster ${record.systemId}, the WAL of ${catalog.systemId}`,
+        hint: 'It was taken before the cluster was made anew: its WAL is kept elsewhere, or not.',
+      });
+      return;
+    }
+    for (const { timeline, start, end } of record.walRanges) {
+      if (ways.has(timeline, start, end)) continue;
+      finding({
+        ...{ severity: 'error', code: 'backup-without-wal', file, lsn: start },
+        message: `backup ${record.id} needs WAL ${formatLsn(start)} - ${formatLsn(end)} of timeline ${timeline}, and some of it is not here`,
+        hint: 'Without it the backup cannot be restored: bring the segments back, or take another.',
+      });
+    }
+  }
+}
+
+function sizeOf({ objects }: BackupRecord): number {
+  return objects.reduce((sum, object) => sum + object.size, 0);
+}
+
+function waysOf({ timelines, histories, segmentSize, ledger }: Catalog): Ways {
+  const stored = new Date(0);
+  const segments = timelines.flatMap(({ timeline, segments }) =>
+    segments.map(({ segment }) => ({ timeline, segment, stored })),
+  );
+  const known = histories.flatMap((h) => (h.history ? [h.history] : []));
+  return new Ways(segments, known, [], segmentSize, ledger);
+}
+
+function damaged(file: string, { message, detail }: Error & { detail?: string }): Finding {
+  return {
+    ...{ severity: 'error', code: 'backup-damaged', file },
+    message: detail === undefined ? message : `${message}: ${detail}`,
+    hint: 'Use another backup, or another place that has this one, and take a new one.',
+  };
+}
+
+/** All that one backup holds: each object once. */
+class OneBackup {
+  readonly #record: BackupRecord;
+  readonly #reader: BackupReader;
+  readonly #checking: BackupChecking;
+  /** Nobody here can open it: only what is stored was compared. */
+  #closed = false;
+  #manifest: BackupManifest | undefined;
+  readonly #files = new Map<string, { size: number; digest: string }>();
+  /** Every tar was read to its end. */
+  #whole = true;
+
+  constructor(area: BackupArea, record: BackupRecord, checking: BackupChecking) {
+    this.#record = record;
+    this.#reader = new BackupReader(area, record, checking.keys);
+    this.#checking = checking;
+  }
+
+  async run(): Promise<void> {
+    const { tars, objects, id } = this.#record;
+    const volumes = new Set(tars.flatMap((tar) => tar.volumes));
+    for (const { name } of objects) if (!volumes.has(name)) await this.#object(name);
+    if (objects.some(({ name }) => name === MANIFEST) && !this.#closed) await this.#readManifest();
+    const index = this.#closed ? undefined : await this.#index();
+    for (const [i, tar] of tars.entries()) await this.#tar(tar, index?.tars[i]);
+    if (this.#manifest && this.#whole && !this.#closed) this.#compare(this.#manifest);
+    if (!this.#closed) return;
+    this.#checking.finding({
+      ...{ severity: 'info', code: 'backup-not-checked', file: this.#reader.key(RECORD) },
+      message: `backup ${id} is encrypted: its objects are what was stored, what is in them was not looked at`,
+      hint: 'Give the keys with --identity to have its files compared with the manifest.',
+    });
+  }
+
+  /** What is stored is compared with the record; undefined if it is damaged, or stays closed. */
+  async #object(name: string): Promise<Buffer | undefined> {
+    const { signal, progress } = this.#checking;
+    try {
+      return await this.#reader.object(name, signal);
+    } catch (e) {
+      if (e instanceof EncryptedError) this.#closed = true;
+      else this.#damaged(e, name);
+      return undefined;
+    } finally {
+      progress(this.#record.objects.find((object) => object.name === name)?.size ?? 0);
+    }
+  }
+
+  #damaged(error: unknown, name: string): void {
+    if (!(error instanceof CorruptObjectError)) throw error;
+    this.#checking.finding(damaged(error.key ?? this.#reader.key(name), error));
+  }
+
+  async #index(): Promise<BaseIndex | undefined> {
+    try {
+      return await this.#reader.index(this.#checking.signal);
+    } catch (e) {
+      this.#damaged(e, 'base.index');
+      return undefined;
+    }
+  }
+
+  async #readManifest(): Promise<void> {
+    try {
+      const bytes = await this.#reader.content(MANIFEST, this.#checking.signal);
+      this.#manifest = parseManifest(bytes, this.#reader.key(MANIFEST));
+    } catch (e) {
+      this.#damaged(e, MANIFEST);
+    }
+  }
+
+  /** Each volume is read, whatever is wrong with others. */
+  async #tar(
+    { name, oid, volumes }: BackupRecord['tars'][0],
+    index: BaseIndex['tars'][0] | undefined,
+  ): Promise<void> {
+    const reader = index && this.#tarReader(oid);
+    let goesOn = reader !== undefined;
+    for (const [n, volume] of volumes.entries()) {
+      const plain = await this.#object(volume);
+      if (!plain) goesOn = false;
+      if (!plain || !reader || !goesOn || !index) continue;
+      try {
+        for (const frame of index.frames.filter((one) => one.volume === n)) {
+          const stored = plain.subarray(frame.at, frame.at + frame.stored);
+          const digest = createHash('sha256').update(stored).digest('hex');
+          const content =
+            digest === frame.sha256
+              ? await decompressAtOnce(this.#record.codec, stored, frame.length)
+              : undefined;
+          if (!content) {
+            throw new CorruptObjectError(
+              `a frame at ${frame.at} of "${this.#reader.key(volume)}" is not what its index says`,
+              { key: this.#reader.key(volume) },
+            );
+          }
+          reader.feed(content);
+        }
+      } catch (e) {
+        this.#damaged(e, volume);
+        goesOn = false;
+      }
+    }
+    if (!goesOn || !reader) this.#whole = false;
+    else {
+      try {
+        reader.end();
+      } catch (e) {
+        this.#damaged(e, volumes.at(-1) ?? name);
+      }
+    }
+  }
+
+  #tarReader(oid: number | undefined): TarReader {
+    const root = oid === undefined ? '' : `pg_tblspc/${oid}/`;
+    const expected = new Map((this.#manifest?.files ?? []).map((file) => [file.path, file]));
+    let hash: Hash | undefined;
+    return new TarReader({
+      member: ({ type, name }) => {
+        const algorithm = expected.get(`${root}${name}`)?.checksum?.algorithm;
+        const isKnown = algorithm !== undefined && algorithm !== 'CRC32C';
+        hash = type === 'file' && isKnown ? createHash(algorithm.toLowerCase()) : undefined;
+      },
+      content: (piece) => void hash?.update(piece),
+      done: ({ type, name, size }) => {
+        if (type !== 'file') return;
+        this.#files.set(`${root}${name}`, { size, digest: hash?.digest('hex') ?? '' });
+      },
+    });
+  }
+
+  #compare({ files }: BackupManifest): void {
+    const seen = new Set<string>();
+    for (const file of files) {
+      seen.add(file.path);
+      const why = difference(file, this.#files.get(file.path));
+      if (why === undefined) continue;
+      const message = `${JSON.stringify(file.path)} of backup ${this.#record.id} ${why}`;
+      this.#damaged(new CorruptObjectError(message, { key: this.#reader.key(RECORD) }), RECORD);
+    }
+  }
+}
+
+const MANIFEST = 'backup_manifest';
+
+function difference(
+  { size, checksum }: ManifestFile,
+  is: { size: number; digest: string } | undefined,
+): string | undefined {
+  if (!is) return 'is in the manifest, and not in the backup';
+  if (is.size !== size) return `has ${is.size} bytes, in the manifest ${size}`;
+  const isKnown = checksum !== undefined && checksum.algorithm !== 'CRC32C';
+  return isKnown && checksum.hex !== is.digest ? 'is not what the manifest says' : undefined;
+}

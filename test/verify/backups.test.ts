@@ -1,0 +1,171 @@
+import { createHash } from 'node:crypto';
+import { readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import type { Catalog } from '../../src/archive/catalog.js';
+import type { Finding } from '../../src/archive/findings.js';
+import type { BackupRecord } from '../../src/base/backup-record.js';
+import type { Lsn } from '../../src/lsn.js';
+import { openFileStore } from '../../src/store/file/file-store.js';
+import { BackupCheck } from '../../src/verify/backups.js';
+import { run } from '../cli/run.js';
+import {
+  randomNumbers,
+  SEGMENT,
+  SYSTEM_ID,
+  sampleArchive,
+  writeLedger,
+} from '../support/archives.js';
+import { type StoreBackup, storeBackup, tarOf } from '../support/stored-backup.js';
+
+const ID = '20261127T201500F-3fa91c';
+const random = randomNumbers(7);
+const bytes = (n: number) => Buffer.from(Array.from({ length: n }, () => random() * 256));
+
+const FILES = {
+  PG_VERSION: Buffer.from('18\n'),
+  'base/1/1249': bytes(3000),
+  'global/pg_control': bytes(512),
+};
+const SPACE = { 'PG_18_202506291/5/16400': bytes(2500) };
+
+/** As a server makes it. */
+function manifestOf(files: Record<string, Buffer>): Buffer {
+  const entries = Object.entries(files).map(([path, content]) => {
+    const checksum = createHash('sha256').update(content).digest('hex');
+    return `{ "Path": "${path}", "Size": ${content.length}, "Last-Modified": "2026-11-28 01:00:00 GMT", "Checksum-Algorithm": "SHA256", "Checksum": "${checksum}" }`;
+  });
+  const text = `{ "PostgreSQL-Backup-Manifest-Version": 1,\n"Files": [\n${entries.join(',\n')}\n],\n"WAL-Ranges": [\n{ "Timeline": 1, "Start-LSN": "0/1000028", "End-LSN": "0/1000100" }\n],\n`;
+  const sum = createHash('sha256').update(text).digest('hex');
+  return Buffer.from(`${text}"Manifest-Checksum": "${sum}"}\n`);
+}
+
+/** An archive of three segments with a backup that needs the second. */
+async function archive(options: Partial<StoreBackup> = {}, files = FILES) {
+  const made = sampleArchive(3);
+  const { directory, segmentStart } = made;
+  await writeLedger(directory);
+  const store = await openFileStore(directory, { init: true });
+  const start = (segmentStart(1) + 40n) as Lsn;
+  const end = (start + 5000n) as Lsn;
+  const point = { timeline: 1, time: '2026-11-27T20:15:00.000Z' };
+  const members = (all: Record<string, Buffer>) =>
+    Object.entries(all).map(([name, content]) => ({ name, content }));
+  const spaced = Object.entries(SPACE).map(([name, content]) => [
+    `pg_tblspc/16388/${name}`,
+    content,
+  ]);
+  const manifest = manifestOf({ ...FILES, ...Object.fromEntries(spaced) });
+  const record: Partial<BackupRecord> = {
+    ...{ systemId: SYSTEM_ID, segmentSize: SEGMENT },
+    ...{ start: { ...point, lsn: start }, end: { ...point, lsn: end } },
+    walRanges: [{ timeline: 1, start, end }],
+  };
+  await storeBackup({
+    ...{ store, id: ID, frame: 2000, volume: 3000 },
+    tars: [
+      { name: '16388.tar', oid: 16388, bytes: tarOf(members(SPACE)) },
+      { name: 'base.tar', bytes: tarOf(members(files)) },
+    ],
+    others: { backup_manifest: manifest, backup_label: Buffer.from('START WAL LOCATION: 0/1\n') },
+    ...options,
+    record: { ...record, ...options.record },
+  });
+  return { ...made, base: join(directory, 'backups', ID) };
+}
+
+/** What is found of base backups, where no WAL is missing. */
+async function findingsOf(directory: string): Promise<Finding[]> {
+  const check = await BackupCheck.open(directory, undefined, undefined);
+  const findings: Finding[] = [];
+  const catalog = {
+    ...{ timelines: [], histories: [], segmentSize: SEGMENT, ledger: undefined },
+    systemId: SYSTEM_ID,
+  } as unknown as Catalog;
+  await check?.run(catalog, {
+    ...{ quick: false, keys: undefined, signal: undefined, progress: () => {} },
+    finding: (f) => void findings.push(f),
+  });
+  await check?.close();
+  return findings.filter((f) => f.code !== 'backup-without-wal');
+}
+
+describe('verify of base backups', () => {
+  it.each(['none', 'gzip', 'zstd', 'lz4'] as const)(
+    'finds nothing in a good one: %s',
+    async (codec) => {
+      const { directory } = await archive({ codec });
+      const { code, stdout } = await run('walkeep', 'verify', '-v', directory);
+      expect(stdout).toContain('3 segments of 1 timeline and 1 base backup checked');
+      expect({ code, stdout }).toMatchObject({
+        code: 0,
+        stdout: expect.stringContaining('all is well'),
+      });
+      const { stdout: without } = await run('walkeep', 'verify', '--no-backups', directory);
+      expect(without).not.toContain('backup');
+    },
+  );
+
+  it.each(['none', 'gzip'] as const)(
+    'names the object that one bit was flipped in, 500 times: %s',
+    async (codec) => {
+      const { directory, base } = await archive({ codec });
+      const names = readdirSync(base).sort();
+      expect(names.length).toBeGreaterThan(6);
+      for (let trial = 0; trial < 500; trial++) {
+        const name = names[trial % names.length] as string;
+        const path = join(base, name);
+        const content = readFileSync(path);
+        const { atime, mtime } = statSync(path);
+        const bad = Buffer.from(content);
+        const at = Math.floor(random() * bad.length);
+        bad[at] = bad[at]! ^ (1 << Math.floor(random() * 8));
+        writeFileSync(path, bad);
+        // As a disk does it, or as somebody who writes.
+        if (trial % 2 === 0) utimesSync(path, atime, mtime);
+        const found = await findingsOf(directory);
+        expect(
+          found.map((f) => `${f.severity} ${f.file}`),
+          `${name} ${at}`,
+        ).toContain(`error backups/${ID}/${name}`);
+        expect(new Set(found.map((f) => f.file)).size, `${name} ${at}`).toBe(1);
+        writeFileSync(path, content);
+        utimesSync(path, atime, mtime);
+        if (trial % 10 === 0) expect(await findingsOf(directory)).toEqual([]);
+      }
+    },
+  );
+
+  it('finds objects that are missing or cut, also without reading them', async () => {
+    const { directory, base } = await archive();
+    writeFileSync(join(base, 'base.index'), '');
+    rmSync(join(base, '16388.tar.gz.0000'));
+    const found = await findingsOf(directory);
+    expect([...new Set(found.map((f) => f.file))].sort()).toEqual([
+      `backups/${ID}/16388.tar.gz.0000`,
+      `backups/${ID}/base.index`,
+    ]);
+    const { code, stdout } = await run('walkeep', 'verify', '--quick', directory);
+    expect({ code, stdout }).toMatchObject({ code: 1, stdout: expect.stringContaining(ID) });
+  });
+
+  it('compares each file with the manifest', async () => {
+    const files = { ...FILES, 'base/1/1249': Buffer.alloc(3000, 1) };
+    const { directory } = await archive({}, files);
+    const [found, ...more] = await findingsOf(directory);
+    expect(found?.message).toContain('"base/1/1249" of backup');
+    expect(more).toEqual([]);
+  });
+
+  it('finds the WAL that it needs missing, and names what was never finished', async () => {
+    const { directory, names, base } = await archive();
+    rmSync(join(directory, names[0]!));
+    expect((await run('walkeep', 'verify', directory)).code).toBe(0);
+    rmSync(join(directory, names[1]!));
+    const { stdout } = await run('walkeep', 'verify', directory);
+    expect(stdout).toContain('(backup-without-wal)');
+    rmSync(join(base, 'backup.json'));
+    const { stdout: left } = await run('walkeep', 'verify', '-v', directory);
+    expect(left).toContain('(backup-unfinished)');
+  });
+});
