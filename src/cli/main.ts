@@ -57,6 +57,10 @@ const COMMANDS: Readonly<
     failure: 2,
     load: () => import('./commands/cleanup.js'),
   },
+  backups: {
+    summary: 'show base backups and what they can be restored to',
+    load: () => import('./commands/backups.js'),
+  },
   expire: {
     summary: 'remove base backups and WAL that nothing needs any more',
     load: () => import('./commands/expire.js'),
