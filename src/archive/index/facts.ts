@@ -7,7 +7,7 @@ import { INDEX } from '../backups/keys.js';
 import type { RecoveryTarget } from '../targets/target.js';
 import type { SegmentFacts } from '../targets/way-marks.js';
 import type { Plan } from '../way/plan.js';
-import { GROUP, type IndexGroup, parseIndex } from './format.js';
+import { GROUP, parseStoredIndex, type StoredIndexGroup, timeOf } from './format.js';
 import { groupKey, groupStart, type IndexPlace, indexPlace } from './groups.js';
 import { hasXid } from './xid-ranges.js';
 
@@ -63,11 +63,16 @@ export async function readFacts(
         for (const [slot, at] of slots) {
           const segment = group.segments[slot];
           if (!segment) continue;
-          const { times, xids, points } = segment;
+          const [, , min, max] = segment.times ?? [];
+          const { xids, points } = segment;
           const holds =
             (target.kind === 'xid' && hasXid(xids, target.xid)) ||
-            (target.kind === 'name' && points.some((point) => point.name === target.name));
-          found.set(at, { ...(times ? { times } : {}), holds });
+            (target.kind === 'name' && points.some(([, , name]) => name === target.name));
+          const times =
+            min === undefined || max === undefined
+              ? {}
+              : { times: { min: timeOf(min), max: timeOf(max) } };
+          found.set(at, { ...times, holds });
         }
       } catch (e) {
         problem(e);
@@ -108,16 +113,16 @@ export async function readGroup(
   key: string,
   identities: Identities | undefined,
   signal?: AbortSignal,
-): Promise<IndexGroup | undefined> {
+): Promise<StoredIndexGroup | undefined> {
   const got = await store.get(key, { signal });
   if (!got) return undefined;
   const stored = await bytesOf(got.body);
   const { content } = await decodeBytes(stored, { name: key, identities });
-  return parseIndex(Buffer.from(content), key);
+  return parseStoredIndex(Buffer.from(content), key);
 }
 
 /** @throws CorruptObjectError for one that belongs elsewhere */
-function requireOwn(group: IndexGroup, place: IndexPlace, plan: Plan, key: string): void {
+function requireOwn(group: StoredIndexGroup, place: IndexPlace, plan: Plan, key: string): void {
   const { systemId, timeline, segmentSize, start, segments } = group;
   const own =
     (plan.systemId === undefined || systemId === plan.systemId) &&

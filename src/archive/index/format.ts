@@ -98,16 +98,22 @@ export function indexBytes({
   return Buffer.from(`${text}sha256 ${createHash('sha256').update(text).digest('hex')}\n`);
 }
 
-interface StoredSegmentIndex {
+/** An entry as JSON has it. */
+export interface StoredIndexedSegment {
   ends: number;
-  times?: [string, string, string, string];
+  times?: [first: string, last: string, min: string, max: string];
   xids: number[];
-  points: [string, string, string][];
+  points: [lsn: string, time: string, name: string][];
   clocks: string[];
 }
 
+/** An object as JSON has it: of thousands only a little of each is of interest. */
+export interface StoredIndexGroup extends Omit<IndexGroup, 'segments'> {
+  segments: (StoredIndexedSegment | null)[];
+}
+
 /** @throws CorruptObjectError for one that is damaged, cut, or of a newer walkeep */
-export function parseIndex(bytes: Buffer, key: string): IndexGroup {
+export function parseStoredIndex(bytes: Buffer, key: string): StoredIndexGroup {
   const wrong = (why: string, cause?: unknown) =>
     new CorruptObjectError(`"${key}" is no whole object of the WAL index: ${why}`, {
       ...{ key, hint: 'Remove it; "walkeep index" makes another one.' },
@@ -120,39 +126,34 @@ export function parseIndex(bytes: Buffer, key: string): IndexGroup {
     throw wrong('it is not what its checksum was made of');
   }
   try {
-    const json = JSON.parse(bytes.toString('utf8', 0, cut));
-    if (json.format !== INDEX_FORMAT) throw wrong(`its format ${json.format} is not known here`);
-    return {
-      systemId: BigInt(json.systemId),
-      timeline: json.timeline,
-      segmentSize: json.segmentSize,
-      start: parseLsn(json.start),
-      segments: (json.segments as (StoredSegmentIndex | null)[]).map(readSegment),
-    };
+    const { format, ...json } = JSON.parse(bytes.toString('utf8', 0, cut));
+    if (format !== INDEX_FORMAT) throw wrong(`its format ${format} is not known here`);
+    // Only the types that JSON has not: the checksum says that a walkeep wrote the rest.
+    return { ...json, systemId: BigInt(json.systemId), start: parseLsn(json.start) };
   } catch (e) {
     throw e instanceof CorruptObjectError ? e : wrong((e as Error).message, e);
   }
 }
 
-/** Only the types that JSON has not: the checksum says that a walkeep wrote the rest. */
-function readSegment(stored: StoredSegmentIndex | null): IndexedSegment | undefined {
+/** The same with all it has. */
+export function parseIndex(bytes: Buffer, key: string): IndexGroup {
+  const group = parseStoredIndex(bytes, key);
+  return { ...group, segments: group.segments.map(readSegment) };
+}
+
+function readSegment(stored: StoredIndexedSegment | null): IndexedSegment | undefined {
   if (!stored) return undefined;
   const { ends, times, xids, points, clocks } = stored;
-  const time = (text: string) => BigInt(text) as TimestampTz;
+  const [first, last, min, max] = (times ?? []).map(timeOf);
   return {
     ends,
-    ...(times
-      ? {
-          times: {
-            first: time(times[0]),
-            last: time(times[1]),
-            min: time(times[2]),
-            max: time(times[3]),
-          },
-        }
-      : {}),
+    ...(times ? { times: { first, last, min, max } as EndTimes } : {}),
     xids,
-    points: points.map(([lsn, at, name]) => ({ lsn: parseLsn(lsn), time: time(at), name })),
-    clocks: clocks.map(time),
+    points: points.map(([lsn, at, name]) => ({ lsn: parseLsn(lsn), time: timeOf(at), name })),
+    clocks: clocks.map(timeOf),
   };
+}
+
+export function timeOf(text: string): TimestampTz {
+  return BigInt(text) as TimestampTz;
 }

@@ -7,7 +7,8 @@ import { readFacts } from '../index/facts.js';
 import { type ArchiveKeys, identitiesOf } from '../places/open-archive.js';
 import { type EndMark, isEnd, type Mark } from '../way/marks.js';
 import type { Damage } from '../way/scan.js';
-import { searchMark } from './search-mark.js';
+import { type Elsewhere, findElsewhere } from './elsewhere.js';
+import { type MarkTarget, searchMark } from './search-mark.js';
 import { firstLaterEnd } from './search-time.js';
 import type { LocatedTarget, RecoveryTarget, UnreachableTarget } from './target.js';
 import { type WayBegin, type WayStretch, wayFrom } from './way.js';
@@ -24,6 +25,9 @@ export interface LocateOptions {
   keys?: ArchiveKeys | undefined;
   signal?: AbortSignal | undefined;
 }
+
+/** Segments at the end of the WAL in which a record with a time is looked for. */
+const FEW = 8;
 
 export type TargetResult = { located: LocatedTarget } | { unreachable: UnreachableTarget };
 
@@ -46,15 +50,20 @@ export async function locateTarget(
   if ('unreachable' in way) return way;
   const { stretch } = way;
   const { area, keys = {}, signal } = options;
+  const reading = { identities: identitiesOf(keys), signal };
+  const places = { from: stretch.first, to: stretch.behind };
   const index =
     area && isSearched(target)
-      ? await readFacts(area, stretch.plan, { from: stretch.first, to: stretch.behind }, target, {
-          identities: identitiesOf(keys),
-          signal,
-        })
+      ? await readFacts(area, stretch.plan, places, target, reading)
       : undefined;
   const marks = new WayMarks(stretch.plan, stretch, index?.facts, signal);
-  const locator = new Locator(catalog, stretch, marks, options.after.lsn, index?.notes ?? []);
+  const elsewhere = (sought: MarkTarget) => findElsewhere(catalog, stretch, sought, area, reading);
+  const notes = index?.notes ?? [];
+  const locator = new Locator(catalog, stretch, marks, {
+    end: options.after.lsn,
+    notes,
+    elsewhere,
+  });
   return locator.locate(target);
 }
 
@@ -65,25 +74,33 @@ function isSearched(
   return target.kind === 'time' || target.kind === 'xid' || target.kind === 'name';
 }
 
+interface LocatorOptions {
+  /** Of the backup. */
+  end: Lsn;
+  notes: readonly string[];
+  elsewhere(target: MarkTarget): Promise<Elsewhere | undefined>;
+}
+
 class Locator {
   readonly #catalog: Catalog;
   readonly #stretch: WayStretch;
   readonly #marks: WayMarks;
   readonly #end: Lsn;
   readonly #notes: string[];
+  readonly #elsewhere: LocatorOptions['elsewhere'];
 
   constructor(
     catalog: Catalog,
     stretch: WayStretch,
     marks: WayMarks,
-    end: Lsn,
-    notes: readonly string[],
+    { end, notes, elsewhere }: LocatorOptions,
   ) {
     this.#catalog = catalog;
     this.#stretch = stretch;
     this.#marks = marks;
     this.#end = end;
     this.#notes = [...notes];
+    this.#elsewhere = elsewhere;
     const { timeline, unfollowed } = stretch.plan;
     if (unfollowed.length > 0) {
       const others = unfollowed.join(', ');
@@ -227,17 +244,24 @@ class Locator {
         },
       };
     }
+    const elsewhere = await this.#elsewhere(target);
+    if (elsewhere?.timeline !== undefined) {
+      const { end } = await this.#marks.at(this.#marks.behind - 1);
+      return this.#offBranch(what, elsewhere.timeline, end);
+    }
+    if (elsewhere) return this.#beforeBackup(`${what} is before the backup`);
     const { timeline } = this.#stretch.plan;
     const from = formatLsn(this.#stretch.from);
-    return this.#unreachable(
-      'unknown',
+    const { unreachable } = await this.#afterLast(
       `${what} is not in the WAL of timeline ${timeline} from ${from} on`,
     );
+    return { unreachable: { ...unreachable, reason: 'unknown' } };
   }
 
-  /** The last record with a time, and no further back than to the last end of a transaction. */
+  /** The last record with a time, from few segments. */
   async #lastMark(): Promise<Mark | undefined> {
-    for (let at = this.#marks.behind - 1; at >= this.#marks.first; at--) {
+    const { first, behind } = this.#marks;
+    for (let at = behind - 1; at >= Math.max(first, behind - FEW); at--) {
       const last = (await this.#marks.at(at)).marks.at(-1);
       if (last) return last;
     }

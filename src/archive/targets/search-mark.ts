@@ -17,14 +17,15 @@ export async function searchMark(
     const facts = way.facts(at);
     if (facts && !facts.holds) continue;
     const { marks, damage } = await way.at(at);
-    const mark = marks.find((one) => isIt(one, target));
+    const mark = marks.find((one) => isTarget(one, target));
     if (mark) return { mark };
     if (damage) return { damage };
   }
   return {};
 }
 
-function isIt(mark: Mark, target: MarkTarget): boolean {
+/** True for the record that a target is found by. */
+export function isTarget(mark: Mark, target: MarkTarget): boolean {
   if (target.kind === 'name') return mark.kind === 'point' && mark.name === target.name;
   return isEnd(mark) && mark.xid === target.xid;
 }

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { IndexCollector } from '../../../src/archive/index/collect.js';
 import { readGroup } from '../../../src/archive/index/facts.js';
-import { parseIndex } from '../../../src/archive/index/format.js';
+import { parseIndex, parseStoredIndex } from '../../../src/archive/index/format.js';
 import { updateIndex } from '../../../src/archive/index/update.js';
 import { hasXid } from '../../../src/archive/index/xid-ranges.js';
 import { readCatalog } from '../../../src/archive/read-catalog.js';
@@ -78,7 +78,9 @@ test.each([1, 2, 3, 4])('what comes by makes the same as what is read, seed %i',
   expect(groups.map(({ name }) => name)).toEqual([segments[0]!.name, segments[32]!.name]);
   for (const { name, bytes } of groups) {
     const group = parseIndex(bytes, name);
-    expect(await readGroup(made, `index/00000001/${name}`, undefined)).toEqual(group);
+    expect(await readGroup(made, `index/00000001/${name}`, undefined)).toEqual(
+      parseStoredIndex(bytes, name),
+    );
     for (const [i, segment] of group.segments.entries()) {
       const from = group.start + BigInt(i * SEGMENT);
       const own = all.filter(({ lsn }) => lsn >= from && lsn < from + BigInt(SEGMENT));
@@ -111,5 +113,5 @@ test('who stores segments one after the other stores their index', async () => {
   for (const segment of segments) await writer.putSegment({ ...segment, digest: segment.name });
   const key = `systems/77/index/00000001/${segments[0]!.name}`;
   const group = await readGroup({ ...area(), store }, key, undefined);
-  expect(group?.segments.every((segment) => segment !== undefined)).toBe(true);
+  expect(group?.segments.every((segment) => segment !== null)).toBe(true);
 });

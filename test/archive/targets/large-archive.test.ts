@@ -1,7 +1,7 @@
 import { beforeAll, describe, expect, test } from 'vitest';
 import type { Catalog } from '../../../src/archive/catalog.js';
 import { readGroup } from '../../../src/archive/index/facts.js';
-import { parseIndex } from '../../../src/archive/index/format.js';
+import { parseStoredIndex } from '../../../src/archive/index/format.js';
 import { updateIndex } from '../../../src/archive/index/update.js';
 import { readCatalog } from '../../../src/archive/read-catalog.js';
 import { locateTarget, type TargetResult } from '../../../src/archive/targets/locate.js';
@@ -51,8 +51,8 @@ const lsn = (value: bigint): RecoveryTarget => ({
 test('its index is the one that is made of its WAL', async () => {
   const made = { ...area, store: new MemoryStore() };
   await updateIndex(catalog, made, { limit: 1 });
-  const { value } = largeIndex(SEGMENTS).next() as { value: { key: string; bytes: Buffer } };
-  expect(await readGroup(made, value.key, undefined)).toEqual(parseIndex(value.bytes, value.key));
+  const { key, bytes } = [...largeIndex(SEGMENTS)].at(-1)!;
+  expect(await readGroup(made, key, undefined)).toEqual(parseStoredIndex(bytes, key));
 });
 
 describe.each([true, false])('times and LSNs in 100,000 segments, index %s', (indexed) => {

@@ -33,6 +33,8 @@ export interface History {
   /** Of the way that is followed: what recovery would read, were nothing missing. */
   records: ModelRecord[];
   timeline: number;
+  /** What was left behind on other timelines. */
+  abandoned: { kind: ModelRecord['kind']; xid: number; name: string }[];
   /** Largest step back of the clock, microseconds. */
   back: number;
   files: MemoryFiles;
@@ -89,6 +91,7 @@ export function randomHistory(random: () => number, options: HistoryOptions): Hi
   };
   const perSegment = () => options.records[0] + below(options.records[1] - options.records[0] + 1);
   const files: MemoryFiles = new Map();
+  const abandoned: History['abandoned'] = [];
   let made: Made[] = [];
   const forks: { timeline: number; lsn: Lsn }[] = [];
   let wal = makeWal([]);
@@ -135,6 +138,7 @@ export function randomHistory(random: () => number, options: HistoryOptions): Hi
     if (forks.at(-1) && fork <= forks.at(-1)!.lsn) {
       forks.push({ timeline, lsn: wal.ends.at(-1)! });
     } else {
+      abandoned.push(...made.slice(keep));
       made = made.slice(0, keep);
       forks.push({ timeline, lsn: fork });
     }
@@ -156,7 +160,7 @@ export function randomHistory(random: () => number, options: HistoryOptions): Hi
     way.push(name!);
   }
   const { timelines: timeline, back } = options;
-  return { records, timeline, back, files, archive: memoryArchive(files), way };
+  return { records, abandoned, timeline, back, files, archive: memoryArchive(files), way };
 }
 
 /** What the model says of a target: where it stops, or why it cannot. */
