@@ -1,3 +1,4 @@
+import { gunzipSync } from 'node:zlib';
 import type { Identities } from '../../codec/age/identities.js';
 import { decodeBytes } from '../../codec/stages.js';
 import { CorruptObjectError, type WalkeepError } from '../../errors.js';
@@ -10,6 +11,10 @@ import type { Plan } from '../way/plan.js';
 import { GROUP, parseStoredIndex, type StoredIndexGroup, timeOf } from './format.js';
 import { groupKey, groupStart, type IndexPlace, indexPlace } from './groups.js';
 import { hasXid } from './xid-ranges.js';
+
+const GZIP = Buffer.from([0x1f, 0x8b]);
+/** Bytes that an object has at most: 32 segments of 1 GB full of commits have less. */
+const MOST = 1 << 30;
 
 /** Objects that are asked for at a time. */
 const AT_ONCE = 32;
@@ -117,8 +122,23 @@ export async function readGroup(
   const got = await store.get(key, { signal });
   if (!got) return undefined;
   const stored = await bytesOf(got.body);
-  const { content } = await decodeBytes(stored, { name: key, identities });
-  return parseStoredIndex(Buffer.from(content), key);
+  return parseStoredIndex(await plainOf(stored, key, identities), key);
+}
+
+/** What `updateIndex` made without recipients is read at once: there may be thousands. */
+async function plainOf(
+  stored: Buffer,
+  key: string,
+  identities: Identities | undefined,
+): Promise<Buffer> {
+  if (!GZIP.equals(stored.subarray(0, GZIP.length))) {
+    return Buffer.from((await decodeBytes(stored, { name: key, identities })).content);
+  }
+  try {
+    return gunzipSync(stored, { maxOutputLength: MOST });
+  } catch (cause) {
+    throw new CorruptObjectError(`"${key}" cannot be decompressed`, { key, cause });
+  }
 }
 
 /** @throws CorruptObjectError for one that belongs elsewhere */
