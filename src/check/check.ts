@@ -3,7 +3,7 @@ import { openArchive } from '../archive/places/open-archive.js';
 import type { ReplicationConnection } from '../connection/connection.js';
 import type { ReplicationMode } from '../connection/startup.js';
 import { AuthenticationError, ServerError, WalkeepError } from '../errors.js';
-import { aFunction, aText, type Checks, checkOptions, required } from '../options.js';
+import { aFunction, aText, aTime, type Checks, checkOptions, required } from '../options.js';
 import {
   readServerFacts,
   readSqlFacts,
@@ -19,6 +19,7 @@ import {
   checkPermissions,
   checkReceiver,
 } from './check-archive.js';
+import { type BackupDemands, checkBackups } from './check-backups.js';
 import { checkPosition, type RecoveryPoint, recoveryPoint } from './check-position.js';
 import {
   checkArchiveMode,
@@ -34,7 +35,7 @@ import { checkStore } from './check-store.js';
 import { type CheckResult, judge } from './result.js';
 
 /** What is checked together. */
-export interface CheckOptions {
+export interface CheckOptions extends BackupDemands {
   directory: string;
   /** The receiver's slot. */
   slot?: string | undefined;
@@ -45,6 +46,8 @@ export interface CheckOptions {
 }
 
 const CHECKS: Checks<CheckOptions> = {
+  backupAge: aTime,
+  window: aTime,
   directory: required(aText),
   slot: aText,
   applicationName: required(aText),
@@ -120,6 +123,7 @@ async function checkTogether(options: CheckOptions, place: Place): Promise<Check
       }
     }
     results.push(...checkContinuity(archive));
+    results.push(...(await checkBackups(place.archive!.place, archive.catalog, options)));
     const { local, store } = archive;
     if (store) results.push(...checkStore(store));
     if (local) {

@@ -12,6 +12,7 @@ import {
   resolveConnection,
 } from '../connection-options.js';
 import { fold } from '../help.js';
+import { parseDuration } from '../numbers.js';
 import type { OptionSpec } from '../option-spec.js';
 import { canPrompt, promptPassword } from '../prompt.js';
 
@@ -26,6 +27,20 @@ const OPTIONS: readonly OptionSpec[] = [
     help: 'the directory that WAL is received into',
   },
   { long: 'slot', short: 'S', argument: 'SLOTNAME', group: GROUP, help: "the receiver's slot" },
+  {
+    long: 'backup-age',
+    argument: 'TIME',
+    group: GROUP,
+    help: 'warn if the last base backup is older, as in 26h',
+    check: (text) => void parseDuration(text, '--backup-age'),
+  },
+  {
+    long: 'window',
+    argument: 'TIME',
+    group: GROUP,
+    help: 'warn unless every moment since then can be restored to, as in 7d',
+    check: (text) => void parseDuration(text, '--window'),
+  },
   { long: 'json', group: GROUP, help: 'print one JSON object a line' },
   { long: 'nagios', group: GROUP, help: 'print one line with performance data' },
   VERSION_OPTION,
@@ -45,7 +60,7 @@ export const command: Command = {
   usage: 'check [OPTION]... -D DIR',
   description:
     'Says whether an archive and its server are safe together: connection, settings, slot, ' +
-    'continuity, how far the archive is behind, disk. Give the connection options and the slot ' +
+    'continuity, how far the archive is behind, disk, base backups. Give the connection options and the slot ' +
     'of the receiver. Exit code 0: all is well, 1: a warning, 2: a failure.',
   options: () => OPTIONS,
   async run(values, operands, context) {
@@ -78,10 +93,16 @@ export const command: Command = {
         return connectAsking({ ...known, password }, false, mode);
       }
     };
+    const duration = (option: string): number | undefined => {
+      const text = values[option];
+      return typeof text === 'string' ? parseDuration(text, `--${option}`) : undefined;
+    };
     const { runCheck } = await import('../../check/check.js');
     const report = await runCheck({
       directory,
       slot: typeof slot === 'string' ? slot : undefined,
+      backupAge: duration('backup-age'),
+      window: duration('window'),
       applicationName,
       connect,
     });
