@@ -33,6 +33,12 @@ export function partialKey(systemId: bigint, name: string, end: bigint): string 
   return `${partialPrefix(systemId, name)}${hex(end, 16)}`;
 }
 
+/** How far that goes, of a key or a path that ends with one. */
+export function endOfPartial(key: string): bigint | undefined {
+  const digits = /\/([0-9A-F]{16})$/.exec(key)?.[1];
+  return digits === undefined ? undefined : BigInt(`0x${digits}`);
+}
+
 /** All that was shipped of an unfinished segment; the greatest key has the most. */
 export function partialPrefix(systemId: bigint, name: string): string {
   return `${systemPrefix(systemId)}partial/${name.slice(0, 8)}/${name}/`;

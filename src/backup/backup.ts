@@ -4,9 +4,12 @@ import { isStore, openArchive } from '../archive/places/open-archive.js';
 import { readCatalog } from '../archive/read-catalog.js';
 import { StoreArchiveWriter } from '../archive/store-archive-writer.js';
 import { parseRecipients, type Recipients } from '../codec/age/recipients.js';
+import { quickCompression } from '../codec/codecs.js';
+import { encodeBytes, stagesOf } from '../codec/stages.js';
 import type { ReplicationConnection } from '../connection/connection.js';
 import { SystemIdentifierError, WalkeepError } from '../errors.js';
 import { ownIdentity } from '../files/process-identity.js';
+import type { Lsn } from '../lsn.js';
 import { type BackupFacts, readBackupFacts } from '../server/backup-facts.js';
 import { readServerState, type ServerState } from '../server/server-state.js';
 import { sqlRows } from '../server/sql.js';
@@ -17,7 +20,10 @@ import {
   type TakeBackupOptions,
   type TakenBackup,
 } from './options.js';
-import { BackupRun, Warnings } from './run.js';
+import { BackupRun } from './run.js';
+import { Warnings } from './source.js';
+import type { MissingWal } from './wal.js';
+import { storeTail } from './wal-tail.js';
 
 export type { BackupProgress, BackupWarning, TakeBackupOptions, TakenBackup };
 
@@ -54,13 +60,17 @@ async function fromServer(
   const { place, signal } = options;
   const state = await readServerState(physical);
   const { systemId } = state;
-  await requireOwnCluster(options, state);
+  if (!isStore(place)) await requireOwnDirectory(place, state);
   const { facts, clock } = await factsOf(options, physical, warnings);
-  const area = await openBackupArea(place, { systemId, writable: true, signal });
+  const { unfenced } = options;
+  const area = await openBackupArea(place, { systemId, writable: true, unfenced, signal });
   try {
+    const writer = isStore(place) ? await storeWriter(area, options, state, recipients) : undefined;
     const archive = await openArchive(place, { systemId });
     try {
-      const found = { physical, state, facts, clock };
+      const tail = (missing: MissingWal & { end: Lsn }, stop: AbortSignal) =>
+        writer ? storeTail(physical, writer, state, missing, stop) : Promise.resolve();
+      const found = { physical, state, facts, clock, ...(writer && { tail }) };
       const source = { ...found, area, archive, recipients, warnings };
       const taken = await new BackupRun(options, source).run();
       await indexWal(archive, area, recipients, warnings, signal);
@@ -129,27 +139,30 @@ async function serverClock(sql: ReplicationConnection): Promise<() => Date> {
   return () => new Date(then + performance.now() - asked);
 }
 
-/** Before anything is stored. A store is begun as an archive where it is none yet. */
-async function requireOwnCluster(
-  { place, newSystem, unfenced, signal }: TakeBackupOptions,
+/** Begins the store as an archive where it is none yet. @throws SystemIdentifierError */
+async function storeWriter(
+  { store }: BackupArea,
+  { newSystem, unfenced, signal }: TakeBackupOptions,
   { systemId, segmentSize }: ServerState,
-): Promise<void> {
-  if (isStore(place)) {
-    const { openStore } = await import('../store/open.js');
-    const store = await openStore(place, { unfenced });
-    try {
-      const codec = {
-        encode: async (bytes: Uint8Array) => ({ bytes, stages: 'none', release: () => {} }),
-        decode: async () => undefined,
-      };
-      const writer = (await ownIdentity()).host;
-      const given = { systemId, segmentSize, codec, writer, newSystem, unfenced, signal };
-      await StoreArchiveWriter.open(store, given);
-    } finally {
-      await store.close();
-    }
-    return;
-  }
+  recipients: Recipients | undefined,
+): Promise<StoreArchiveWriter> {
+  const { method, level } = quickCompression();
+  const how = { codec: method, level, recipients };
+  const codec = {
+    encode: async (plain: Uint8Array) => {
+      const bytes = await encodeBytes(plain, how);
+      return { bytes, stages: stagesOf(how).join(','), release: () => {} };
+    },
+    // Who takes backups has public keys only.
+    decode: async () => undefined,
+  };
+  const writer = (await ownIdentity()).host;
+  const given = { systemId, segmentSize, codec, writer, newSystem, unfenced, signal };
+  return StoreArchiveWriter.open(store, given);
+}
+
+/** Before anything is stored. @throws SystemIdentifierError */
+async function requireOwnDirectory(place: string, { systemId }: ServerState): Promise<void> {
   const archive = await openArchive(place);
   try {
     const cluster = await archive.cluster();

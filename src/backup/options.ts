@@ -1,5 +1,5 @@
 import type { BackupRecord } from '../base/backup-record.js';
-import { type CompressionMethod, requireLevel } from '../codec/codecs.js';
+import { requireLevel } from '../codec/codecs.js';
 import type { ReplicationConnection } from '../connection/connection.js';
 import type { ReplicationMode } from '../connection/startup.js';
 import {
@@ -60,8 +60,6 @@ export interface TakeBackupOptions {
   keep?: boolean;
   /** Look at the checksums of pages here, too. */
   verifyPages?: boolean;
-  /** Let the server compress what it sends (PostgreSQL 15 and newer). */
-  serverCompression?: CompressionMethod;
   /** Take a cluster beside the one that the store has, as after pg_upgrade. */
   newSystem?: boolean;
   /** Use also a store that cannot create only what is absent. */
@@ -121,7 +119,6 @@ const CHECKS: Checks<TakeBackupOptions> = {
   walTimeout: aTime,
   keep: aSwitch,
   verifyPages: aSwitch,
-  serverCompression: oneOf(...COMPRESSIONS.filter((method) => method !== 'none')),
   newSystem: aSwitch,
   unfenced: aSwitch,
   signal: aSignal,

@@ -1,77 +1,41 @@
 import { availableParallelism } from 'node:os';
 import { basename } from 'node:path';
-import type { Archive } from '../archive/archive.js';
 import type { BackupArea } from '../archive/backups/area.js';
 import { backupKey, CLAIM, keepKey, RECORD } from '../archive/backups/keys.js';
 import { holdLease, type Lease } from '../archive/backups/lease.js';
 import { type BackupRecord, backupRecordBytes, type OutsideFile } from '../base/backup-record.js';
 import { baseIndexLines, INDEX_COMPRESSION } from '../base/base-index.js';
 import { parseBackupLabel } from '../base/label.js';
-import { type BackupManifest, parseManifest } from '../base/manifest.js';
-import type { Recipients } from '../codec/age/recipients.js';
 import { compressorOf, quickCompression } from '../codec/codecs.js';
-import type { ReplicationConnection } from '../connection/connection.js';
-import {
-  CorruptObjectError,
-  NotSupportedError,
-  StoreUncertainError,
-  WalkeepError,
-} from '../errors.js';
+import { CorruptObjectError, StoreUncertainError, WalkeepError } from '../errors.js';
 import { INVALID_LSN } from '../lsn.js';
 import { VERSION } from '../package.js';
-import type { BackupPosition, BackupTablespace } from '../protocol/base-backup.js';
 import type { BackupFacts } from '../server/backup-facts.js';
-import type { ServerState } from '../server/server-state.js';
 import { contentOf } from '../store/content.js';
 import { claimBackup, findLeftovers, keysOf, removeUnfinished } from './claim.js';
+import { type Copied, type CopyListener, copyBackup } from './copy.js';
 import { compareWithManifest } from './digests.js';
 import { BackupObjects, createOwn, surely } from './objects.js';
-import type { BackupProgress, BackupWarning, TakeBackupOptions, TakenBackup } from './options.js';
-import { BackupSink, type ReceivedTar, VERBATIM } from './sink.js';
-import { VOLUME, VolumeMemory } from './volumes.js';
-import { waitForWal } from './wal.js';
+import type {
+  BackupProgress,
+  TakeBackupOptions,
+  TakenBackup,
+  TakenCompression,
+} from './options.js';
+import { BackupSink, VERBATIM } from './sink.js';
+import type { BackupSource } from './source.js';
+import { VolumeMemory } from './volumes.js';
+import { type MissingWal, type NeededWal, waitForWal, whyNotReceiving } from './wal.js';
 
 const WAL_TIMEOUT = 300_000;
 /** Where the server does not say (pg_config_manual.h). */
 const XLOG_BLCKSZ = 8192;
 /** Milliseconds between two reports of progress. */
 const REPORT = 200;
+/** Milliseconds in which a segment that the server has ended comes by itself. */
+const UNFINISHED = 2000;
 /** Volumes that are stored at the same time: each has its memory. */
 const UPLOADS = 2;
-/** Digits of the number of a volume where nothing is known of the size. */
-const MOST_DIGITS = 6;
-
-/** What a backup is taken from, and where it is put. */
-export interface BackupSource {
-  physical: Pick<ReplicationConnection, 'baseBackup' | 'serverVersion'>;
-  state: ServerState;
-  facts: Pick<
-    BackupFacts,
-    'walBlockSize' | 'dataChecksums' | 'inPlaceTablespaces' | 'configuration'
-  >;
-  /** The time of the server. */
-  clock(): Date;
-  area: BackupArea;
-  archive: Archive;
-  recipients: Recipients | undefined;
-  /** What has been told so far, and is told meanwhile. */
-  warnings: Warnings;
-}
-
-/** What goes into the record, and is told at once. */
-export class Warnings {
-  readonly messages: string[] = [];
-  readonly #onWarning: TakeBackupOptions['onWarning'];
-
-  constructor(onWarning: TakeBackupOptions['onWarning']) {
-    this.#onWarning = onWarning;
-  }
-
-  add(warning: BackupWarning): void {
-    this.messages.push(warning.message);
-    this.#onWarning?.(warning);
-  }
-}
 
 /** Takes one backup. @throws as `takeBackup` */
 export class BackupRun {
@@ -126,6 +90,7 @@ export class BackupRun {
       };
       lease = await holdLease(area, { id, kind: 'backup', needs, signal, onWait });
       lease.signal.addEventListener('abort', lost);
+      await this.#lookAtWal();
       const cleaned = await this.#cleanUp(area, id);
       return { ...(await this.#take(id, lease)), cleaned };
     } catch (e) {
@@ -136,6 +101,19 @@ export class BackupRun {
     } finally {
       await lease?.release();
     }
+  }
+
+  /** Said before hours are spent: what nobody receives will not be there at the end. */
+  async #lookAtWal(): Promise<void> {
+    const { archive, state, warnings } = this.#source;
+    if (this.#options.wal === 'include') return;
+    const why = await whyNotReceiving(archive, state);
+    if (why === undefined) return;
+    warnings.add({
+      code: 'WK_NOT_RECEIVED',
+      message: `nobody seems to receive the WAL of this server into "${archive.place}": ${why}`,
+      hint: 'Start "walkeep receive", and for a store "walkeep ship": the backup waits at its end until the archive has its WAL; or use --wal include.',
+    });
   }
 
   /** What others left behind; that it cannot be removed is no reason to have no backup. */
@@ -210,7 +188,8 @@ export class BackupRun {
       const onWait = (waitingFor: string): void => {
         this.#progress = { ...this.#progress, waitingFor };
       };
-      await waitForWal(archive, needed, { timeout: walTimeout, signal, onWait });
+      const help = this.#helper(needed);
+      await waitForWal(archive, needed, { timeout: walTimeout, signal, onWait, help });
     }
 
     const record: BackupRecord = {
@@ -249,64 +228,54 @@ export class BackupRun {
     return { id, record, stored, files: sink.files.size, duration: { whole, copy: duration } };
   }
 
-  async #copy(
+  /** Once, when what is missing is the last and unfinished segment, and has not come by itself. */
+  #helper({ ranges: [last], segmentSize }: NeededWal): (missing: MissingWal) => Promise<void> {
+    const { tail, warnings } = this.#source;
+    const stop = this.#stop.signal;
+    const since = performance.now();
+    let helped = false;
+    return async (missing) => {
+      const { end, timeline } = missing;
+      const isTail = last && timeline === last.timeline && end === last.end;
+      if (!tail || helped || !isTail || end % BigInt(segmentSize) === 0n) return;
+      if (performance.now() - since < UNFINISHED) return;
+      helped = true;
+      try {
+        await tail({ ...missing, end }, stop);
+      } catch (e) {
+        stop.throwIfAborted();
+        if (!(e instanceof WalkeepError)) throw e;
+        const { code, message } = e;
+        warnings.add({ code, message: `could not store "${missing.name}" so far: ${message}` });
+      }
+    };
+  }
+
+  #copy(
     objects: BackupObjects,
     lease: Lease,
-    { method: codec, level }: { method: BackupRecord['codec']; level?: number },
+    { method: codec, level }: TakenCompression,
   ): Promise<Copied> {
-    const { physical, facts, clock } = this.#source;
-    const { checkpoint = 'fast', label = lease.id, maxRate, wal } = this.#options;
     const threads = Math.min(4, availableParallelism());
     const memory = new VolumeMemory({ codec, level, threads, uploads: UPLOADS });
     const onFailure = (error: unknown): void => this.#stop.abort(error);
-    let start: BackupPosition | undefined;
-    let tablespaces: readonly BackupTablespace[] = [];
-    let paused = false;
-    const startTime = clock();
     const sink = new BackupSink({ memory, objects, onFailure });
     this.#sink = sink;
-    const stream = physical.baseBackup(
-      {
-        ...{ label, checkpoint, progress: true, noWait: true, tablespaceMap: true },
-        ...{ manifest: 'yes', manifestChecksums: 'SHA256' },
-        ...(maxRate === undefined ? {} : { maxRate }),
-        ...(wal === 'include' ? { wal: true } : {}),
+    const listener: CopyListener = {
+      onStart: (start, total) => {
+        this.#progress = { ...this.#progress, phase: 'copy', ...(total && { total }) };
+        // Where it cannot be told, as much is kept as before.
+        lease.narrow({ backups: [], wal: [start] }).catch(() => {});
       },
-      {
-        onStart: (position, found) => {
-          start = position;
-          tablespaces = found;
-          requireInPlace(facts.inPlaceTablespaces, found);
-          const total = totalOf(found);
-          sink.digits = digitsFor(total);
-          this.#progress = { ...this.#progress, phase: 'copy', ...(total && { total }) };
-          // Where it cannot be told, as much is kept as before.
-          lease.narrow({ backups: [], wal: [position] }).catch(() => {});
-        },
-        onArchive: (archive) => sink.onArchive(archive),
-        onData: (chunk) => {
-          sink.onData(chunk);
-          this.#progress.bytes = sink.bytes;
-          if (paused || !memory.isFull) return;
-          paused = true;
-          stream.pause();
-        },
-        onManifest: (chunk) => sink.onManifest(chunk),
+      onBytes: (bytes) => {
+        this.#progress.bytes = bytes;
       },
-      this.#stop.signal,
-    );
-    memory.onRoom = () => {
-      if (paused) stream.resume();
-      paused = false;
+      onEnd: () => {
+        this.#progress = { ...this.#progress, phase: 'store' };
+      },
     };
-    const { end } = await stream.done;
-    const endTime = clock();
-    this.#progress = { ...this.#progress, phase: 'store' };
-    const { tars, manifest: bytes } = await untilStopped(sink.end(), this.#stop.signal);
-    const manifest = parseManifest(bytes);
-    const begin = start as BackupPosition | undefined;
-    if (!begin) throw new CorruptObjectError('the base backup has no start');
-    return { start: begin, end, startTime, endTime, tablespaces, tars, manifest, bytes, sink };
+    const options = { label: lease.id, ...this.#options };
+    return copyBackup(this.#source, options, { sink, memory }, listener, this.#stop.signal);
   }
 
   /** The record comes last: with it the backup exists. */
@@ -351,33 +320,6 @@ export class BackupRun {
   }
 }
 
-interface Copied {
-  start: BackupPosition;
-  end: BackupPosition;
-  startTime: Date;
-  endTime: Date;
-  tablespaces: readonly BackupTablespace[];
-  tars: ReceivedTar[];
-  manifest: BackupManifest;
-  /** Of the manifest. */
-  bytes: Buffer;
-  sink: BackupSink;
-}
-
-/** Versions that leave out what lies in pg_tblspc itself do so in silence. @throws NotSupportedError */
-function requireInPlace(
-  inPlace: BackupFacts['inPlaceTablespaces'],
-  tablespaces: readonly BackupTablespace[],
-): void {
-  const left = inPlace?.filter(({ oid }) => !tablespaces.some((one) => one.oid === oid)) ?? [];
-  if (left.length === 0) return;
-  const names = left.map(({ name, oid }) => `"${name}" (${oid})`).join(', ');
-  throw new NotSupportedError(`the server leaves tablespaces out of its base backups: ${names}`, {
-    detail: 'They lie in pg_tblspc itself; PostgreSQL 14 and 15 send no such directory.',
-    hint: 'Move what is in them to another tablespace and drop them, or go to PostgreSQL 16 or newer.',
-  });
-}
-
 /** What the server has outside its data directory, under names that every place takes. */
 async function putOutside(
   objects: BackupObjects,
@@ -393,33 +335,4 @@ async function putOutside(
     outside.push({ path, kind, ...(content ? { object } : {}) });
   }
   return outside;
-}
-
-function totalOf(tablespaces: readonly BackupTablespace[]): number | undefined {
-  let total = 0;
-  for (const { size } of tablespaces) {
-    if (size === undefined) return undefined;
-    total += size;
-  }
-  return total;
-}
-
-/**
- * Digits of the number of a volume: all names have as many, so that sorting them is sorting the
- * volumes. A volume may be cut early by a third, and a database may grow while it is copied.
- */
-export function digitsFor(total: number | undefined): number {
-  if (total === undefined) return MOST_DIGITS;
-  const most = (4 * total) / VOLUME;
-  return Math.max(4, String(Math.ceil(most)).length);
-}
-
-/** What the promise says, unless something else failed before: then it may never settle. */
-function untilStopped<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const stopped = (): void => reject(signal.reason);
-    if (signal.aborted) stopped();
-    signal.addEventListener('abort', stopped, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', stopped));
-  });
 }

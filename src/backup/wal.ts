@@ -2,6 +2,7 @@ import { open } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Archive } from '../archive/archive.js';
 import { inspectWal, type KnownWal } from '../archive/good-wal.js';
+import { endOfPartial } from '../archive/store-keys.js';
 import type { WalRange } from '../base/manifest.js';
 import { ArchiveAccessError, StoreUncertainError, TimeoutError } from '../errors.js';
 import { fsyncError, storageError } from '../files/durable.js';
@@ -11,6 +12,9 @@ import { historyFileName, segmentFileName, segmentOf, segmentStart } from '../wa
 /** Milliseconds between two looks: at first, and at most. */
 const SOON = 100;
 const LATER = 1000;
+
+/** Segments that may be on their way. */
+const RECENT = 4n;
 
 /** The WAL without which a backup is of no use. */
 export interface NeededWal {
@@ -70,6 +74,29 @@ export async function waitForWal(
     await help?.(missing);
     await delay(pause, undefined, { signal });
   }
+}
+
+/**
+ * Why it does not look as if anybody received into the archive; undefined if somebody seems to: then
+ * there is something of the last segments of the server, or of its history.
+ */
+export async function whyNotReceiving(
+  archive: Archive,
+  { timeline, flushLsn, segmentSize }: { timeline: number; flushLsn: Lsn; segmentSize: number },
+): Promise<string | undefined> {
+  const current = segmentOf(flushLsn, segmentSize);
+  try {
+    for (let back = 0n; back < RECENT && back <= current; back++) {
+      const name = segmentFileName(timeline, current - back, segmentSize);
+      if ((await archive.stored(name, false)).length > 0) return undefined;
+      if ((await archive.stored(name, true)).length > 0) return undefined;
+    }
+  } catch (e) {
+    if (e instanceof ArchiveAccessError) return e.message;
+    throw e;
+  }
+  const name = segmentFileName(timeline, current, segmentSize);
+  return `it has neither "${name}", in which the server is, nor one of the ${RECENT - 1n} before`;
 }
 
 /** One file that recovery asks for. */
@@ -135,6 +162,13 @@ async function missingSegment(
       return undefined;
     }
     for (const partial of await archive.stored(name, true)) {
+      // It was checked when it was stored, and may be encrypted: its key tells how far it goes.
+      const upTo = partial.inStore ? endOfPartial(partial.path) : undefined;
+      if (upTo !== undefined && upTo >= end) return undefined;
+      if (upTo !== undefined) {
+        why = `what there is of it ends at ${formatLsn(upTo as Lsn)}`;
+        continue;
+      }
       const { validLength } = await inspectWal(
         partial,
         { timeline, segment, compression: partial.compression, partial: true },

@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
 import type { Archive } from '../../src/archive/archive.js';
 import type { TakeBackupOptions, TakenBackup } from '../../src/backup/options.js';
-import { BackupRun, type BackupSource, Warnings } from '../../src/backup/run.js';
+import { BackupRun } from '../../src/backup/run.js';
+import { type BackupSource, Warnings } from '../../src/backup/source.js';
 import { TAR_BLOCK, tarHeader } from '../../src/base/tar.js';
 import { parseRecipients } from '../../src/codec/age/recipients.js';
 import type { BaseBackupHandler, BaseBackupStream } from '../../src/connection/base-backup.js';

@@ -1,13 +1,18 @@
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, readFileSync } from 'node:fs';
+import { randomUUID } from 'node:crypto';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { expect, test, vi } from 'vitest';
+import { openArchive } from '../../src/archive/places/open-archive.js';
 import { parseBackupRecord } from '../../src/base/backup-record.js';
+import { openFileStore } from '../../src/store/file/file-store.js';
+import { segmentFileName } from '../../src/wal/file-name.js';
 import { disposer } from '../support/cleanup.js';
+import { runCli } from '../support/cli.js';
 import { copyPackage } from '../support/package-copy.js';
 import { MAJORS, type Major, PostgresServer } from '../support/postgres.js';
 import { archiveDirectory, receive } from '../support/receiving.js';
-import { giveToServer, serverUser } from '../support/scratch.js';
+import { giveToServer, scratchDir, serverUser } from '../support/scratch.js';
 import { backupOf, extractBackup, manifestDifferences } from '../support/taken-backup.js';
 import { waitFor } from '../support/wait.js';
 import { workload } from '../support/workload.js';
@@ -115,3 +120,95 @@ test.each(MAJORS)(
     expect((await restored.sql(DIGEST))[0]?.digest).toBe(digest);
   },
 );
+
+/** A store in a directory: nothing ships the last segment into it before it is full, or a minute old. */
+async function newStore(): Promise<string> {
+  const directory = join(scratchDir('store'), 'archive');
+  const store = await openFileStore(directory, { init: true });
+  await store.close();
+  writeFileSync(
+    join(directory, 'archive.json'),
+    `${JSON.stringify({ format: 1, id: randomUUID() })}\n`,
+  );
+  return directory;
+}
+
+/** Files of base backups; empty directories are nothing. */
+const filesOf = (archive: string) =>
+  readdirSync(join(archive, 'backups'), { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map(({ name }) => name);
+
+const segmentOf = async (server: PostgresServer) =>
+  (await server.sql('SELECT pg_walfile_name(pg_current_wal_lsn()) AS s'))[0]?.s as string;
+
+test.each(['directory', 'store'] as const)(
+  'the backup of an idle standby into a %s ends seconds after its last byte, without a switch',
+  async (kind) => {
+    const major = kind === 'directory' ? 14 : 18;
+    const primary = keep(await PostgresServer.create({ major, segmentSizeMb: 1 }));
+    const directory = archiveDirectory();
+    const receiver = keep(receive(directory, primary.conninfo()));
+    await receiver.waitForOutput(/starting log streaming/);
+    const place = kind === 'directory' ? directory : await newStore();
+    const shipper = kind === 'store' ? keep(runCli(['ship', directory, place])) : undefined;
+    await workload(primary, { transactions: 3 });
+    const standby = keep(await primary.createStandby());
+    // A restartpoint: what a standby's backup begins with.
+    await primary.sql('CHECKPOINT');
+    await workload(primary, { transactions: 1 });
+    const lsn = await primary.currentLsn();
+    await waitFor(async () => (await standby.currentLsn()) >= lsn, { what: 'the standby' });
+    await standby.sql('CHECKPOINT');
+    const before = await segmentOf(primary);
+    const { record, duration } = await backupOf(standby, place);
+    expect(await segmentOf(primary)).toBe(before);
+    expect(record).toMatchObject({ from: 'standby', warnings: [] });
+    expect(duration.whole - duration.copy).toBeLessThan(5000);
+    expect(shipper?.running).not.toBe(false);
+    if (kind === 'directory') return;
+    // What it brought itself is what recovery finds there.
+    const archive = await openArchive(place, { systemId: record.systemId });
+    const name = segmentFileName(1, record.end.lsn / (1n << 20n), 1 << 20);
+    const [whole] = await archive.stored(name, false);
+    const [partial] = await archive.stored(name, true);
+    expect(whole ?? partial).toBeDefined();
+    await archive.close();
+  },
+);
+
+test('without anybody who receives the WAL a backup says so first, and does not exist at last', async () => {
+  const server = keep(await PostgresServer.create({ major: 15 }));
+  const archive = archiveDirectory();
+  const warnings: string[] = [];
+  const taken = backupOf(server, archive, {
+    walTimeout: 500,
+    onWarning: ({ code }) => warnings.push(code),
+  });
+  await expect(taken).rejects.toMatchObject({
+    code: 'WK_TIMEOUT',
+    message: expect.stringMatching(/has no "0{7}1[0-9A-F]{16}" with WAL up to/),
+  });
+  expect(warnings).toEqual(['WK_NOT_RECEIVED']);
+  expect(filesOf(archive)).toEqual([]);
+  // Without an archive it stands on its own.
+  const { record } = await backupOf(server, archive, { wal: 'include' });
+  expect(record.wal).toBe('included');
+});
+
+test('a server whose pages are damaged gives no backup', async () => {
+  const server = keep(await PostgresServer.create({ major: 15, initdbArgs: ['--data-checksums'] }));
+  await server.sql('CREATE TABLE t AS SELECT generate_series(1, 10000) AS i');
+  const [row] = await server.sql("SELECT pg_relation_filepath('t') AS path");
+  await server.sql('CHECKPOINT');
+  await server.stop();
+  const path = join(server.dataDir, row?.path as string);
+  const bytes = readFileSync(path);
+  bytes[8192 + 4000] = (bytes[8192 + 4000] as number) ^ 1;
+  writeFileSync(path, bytes);
+  await server.start();
+  const archive = archiveDirectory();
+  const taken = backupOf(server, archive, { wal: 'include' });
+  await expect(taken).rejects.toMatchObject({ code: 'WK_SERVER', sqlstate: 'XX001' });
+  expect(filesOf(archive)).toEqual([]);
+});

@@ -22,6 +22,8 @@ export interface AreaOptions {
   systemId?: bigint | undefined;
   /** What is kept beside objects in a directory archive is made. */
   writable?: boolean | undefined;
+  /** Take also a store that cannot create only what is absent. */
+  unfenced?: boolean | undefined;
   signal?: AbortSignal | undefined;
 }
 
@@ -31,13 +33,13 @@ export interface AreaOptions {
  *   StoreUncertainError
  */
 export async function openBackupArea(place: string, options: AreaOptions): Promise<BackupArea> {
-  const { systemId, writable = false, signal } = options;
+  const { systemId, writable = false, unfenced, signal } = options;
   if (!isStore(place)) {
     const path = /^file:/i.test(place) ? fileURLToPath(place) : place;
     const store = await openFileStore(path, { init: writable });
     return { place, store, prefix: '', close: () => store.close() };
   }
-  const store = await openStore(place);
+  const store = await openStore(place, { unfenced });
   try {
     const prefix = systemPrefix(systemId ?? (await onlySystem(store, place, signal)));
     return { place, store, prefix, close: () => store.close() };

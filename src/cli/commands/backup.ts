@@ -8,7 +8,6 @@ import type { ReplicationMode } from '../../connection/startup.js';
 import { AuthenticationError, UsageError } from '../../errors.js';
 import type { ServerNotice } from '../../protocol/backend-message.js';
 import { formatBytes, formatSeconds } from '../../units.js';
-import { COMPRESSIONS } from '../../wal/file-name.js';
 import { type Command, type CommandContext, HELP_OPTION, VERSION_OPTION } from '../command.js';
 import {
   CONNECTION_OPTIONS,
@@ -40,7 +39,6 @@ export function parseMaxRate(text: string): number {
 
 const parseCheckpoint = (text: string) => wordOf('--checkpoint', text, ['fast', 'spread'] as const);
 const parseWal = (text: string) => wordOf('--wal', text, ['archive', 'include'] as const);
-const parseServer = (text: string) => wordOf('--server-compression', text, COMPRESSIONS);
 const parseTimeout = (text: string): number => parseIntOption(text, '--wal-timeout', 0, 1_000_000);
 
 function wordOf<T extends string>(option: string, text: string, words: readonly T[]): T {
@@ -95,13 +93,6 @@ const OPTIONS: readonly OptionSpec[] = [
     group: STORED,
     help: 'zstd, gzip, lz4 or none (default: zstd, with Node.js before 22.15 gzip:1)',
     check: parseShipCompression,
-  },
-  {
-    long: 'server-compression',
-    argument: 'METHOD',
-    group: STORED,
-    help: 'have the server compress what it sends (15 and newer): for a slow network',
-    check: parseServer,
   },
   {
     long: 'recipient',
@@ -211,7 +202,6 @@ function takeOptions(
     return value === undefined ? undefined : parse(value);
   };
   const compression: TakenCompression | undefined = given('compress', parseShipCompression);
-  const server = given('server-compression', parseServer);
   return {
     place: absolutePlace(place),
     checkpoint: parseCheckpoint(text('checkpoint') ?? 'fast'),
@@ -225,7 +215,6 @@ function takeOptions(
       label: text('label'),
       maxRate: given('max-rate', parseMaxRate),
       compression,
-      serverCompression: server === 'none' ? undefined : server,
     }),
   };
 }

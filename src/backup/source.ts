@@ -1,0 +1,43 @@
+import type { Archive } from '../archive/archive.js';
+import type { BackupArea } from '../archive/backups/area.js';
+import type { Recipients } from '../codec/age/recipients.js';
+import type { ReplicationConnection } from '../connection/connection.js';
+import type { Lsn } from '../lsn.js';
+import type { BackupFacts } from '../server/backup-facts.js';
+import type { ServerState } from '../server/server-state.js';
+import type { BackupWarning, TakeBackupOptions } from './options.js';
+import type { MissingWal } from './wal.js';
+
+/** What a backup is taken from, and where it is put. */
+export interface BackupSource {
+  physical: Pick<ReplicationConnection, 'baseBackup' | 'serverVersion'>;
+  state: ServerState;
+  facts: Pick<
+    BackupFacts,
+    'walBlockSize' | 'dataChecksums' | 'inPlaceTablespaces' | 'configuration'
+  >;
+  /** The time of the server. */
+  clock(): Date;
+  area: BackupArea;
+  archive: Archive;
+  /** Brings the WAL of the last segment, which nobody stores before it is full. */
+  tail?: (missing: MissingWal & { end: Lsn }, stop: AbortSignal) => Promise<void>;
+  recipients: Recipients | undefined;
+  /** What has been told so far, and is told meanwhile. */
+  warnings: Warnings;
+}
+
+/** What goes into the record, and is told at once. */
+export class Warnings {
+  readonly messages: string[] = [];
+  readonly #onWarning: TakeBackupOptions['onWarning'];
+
+  constructor(onWarning: TakeBackupOptions['onWarning']) {
+    this.#onWarning = onWarning;
+  }
+
+  add(warning: BackupWarning): void {
+    this.messages.push(warning.message);
+    this.#onWarning?.(warning);
+  }
+}
