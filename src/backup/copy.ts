@@ -39,13 +39,15 @@ export interface CopyListener {
  */
 export async function copyBackup(
   source: Pick<BackupSource, 'physical' | 'facts' | 'clock'>,
-  options: Pick<TakeBackupOptions, 'checkpoint' | 'maxRate' | 'wal'> & { label: string },
+  options: Pick<TakeBackupOptions, 'checkpoint' | 'maxRate' | 'wal' | 'verifyChecksums'> & {
+    label: string;
+  },
   { sink, memory }: { sink: BackupSink; memory: VolumeMemory },
   { onStart, onBytes, onEnd }: CopyListener,
   signal: AbortSignal,
 ): Promise<Copied> {
   const { physical, facts, clock } = source;
-  const { checkpoint = 'fast', label, maxRate, wal } = options;
+  const { checkpoint = 'fast', label, maxRate, wal, verifyChecksums } = options;
   let start: BackupPosition | undefined;
   let tablespaces: readonly BackupTablespace[] = [];
   let paused = false;
@@ -56,6 +58,7 @@ export async function copyBackup(
       ...{ manifest: 'yes', manifestChecksums: 'SHA256' },
       ...(maxRate === undefined ? {} : { maxRate }),
       ...(wal === 'include' ? { wal: true } : {}),
+      ...(verifyChecksums === false ? { verifyChecksums } : {}),
     },
     {
       onStart: (position, found) => {

@@ -58,8 +58,8 @@ export interface TakeBackupOptions {
   walTimeout?: number;
   /** Not to be expired. */
   keep?: boolean;
-  /** Look at the checksums of pages here, too. */
-  verifyPages?: boolean;
+  /** The server compares the checksums of all pages that it reads, where it has any. Default true. */
+  verifyChecksums?: boolean;
   /** Take a cluster beside the one that the store has, as after pg_upgrade. */
   newSystem?: boolean;
   /** Use also a store that cannot create only what is absent. */
@@ -118,7 +118,7 @@ const CHECKS: Checks<TakeBackupOptions> = {
   wal: oneOf('archive', 'include'),
   walTimeout: aTime,
   keep: aSwitch,
-  verifyPages: aSwitch,
+  verifyChecksums: aSwitch,
   newSystem: aSwitch,
   unfenced: aSwitch,
   signal: aSignal,

@@ -206,7 +206,10 @@ export class BackupRun {
       wal: wal === 'include' ? 'included' : 'archive',
       codec: compression.method,
       encrypted: recipients !== undefined,
-      pageChecksums: { enabled: facts.dataChecksums ?? false, checked: false },
+      pageChecksums: {
+        enabled: facts.dataChecksums ?? false,
+        checked: facts.dataChecksums === true && this.#options.verifyChecksums !== false,
+      },
       tablespaces: tablespaces.flatMap(({ oid, location }) =>
         oid === undefined || location === undefined
           ? []

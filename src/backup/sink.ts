@@ -36,16 +36,6 @@ export interface SinkOptions {
   objects: BackupObjects;
   /** Storing failed: nothing more needs to come. */
   onFailure(error: unknown): void;
-  /** Sees the content of files, to look at their pages. */
-  pages?: PageVisitor | undefined;
-}
-
-/** Who looks at the pages of files as they come. */
-export interface PageVisitor {
-  /** @param path below the data directory */
-  begin(path: string, size: number): void;
-  content(piece: Uint8Array): void;
-  end(): void;
 }
 
 /**
@@ -116,7 +106,6 @@ class TarStream {
   readonly #sink: BackupSink;
   readonly #root: string;
   readonly #reader: TarReader;
-  readonly #pages: PageVisitor | undefined;
   #hash: Hash | undefined;
   #kept: Buffer[] | undefined;
 
@@ -127,7 +116,6 @@ class TarStream {
     this.writer = new VolumeWriter(name, sink.digits, memory, objects, onFailure);
     this.#sink = sink;
     this.#root = rootOf(oid);
-    this.#pages = options.pages;
     this.#reader = new TarReader({
       member: (member) => this.#begin(member),
       content: (piece) => this.#content(piece),
@@ -155,7 +143,6 @@ class TarStream {
       throw new CorruptObjectError(`${JSON.stringify(path)} is twice in the base backup`);
     }
     this.#hash = createHash('sha256');
-    this.#pages?.begin(path, member.size);
     if (!(path in VERBATIM)) return;
     if (member.size > MOST_VERBATIM) {
       throw new CorruptObjectError(`${JSON.stringify(path)} has ${member.size} bytes`);
@@ -165,7 +152,6 @@ class TarStream {
 
   #content(piece: Uint8Array): void {
     this.#hash?.update(piece);
-    this.#pages?.content(piece);
     this.#kept?.push(Buffer.from(piece));
   }
 
@@ -174,7 +160,6 @@ class TarStream {
     const path = `${this.#root}${member.name}`;
     this.#sink.files.set(path, { size: member.size, sha256: this.#hash.digest('binary') });
     this.#hash = undefined;
-    this.#pages?.end();
     if (this.#kept) this.#sink.verbatim.set(path as Verbatim, Buffer.concat(this.#kept));
     this.#kept = undefined;
   }

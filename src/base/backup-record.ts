@@ -77,11 +77,11 @@ export interface BackupRecord {
   end: BackupPoint;
   /** WAL without which it is of no use, newest timeline first, as in its manifest. */
   walRanges: WalRange[];
-  /** `included`: that WAL lies below `wal/` of the backup too. */
+  /** `included`: that WAL is in `base.tar`, below `pg_wal/`. */
   wal: 'archive' | 'included';
   codec: 'none' | 'gzip' | 'lz4' | 'zstd';
   encrypted: boolean;
-  /** Whether the server has page checksums, and whether they were looked at. */
+  /** Whether the server has page checksums, and whether it compared them as it sent the pages. */
   pageChecksums: { enabled: boolean; checked: boolean };
   tablespaces: BackupTablespace[];
   tars: BackupTar[];

@@ -211,4 +211,7 @@ test('a server whose pages are damaged gives no backup', async () => {
   const taken = backupOf(server, archive, { wal: 'include' });
   await expect(taken).rejects.toMatchObject({ code: 'WK_SERVER', sqlstate: 'XX001' });
   expect(filesOf(archive)).toEqual([]);
+  // Who wants what is left of it says so.
+  const { record } = await backupOf(server, archive, { wal: 'include', verifyChecksums: false });
+  expect(record.pageChecksums).toEqual({ enabled: true, checked: false });
 });

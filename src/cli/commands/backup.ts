@@ -85,7 +85,11 @@ const OPTIONS: readonly OptionSpec[] = [
     default: '300',
     check: parseTimeout,
   },
-  { long: 'verify-pages', group: GROUP, help: 'look at the checksums of pages here, too' },
+  {
+    long: 'no-verify-checksums',
+    group: GROUP,
+    help: 'let the server send pages whose checksums are wrong',
+  },
   {
     long: 'compress',
     short: 'Z',
@@ -208,7 +212,7 @@ function takeOptions(
     wal: parseWal(text('wal') ?? 'archive'),
     walTimeout: parseTimeout(text('wal-timeout') ?? '300') * 1000,
     keep: values.keep === true,
-    verifyPages: values['verify-pages'] === true,
+    verifyChecksums: values['no-verify-checksums'] !== true,
     unfenced: values.unfenced === true,
     newSystem: values['new-system'] === true,
     ...defined({
