@@ -27,17 +27,33 @@ export interface BackupSource {
   warnings: Warnings;
 }
 
+/** Warnings of one backup that are told: a server may have one for each of its files. */
+const MOST_WARNINGS = 100;
+
 /** What goes into the record, and is told at once. */
 export class Warnings {
-  readonly messages: string[] = [];
+  readonly #messages: string[] = [];
   readonly #onWarning: TakeBackupOptions['onWarning'];
+  #untold = 0;
 
   constructor(onWarning: TakeBackupOptions['onWarning']) {
     this.#onWarning = onWarning;
   }
 
+  get messages(): string[] {
+    const { length } = this.#messages;
+    if (this.#untold === 0) return [...this.#messages];
+    return [...this.#messages, `${this.#untold} more warnings behind the first ${length}`];
+  }
+
   add(warning: BackupWarning): void {
-    this.messages.push(warning.message);
+    if (this.#messages.length >= MOST_WARNINGS) {
+      this.#untold += 1;
+      return;
+    }
+    this.#messages.push(warning.message);
     this.#onWarning?.(warning);
+    if (this.#messages.length < MOST_WARNINGS) return;
+    this.#onWarning?.({ code: 'WK_MORE_WARNINGS', message: 'further warnings are only counted' });
   }
 }

@@ -3,6 +3,7 @@ import { generateX25519Identity, identityToRecipient } from 'age-encryption';
 import { expect, test } from 'vitest';
 import { readBackups } from '../../src/archive/backups/catalog.js';
 import { backupKey } from '../../src/archive/backups/keys.js';
+import { Warnings } from '../../src/backup/source.js';
 import type { BackupRecord } from '../../src/base/backup-record.js';
 import { parseBaseIndex } from '../../src/base/base-index.js';
 import { Identities } from '../../src/codec/age/identities.js';
@@ -276,4 +277,13 @@ test('a slow store makes the server wait instead of filling the memory', async (
   const timer = setInterval(() => held.shift()?.(), 1);
   await taken;
   clearInterval(timer);
+});
+
+test('a warning for each file of a server does not flood the record', () => {
+  const told: string[] = [];
+  const warnings = new Warnings(({ message }) => told.push(message));
+  for (let n = 1; n <= 100_000; n++) warnings.add({ code: 'x', message: `${n}` });
+  expect(told).toHaveLength(101);
+  expect(warnings.messages).toHaveLength(101);
+  expect(warnings.messages.at(-1)).toBe('99900 more warnings behind the first 100');
 });
