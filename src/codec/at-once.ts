@@ -5,7 +5,10 @@ import { StreamReader } from './stream-reader.js';
 
 /** Since Node.js 22.15; not in the types of the oldest supported version. */
 const { zstdDecompressSync } = zlib as unknown as {
-  zstdDecompressSync?: (bytes: Uint8Array, options: { maxOutputLength: number }) => Buffer;
+  zstdDecompressSync?: (
+    bytes: Uint8Array,
+    options: { maxOutputLength: number; chunkSize: number },
+  ) => Buffer;
 };
 
 /**
@@ -20,7 +23,8 @@ export async function decompressAtOnce(
 ): Promise<Uint8Array | undefined> {
   if (compression === 'none') return bytes.length === length ? bytes : undefined;
   // Whoever flips the bit that says how much there is would else be given all memory.
-  const options = { maxOutputLength: Math.max(1, length) };
+  // All in one chunk with a byte to spare: no second one is made to see that nothing follows.
+  const options = { maxOutputLength: Math.max(1, length), chunkSize: Math.max(64, length + 1) };
   const inOneStep = { gzip: zlib.gunzipSync, zstd: zstdDecompressSync, lz4: undefined }[
     compression
   ];
