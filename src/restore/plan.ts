@@ -126,7 +126,10 @@ async function planOf(
     state: state === 'half' || state === 'complete' ? state : 'fresh',
     warnings: warningsOf(options, choice, sources, config),
   };
-  return { plan, sources, choice, reader, index, layout, found: marker, command: commandOf(plan) };
+  // The members are in the layout: of a hundred thousand files once is enough.
+  const frames = { tars: index.tars.map((tar) => ({ ...tar, members: [] })) };
+  const command = commandOf(plan);
+  return { plan, sources, choice, reader, index: frames, layout, found: marker, command };
 }
 
 /** @throws TargetError where somebody's configuration would be overwritten */

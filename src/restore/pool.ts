@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
+import { isStore } from '../archive/places/open-archive.js';
 import * as errors from '../errors.js';
 import { type JobContext, type RestoreJob, runJob } from './job.js';
 import type { WorkerMessage, WorkerSetting } from './worker.js';
@@ -14,8 +15,11 @@ export interface PoolOptions {
   setting: WorkerSetting | undefined;
 }
 
+/** Megabytes of short-lived objects: more of them make nothing faster, and add up over the threads. */
+const YOUNG = 8;
+
 /** Pieces that a thread has under way: while one comes over the network another is unpacked. */
-const AT_A_TIME = 2;
+const OVER_NETWORK = 2;
 
 /**
  * Runs jobs in worker threads; in this one where only one is wanted, or the worker's file is missing
@@ -28,7 +32,8 @@ export async function runJobs(
 ): Promise<void> {
   context.signal?.throwIfAborted();
   const left = jobs[Symbol.iterator]();
-  const atATime = context.reader.record.encrypted ? 1 : AT_A_TIME;
+  const isLocal = !setting || !isStore(setting.place) || /^(file:|\/)/i.test(setting.place);
+  const atATime = isLocal || context.reader.record.encrypted ? 1 : OVER_NETWORK;
   if (threads > 1 && setting && existsSync(fileURLToPath(WORKER))) {
     await inThreads(left, { threads, atATime, setting, signal: context.signal }, progress);
     return;
@@ -70,7 +75,8 @@ async function inThreads(
     });
     const working = Array.from({ length: threads }, () => {
       // Options of the main program, such as --input-type, are not the thread's.
-      const worker = new Worker(WORKER, { execArgv: [], workerData: setting });
+      const resourceLimits = { maxYoungGenerationSizeMb: YOUNG };
+      const worker = new Worker(WORKER, { execArgv: [], workerData: setting, resourceLimits });
       workers.push(worker);
       return workOn(worker, left, atATime, progress);
     });

@@ -78,7 +78,8 @@ export class BackupReader {
     const key = this.key(name);
     const plain = await this.object(name, signal);
     try {
-      return Buffer.from((await decodeBytes(plain, { name: key })).content);
+      const { content } = await decodeBytes(plain, { name: key });
+      return Buffer.from(content.buffer, content.byteOffset, content.length);
     } catch (e) {
       throw e instanceof CorruptObjectError ? this.#corrupt(name, e.message, e) : e;
     }
