@@ -18,6 +18,7 @@ export {
 export type { HistoryFile, SegmentFile } from './archive/listing.js';
 export type { HeldFile, ShipTrouble } from './archive/shipping/progress.js';
 export { readShipProgress, type ShipStatus } from './archive/shipping/read-ship-progress.js';
+export type { LocatedTarget, RecoveryTarget } from './archive/targets/target.js';
 export { type DirectoryScan, scanDirectory } from './archive/wal-directory.js';
 export { takeBackup } from './backup/backup.js';
 export type {
@@ -82,6 +83,15 @@ export type {
 } from './receive/options.js';
 export { WalReceiver } from './receive/receiver.js';
 export { type StreamWalOptions, streamWal, type WalSink } from './receive/sink.js';
+export { type FinishResult, finishRestore } from './restore/finish.js';
+export type {
+  RestoreOptions,
+  RestorePlan,
+  RestoreProgress,
+  RestoreResult,
+} from './restore/options.js';
+export { planRestore, restoreBackup } from './restore/restore.js';
+export { parseTarget, type WrittenTarget } from './restore/target-text.js';
 export type {
   KeepLocal,
   ShipCompression,
