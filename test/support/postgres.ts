@@ -49,6 +49,8 @@ export class PostgresServer {
   readonly socketDir: string;
   /** Where archive_command copies to, when `archive` is set. */
   readonly archiveDir: string;
+  /** Of the postmaster: what its archive_command and restore_command have, too. */
+  environment: NodeJS.ProcessEnv;
   /** Set when `tls` is: `ca.cert` is the sslrootcert; `ca.issue(user)` makes client certificates. */
   ca: CertificateAuthority | undefined;
   /** The postmaster, while it runs. */
@@ -65,6 +67,7 @@ export class PostgresServer {
     this.dataDir = join(this.dir, 'data');
     this.socketDir = this.dir;
     this.archiveDir = join(this.dir, 'archive');
+    this.environment = { PATH: process.env.PATH, LC_ALL: 'C', TZ: 'UTC', HOME: this.dir };
     this.#settings = { ...baseSettings(options, this), ...options.settings };
   }
 
@@ -160,7 +163,7 @@ export class PostgresServer {
       // Its own process group: Ctrl-C in the terminal is for us, not for the server.
       detached: true,
       stdio: ['ignore', log, log],
-      env: { PATH: process.env.PATH, LC_ALL: 'C', TZ: 'UTC', HOME: this.dir },
+      env: this.environment,
     });
     closeSync(log);
     child.once('error', () => this.#ended(child));
