@@ -6,6 +6,7 @@ import type {
   RecoveryTarget,
   UnreachableTarget,
 } from '../archive/targets/target.js';
+import { beginOf } from '../archive/targets/window.js';
 import { planTimeline } from '../archive/way/plan.js';
 import type { BackupRecord } from '../base/backup-record.js';
 import {
@@ -15,7 +16,7 @@ import {
   type WalkeepError,
 } from '../errors.js';
 import { formatLsn } from '../lsn.js';
-import { formatTimestamp } from '../wal/records/timestamp.js';
+import type { TimestampTz } from '../wal/records/timestamp.js';
 import { isInHistory, rootHistory, type TimelineHistory, timelineEnd } from '../wal/timeline.js';
 
 /** A complete backup, and where it was found. */
@@ -77,12 +78,11 @@ export async function chooseBackup(options: ChooseOptions): Promise<Choice> {
     if (!catalog) throw noWal(candidate.record);
     const found = await options.locate(catalog, target, {
       timeline: timeline ?? history.timeline,
-      after: beginOf(candidate.record),
+      after: afterOf(candidate.record),
       area: candidate.area,
       signal: options.signal,
     });
     if ('located' in found) {
-      requireNotBefore(candidate.record, target);
       return { ...candidate, located: found.located };
     }
     last = found.unreachable;
@@ -121,37 +121,22 @@ function newestFirst({ record: a }: Candidate, { record: b }: Candidate): number
  */
 function isPlainlyLater({ start, end }: BackupRecord, target: RecoveryTarget): boolean {
   if (target.kind === 'lsn') return end.lsn > target.lsn;
-  return target.kind === 'time' && timeOf(start) > target.time;
-}
-
-function timeOf({ time }: BackupRecord['start']): bigint {
-  return BigInt(Date.parse(time)) * 1000n - EPOCH;
-}
-
-/** More than two clocks that are looked after differ, in microseconds. */
-const CLOCKS_APART = 3_600_000_000n;
-
-/**
- * Where nothing was committed between, WAL does not tell a time from before the backup from one that
- * was just behind it. @throws UnreachableTargetError
- */
-function requireNotBefore({ id, start, end }: BackupRecord, target: RecoveryTarget): void {
-  if (target.kind !== 'time' || target.time >= timeOf(start) - CLOCKS_APART) return;
-  throw new UnreachableTargetError(
-    `${formatTimestamp(target.time)} is before the backup, "${id}", which began at ${start.time}`,
-    {
-      lsn: end.lsn,
-      hint: `Use --to immediate: the backup ends at ${formatLsn(end.lsn)}, ${end.time}.`,
-    },
-  );
+  if (target.kind !== 'time') return false;
+  return timestampOf(start.time) > target.time;
 }
 
 /** 2000-01-01 in microseconds since 1970. */
 const EPOCH = 946_684_800_000_000n;
 
-function beginOf({ start, end, wal }: BackupRecord): LocateOptions['after'] {
-  const begin = { lsn: end.lsn, timeline: end.timeline };
-  return wal === 'included' ? begin : { ...begin, redo: start.lsn };
+function timestampOf(time: string): TimestampTz {
+  return (BigInt(Date.parse(time)) * 1000n - EPOCH) as TimestampTz;
+}
+
+/** The WAL that it brings along need not be in the archive. */
+function afterOf(record: BackupRecord): LocateOptions['after'] {
+  const { redo, ...begin } = beginOf(record);
+  const after = { ...begin, time: timestampOf(record.end.time) };
+  return record.wal === 'included' ? after : { ...after, redo };
 }
 
 /** Of a backup that needs no archive, for a target that needs none. */

@@ -108,13 +108,6 @@ describe('the backup of a restore', () => {
     expect(await choose({}, { target: when })).toEqual({ chosen: '08', asked: [6] });
   });
 
-  it('is none for a time before all of them, where no WAL tells', async () => {
-    const target = { kind: 'time', time: parseTimestamp('2026-08-01 06:30Z'), inclusive: true };
-    await expect(choose({}, { target: target as RecoveryTarget })).rejects.toMatchObject({
-      ...{ code: 'WK_UNREACHABLE', hint: expect.stringContaining('immediate') },
-    });
-  });
-
   it('lies on the way to the timeline that is wanted', async () => {
     const branch = [backup(8, 5n, 6n), backup(14, 12n, 13n), backup(10, 8n, 9n)];
     // On timeline 1, behind where 2 left it.

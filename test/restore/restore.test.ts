@@ -19,7 +19,7 @@ const ID = '20261127T201500F-3fa91c';
 async function archive(options: Partial<StoreBackup> = {}) {
   const { dir } = archiveOf('switch');
   const store = await openFileStore(dir, { init: true });
-  const point = { timeline: 1, time: '2026-11-20T22:00:00.000Z' };
+  const point = { timeline: 1, time: '2026-11-20T21:58:00.000Z' };
   const record = await storeBackup({
     ...{ store, frame: 9000, volume: 20_000, id: ID },
     tars: [

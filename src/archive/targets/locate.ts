@@ -59,11 +59,8 @@ export async function locateTarget(
   const marks = new WayMarks(stretch.plan, stretch, index?.facts, signal);
   const elsewhere = (sought: MarkTarget) => findElsewhere(catalog, stretch, sought, area, reading);
   const notes = index?.notes ?? [];
-  const locator = new Locator(catalog, stretch, marks, {
-    end: options.after.lsn,
-    notes,
-    elsewhere,
-  });
+  const { after } = options;
+  const locator = new Locator(catalog, stretch, marks, { after, notes, elsewhere });
   return locator.locate(target);
 }
 
@@ -75,8 +72,7 @@ function isSearched(
 }
 
 interface LocatorOptions {
-  /** Of the backup. */
-  end: Lsn;
+  after: WayBegin;
   notes: readonly string[];
   elsewhere(target: MarkTarget): Promise<Elsewhere | undefined>;
 }
@@ -86,6 +82,7 @@ class Locator {
   readonly #stretch: WayStretch;
   readonly #marks: WayMarks;
   readonly #end: Lsn;
+  readonly #ended: TimestampTz | undefined;
   readonly #notes: string[];
   readonly #elsewhere: LocatorOptions['elsewhere'];
 
@@ -93,12 +90,13 @@ class Locator {
     catalog: Catalog,
     stretch: WayStretch,
     marks: WayMarks,
-    { end, notes, elsewhere }: LocatorOptions,
+    { after, notes, elsewhere }: LocatorOptions,
   ) {
     this.#catalog = catalog;
     this.#stretch = stretch;
     this.#marks = marks;
-    this.#end = end;
+    this.#end = after.lsn;
+    this.#ended = after.time;
     this.#notes = [...notes];
     this.#elsewhere = elsewhere;
     const { timeline, unfollowed } = stretch.plan;
@@ -183,7 +181,9 @@ class Locator {
     if (mark) {
       const state = await this.#standsBefore(time, isLater, mark);
       if (state === 'before') return this.#beforeBackup(`${when} is before the backup`);
-      if (mark.lsn < this.#end) return this.#insideBackup(`${when} is inside the backup`);
+      if (mark.lsn < this.#end || (state === 'unknown' && this.#endedBehind(time))) {
+        return this.#insideBackup(`${when} is inside the backup`);
+      }
       return this.#stopAt(mark.lsn, lsnSetting(mark.lsn, false));
     }
     if (this.#stretch.gap) return this.#stops();
@@ -195,10 +195,21 @@ class Locator {
       if (last !== undefined) {
         const state = await this.#standsBefore(time, isLater, undefined);
         if (state === 'before') return this.#beforeBackup(`${when} is before the backup`);
+        if (state === 'unknown' && this.#endedBehind(time)) {
+          return this.#insideBackup(`${when} is inside the backup`);
+        }
         return this.#stopAt(end, lsnSetting(last, true));
       }
     }
     return this.#afterLast(`${when} is after the last commit`);
+  }
+
+  /**
+   * Nothing that is replayed tells; then the server's clock at the end of the backup does. What was
+   * committed before the backup and after the time is in the files.
+   */
+  #endedBehind(time: TimestampTz): boolean {
+    return this.#ended !== undefined && time < this.#ended;
   }
 
   /** `before`: what replay meets first shows that the time was over when the backup began. */

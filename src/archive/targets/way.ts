@@ -1,5 +1,6 @@
 import { formatLsn, type Lsn } from '../../lsn.js';
 import { segmentOf, segmentStart } from '../../wal/file-name.js';
+import type { TimestampTz } from '../../wal/records/timestamp.js';
 import { isInHistory, timelineEnd } from '../../wal/timeline.js';
 import type { Catalog } from '../catalog.js';
 import { type Plan, planTimeline } from '../way/plan.js';
@@ -14,6 +15,8 @@ export interface WayBegin {
   timeline: number;
   /** Where its replay begins; default: `lsn`. */
   redo?: Lsn | undefined;
+  /** The server's clock at its end. */
+  time?: TimestampTz | undefined;
 }
 
 /** A hole on a way, or its end. */
