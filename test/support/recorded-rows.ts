@@ -79,6 +79,8 @@ export class RecordedRows {
     }
     const { rows } = await client.query('SELECT pg_current_xact_id()::xid::text AS xid');
     await client.query('COMMIT');
+    // What follows is not flushed with it, and a killed server has not got it.
+    const behind = await client.query('SELECT pg_current_wal_insert_lsn()::text AS lsn');
     // One that did not commit, with its xid, lies between any two.
     await client.query('BEGIN');
     await client.query(`DELETE FROM "${this.tables[0]}"`);
@@ -86,10 +88,10 @@ export class RecordedRows {
     const name = n % 3 === 0 ? `point ${n} é` : undefined;
     if (name !== undefined) await client.query('SELECT pg_create_restore_point($1)', [name]);
     const found = await client.query(
-      `SELECT pg_current_wal_insert_lsn()::text AS lsn, clock_timestamp()::text AS time,
-         ${digestOf(this.tables)} AS digest`,
+      `SELECT clock_timestamp()::text AS time, ${digestOf(this.tables)} AS digest`,
     );
-    this.moments.push({ n, name, timeline, xid: rows[0].xid, ...found.rows[0] });
+    const { lsn } = behind.rows[0];
+    this.moments.push({ n, name, timeline, lsn, xid: rows[0].xid, ...found.rows[0] });
   }
 
   async digest(server: PostgresServer): Promise<string> {
