@@ -145,7 +145,7 @@ describe('walkeep restore', () => {
 
   it('says which zone it took', async () => {
     const made = await archive();
-    const { stderr } = await restore(made, '-n', '--to', '2026-11-20 21:59');
+    const { stderr } = await restore(made, '-n', '--to', '2026-11-20 22:01');
     expect(stderr).toMatch(/no zone/);
     const found = await restore(made, '-n', '--to', COMMIT);
     expect(found.stderr).not.toMatch(/no zone/);

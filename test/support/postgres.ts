@@ -308,7 +308,8 @@ export class PostgresServer {
 
   /** Promotes a standby; resolves with its new timeline when it takes writes. */
   async promote(): Promise<number> {
-    await this.sql('SELECT pg_promote(true, 60)');
+    // Without waiting: its snapshot could be in the way of what is still replayed.
+    await this.sql('SELECT pg_promote(false)');
     await waitFor(async () => (await this.#value('NOT pg_is_in_recovery()')) === 'true', {
       what: 'the promotion',
     });
