@@ -1,5 +1,5 @@
 import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, expect, test, vi } from 'vitest';
 import type { BackupRecord } from '../../src/base/backup-record.js';
@@ -12,7 +12,7 @@ import { below, courseOf, instantOf, killAt } from '../support/killed-at.js';
 import { MAJORS, type Major, PostgresServer } from '../support/postgres.js';
 import { archiveDirectory, receive } from '../support/receiving.js';
 import { RecordedRows } from '../support/recorded-rows.js';
-import { handOver, installedCommand, readsEveryPage } from '../support/restoring.js';
+import { handOver, installedCommand, readsEveryPage, walkeepDone } from '../support/restoring.js';
 import { giveToServer, scratchDir, serverUser } from '../support/scratch.js';
 import { TcpProxy } from '../support/tcp-proxy.js';
 import { delay, waitFor } from '../support/wait.js';
@@ -81,6 +81,46 @@ describe(`killed whenever it may be, seed ${SEED}`, () => {
     }
     expect(killed).toBeGreaterThan(KILLS / 2);
     expect(cleaned).toBeGreaterThan(0);
+  });
+
+  test('an expire leaves whole backups only, and the next one removes the rest', async () => {
+    const { server, rows, space, archive: origin, receiver } = await started();
+    for (let n = 0; n < 3; n++) {
+      await succeeds(backup(origin, server.conninfo()));
+      await rows.commits(server, { most: 2 });
+      await server.switchWal();
+    }
+    await receiver.stop();
+    const newest = wholeBackups(origin).complete.at(-1)?.id;
+    const target = scratchDir('target', { forServer: true });
+    let archive = '';
+    const another = () => {
+      archive = join(scratchDir('expired'), 'archive');
+      cpSync(origin, archive, { recursive: true, preserveTimestamps: true });
+      return [archive];
+    };
+    const run = () => keep(runCli(['expire', '--redundancy', '1', archive]));
+    another();
+    const began = performance.now();
+    await succeeds(run());
+    const course = { ms: performance.now() - began };
+    let killed = 0;
+    for (let kills = 0; kills < KILLS; kills++) {
+      another();
+      const one = run();
+      const end = performance.now() + course.ms * (0.3 + random.below(700) / 1000);
+      const instant = { what: 'ms', reached: () => performance.now() >= end };
+      const { signal } = await killAt(one, instant);
+      course.ms *= signal ? 1.1 : 0.8;
+      if (signal) killed += 1;
+      expect(wholeBackups(archive).complete.at(-1)?.id).toBe(newest);
+      const mapping = ['-T', `${space}=${join(target, 'space')}`];
+      await walkeepDone(['restore', '-n', ...mapping, archive, join(target, 'data')]);
+      await succeeds(run());
+      const { complete, begun } = wholeBackups(archive);
+      expect([complete.map(({ id }) => id), begun]).toEqual([[newest], []]);
+    }
+    expect(killed).toBeGreaterThan(KILLS / 4);
   });
 
   test('a restore cannot be started before it is whole, and the next one makes it so', async () => {

@@ -47,7 +47,12 @@ export function expectClean(archive: string): void {
     const files = namesIn(join(archive, 'backups', id)).filter((name) => name !== 'wal');
     expect(files, id).toEqual(names.sort());
   }
-  expect(filesBelow(join(archive, 'lease'))).toEqual([]);
+  // Of a run that was killed between its record and its end the lease passes away by itself.
+  const lease = join(archive, 'lease');
+  for (const id of existsSync(lease) ? readdirSync(lease) : []) {
+    if (complete.some((backup) => backup.id === id)) continue;
+    expect(filesBelow(join(lease, id)), id).toEqual([]);
+  }
   expect(filesBelow(join(archive, 'intent'))).toEqual([]);
 }
 
