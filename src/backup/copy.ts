@@ -89,6 +89,8 @@ export async function copyBackup(
   const endTime = clock();
   onEnd();
   const { tars, manifest: bytes } = await untilStopped(sink.end(), signal);
+  // Its files are as many as the database's: what they take is not added to what the volumes took.
+  memory.clear();
   const manifest = parseManifest(bytes);
   const begin = start as BackupPosition | undefined;
   if (!begin) throw new CorruptObjectError('the base backup has no start');

@@ -81,7 +81,8 @@ export class BackupSink {
   async end(): Promise<{ tars: ReceivedTar[]; manifest: Buffer }> {
     this.#endTar();
     await Promise.all(this.#ends);
-    return { tars: this.#tars, manifest: Buffer.concat(this.#manifest) };
+    const manifest = Buffer.concat(this.#manifest.splice(0));
+    return { tars: this.#tars, manifest };
   }
 
   #endTar(): void {

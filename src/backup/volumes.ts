@@ -7,10 +7,8 @@ import type { BackupObjects } from './objects.js';
 
 /** Bytes of tar in a frame. */
 export const FRAME = 8 * 1024 * 1024;
-/** Bytes of frames in a volume, at most, before encryption: each is one PUT. */
-export const VOLUME = 32 * 1024 * 1024;
-/** Both, of what is not compressed: the digest of the one is that of the other, and taken once. */
-const UNCOMPRESSED = 16 * 1024 * 1024;
+/** Bytes of frames in a volume, at most, before encryption: each is one PUT, and in memory until then. */
+export const VOLUME = 16 * 1024 * 1024;
 
 export interface VolumeOptions {
   codec: Compression;
@@ -43,8 +41,9 @@ export class VolumeMemory {
   onRoom: () => void = () => {};
 
   constructor(options: VolumeOptions) {
-    const plain = options.codec === 'none' ? UNCOMPRESSED : undefined;
-    const { frame = plain ?? FRAME, volume = plain ?? VOLUME } = options;
+    const { volume = VOLUME } = options;
+    // Uncompressed the digest of the one is that of the other, and taken once.
+    const { frame = options.codec === 'none' ? volume : FRAME } = options;
     this.options = { ...options, frame, volume };
   }
 
@@ -79,6 +78,12 @@ export class VolumeMemory {
     const next = this.#waitingForVolume.shift();
     if (next) next();
     else this.#busyVolumes -= 1;
+  }
+
+  /** No more comes. */
+  clear(): void {
+    this.#frames.length = 0;
+    this.#volumes.length = 0;
   }
 
   async compress(bytes: Uint8Array): Promise<Uint8Array> {
