@@ -1,7 +1,12 @@
 import type { RecoveryTarget } from '../archive/targets/target.js';
 import { UsageError } from '../errors.js';
 import { formatLsn, parseLsn } from '../lsn.js';
-import { formatLocalTimestamp, formatTimestamp, parseTimestamp } from '../wal/records/timestamp.js';
+import {
+  formatLocalTimestamp,
+  formatTimestamp,
+  parseTimestamp,
+  type TimestampTz,
+} from '../wal/records/timestamp.js';
 
 /** A target as somebody wrote it. */
 export interface WrittenTarget {
@@ -70,7 +75,7 @@ export function targetText(target: RecoveryTarget): string {
     case 'immediate':
       return 'the end of the backup';
     case 'time':
-      return `${before}${formatTimestamp(target.time)} (${formatLocalTimestamp(target.time)} here)`;
+      return `${before}${timeText(target.time)}`;
     case 'lsn':
       return `${before}LSN ${formatLsn(target.lsn)}`;
     case 'xid':
@@ -78,4 +83,10 @@ export function targetText(target: RecoveryTarget): string {
     case 'name':
       return `the named point "${target.name}"`;
   }
+}
+
+/** In UTC, and as clocks show it here where that is another text. */
+export function timeText(time: TimestampTz): string {
+  const [utc, local] = [formatTimestamp(time), formatLocalTimestamp(time)];
+  return utc === local ? utc : `${utc} (${local} here)`;
 }

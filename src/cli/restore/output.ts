@@ -1,9 +1,9 @@
 import { formatLsn } from '../../lsn.js';
 import type { RestorePlan, RestoreProgress, RestoreResult } from '../../restore/options.js';
-import { word } from '../../restore/settings.js';
-import { targetText } from '../../restore/target-text.js';
+import { RECOVERY_SETTINGS, word } from '../../restore/settings.js';
+import { targetText, timeText } from '../../restore/target-text.js';
 import { formatBytes, formatSeconds } from '../../units.js';
-import { formatLocalTimestamp, formatTimestamp } from '../../wal/records/timestamp.js';
+import { formatTimestamp } from '../../wal/records/timestamp.js';
 
 /** The plan for people. */
 export function planText(plan: RestorePlan): string {
@@ -37,7 +37,17 @@ export function planText(plan: RestorePlan): string {
   ];
   const width = Math.max(...rows.map(([name]) => name.length));
   const lines = rows.map(([name, value]) => `${name.padEnd(width)}  ${value}`);
-  return [...lines, 'settings', ...plan.settings.map((line) => `  ${line}`)].join('\n');
+  return [...lines, 'settings', ...settingRows(plan).map((line) => `  ${line}`)].join('\n');
+}
+
+/** The dozen that are emptied so that nothing of an earlier recovery counts say little one by one. */
+function settingRows({ settings }: RestorePlan): string[] {
+  const isEmptied = (line: string) =>
+    line.endsWith(" = ''") && RECOVERY_SETTINGS.has(line.slice(0, -" = ''".length));
+  const shown = settings.filter((line) => !isEmptied(line));
+  const emptied = settings.length - shown.length;
+  if (emptied === 0) return shown;
+  return [...shown, `(and ${emptied} settings of earlier recoveries emptied)`];
 }
 
 function versionText(version: number): string {
@@ -54,8 +64,7 @@ function foundText({ located, target }: RestorePlan): string {
 
 function commitRows({ located: { last, next } }: RestorePlan): [string, string][] {
   const text = ({ lsn, time, xid }: NonNullable<typeof last>) =>
-    `${formatTimestamp(time)} (${formatLocalTimestamp(time)} here)` +
-    `${xid === undefined ? '' : `, transaction ${xid}`} at ${formatLsn(lsn)}`;
+    timeText(time) + `${xid === undefined ? '' : `, transaction ${xid}`} at ${formatLsn(lsn)}`;
   return [
     ...(last ? [['last in', text(last)] as [string, string]] : []),
     ...(next ? [['first out', text(next)] as [string, string]] : []),
@@ -92,6 +101,10 @@ export function nextSteps({ plan }: RestoreResult): string[] {
   } else if (action === 'pause') {
     steps.push(
       'it recovers to the target, pauses there and answers reads: that is not broken, look at the data',
+    );
+    steps.push(
+      'a SELECT that waits there waits for a lock of a transaction that the target cuts off, such ' +
+        'as a DROP TABLE: pg_locks shows it, and the end of recovery lets it go',
     );
     steps.push('if it is right, end recovery: SELECT pg_wal_replay_resume()');
     steps.push('if not, stop it, and restore to another target; do not remove recovery.signal');
