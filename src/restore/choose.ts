@@ -45,6 +45,8 @@ export interface ChooseOptions {
     target: RecoveryTarget,
     options: LocateOptions,
   ) => Promise<TargetResult>;
+  /** What opens the index of the WAL if it is encrypted. */
+  keys?: LocateOptions['keys'];
   signal?: AbortSignal | undefined;
 }
 
@@ -80,6 +82,7 @@ export async function chooseBackup(options: ChooseOptions): Promise<Choice> {
       timeline: timeline ?? history.timeline,
       after: afterOf(candidate.record),
       area: candidate.area,
+      keys: options.keys,
       signal: options.signal,
     });
     if ('located' in found) {

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { join } from 'node:path';
+import { isAbsolute, join } from 'node:path';
 import { BackupReader } from '../archive/backups/reader.js';
 import { locateTarget } from '../archive/targets/locate.js';
 import type { BaseIndex } from '../base/base-index.js';
@@ -16,7 +16,7 @@ import type { Marker } from './marker.js';
 import { readMember } from './member.js';
 import type { RestoreOptions, RestorePlan } from './options.js';
 import { ownerOf } from './owner.js';
-import { pathOf, requireFree, rootsOf } from './roots.js';
+import { pathOf, realPath, requireFree, rootsOf } from './roots.js';
 import { requireRunnable } from './runnable.js';
 import { type RecoverySettings, restoreCommandOf, settingLines } from './settings.js';
 import { openSources, type Sources } from './sources.js';
@@ -45,21 +45,33 @@ const WAL_AHEAD = 6;
  * Everything that can refuse a restore does so here, before anything is written.
  * @throws UnreachableTargetError, TargetError, UsageError, CorruptObjectError; what places throw
  */
-export async function prepare(options: RestoreOptions, fs: RestoreFileSystem): Promise<Prepared> {
-  const { places, keys = {}, signal } = options;
+export async function prepare(given: RestoreOptions, fs: RestoreFileSystem): Promise<Prepared> {
+  const { places, keys = {}, signal } = given;
+  const options = withoutLinks(given);
   requireSense(options);
   const sources = await openSources(places, keys, signal);
   try {
     const choice = await chooseBackup({
       ...{ catalog: sources.catalog, candidates: sources.candidates, locate: locateTarget, signal },
       ...{ target: options.target ?? { kind: 'latest' } },
-      ...{ timeline: options.timeline, backup: options.backup, problems: sources.problems },
+      ...{ timeline: options.timeline, backup: options.backup, problems: sources.problems, keys },
     });
     return await planOf(options, sources, choice, fs);
   } catch (e) {
     await sources.close();
     throw e;
   }
+}
+
+/** A directory may be a link's: what is written, looked at and compared is what it leads to. */
+function withoutLinks(options: RestoreOptions): RestoreOptions {
+  const { dataDir, walDir, polarData, configDir } = options;
+  const real = (path: string | undefined) =>
+    path !== undefined && isAbsolute(path) ? realPath(path) : path;
+  return {
+    ...{ ...options, dataDir: real(dataDir) as string },
+    ...{ walDir: real(walDir), polarData: real(polarData), configDir: real(configDir) },
+  };
 }
 
 /** @throws UsageError for options that contradict each other */
@@ -207,7 +219,8 @@ function warningsOf(
   if (archiving !== 'off' && options.keepArchiving) {
     warnings.push('the restored server archives where the lost one did, from its promotion on');
   }
-  for (const { path, object } of record.outside) {
+  for (const { path, object, kind } of record.outside) {
+    if (kind === 'directory') continue;
     if (object === undefined) warnings.push(`the backup does not have the content of "${path}"`);
   }
   for (const setting of missingPaths(config, existsSync)) {

@@ -36,7 +36,7 @@ export function rootsOf(record: BackupRecord, options: RootOptions): Roots {
   return {
     ...{ dataDir, walDir, polarData },
     tablespaces: new Map(
-      outer.map(({ oid, location }) => [oid, tablespaces[location] ?? location]),
+      outer.map(({ oid, location }) => [oid, realPath(tablespaces[location] ?? location)]),
     ),
   };
 }
@@ -71,15 +71,18 @@ export async function requireFree(
   const state = await rootState(dataDir, fs);
   const marker =
     state === 'half' || state === 'complete' ? await readMarker(dataDir, fs) : undefined;
-  if (state === 'taken') throw notEmpty(dataDir);
+  if (state === 'taken') throw await notFree(dataDir, fs);
   for (const root of others) {
     const one = await rootState(root, fs, marker?.token ?? '');
-    if (one === 'taken' && state !== 'complete') throw notEmpty(root);
+    if (one === 'taken' && state !== 'complete') throw await notFree(root, fs);
   }
   return { state, marker };
 }
 
-function notEmpty(path: string): TargetError {
+async function notFree(path: string, fs: RestoreFileSystem): Promise<TargetError> {
+  if ((await fs.stat(path))?.kind !== 'directory') {
+    return new TargetError(`"${path}" is no directory`, { path, hint: 'Give another one.' });
+  }
   return new TargetError(`directory "${path}" is not empty`, {
     path,
     hint: 'Restore into another one, or move what is in it away: nothing is overwritten.',
@@ -105,7 +108,7 @@ function isWithin(path: string, directory: string): boolean {
 }
 
 /** Without links, also of what is not there yet. */
-function realPath(path: string): string {
+export function realPath(path: string): string {
   try {
     return realpathSync(path);
   } catch {
