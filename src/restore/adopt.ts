@@ -1,5 +1,6 @@
 import { basename, dirname, isAbsolute, join, relative } from 'node:path';
 import type { OutsideFile } from '../base/backup-record.js';
+import { includedBySettings } from '../server/included-files.js';
 import { quoted, settingOf, settingsIn } from './config-file.js';
 
 /** A configuration file from outside the data directory, and where it goes. */
@@ -19,13 +20,28 @@ export function adoptedFiles(outside: readonly OutsideFile[], configDir: string)
   const main = mainFile(outside);
   const around = main ? dirname(main) : undefined;
   const taken = new Set<string>();
-  return outside.flatMap(({ path, object }) => {
+  return outside.flatMap(({ path, object, kind }) => {
+    if (kind === 'directory') return [];
     const inner = around === undefined ? basename(path) : relative(around, path);
     const name = path === main ? 'postgresql.conf' : inner;
     const to = join(configDir, name.startsWith('..') || isAbsolute(name) ? basename(path) : name);
     if (taken.has(to)) return [];
     taken.add(to);
     return [{ from: path, object, to }];
+  });
+}
+
+/** Directories that are included, and that a server does not start without though they be empty. */
+export function adoptedDirectories(
+  outside: readonly OutsideFile[],
+  configDir: string,
+): AdoptedFile[] {
+  const main = mainFile(outside);
+  if (main === undefined) return [];
+  return outside.flatMap(({ path, kind }) => {
+    const name = relative(dirname(main), path);
+    if (kind !== 'directory' || /^\.\.(\/|$)/.test(name)) return [];
+    return [{ from: path, to: join(configDir, name) }];
   });
 }
 
@@ -45,12 +61,19 @@ export interface AdoptOptions {
   /** Where the file goes. */
   configDir: string;
   adopted: readonly AdoptedFile[];
+  directories: readonly AdoptedFile[];
+  /** Where it was, and where it goes. */
+  file: { from: string; to: string };
+  exists: (path: string) => boolean;
 }
 
 /** The text of a postgresql.conf with paths that lead to the restored server, not to the lost one. */
-export function adoptConfig(text: string, { dataDir, configDir, adopted }: AdoptOptions): string {
+export function adoptConfig(text: string, options: AdoptOptions): string {
+  const { dataDir, configDir, adopted } = options;
   const moved = new Map(adopted.map(({ from, to }) => [from, to]));
   const lines = text.split('\n').map((line) => {
+    const other = adoptInclude(line, options);
+    if (other !== undefined) return other;
     const { name, value } = settingOf(line) ?? {};
     if (name === 'data_directory') {
       const other = configDir === dataDir ? '' : `\ndata_directory = ${quoted(dataDir)}`;
@@ -66,6 +89,24 @@ export function adoptConfig(text: string, { dataDir, configDir, adopted }: Adopt
     return line;
   });
   return lines.join('\n');
+}
+
+/** A server does not start if it includes what is not there. Undefined: the line stays as it is. */
+function adoptInclude(line: string, options: AdoptOptions): string | undefined {
+  const { adopted, directories, file, exists } = options;
+  const [was] = includedBySettings(file.from, line);
+  const [is] = includedBySettings(file.to, line);
+  if (!was || !is || was.optional) return undefined;
+  const stored = adopted.filter(({ object }) => object !== undefined);
+  const places = was.directory
+    ? stored.filter(({ from }) => dirname(from) === was.path)
+    : stored.filter(({ from }) => from === was.path);
+  const leads = was.directory
+    ? directories.some(({ from, to }) => from === was.path && to === is.path)
+    : places.some(({ to }) => to === is.path);
+  if (leads || (places.length === 0 && exists(is.path))) return undefined;
+  const others = places.map(({ to }) => `\ninclude = ${quoted(to)}`);
+  return `#${line}  # walkeep restore${others.join('')}`;
 }
 
 /** What a restored postgresql.conf names and this machine does not have. */

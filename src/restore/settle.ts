@@ -1,8 +1,15 @@
+import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { BackupReader } from '../archive/backups/reader.js';
 import { parseTablespaceMap, tablespaceMap } from '../base/label.js';
 import { storageError, writeFileDurably } from '../files/durable.js';
-import { adoptConfig, MINIMAL_CONFIG, MINIMAL_HBA } from './adopt.js';
+import {
+  type AdoptedFile,
+  adoptConfig,
+  adoptedDirectories,
+  MINIMAL_CONFIG,
+  MINIMAL_HBA,
+} from './adopt.js';
 import { withBlock, without } from './config-file.js';
 import { makeDirectory, type Owner, type RestoreFileSystem } from './file-system.js';
 import type { RestorePlan } from './options.js';
@@ -67,14 +74,35 @@ async function settleConfig(options: SettleOptions): Promise<void> {
     const content = await reader.object(object, signal);
     await put(to, content, options);
   }
+  const directories = adoptedDirectories(plan.backup.outside, configDir);
+  for (const { to } of directories) {
+    await makeDirectory(to, { mode: options.mode, owner: plan.owner, fs });
+  }
   const main = join(configDir, 'postgresql.conf');
-  const text = await readText(main, fs);
-  const adapted =
-    text === undefined ? undefined : adoptConfig(text, { dataDir, configDir, adopted });
-  if (adapted === undefined) await put(main, MINIMAL_CONFIG, options);
-  else if (adapted !== text) await put(main, adapted, options);
+  const settings = plan.backup.outside.filter(({ kind }) => kind === 'settings');
+  const files = adopted.filter(({ from }) => settings.some(({ path }) => path === from));
+  // Names are compared with, and written into, texts of which the bytes stay as they are.
+  const given = { dataDir: latin1(dataDir), configDir: latin1(configDir) };
+  const lists = { adopted: adopted.map(inLatin1), directories: directories.map(inLatin1) };
+  const exists = (path: string) => existsSync(Buffer.from(path, 'latin1').toString('utf8'));
+  const own = files.some(({ to }) => to === main) ? [] : [{ from: main, to: main }];
+  for (const file of [...files, ...own]) {
+    const text = await readText(file.to, fs);
+    if (text === undefined) continue;
+    const adapted = adoptConfig(text, { ...given, ...lists, file: inLatin1(file), exists });
+    if (adapted !== text) await put(file.to, adapted, options);
+  }
+  if ((await readBytes(main, fs)) === undefined) await put(main, MINIMAL_CONFIG, options);
   const hba = join(configDir, 'pg_hba.conf');
   if ((await readBytes(hba, fs)) === undefined) await put(hba, MINIMAL_HBA, options);
+}
+
+function latin1(text: string): string {
+  return Buffer.from(text, 'utf8').toString('latin1');
+}
+
+function inLatin1(file: AdoptedFile): AdoptedFile {
+  return { ...file, from: latin1(file.from), to: latin1(file.to) };
 }
 
 async function put(

@@ -1,4 +1,11 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import type { Lsn } from '../../src/lsn.js';
@@ -130,6 +137,26 @@ describe('walkeep restore', () => {
     expect(existsSync(made.data)).toBe(false);
   });
 
+  it('restores into the directories that links lead to, and knows one by two names', async () => {
+    const made = await archive();
+    const real = join(made.root, 'real');
+    mkdirSync(real);
+    symlinkSync('real', made.data);
+    symlinkSync('.', join(made.root, 'again'));
+    const inside = ['-T', `/old/space=${join(made.root, 'again', 'real', 'ts')}`];
+    const { code, stderr } = await restore(made, ...inside);
+    expect(stderr).toMatch(/two things/);
+    expect(code).toBe(3);
+    expect(readdirSync(real)).toEqual([]);
+    const done = await restore(made);
+    expect(done.code, done.stderr).toBe(0);
+    expect(existsSync(join(real, 'global', 'pg_control'))).toBe(true);
+    const file = join(made.root, 'file');
+    writeFileSync(file, '');
+    const other = await restore({ ...made, data: file });
+    expect(other).toMatchObject({ code: 3, stderr: expect.stringMatching(/is no directory/) });
+  });
+
   it('refuses a backup or a tablespace that is not there', async () => {
     const made = await archive();
     const wrong = await restore(made, '--backup', '20200101T000000F-000000');
@@ -220,6 +247,61 @@ describe('walkeep restore', () => {
       code: 3,
       stderr: expect.stringContaining('nothing is overwritten'),
     });
+  });
+
+  it('makes configuration that was outside readable wherever it goes', async () => {
+    const conf = [
+      "include_dir = 'conf.d'",
+      "include_dir '/srv/shared.d'",
+      "include_dir '/srv/none.d'",
+      "include '/srv/one.conf'",
+      "include 'unread.conf'",
+      "include_if_exists = 'maybe.conf'",
+      "hba_file = '/etc/pg/main/pg_hba.conf'",
+      '',
+    ].join('\n');
+    const base = BASE.filter(({ name }) => !/^(postgresql|pg_hba)\.conf$/.test(name));
+    const made = await archive({
+      tars: [{ name: 'base.tar', bytes: tarOf(base) }],
+      others: {
+        'outside.0': Buffer.from(conf),
+        'outside.1': Buffer.from('work_mem = 1MB\n'),
+        'outside.2': Buffer.from('local all all trust\n'),
+      },
+      record: {
+        tablespaces: [],
+        outside: [
+          { kind: 'settings', path: '/etc/pg/main/postgresql.conf', object: 'outside.0' },
+          { kind: 'authentication', path: '/etc/pg/main/pg_hba.conf', object: 'outside.2' },
+          { kind: 'directory', path: '/etc/pg/main/conf.d' },
+          { kind: 'directory', path: '/srv/none.d' },
+          { kind: 'directory', path: '/srv/shared.d' },
+          { kind: 'settings', path: '/srv/shared.d/a.conf', object: 'outside.1' },
+          { kind: 'settings', path: '/srv/one.conf', object: 'outside.1' },
+          { kind: 'settings', path: '/etc/pg/main/unread.conf' },
+        ],
+      },
+    });
+    const owner = process.getuid?.() === 0 ? ['--owner', '65534'] : [];
+    const data = join(made.root, 'donn\u00e9es \u4e2d');
+    const options = [...owner, '--restore-command', 'x', '--config-dir', join(data, 'etc')];
+    const { code, stderr } = await run('walkeep', 'restore', ...options, made.dir, data);
+    expect(code, stderr).toBe(0);
+    const etc = join(data, 'etc');
+    const text = readFileSync(join(etc, 'postgresql.conf'), 'utf8');
+    const counted = text.split('\n').filter((line) => line !== '' && !line.startsWith('#'));
+    expect(counted).toEqual([
+      "include_dir = 'conf.d'",
+      `include = '${etc}/a.conf'`,
+      `include = '${etc}/one.conf'`,
+      "include_if_exists = 'maybe.conf'",
+      `hba_file = '${etc}/pg_hba.conf'`,
+    ]);
+    // It was empty, and a server does not start without it.
+    expect(readdirSync(join(etc, 'conf.d'))).toEqual([]);
+    expect(readFileSync(join(etc, 'one.conf'), 'utf8')).toBe('work_mem = 1MB\n');
+    expect(stderr).not.toMatch(/content of ".*\.d"/);
+    expect(stderr).toMatch(/content of ".*unread\.conf"/);
   });
 
   it("fills PolarDB's two directories", async () => {

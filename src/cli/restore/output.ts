@@ -64,7 +64,7 @@ function foundText({ located, target }: RestorePlan): string {
 
 function commitRows({ located: { last, next } }: RestorePlan): [string, string][] {
   const text = ({ lsn, time, xid }: NonNullable<typeof last>) =>
-    timeText(time) + `${xid === undefined ? '' : `, transaction ${xid}`} at ${formatLsn(lsn)}`;
+    `${timeText(time)}${xid === undefined ? '' : `, transaction ${xid}`} at ${formatLsn(lsn)}`;
   return [
     ...(last ? [['last in', text(last)] as [string, string]] : []),
     ...(next ? [['first out', text(next)] as [string, string]] : []),
