@@ -22,6 +22,7 @@ export interface Protection {
 export async function protect(
   { record, area }: Choice,
   signal: AbortSignal | undefined,
+  onWait?: (expire: string) => void,
 ): Promise<Protection> {
   const none = (problem: string): Protection => ({
     ...{ lease: undefined, problem },
@@ -33,7 +34,7 @@ export async function protect(
   try {
     held = await openBackupArea(area.place, { systemId, writable: true, signal });
     const needs = { backups: [id], wal: [{ timeline: start.timeline, lsn: start.lsn }] };
-    const lease = await holdLease(held, { id, kind: 'restore', needs, signal });
+    const lease = await holdLease(held, { id, kind: 'restore', needs, signal, onWait });
     const release = async (): Promise<void> => {
       await lease.release();
       await held?.close();

@@ -66,7 +66,9 @@ async function carryOutProtected(
   fs: RestoreFileSystem,
 ): Promise<void> {
   const { signal, onWarning } = options;
-  const { lease, problem, release } = await protect(prepared.choice, signal);
+  const { lease, problem, release } = await protect(prepared.choice, signal, (expire) =>
+    onWarning?.(`waiting for expire "${expire}" to end`),
+  );
   try {
     if (problem !== undefined) {
       onWarning?.(`no expire is kept away from "${prepared.plan.place}": ${problem}`);
