@@ -1,6 +1,7 @@
 import { access, constants, lstat, stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Archive, StoreFacts } from '../archive/archive.js';
+import { acceptExpiredGaps } from '../archive/backups/expired-gaps.js';
 import type { Catalog, CatalogTimeline } from '../archive/catalog.js';
 import { inspectWal } from '../archive/good-wal.js';
 import type { SegmentFile } from '../archive/listing.js';
@@ -66,6 +67,7 @@ export async function readArchiveFacts(
 ): Promise<ArchiveFacts> {
   const receiver = await archive.receiver();
   const catalog = await readCatalog(archive);
+  await acceptExpiredGaps(catalog, archive.place);
   const files = await endOfFiles(catalog, history);
   const sample = archive.isDirectory ? await newestFiles(catalog) : [];
   return {

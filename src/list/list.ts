@@ -1,4 +1,5 @@
 import type { Archive } from '../archive/archive.js';
+import { acceptExpiredGaps } from '../archive/backups/expired-gaps.js';
 import type {
   Beside,
   Catalog,
@@ -76,9 +77,11 @@ export async function listArchive(
   signal?: AbortSignal,
   keys: ArchiveOptions = {},
 ): Promise<ArchiveList> {
-  return withArchives(directory, keys, async (archive) =>
-    listCatalog(await readArchive(archive), signal),
-  );
+  return withArchives(directory, keys, async (archive) => {
+    const catalog = await readArchive(archive);
+    await acceptExpiredGaps(catalog, directory, signal);
+    return listCatalog(catalog, signal);
+  });
 }
 
 async function listCatalog(catalog: Catalog, signal?: AbortSignal): Promise<ArchiveList> {

@@ -1,5 +1,6 @@
 import { availableParallelism } from 'node:os';
 import type { Archive } from '../archive/archive.js';
+import { acceptExpiredGaps } from '../archive/backups/expired-gaps.js';
 import type { Catalog } from '../archive/catalog.js';
 import { byPlace, type Finding, findingKey, type Severity } from '../archive/findings.js';
 import { type ArchiveOptions, withArchives } from '../archive/places/open-archive.js';
@@ -104,6 +105,7 @@ export async function verifyArchive(
   return withArchives(directory, options.keys ?? {}, async (archive) => {
     const { keys, signal, since, timeline, backups = true } = options;
     const catalog = await readArchive(archive);
+    await acceptExpiredGaps(catalog, directory, signal);
     const isAll = backups && since === undefined && timeline === undefined;
     const check = isAll ? await BackupCheck.open(directory, keys?.systemId, signal) : undefined;
     try {
@@ -164,7 +166,9 @@ async function verifyIn(
   await runJobs(jobs, { archive, threads, signal: options.signal }, report);
   // What was moved away meanwhile is judged as if it had been before: at the begin it may be gone.
   if (vanished) {
-    for (const f of catalogFindings(await readArchive(archive), { since, timeline })) finding(f);
+    const now = await readArchive(archive);
+    await acceptExpiredGaps(now, directory, options.signal);
+    for (const f of catalogFindings(now, { since, timeline })) finding(f);
   }
 
   const { keys, signal } = options;

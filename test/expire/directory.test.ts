@@ -1,4 +1,4 @@
-import { readdirSync, utimesSync } from 'node:fs';
+import { readdirSync, renameSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import type { Lsn } from '../../src/lsn.js';
@@ -88,6 +88,12 @@ describe('walkeep expire in a directory', () => {
     expect((await keep(idOf(8))).stderr).toContain('has no backup');
     await run('walkeep', 'expire', directory, '--redundancy', '1');
     expect(filesOf(directory)).toEqual([names[1], ...names.slice(5)]);
+    // What expire left is no loss; what was lost is.
+    expect(await run('walkeep', 'verify', directory)).toMatchObject({ code: 0 });
+    expect((await run('walkeep', 'list', directory)).stdout).not.toContain('missing');
+    renameSync(join(directory, names[6]!), join(directory, 'aside'));
+    expect((await run('walkeep', 'verify', directory)).stdout).toContain('(gap)');
+    renameSync(join(directory, 'aside'), join(directory, names[6]!));
     expect(await keep(idOf(1), '--remove')).toMatchObject({ code: 0 });
     await run('walkeep', 'expire', directory, '--redundancy', '1');
     expect(filesOf(directory)).toEqual(names.slice(5));
