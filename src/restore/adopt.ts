@@ -21,7 +21,8 @@ export function adoptedFiles(outside: readonly OutsideFile[], configDir: string)
   const around = main ? dirname(main) : undefined;
   const taken = new Set<string>();
   return outside.flatMap(({ path, object, kind }) => {
-    if (kind === 'directory') return [];
+    // Directories are made by themselves; certificates and keys are in no backup.
+    if (kind === 'directory' || kind === 'tls') return [];
     const inner = around === undefined ? basename(path) : relative(around, path);
     const name = path === main ? 'postgresql.conf' : inner;
     const to = join(configDir, name.startsWith('..') || isAbsolute(name) ? basename(path) : name);

@@ -220,8 +220,9 @@ function warningsOf(
     warnings.push('the restored server archives where the lost one did, from its promotion on');
   }
   for (const { path, object, kind } of record.outside) {
-    if (kind === 'directory') continue;
-    if (object === undefined) warnings.push(`the backup does not have the content of "${path}"`);
+    const isFile = kind === 'settings' || kind === 'authentication';
+    if (isFile && object === undefined)
+      warnings.push(`the backup does not have the content of "${path}"`);
   }
   for (const setting of missingPaths(config, existsSync)) {
     warnings.push(`this machine does not have what the configuration names: ${setting}`);

@@ -219,6 +219,7 @@ describe('walkeep restore', () => {
           { kind: 'authentication', path: '/etc/pg/main/pg_hba.conf', object: 'outside.1' },
           { kind: 'settings', path: '/etc/pg/main/conf.d/x.conf', object: 'outside.2' },
           { kind: 'authentication', path: '/etc/pg/main/pg_ident.conf' },
+          { kind: 'tls', path: '/etc/ssl/server.key' },
         ],
       },
     });
