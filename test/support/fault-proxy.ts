@@ -65,6 +65,9 @@ export interface FaultProxyOptions {
   skewMs?: number;
 }
 
+/** How far behind its time a lane may be and still catch up; so much goes at once after a rest. */
+const LATENESS_MS = 50;
+
 const SLOW_DOWN =
   '<?xml version="1.0" encoding="UTF-8"?><Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>';
 
@@ -311,7 +314,8 @@ export class FaultProxy implements AsyncDisposable {
     const { bytesPerSecond } = this.options;
     if (!bytesPerSecond) return;
     const now = performance.now();
-    lane.freeAt = Math.max(lane.freeAt, now) + (bytes / bytesPerSecond) * 1000;
+    // What a timer came too late is made up for: a lane that lost it each time would be a third narrower.
+    lane.freeAt = Math.max(lane.freeAt, now - LATENESS_MS) + (bytes / bytesPerSecond) * 1000;
     // Timers are coarse: what comes due within one of them may go.
     if (lane.freeAt - now > 2) await delay(lane.freeAt - now);
   }
