@@ -1,27 +1,34 @@
 import { parentPort } from 'node:worker_threads';
-import { compressLz4 } from './compress.js';
+import { compressLz4, compressLz4Into } from './lz4/compress.js';
+import type {
+  CompressionAnswer,
+  CompressionJob,
+  FileJob,
+  MemoryJob,
+  ThreadedCompression,
+} from './thread.js';
+import { compressInto as compressZstdInto } from './zstd/zstd.js';
 
-/** What the thread is asked. File descriptors belong to the process, not to one of its threads. */
-export interface Lz4Job {
-  id: number;
-  from: number;
-  to: number;
-  length: number;
-}
+type Into = (plain: Uint8Array, into: Uint8Array, level?: number) => number | Promise<number>;
 
-/** What it answers: nothing more, or what an Error loses on its way between threads. */
-export interface Lz4Answer {
-  id: number;
-  error?: { message: string; code: string | undefined };
-}
+const INTO: Readonly<Record<ThreadedCompression, Into>> = {
+  lz4: compressLz4Into,
+  zstd: compressZstdInto,
+};
 
-parentPort?.on('message', async ({ id, from, to, length }: Lz4Job) => {
-  const answer: Lz4Answer = { id };
+parentPort?.on('message', async ({ id, ...job }: CompressionJob) => {
+  const answer: CompressionAnswer = { id, length: 0 };
   try {
-    await compressLz4(from, to, length);
+    answer.length = await done(job);
   } catch (e) {
     const { message, code } = e as NodeJS.ErrnoException;
     answer.error = { message, code };
   }
   parentPort?.postMessage(answer);
 });
+
+async function done(job: FileJob | MemoryJob): Promise<number> {
+  if (job.kind === 'memory') return INTO[job.codec](job.plain, job.into, job.level);
+  await compressLz4(job.from, job.to, job.length);
+  return job.length;
+}

@@ -12,6 +12,7 @@ import {
   wholeSegment,
 } from '../archive/shipping/checked-segment.js';
 import { type LocalSegment, localSegments } from '../archive/shipping/local-segments.js';
+import { sharedBuffer } from '../codec/thread.js';
 import { CorruptWalError, StorageError, WalkeepError } from '../errors.js';
 import type { Lsn } from '../lsn.js';
 import { parseSegmentFileName } from '../wal/file-name.js';
@@ -47,12 +48,15 @@ export interface Snapshot {
 /** What a segment turned out to be, when it was read. */
 export type Loaded = { whole: boolean; wal: CheckedWal };
 
-/** Memory for one segment at a time, kept: as much as a segment is given back late by itself. */
+/**
+ * Memory for one segment at a time, kept: as much as a segment is given back late by itself. The
+ * compressing thread sees it as well.
+ */
 export class SegmentRoom {
-  #buffer = Buffer.alloc(0);
+  #buffer = sharedBuffer(0);
 
   of(segmentSize: number): Buffer {
-    if (this.#buffer.length < segmentSize) this.#buffer = Buffer.allocUnsafeSlow(segmentSize);
+    if (this.#buffer.length < segmentSize) this.#buffer = sharedBuffer(segmentSize);
     return this.#buffer;
   }
 }

@@ -1,31 +1,15 @@
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { expect, test } from 'vitest';
 import { disposer } from '../support/cleanup.js';
 import { CliRun } from '../support/cli.js';
 import { packageRoot, scratchDir } from '../support/scratch.js';
 import { backend, ScriptedServer } from '../support/scripted-server.js';
+import { tellOfThreads } from '../support/threads.js';
 
 const keep = disposer();
 const START = 0x3000000n;
 const SEGMENT = 1024 * 1024;
-
-/** Writes down which worker threads a process starts. */
-function tellOfThreads(out: string): string {
-  const preload = join(scratchDir('preload'), 'tell.cjs');
-  writeFileSync(
-    preload,
-    `const threads = require('worker_threads'); const { Worker } = threads;
-     threads.Worker = class extends Worker {
-       constructor(url, ...rest) {
-         require('fs').appendFileSync(${JSON.stringify(out)}, require('url').fileURLToPath(url));
-         super(url, ...rest);
-       }
-     };
-     require('module').syncBuiltinESMExports();`,
-  );
-  return `--require ${preload}`;
-}
 
 // In one file with all else the receiver would not find the thread's, and would compress between
 // two reads of the socket, with commits waiting: slower, and nothing would say so.
@@ -55,5 +39,5 @@ test.each(['walkeep', 'pg_receivewal'] as const)('%s compresses in a thread', as
   );
   expect({ ...(await run.exit), stderr: run.stderr }).toMatchObject({ code: 0 });
   expect(existsSync(join(root, '000000010000000000000030.lz4'))).toBe(true);
-  expect(relative(packageRoot, readFileSync(out, 'utf8'))).toBe('dist/codec/lz4/worker.js');
+  expect(relative(packageRoot, readFileSync(out, 'utf8'))).toBe('dist/codec/worker.js');
 });

@@ -1,7 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import { expect, test } from 'vitest';
 import { compressorOf } from '../../src/codec/codecs.js';
+import { compressLz4Into } from '../../src/codec/lz4/compress.js';
 import { decodeBytes } from '../../src/codec/stages.js';
+import { compressInto as compressZstdInto } from '../../src/codec/zstd/zstd.js';
 
 const CONTENTS: [string, Buffer][] = [
   ['nothing', Buffer.alloc(0)],
@@ -30,3 +32,18 @@ for (const method of ['gzip', 'lz4', 'zstd'] as const) {
     expect(read === undefined || Buffer.from(read.content).equals(plain)).toBe(true);
   });
 }
+
+test.each([
+  ['lz4', compressLz4Into],
+  ['zstd', compressZstdInto],
+] as const)('%s: the same in memory of the caller', async (_, compressInto) => {
+  for (const [, plain] of CONTENTS) {
+    const into = new Uint8Array(plain.length + 4096);
+    const length = await compressInto(plain, into);
+    const { content, complete } = await decodeBytes(into.subarray(0, length), { name: 'frame' });
+    expect(complete && Buffer.from(content).equals(plain)).toBe(true);
+    // Too small, nothing is written behind it.
+    const call = async () => compressInto(plain, into.subarray(0, length - 1));
+    await expect(call()).rejects.toThrow(RangeError);
+  }
+});

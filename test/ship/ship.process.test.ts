@@ -1,14 +1,26 @@
-import { copyFileSync, readdirSync, readFileSync, renameSync, rmSync, utimesSync } from 'node:fs';
-import { join } from 'node:path';
-import { gunzipSync } from 'node:zlib';
+import {
+  copyFileSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  utimesSync,
+} from 'node:fs';
+import { join, relative } from 'node:path';
+import zlib, { gunzipSync } from 'node:zlib';
+import { generateX25519Identity, identityToRecipient } from 'age-encryption';
 import { expect, test } from 'vitest';
 import { readShipProgress } from '../../src/archive/shipping/read-ship-progress.js';
+import { Identities } from '../../src/codec/age/identities.js';
+import { decodeBytes } from '../../src/codec/stages.js';
 import { openFileStore } from '../../src/store/file/file-store.js';
 import { edit, sampleArchive } from '../support/archives.js';
 import { disposer } from '../support/cleanup.js';
 import { runCli } from '../support/cli.js';
 import { RandomKills } from '../support/kill-times.js';
-import { scratchDir } from '../support/scratch.js';
+import { packageRoot, scratchDir } from '../support/scratch.js';
+import { tellOfThreads } from '../support/threads.js';
 import { waitFor } from '../support/wait.js';
 
 const keep = disposer();
@@ -197,4 +209,35 @@ test('from place to place', async () => {
   const damaged = ship('--once', '--state', scratchDir('state'), one, third);
   expect((await damaged.exit).code).toBe(3);
   expect(stored(third)).toEqual([names[0], ...names.slice(2, -1)]);
+});
+
+/** What Node.js has in its thread pool needs no thread of ours. */
+const nativeZstd = 'createZstdCompress' in zlib;
+
+test.each([
+  ['lz4', false],
+  ['lz4', true],
+  ['zstd', false],
+  ['zstd', true],
+] as const)('%s, encrypted %s: compressed in a thread', async (method, encrypted) => {
+  const { directory, names } = sampleArchive(3);
+  const store = await newStore();
+  const out = join(scratchDir('threads'), 'threads');
+  const secret = await generateX25519Identity();
+  const recipient = encrypted ? ['--recipient', await identityToRecipient(secret)] : [];
+  const args = ['ship', '--once', '-Z', method, ...recipient, directory, store];
+  const run = keep(runCli(args, { env: { NODE_OPTIONS: tellOfThreads(out) } }));
+  expect({ ...(await run.exit), stderr: run.stderr }).toMatchObject({ code: 0 });
+  const identities = await Identities.parse(secret);
+  for (const name of stored(store)) {
+    const bytes = readFileSync(join(walOf(store), name));
+    const { content, stages } = await decodeBytes(bytes, { name, identities });
+    expect(stages).toEqual(encrypted ? [method, 'age'] : [method]);
+    expect(readFileSync(join(directory, name)).equals(content)).toBe(true);
+  }
+  expect(stored(store)).toEqual(names.slice(0, stored(store).length));
+  expect(stored(store).length).toBeGreaterThan(1);
+  const started = method === 'zstd' && nativeZstd ? [] : ['dist/codec/worker.js'];
+  const seen = existsSync(out) ? [relative(packageRoot, readFileSync(out, 'utf8'))] : [];
+  expect(seen).toEqual(started);
 });

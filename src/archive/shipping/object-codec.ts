@@ -1,9 +1,10 @@
 import { parseRecipients } from '../../codec/age/recipients.js';
-import { loadCodecs, quickCompression, requireLevel } from '../../codec/codecs.js';
+import { compressorOf, loadCodecs, quickCompression, requireLevel } from '../../codec/codecs.js';
 import { decodeBytes, type EncodeOptions, encodeSegment, stagesOf } from '../../codec/stages.js';
+import { sharedBuffer } from '../../codec/thread.js';
 import { EncryptedError } from '../../errors.js';
 import type { Compression } from '../../wal/file-name.js';
-import type { ObjectCodec } from '../store-archive-writer.js';
+import type { EncodedObject, ObjectCodec } from '../store-archive-writer.js';
 
 /** What objects are compressed with before they are sent. */
 export interface ObjectCompression {
@@ -29,19 +30,50 @@ export async function objectCodec(
   };
   if (method !== 'none' && level !== undefined) requireLevel(command, method, level);
   await loadCodecs();
+  const compressor = method === 'none' ? undefined : await compressorOf(method);
+  const inThread = (plain: Uint8Array, into: Uint8Array): Promise<number> | undefined =>
+    compressor?.compressShared?.(plain, into, level === undefined ? {} : { level });
+  // The thread has files of its own. If it cannot start, the first object tells.
+  if (command === 'ship') inThread(sharedBuffer(0), sharedBuffer(OVERHEAD))?.catch(() => {});
   const spare: GrowingBuffer[] = [];
   const stages = stagesOf(options).join(',') || 'none';
+  const inBuffer = async (
+    plain: Uint8Array,
+    fill: (buffer: GrowingBuffer, likely: number) => Promise<Uint8Array | undefined>,
+  ): Promise<EncodedObject | undefined> => {
+    const buffer = spare.pop() ?? new GrowingBuffer();
+    const release = (): void => void spare.push(buffer);
+    let bytes: Uint8Array | undefined;
+    try {
+      bytes = await fill(buffer, plain.length + OVERHEAD);
+      return bytes && { bytes, stages, release };
+    } finally {
+      if (!bytes) release();
+    }
+  };
+  /** Undefined where this thread is to do it. */
+  const compressed = (plain: Uint8Array) =>
+    inBuffer(plain, async (buffer, likely) => {
+      const room = buffer.room(likely);
+      const length = await inThread(plain, room);
+      return length === undefined ? undefined : room.subarray(0, length);
+    });
+  const encoded = async (plain: Uint8Array, how: EncodeOptions): Promise<EncodedObject> => {
+    const fill = (buffer: GrowingBuffer, likely: number) =>
+      buffer.fill(encodeSegment(plain, how), likely);
+    return (await inBuffer(plain, fill)) as EncodedObject;
+  };
   return {
     async encode(plain) {
       if (stages === 'none') return { bytes: plain, stages, release: () => {} };
-      const buffer = spare.pop() ?? new GrowingBuffer();
-      const release = (): void => void spare.push(buffer);
+      const there = await compressed(plain);
+      if (!there) return encoded(plain, options);
+      const { recipients } = options;
+      if (!recipients) return there;
       try {
-        const bytes = await buffer.fill(encodeSegment(plain, options), plain.length + OVERHEAD);
-        return { bytes, stages, release };
-      } catch (e) {
-        release();
-        throw e;
+        return await encoded(there.bytes, { recipients });
+      } finally {
+        there.release();
       }
     },
     async decode(stored) {
@@ -64,7 +96,13 @@ const OVERHEAD = 1024 * 1024;
  * for megabytes of each segment to stay until a late collection.
  */
 class GrowingBuffer {
-  #bytes = Buffer.alloc(0);
+  #bytes = sharedBuffer(0);
+
+  /** What is in it is not kept. */
+  room(size: number): Uint8Array {
+    if (this.#bytes.length < size) this.#bytes = sharedBuffer(size);
+    return this.#bytes;
+  }
 
   /**
    * All of it, valid until the next time.
@@ -72,11 +110,11 @@ class GrowingBuffer {
    */
   async fill(pieces: AsyncIterable<Uint8Array>, likely: number): Promise<Uint8Array> {
     let length = 0;
-    if (this.#bytes.length < likely) this.#bytes = Buffer.allocUnsafeSlow(likely);
+    this.room(likely);
     for await (const piece of pieces) {
       const needed = length + piece.length;
       if (needed > this.#bytes.length) {
-        const larger = Buffer.allocUnsafeSlow(2 * needed);
+        const larger = sharedBuffer(2 * needed);
         this.#bytes.copy(larger, 0, 0, length);
         this.#bytes = larger;
       }

@@ -35,3 +35,19 @@ export async function compressLz4(
   }
   await write(encoder.end());
 }
+
+/** All of `plain` as one LZ4 frame in `into`; its length. @throws RangeError if it does not fit */
+export function compressLz4Into(plain: Uint8Array, into: Uint8Array): number {
+  const encoder = new Lz4FrameEncoder();
+  let written = 0;
+  const write = (bytes: Uint8Array): void => {
+    into.set(bytes, written);
+    written += bytes.length;
+  };
+  write(encoder.header(plain.length));
+  for (let at = 0; at < plain.length; at += LZ4_BLOCK_SIZE) {
+    write(encoder.block(plain.subarray(at, at + LZ4_BLOCK_SIZE)));
+  }
+  write(encoder.end());
+  return written;
+}

@@ -6,6 +6,7 @@ import { writeFully } from '../../files/durable.js';
 import type { FileSystem } from '../../files/file-system.js';
 import type { Compressed, Deliver, FormatResult } from '../format.js';
 import { inPieces } from '../pieces.js';
+import { compressInThread } from '../thread.js';
 import { compressThrough, STEP, transformed } from '../through-stream.js';
 import { CONTENT_CHECKSUM, FrameWalk, isSkippable, LAST_BLOCK, MAGIC, u32 } from './frame.js';
 import { Xxh64 } from './xxh64.js';
@@ -225,4 +226,32 @@ export async function compressWhole(
   }
   const { compress } = await loadWasm();
   return Buffer.concat(checked(compress(plain, level), plain));
+}
+
+/** Undefined also where Node has zstd: its thread pool then does it. */
+export function compressShared(
+  plain: Uint8Array,
+  into: Uint8Array,
+  { level }: { level?: number },
+): Promise<number> | undefined {
+  return createZstdCompress ? undefined : compressInThread('zstd', plain, into, level);
+}
+
+/** The frames of `compressStream` where Node has no zstd; their length. @throws RangeError if they do not fit */
+export async function compressInto(
+  plain: Uint8Array,
+  into: Uint8Array,
+  level = DEFAULT_LEVEL,
+): Promise<number> {
+  const { compress } = await loadWasm();
+  let written = 0;
+  // Of nothing there is a frame as well.
+  for (let at = 0; at === 0 || at < plain.length; at += FRAME) {
+    const piece = plain.subarray(at, at + FRAME);
+    for (const bytes of checked(compress(piece, level), piece)) {
+      into.set(bytes, written);
+      written += bytes.length;
+    }
+  }
+  return written;
 }
