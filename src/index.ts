@@ -93,6 +93,18 @@ export type {
 export { planRestore, restoreBackup } from './restore/restore.js';
 export { parseTarget, type WrittenTarget } from './restore/target-text.js';
 export type {
+  RehearsedQuery,
+  RehearsedReading,
+  RehearsedServer,
+  RehearseFinding,
+  RehearseOptions,
+  RehearseProblem,
+  RehearseProgress,
+  RehearseReport,
+  RehearseStep,
+} from './rehearse/options.js';
+export { rehearse } from './rehearse/rehearse.js';
+export type {
   KeepLocal,
   ShipCompression,
   ShipEvents,

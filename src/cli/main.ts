@@ -95,6 +95,11 @@ const COMMANDS: Readonly<
     summary: 'restore a server from a base backup and its WAL',
     load: () => import('./commands/restore.js'),
   },
+  rehearse: {
+    summary: 'prove that an archive can be restored, by doing it',
+    failure: 2,
+    load: () => import('./commands/rehearse.js'),
+  },
   fetch: {
     summary: 'bring a file from an archive, for restore_command',
     // Of wrong arguments; 1 would tell PostgreSQL that the archive does not have the file.

@@ -20,6 +20,8 @@ export interface RestoreOptions {
   backup?: string | undefined;
   /** Where tablespaces go, by where they were; others go where they were. */
   tablespaces?: Readonly<Record<string, string>> | undefined;
+  /** Below which those go that `tablespaces` does not name, each in a directory called by its OID. */
+  tablespaceDir?: string | undefined;
   /** Where pg_wal goes, which becomes a link to it. */
   walDir?: string | undefined;
   /** Of PolarDB: where the second directory goes. */

@@ -49,7 +49,8 @@ async function nearestDirectory(path: string): Promise<{ path: string; uid: numb
   }
 }
 
-async function namedOwner(given: string): Promise<Owner> {
+/** @throws UsageError for one that is not there, and for root */
+export async function namedOwner(given: string): Promise<Owner> {
   const [user = '', group] = given.split(':');
   const uid = await numberOf(user, ['-u', user]);
   const gid = group === undefined ? await primaryGroup(user) : await groupOf(group);

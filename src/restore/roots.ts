@@ -14,12 +14,15 @@ export interface RootOptions {
   polarData?: string | undefined;
   /** Where tablespaces go, by where they were on the server. */
   tablespaces?: Readonly<Record<string, string>> | undefined;
+  /** Below which all others go, each named by its OID. */
+  tablespaceDir?: string | undefined;
 }
 
 /** @throws UsageError for a tablespace that the backup does not have, or a path that is relative */
 export function rootsOf(record: BackupRecord, options: RootOptions): Roots {
-  const { dataDir, walDir, polarData, tablespaces = {} } = options;
-  for (const path of [dataDir, walDir, polarData, ...Object.values(tablespaces)]) {
+  const { dataDir, walDir, polarData, tablespaces = {}, tablespaceDir } = options;
+  const given = [dataDir, walDir, polarData, tablespaceDir, ...Object.values(tablespaces)];
+  for (const path of given) {
     if (path !== undefined && !isAbsolute(path)) {
       throw new UsageError(`"${path}" is no absolute path`);
     }
@@ -36,7 +39,10 @@ export function rootsOf(record: BackupRecord, options: RootOptions): Roots {
   return {
     ...{ dataDir, walDir, polarData },
     tablespaces: new Map(
-      outer.map(({ oid, location }) => [oid, realPath(tablespaces[location] ?? location)]),
+      outer.map(({ oid, location }) => {
+        const other = tablespaceDir === undefined ? location : join(tablespaceDir, `${oid}`);
+        return [oid, realPath(tablespaces[location] ?? other)];
+      }),
     ),
   };
 }

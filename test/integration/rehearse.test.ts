@@ -1,0 +1,307 @@
+import { execFile, execFileSync, spawn } from 'node:child_process';
+import {
+  cpSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { expect, test, vi } from 'vitest';
+import { binDir } from '../support/binaries.js';
+import { disposer } from '../support/cleanup.js';
+import { copyPackage } from '../support/package-copy.js';
+import { MAJORS, type Major, PostgresServer } from '../support/postgres.js';
+import { childrenOf, signal } from '../support/processes.js';
+import { archiveDirectory, receive, waitEqual } from '../support/receiving.js';
+import { giveToServer, killAtEnd, scratchDir, serverUser } from '../support/scratch.js';
+import { backupOf } from '../support/taken-backup.js';
+import { waitFor } from '../support/wait.js';
+import { workload } from '../support/workload.js';
+
+vi.setConfig({ testTimeout: 300_000 });
+
+const keep = disposer();
+
+let shared: string | undefined;
+
+function program(): string {
+  shared ??= copyPackage();
+  return join(shared, 'bin', 'walkeep');
+}
+
+const environment = {
+  PATH: `${dirname(process.execPath)}:${process.env.PATH}`,
+  LANG: 'C.UTF-8',
+};
+
+interface Ran {
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+
+/** Arguments with which a server of that version runs as the servers' user. */
+function argsFor(major: Major, scratch: string): string[] {
+  const user = serverUser.uid === undefined ? [] : ['--run-as', `${serverUser.uid}`];
+  return ['rehearse', ...user, '--pg-bin', binDir(major), '--scratch', scratch];
+}
+
+function rehearse(major: Major, scratch: string, ...args: string[]): Promise<Ran> {
+  return new Promise((resolve) => {
+    execFile(
+      program(),
+      [...argsFor(major, scratch), ...args],
+      { env: environment },
+      (error, stdout, stderr) =>
+        resolve({ code: error ? Number(error.code ?? -1) : 0, stdout, stderr }),
+    );
+  });
+}
+
+/** Servers of ours anywhere below a directory. */
+function serversBelow(directory: string): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
+    .filter((pid) => {
+      try {
+        const program = basename(readlinkSync(`/proc/${pid}/exe`));
+        return program === 'postgres' && readlinkSync(`/proc/${pid}/cwd`).startsWith(directory);
+      } catch {
+        return false;
+      }
+    });
+}
+
+function handOver(path: string): void {
+  const { uid, gid } = serverUser;
+  if (uid !== undefined) execFileSync('chown', ['-R', `${uid}:${gid}`, path]);
+}
+
+/** An archive with a backup, a tablespace, and WAL of several segments behind it. */
+async function archived(major: Major): Promise<{ archive: string; id: string; rows: number }> {
+  const server = keep(
+    await PostgresServer.create({
+      major,
+      initdbArgs: ['--data-checksums'],
+      settings: { archive_mode: 'on', archive_command: 'false', shared_buffers: '16MB' },
+    }),
+  );
+  const space = join(server.dir, 'space, one');
+  mkdirSync(space);
+  giveToServer(space);
+  await server.sql(`CREATE TABLESPACE one LOCATION '${space}'`);
+  await server.sql(`CREATE TABLE there TABLESPACE one AS
+    SELECT i, repeat('x', 200) AS t FROM generate_series(1, 5000) i`);
+  await server.sql('CREATE DATABASE other');
+  const archive = archiveDirectory();
+  const receiver = keep(receive(archive, server.conninfo()));
+  await receiver.waitForOutput(/starting log streaming/);
+  await workload(server, { transactions: 5 });
+  const { record } = await backupOf(server, archive, { compression: { method: 'gzip' } });
+  await workload(server, { transactions: 6, switchEvery: 2 });
+  const [row] = await server.sql<{ n: number }>('SELECT count(*)::int AS n FROM committed');
+  await waitEqual(archive, server);
+  await server.kill9();
+  await receiver.stop();
+  await server.destroy();
+  handOver(archive);
+  return { archive, id: record.id, rows: row!.n };
+}
+
+function copyOf(archive: string): string {
+  const copy = join(scratchDir('copy', { forServer: true }), 'archive');
+  cpSync(archive, copy, { recursive: true });
+  handOver(copy);
+  return copy;
+}
+
+function flipBit(path: string, at = Math.floor(statSync(path).size / 2)): void {
+  const content = readFileSync(path);
+  content[at] = content[at]! ^ 1;
+  writeFileSync(path, content);
+}
+
+const segmentsOf = (archive: string): string[] =>
+  readdirSync(archive)
+    .filter((name) => /^[0-9A-F]{24}/.test(name))
+    .sort();
+
+test.each(MAJORS)('PostgreSQL %i: a good archive is told from bad ones', async (major) => {
+  const { archive, id, rows } = await archived(major);
+  const scratch = scratchDir('scratch');
+  execFileSync('chmod', ['711', scratch]);
+  const nothingLeft = () => {
+    expect(readdirSync(scratch)).toEqual([]);
+    expect(serversBelow(scratch)).toEqual([]);
+  };
+
+  const textfile = join(scratchDir('metrics'), 'rehearse.prom');
+  const good = await rehearse(major, scratch, '--textfile', textfile, archive);
+  expect(good.code, good.stdout + good.stderr).toBe(0);
+  expect(good.stdout).toMatch(/^GOOD: it can be restored to /m);
+  for (const line of good.stdout.split('\n')) expect([...line].length).toBeLessThanOrEqual(80);
+  const metrics = readFileSync(textfile, 'utf8');
+  expect(metrics).toMatch(/^walkeep_rehearse_success\{archive="[^"]+"\} 1$/m);
+  expect(metrics).toMatch(/^walkeep_rehearse_duration_seconds\{.*,step="recovery"\} \d/m);
+  expect(metrics).toMatch(/^walkeep_rehearse_last_commit_timestamp_seconds\{.*\} \d{10}/m);
+  nothingLeft();
+
+  const queries = [
+    `SELECT count(*) = ${rows} AND pg_is_in_recovery() FROM committed`,
+    "SELECT setting = 'off' FROM pg_settings WHERE name = 'archive_mode'",
+  ].flatMap((sql) => ['--sql', sql]);
+  const asked = await rehearse(major, scratch, '--json', ...queries, archive);
+  expect(asked.code, asked.stdout + asked.stderr).toBe(0);
+  const report = JSON.parse(asked.stdout);
+  expect(report).toMatchObject({ outcome: 'good', backup: { id }, reached: { promoted: false } });
+  expect(report.steps.restore + report.steps.start + report.steps.recovery).toBeCloseTo(
+    report.recovery,
+  );
+  const write = 'CREATE TABLE w AS SELECT NOT pg_is_in_recovery() AS ok; SELECT ok FROM w';
+  const promoted = await rehearse(major, scratch, '--promote', '--sql', write, archive);
+  expect(promoted.code, promoted.stdout + promoted.stderr).toBe(0);
+  const immediate = await rehearse(
+    ...([major, scratch, '--to', 'immediate', '--sql', 'SELECT count(*) FROM there'] as const),
+    archive,
+  );
+  expect(immediate.code, immediate.stdout + immediate.stderr).toBe(0);
+  const no = await rehearse(major, scratch, '--sql', 'SELECT false', archive);
+  expect(no.code, no.stdout + no.stderr).toBe(1);
+  nothingLeft();
+
+  const spoilt: [string, (archive: string) => void, RegExp][] = [
+    [
+      'a flipped bit in a volume',
+      (copy) => flipBit(join(copy, 'backups', id, 'base.tar.gz.0000')),
+      /base\.tar\.gz\.0000/,
+    ],
+    [
+      'a missing tablespace volume',
+      (copy) => {
+        const all = readdirSync(join(copy, 'backups', id));
+        const name = all.find((one) => /^\d+\.tar/.test(one)) as string;
+        rmSync(join(copy, 'backups', id, name));
+      },
+      /\d+\.tar\.gz\.0000/,
+    ],
+    [
+      'a missing segment',
+      (copy) => {
+        const names = segmentsOf(copy);
+        rmSync(join(copy, names.at(-3) as string));
+      },
+      /./,
+    ],
+    [
+      'no WAL',
+      (copy) => {
+        for (const name of segmentsOf(copy)) rmSync(join(copy, name));
+      },
+      /WAL/,
+    ],
+    [
+      'a flipped bit in the WAL',
+      (copy) => {
+        const names = segmentsOf(copy);
+        // Behind its first header: in the middle may be what a switch left empty.
+        flipBit(join(copy, names.at(-3) as string), 100);
+      },
+      /./,
+    ],
+  ];
+  for (const [what, spoil, told] of spoilt) {
+    const copy = copyOf(archive);
+    spoil(copy);
+    const bad = await rehearse(major, scratch, copy);
+    expect(bad.code, `${what}: ${bad.stdout}${bad.stderr}`).toBe(1);
+    expect(bad.stdout.match(/^BAD: .*/m)?.[0], what).toMatch(told);
+    nothingLeft();
+  }
+});
+
+/** Kills the rehearsal at random points, and every second time the guard of its server as well. */
+test('what a killed rehearsal leaves is gone after the next one', async () => {
+  const major = MAJORS.includes(17) ? 17 : MAJORS[0]!;
+  const { archive } = await archived(major);
+  const scratch = scratchDir('scratch');
+  execFileSync('chmod', ['711', scratch]);
+  const args = ['--sql', 'SELECT true', archive];
+  const began = performance.now();
+  expect((await rehearse(major, scratch, ...args)).code).toBe(0);
+  const whole = performance.now() - began;
+  let withServer = 0;
+  for (let round = 0; round < 12; round++) {
+    const child = spawn(process.execPath, [program(), ...argsFor(major, scratch), ...args], {
+      ...{ env: environment, stdio: 'ignore' },
+    });
+    killAtEnd(child);
+    const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));
+    // The later half, in which there is a server, comes more often.
+    await delay(whole * (round % 3 === 0 ? Math.random() : 0.3 + 0.7 * Math.random()));
+    const servers = serversBelow(scratch);
+    if (servers.length > 0) withServer += 1;
+    const guards = round % 2 === 0 ? [] : childrenOf(child.pid!);
+    for (const pid of [child.pid!, ...guards]) signal(pid, 'SIGKILL');
+    await ended;
+    if (guards.length > 0) continue;
+    // Without any help.
+    await waitFor(() => serversBelow(scratch).length === 0, { what: 'the server to be stopped' });
+  }
+  expect(withServer).toBeGreaterThan(0);
+  const last = await rehearse(major, scratch, ...args);
+  expect(last.code, last.stdout + last.stderr).toBe(0);
+  expect(readdirSync(scratch)).toEqual([]);
+  expect(serversBelow(scratch)).toEqual([]);
+});
+
+test('a signal has everything stopped and removed', async () => {
+  const major = MAJORS.at(-1)!;
+  const { archive } = await archived(major);
+  const scratch = scratchDir('scratch');
+  execFileSync('chmod', ['711', scratch]);
+  const args = ['--sql', 'SELECT pg_sleep(600)', archive];
+  for (const name of ['SIGINT', 'SIGTERM'] as const) {
+    const child = spawn(process.execPath, [program(), ...argsFor(major, scratch), ...args], {
+      ...{ env: environment, stdio: ['ignore', 'ignore', 'pipe'] },
+    });
+    killAtEnd(child);
+    const ended = new Promise<number | null>((resolve) => child.once('exit', resolve));
+    let text = '';
+    child.stderr!.setEncoding('utf8').on('data', (more) => {
+      text += more;
+    });
+    await waitFor(() => /recovery took/.test(text), { what: 'the queries' });
+    signal(child.pid!, name);
+    expect(await ended, text).toBe(2);
+    expect(readdirSync(scratch)).toEqual([]);
+    expect(serversBelow(scratch)).toEqual([]);
+  }
+});
+
+test('what cannot be told is said so', async () => {
+  const major = MAJORS.at(-1)!;
+  const { archive, id } = await archived(major);
+  const scratch = scratchDir('scratch');
+  execFileSync('chmod', ['711', scratch]);
+  const runs: [string[], RegExp][] = [
+    [['--timeout', '3', '--sql', 'SELECT pg_sleep(600)', archive], /not over after 3 seconds/],
+    [['--set', 'shared_buffers=900TB', archive], /shared_buffers|shared memory/],
+    [['--pg-bin', '/nowhere', archive], /no PostgreSQL/],
+    [['--backup', 'none', archive], /no complete base backup "none"/],
+    [[join(archive, 'backups', id)], /./],
+    [[], /no archive/],
+  ];
+  for (const [args, told] of runs) {
+    const { code, stdout, stderr } = await rehearse(major, scratch, ...args);
+    expect(code, stdout + stderr).toBe(2);
+    expect(stdout + stderr).toMatch(told);
+    expect(readdirSync(scratch)).toEqual([]);
+    expect(serversBelow(scratch)).toEqual([]);
+  }
+});
