@@ -1,37 +1,75 @@
 /**
- * `npm run demo`: a real PostgreSQL, a workload that commits, and `walkeep receive` as its
- * synchronous standby. In the middle of it the primary is killed. The stored WAL is compared byte
- * for byte with what the server has, the server's data is destroyed, and a new server recovers
- * through `walkeep fetch`: every confirmed commit is there. Everything is in a temporary directory
- * and gone afterwards.
+ * `npm run demo`: a real PostgreSQL with `walkeep receive` as its synchronous standby, a base backup,
+ * a workload that commits, and two accidents: somebody drops a table, and later the primary is killed
+ * and its disk is gone. What was received live is compared with the server's own files; then one
+ * command brings back every confirmed commit, and another the table, as it was just before the drop.
+ * Everything is in a temporary directory and gone afterwards.
  */
+import { execFile, execFileSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { readLedger } from '../src/archive/ledger.js';
-import { formatLsn, type Lsn, parseLsn } from '../src/lsn.js';
+import { formatLsn, parseLsn } from '../src/lsn.js';
 import { type CliRun, runCli } from '../test/support/cli.js';
 import { cmpPrefix, cmpSegments } from '../test/support/compare.js';
 import { MAJORS, PostgresServer } from '../test/support/postgres.js';
-import { giveToServer, removeScratch, scratchDir } from '../test/support/scratch.js';
+import { removeScratch, scratchDir, serverUser } from '../test/support/scratch.js';
 import { walkeepForServer } from '../test/support/server-program.js';
 import { waitFor } from '../test/support/wait.js';
 import { workload } from '../test/support/workload.js';
 
-/** Commits after which the primary is killed, while more are on their way. */
+/** Confirmed commits at which the table is dropped, and the primary killed while more are on their way. */
+const BEFORE_DROP = 150;
 const COMMITS = 400;
+const ACCOUNTS = 50_000;
+/** What a command says behind the time, in lines of a terminal with 80 columns. */
+const PARTS = /.{1,71}/g;
+
+/** Whom commands run as: the lost machine's root at first, then the user that the new server runs as. */
+let user: typeof serverUser = {};
+/** What stands for which path in what is shown. */
+const places: Record<string, string> = {};
+
 const began = performance.now();
 const seconds = () => `${((performance.now() - began) / 1000).toFixed(1).padStart(5)} s`;
 const say = (text = '') => console.log(text);
 const step = (text: string) => say(`${seconds()}  ${text}`);
 
 let server: PostgresServer | undefined;
-let recovered: PostgresServer | undefined;
+const restored: PostgresServer[] = [];
 let receiver: CliRun | undefined;
 
 async function cleanUp(): Promise<void> {
   receiver?.child.kill('SIGKILL');
-  await recovered?.destroy();
+  for (const one of restored) await one.destroy();
   await server?.destroy();
+}
+
+/**
+ * Runs a command as an operator would, and shows it with what it says.
+ * @param names what stands for which path in what is shown
+ */
+async function walkeep(args: string[], names: Record<string, string> = {}): Promise<string> {
+  const shown = (text: string): string =>
+    Object.entries({ ...places, ...names }).reduce(
+      (t, [path, name]) => t.replaceAll(path, name),
+      text,
+    );
+  say();
+  step(`$ walkeep ${shown(args.map((arg) => (/[ ']/.test(arg) ? `"${arg}"` : arg)).join(' '))}`);
+  // The settings that restore writes name this very program, which the server's user must be able to read.
+  const run = promisify(execFile)('sh', ['-c', `${walkeepForServer()} "$@"`, 'walkeep', ...args], {
+    ...user,
+    cwd: '/',
+  });
+  const { stdout, stderr } = await run.catch((e: { stderr?: string }) => {
+    throw new Error(`walkeep ${args[0]} failed:\n${e.stderr ?? e}`);
+  });
+  for (const line of shown(`${stdout}${stderr}`).trimEnd().split('\n')) {
+    for (const part of line.match(PARTS) ?? ['']) say(`         ${part}`);
+  }
+  return stdout;
 }
 
 /** What the server knows about its standby. */
@@ -58,6 +96,7 @@ async function commitUntilKilled(primary: PostgresServer, directory: string): Pr
   };
   const timer = setInterval(() => void show().catch(() => {}), 1000);
   let killed: Promise<void> | undefined;
+  let dropped: Promise<unknown> | undefined;
   try {
     await workload(primary, {
       transactions: 2 * COMMITS,
@@ -66,7 +105,12 @@ async function commitUntilKilled(primary: PostgresServer, directory: string): Pr
       messageBytes: 8_000,
       onCommit: (id) => {
         confirmed.push(id);
-        if (confirmed.length === COMMITS) killed = primary.kill9();
+        if (confirmed.length === BEFORE_DROP) {
+          dropped = primary
+            .sql('DROP TABLE accounts')
+            .then(() => step('somebody: DROP TABLE accounts'));
+        }
+        if (confirmed.length === COMMITS) killed = dropped?.then(() => primary.kill9());
       },
     });
   } catch (error) {
@@ -80,7 +124,9 @@ async function commitUntilKilled(primary: PostgresServer, directory: string): Pr
 }
 
 /** Compares with the dead server's own files; throws at the first difference. */
-async function prove(primary: PostgresServer, directory: string, end: Lsn): Promise<void> {
+async function prove(primary: PostgresServer, directory: string): Promise<void> {
+  const end = (await readLedger(directory))?.end;
+  if (end === undefined) throw new Error('the ledger says nothing');
   const own = (name: string) => join(primary.dataDir, 'pg_wal', name);
   const { equal, different, onlyInA, onlyInB } = cmpSegments(directory, primary.archiveDir);
   const first = [...equal, ...onlyInA].sort()[0] ?? '';
@@ -92,40 +138,23 @@ async function prove(primary: PostgresServer, directory: string, end: Lsn): Prom
   if (equal.length === 0 || different.length + bad.length + missing.length > 0) {
     throw new Error(`the archives differ: ${JSON.stringify({ different, bad, missing })}`);
   }
-  step(`${equal.length} segments equal the server's archived copies, byte for byte`);
-  if (onlyInA.length > 0) {
-    step(`${onlyInA.length} more equal its pg_wal: its own archiver had not come to them`);
-  }
   const [partial] = readdirSync(directory).filter((f) => /^[0-9A-F]{24}\.partial$/.test(f));
-  if (!partial) return;
   const length = Number(end % BigInt(primary.segmentSize));
-  const offset = cmpPrefix(join(directory, partial), own(partial.replace('.partial', '')), length);
+  const last = partial?.replace('.partial', '');
+  const offset = last ? cmpPrefix(join(directory, partial as string), own(last), length) : -1;
   if (offset >= 0) throw new Error(`${partial} differs at offset ${offset}`);
-  step(`${partial}`);
-  step(`equals the server's segment up to ${formatLsn(end)} (${length} bytes)`);
+  step(
+    `${equal.length + onlyInA.length} segments, and the last one up to ${formatLsn(end)}, equal the server's own`,
+  );
 }
 
-/** A new server from the backup and the archive; throws unless every confirmed commit is there. */
-async function recover(backup: string, directory: string, confirmed: number[]): Promise<void> {
-  // The server's user reads the archive.
-  giveToServer(directory);
-  for (const file of readdirSync(directory)) giveToServer(join(directory, file));
-  const primary = server as PostgresServer;
-  recovered = await primary.recoverFrom({
-    backup,
-    restoreCommand: `${walkeepForServer()} fetch "${directory}" %f "%p"`,
-    settings: { synchronous_standby_names: '' },
-  });
-  const again = recovered;
-  await waitFor(async () => (await again.sql('SELECT pg_is_in_recovery() AS r'))[0]?.r === false, {
-    what: 'the end of recovery',
-    timeoutMs: 60_000,
-  });
-  const rows = await again.sql<{ id: number }>('SELECT id FROM committed');
-  const there = new Set(rows.map((row) => row.id));
-  const lost = confirmed.filter((id) => !there.has(id));
-  if (lost.length > 0) throw new Error(`${lost.length} confirmed commits are lost: ${lost}`);
-  step(`recovered: all ${confirmed.length} confirmed commits are there`);
+/** Starts what was restored and waits until it takes writes. */
+async function start(one: PostgresServer): Promise<void> {
+  restored.push(one);
+  await one.start();
+  const isPrimary = async () => !(await one.sql('SELECT pg_is_in_recovery() AS r'))[0]?.r;
+  await waitFor(isPrimary, { what: 'the end of recovery' });
+  step('$ pg_ctl start: it recovered, and takes writes');
 }
 
 async function main(): Promise<void> {
@@ -133,25 +162,32 @@ async function main(): Promise<void> {
   if (!major) {
     throw new Error('the demo needs PostgreSQL from npm, which exists for Linux on x64 here');
   }
-  say('walkeep demo: a synchronous standby that only keeps the WAL');
+  say('walkeep demo: from "the primary is gone" to rows back');
   say();
   server = await PostgresServer.create({ major, archive: true, fsync: true });
-  step(`PostgreSQL ${major} runs (1 MB segments); it also archives by itself`);
+  const primary = server;
+  step(`PostgreSQL ${major} runs (1 MB segments); it also archives by itself, to compare with`);
   await server.sql("SELECT pg_create_physical_replication_slot('demo', true)");
-  const backup = await server.baseBackup();
-  step('a base backup is taken');
 
-  const directory = scratchDir('received');
-  const args = ['receive', '-D', directory, '-S', 'demo', '--synchronous', '-v'];
-  step(`$ ${args.with(2, 'DIR').join(' ').replace('receive', 'walkeep receive')}`);
-  receiver = runCli([...args, '-d', server.conninfo()]);
+  const directory = scratchDir('archive', { forServer: true });
+  Object.assign(places, { [directory]: 'ARCHIVE', [server.conninfo()]: 'CONN' });
+  step('$ walkeep receive -D ARCHIVE -S demo --synchronous -d CONN');
+  receiver = runCli([
+    'receive',
+    '-D',
+    directory,
+    '-S',
+    'demo',
+    '--synchronous',
+    '-d',
+    server.conninfo(),
+  ]);
   const ended = receiver.exit.then(() => {
     throw new Error(`walkeep ended by itself:\n${receiver?.stderr}`);
   });
-  const primary = server;
-  const streaming = waitFor(() => standby(primary), { what: 'walkeep to stream' });
   // It may end by itself at any moment until it is told to stop.
   ended.catch(() => {});
+  const streaming = waitFor(() => standby(primary), { what: 'walkeep to stream' });
   streaming.catch(() => {});
   await Promise.race([streaming, ended]);
   await server.configure({ synchronous_standby_names: 'walkeep' });
@@ -159,25 +195,56 @@ async function main(): Promise<void> {
     what: 'walkeep to be the synchronous standby',
   });
   step('walkeep is the synchronous standby: a commit waits for its fsync');
+  await server.sql(
+    `CREATE TABLE accounts AS SELECT i AS id, i * 7 AS balance FROM generate_series(1, ${ACCOUNTS}) i`,
+  );
+  await walkeep(['backup', directory, '-d', server.conninfo()]);
 
+  say();
   const working = commitUntilKilled(server, directory);
   working.catch(() => {});
   const confirmed = await Promise.race([working, ended]);
   step(`kill -9: the primary is dead; ${confirmed.length} commits were confirmed`);
-
   const status = await receiver.stop('SIGINT');
   if (status.code !== 0) {
     throw new Error(`walkeep ended with ${status.code ?? status.signal}:\n${receiver.stderr}`);
   }
-  const end = (await readLedger(directory))?.end;
-  if (end === undefined) throw new Error('the ledger says nothing');
-  step('walkeep is stopped; comparing');
-  await prove(server, directory, end);
-
+  await prove(server, directory);
   removeScratch(server.dataDir);
-  step("the primary's data directory is destroyed");
-  step("$ restore_command = 'walkeep fetch DIR %f %p'");
-  await recover(backup, directory, confirmed);
+  step("the primary's disk is gone");
+  const { uid, gid } = serverUser;
+  if (uid !== undefined) execFileSync('chown', ['-R', `${uid}:${gid}`, directory]);
+  user = serverUser;
+
+  await walkeep(['backups', directory]);
+  const latest = await server.createRestored(
+    async (dataDir) =>
+      void (await walkeep(['restore', directory, dataDir], { [dataDir]: 'PGDATA' })),
+    { synchronous_standby_names: '' },
+  );
+  await start(latest);
+  const rows = await latest.sql<{ id: number }>('SELECT id FROM committed');
+  const there = new Set(rows.map((row) => row.id));
+  const lost = confirmed.filter((id) => !there.has(id));
+  if (lost.length > 0) throw new Error(`${lost.length} confirmed commits are lost: ${lost}`);
+  step(`all ${confirmed.length} confirmed commits are there`);
+
+  const found = await walkeep(['find', directory, '--drops', '--target']);
+  const undoLsn = /recovery_target_lsn = '([0-9A-F]+\/[0-9A-F]+)'/.exec(found)?.[1];
+  if (!undoLsn) throw new Error('the drop was not found');
+  const before = await server.createRestored(
+    async (dataDir) =>
+      void (await walkeep(
+        ['restore', directory, dataDir, '--to', undoLsn, '--before', '--action', 'promote'],
+        {
+          [dataDir]: 'PGDATA2',
+        },
+      )),
+  );
+  await start(before);
+  const [accounts] = await before.sql<{ n: number }>('SELECT count(*)::int AS n FROM accounts');
+  if (accounts?.n !== ACCOUNTS) throw new Error(`${accounts?.n} of ${ACCOUNTS} rows are there`);
+  step(`the dropped table is there, with all ${ACCOUNTS} rows`);
   say();
   say('Nothing that was confirmed is lost, up to the moment the primary died.');
   say('Nothing is left behind: files and servers are removed.');

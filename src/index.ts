@@ -83,15 +83,6 @@ export type {
 } from './receive/options.js';
 export { WalReceiver } from './receive/receiver.js';
 export { type StreamWalOptions, streamWal, type WalSink } from './receive/sink.js';
-export { type FinishResult, finishRestore } from './restore/finish.js';
-export type {
-  RestoreOptions,
-  RestorePlan,
-  RestoreProgress,
-  RestoreResult,
-} from './restore/options.js';
-export { planRestore, restoreBackup } from './restore/restore.js';
-export { parseTarget, type WrittenTarget } from './restore/target-text.js';
 export type {
   RehearsedQuery,
   RehearsedReading,
@@ -104,6 +95,15 @@ export type {
   RehearseStep,
 } from './rehearse/options.js';
 export { rehearse } from './rehearse/rehearse.js';
+export { type FinishResult, finishRestore } from './restore/finish.js';
+export type {
+  RestoreOptions,
+  RestorePlan,
+  RestoreProgress,
+  RestoreResult,
+} from './restore/options.js';
+export { planRestore, restoreBackup } from './restore/restore.js';
+export { parseTarget, type WrittenTarget } from './restore/target-text.js';
 export type {
   KeepLocal,
   ShipCompression,
