@@ -23,8 +23,6 @@ import { workload } from '../test/support/workload.js';
 const BEFORE_DROP = 150;
 const COMMITS = 400;
 const ACCOUNTS = 50_000;
-/** What a command says behind the time, in lines of a terminal with 80 columns. */
-const PARTS = /.{1,71}/g;
 
 /** Whom commands run as: the lost machine's root at first, then the user that the new server runs as. */
 let user: typeof serverUser = {};
@@ -66,9 +64,8 @@ async function walkeep(args: string[], names: Record<string, string> = {}): Prom
   const { stdout, stderr } = await run.catch((e: { stderr?: string }) => {
     throw new Error(`walkeep ${args[0]} failed:\n${e.stderr ?? e}`);
   });
-  for (const line of shown(`${stdout}${stderr}`).trimEnd().split('\n')) {
-    for (const part of line.match(PARTS) ?? ['']) say(`         ${part}`);
-  }
+  say(shown(`${stdout}${stderr}`).trimEnd());
+  say();
   return stdout;
 }
 
