@@ -16,12 +16,14 @@ export interface Chunk {
   to: number;
 }
 
-/** A copy of `bytes`, whose first byte has the LSN `lsn`. */
-export function copyChunk(bytes: Uint8Array, lsn: bigint): Chunk {
+/** A copy of `bytes`, whose first byte has the LSN `lsn`. @param spare to be used again if it has room */
+export function copyChunk(bytes: Uint8Array, lsn: bigint, spare?: Chunk): Chunk {
   const from = Number(lsn & 3n);
-  const copy = new Uint8Array((from + bytes.length + 3) & ~3);
+  const to = from + bytes.length;
+  const used = spare && spare.bytes.length >= to ? spare : undefined;
+  const copy = used?.bytes ?? new Uint8Array((to + 3) & ~3);
   copy.set(bytes, from);
-  return { bytes: copy, words: new Int32Array(copy.buffer), from, to: from + bytes.length };
+  return { bytes: copy, words: used?.words ?? new Int32Array(copy.buffer), from, to };
 }
 
 /** Below this, copying costs less than making two views. */

@@ -71,6 +71,8 @@ export class WalDecoder {
   readonly #partial: boolean;
   /** Bytes fed and not walked over yet. */
   readonly #chunks: Chunk[] = [];
+  /** Walked over: its memory is for the next one. */
+  #spare: Chunk | undefined;
   #fedEnd: bigint;
 
   /** @throws UsageError */
@@ -85,7 +87,8 @@ export class WalDecoder {
   /** Adds the next bytes; they are copied. */
   feed(bytes: Uint8Array): void {
     if (bytes.length === 0) return;
-    this.#chunks.push(copyChunk(bytes, this.#fedEnd));
+    this.#chunks.push(copyChunk(bytes, this.#fedEnd, this.#spare));
+    this.#spare = undefined;
     this.#fedEnd += BigInt(bytes.length);
   }
 
@@ -98,7 +101,7 @@ export class WalDecoder {
     let chunk = this.#chunks[0];
     while (chunk) {
       chunk.from = this.#walker.walk(chunk.bytes, chunk.words, chunk.from, chunk.to);
-      if (chunk.from === chunk.to) this.#chunks.shift();
+      if (chunk.from === chunk.to) this.#spare = this.#chunks.shift();
       const record = this.#collector.take();
       if (record) return record;
       chunk = this.#chunks[0];

@@ -118,14 +118,14 @@ export class IndexCollector {
       }
     }
     if (decoder.fault) return undefined;
-    const head = bytes.slice(0, HEAD);
+    const head = copyOf(bytes, 0, HEAD);
     const end = start + BigInt(bytes.length);
     const lsn = decoder.validEnd;
     const headless = lsn < end && end - lsn < RECORD_HEADER;
     if (!open && !headless) return { marks, head };
     const from = (lsn - (lsn % PAGE)) as Lsn;
     const begin = from < start ? start : from;
-    return { marks, head, torn: { from: begin, lsn, bytes: bytes.slice(Number(begin - start)) } };
+    return { marks, head, torn: { from: begin, lsn, bytes: copyOf(bytes, Number(begin - start)) } };
   }
 
   /** The record that was torn, if it is a mark; undefined if its end is still not here. */
@@ -149,4 +149,9 @@ export class IndexCollector {
     const [systemId, segmentSize] = [this.#systemId, this.#segmentSize];
     return new WalDecoder({ startLsn, segmentSize, systemId, select, partial: true });
   }
+}
+
+/** What `slice` of a Buffer gives is the same memory, which is the next segment's by then. */
+function copyOf(bytes: Uint8Array, from: number, to?: number): Uint8Array {
+  return Uint8Array.from(bytes.subarray(from, to));
 }
