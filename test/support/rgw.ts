@@ -56,13 +56,22 @@ export class Rgw {
   }
 
   /** Lets another user do these things only, such as `GetObject`, with the bucket and all in it. */
-  async allow(bucket: string, user: string, actions: readonly string[]): Promise<void> {
+  allow(bucket: string, user: string, actions: readonly string[]): Promise<void> {
+    return this.#allow(bucket, { AWS: [`arn:aws:iam:::user/${user}`] }, actions);
+  }
+
+  /** Lets whoever asks, without keys, do these things. */
+  allowAnyone(bucket: string, actions: readonly string[]): Promise<void> {
+    return this.#allow(bucket, '*', actions);
+  }
+
+  async #allow(bucket: string, Principal: unknown, actions: readonly string[]): Promise<void> {
     const policy = {
       Version: '2012-10-17',
       Statement: [
         {
           Effect: 'Allow',
-          Principal: { AWS: [`arn:aws:iam:::user/${user}`] },
+          Principal,
           Action: actions.map((action) => `s3:${action}`),
           Resource: [`arn:aws:s3:::${bucket}`, `arn:aws:s3:::${bucket}/*`],
         },
