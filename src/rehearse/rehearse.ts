@@ -211,7 +211,10 @@ class Rehearsal {
     const report = this.#report;
     const story = 'failed' in came ? came.failed : came.paused;
     report.log = story.tail;
-    report.outcome = 'paused' in came || story.machine ? 'unknown' : 'bad';
+    // A setting that was given for the rehearsal is not the archive's.
+    const given = Object.keys(this.#options.settings ?? {});
+    const isOurs = story.machine || given.some((name) => story.failure?.includes(`"${name}"`));
+    report.outcome = 'paused' in came || isOurs ? 'unknown' : 'bad';
     if ('paused' in came) {
       report.problem = {
         code: 'WK_REHEARSE',
@@ -224,7 +227,7 @@ class Rehearsal {
       code: 'WK_REHEARSE',
       message: `the server ended: ${story.failure ?? 'its log does not say why'}`,
       detail: story.fetch,
-      hint: story.machine
+      hint: isOurs
         ? 'That is this machine, not the archive: see --set, --run-as and --scratch.'
         : undefined,
     };

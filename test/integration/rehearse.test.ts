@@ -209,8 +209,8 @@ test.each(MAJORS)('PostgreSQL %i: a good archive is told from bad ones', async (
       'a flipped bit in the WAL',
       (copy) => {
         const names = segmentsOf(copy);
-        // Behind its first header: in the middle may be what a switch left empty.
-        flipBit(join(copy, names.at(-3) as string), 100);
+        // In its first record: in the middle may be what a switch left empty.
+        flipBit(join(copy, names.at(-3) as string), 60);
       },
       /./,
     ],
