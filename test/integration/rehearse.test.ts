@@ -225,7 +225,7 @@ test.each(MAJORS)('PostgreSQL %i: a good archive is told from bad ones', async (
   }
 });
 
-/** Kills the rehearsal at random points, and every second time the guard of its server as well. */
+/** Killed at random points, and every second time with the guard of its server. */
 test('what a killed rehearsal leaves is gone after the next one', async () => {
   const major = MAJORS.includes(17) ? 17 : MAJORS[0]!;
   const { archive } = await archived(major);
@@ -246,7 +246,9 @@ test('what a killed rehearsal leaves is gone after the next one', async () => {
     await delay(whole * (round % 3 === 0 ? Math.random() : 0.3 + 0.7 * Math.random()));
     const servers = serversBelow(scratch);
     if (servers.length > 0) withServer += 1;
-    const guards = round % 2 === 0 ? [] : childrenOf(child.pid!);
+    const shells = round % 2 === 0 ? [] : childrenOf(child.pid!);
+    // The one that runs the server, and the one that waits at the pipe.
+    const guards = [...shells, ...shells.flatMap(childrenOf)].filter((p) => !servers.includes(p));
     for (const pid of [child.pid!, ...guards]) signal(pid, 'SIGKILL');
     await ended;
     if (guards.length > 0) continue;
@@ -304,4 +306,33 @@ test('what cannot be told is said so', async () => {
     expect(readdirSync(scratch)).toEqual([]);
     expect(serversBelow(scratch)).toEqual([]);
   }
+});
+
+test('damage that a backup has faithfully kept is found', async () => {
+  const major = MAJORS.includes(17) ? 17 : MAJORS[0]!;
+  const server = keep(await PostgresServer.create({ major }));
+  await server.sql('CREATE TABLE broken AS SELECT generate_series(1, 10000) AS i');
+  const [row] = await server.sql<{ path: string }>("SELECT pg_relation_filepath('broken') AS path");
+  await server.stop();
+  const file = join(server.dataDir, row!.path);
+  const content = readFileSync(file);
+  // pd_lower and pd_upper of its second page.
+  content.fill(0xff, 8192 + 12, 8192 + 16);
+  writeFileSync(file, content);
+  await server.start();
+  const archive = archiveDirectory();
+  const receiver = keep(receive(archive, server.conninfo()));
+  await receiver.waitForOutput(/starting log streaming/);
+  await workload(server, { transactions: 2 });
+  await backupOf(server, archive, { compression: { method: 'gzip' } });
+  await waitEqual(archive, server);
+  await server.kill9();
+  await receiver.stop();
+  handOver(archive);
+  const scratch = scratchDir('scratch');
+  execFileSync('chmod', ['711', scratch]);
+  const { code, stdout, stderr } = await rehearse(major, scratch, archive);
+  expect(code, stdout + stderr).toBe(1);
+  expect(stdout).toMatch(/^BAD: postgres, public\.broken: invalid page in block 1 /m);
+  expect(readdirSync(scratch)).toEqual([]);
 });
