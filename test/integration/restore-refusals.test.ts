@@ -90,7 +90,7 @@ test.each(PAIR)(
     expect(await refused(['--to', after(last.lsn, 1n << 30n)])).toMatch(/latest/);
     // On timeline 1, behind where 2 left it: along that one it is reached.
     expect(await refused(['--to', abandoned.lsn])).toMatch(/--timeline 1/);
-    expect(await refused(['--to', `xid:${abandoned.xid}`])).toMatch(/walkeep find/);
+    expect(await refused(['--to', `xid:${abandoned.xid}`])).toMatch(/--timeline 1/);
     for (const to of [abandoned.lsn, `xid:${abandoned.xid}`]) {
       await walkeepDone(['restore', '-n', '--to', to, '--timeline', '1', archive, dataDir]);
     }

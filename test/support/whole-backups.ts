@@ -8,7 +8,7 @@ const namesIn = (directory: string): string[] =>
   existsSync(directory) ? readdirSync(directory, { recursive: true }).map(String).sort() : [];
 
 export interface FoundBackups {
-  /** That exist: each with all that its record names, byte for byte. */
+  /** That exist, in the order of their ends: each with all that its record names, byte for byte. */
   complete: BackupRecord[];
   /** IDs of those that were begun. */
   begun: string[];
@@ -35,6 +35,8 @@ export function wholeBackups(archive: string, known: Set<string> = new Set()): F
       expect(createHash('sha256').update(bytes).digest('hex'), `${id}/${name}`).toBe(sha256);
     }
   }
+  // Of the same second the IDs say nothing.
+  found.complete.sort((a, b) => (a.end.lsn < b.end.lsn ? -1 : 1));
   return found;
 }
 
