@@ -1,10 +1,11 @@
 import { randomBytes } from 'node:crypto';
+import { ABANDONED, isWriterDead } from '../archive/backups/abandoned.js';
 import type { BackupArea } from '../archive/backups/area.js';
 import { BACKUPS, backupKey, CLAIM, keepKey, LEASE, RECORD } from '../archive/backups/keys.js';
 import { backupId, isBackupId } from '../base/backup-record.js';
-import { StoreConflictError, StoreUncertainError } from '../errors.js';
-import { liveness, ownIdentity, type ProcessIdentity } from '../files/process-identity.js';
-import { bytesOf, contentOf } from '../store/content.js';
+import { StoreConflictError } from '../errors.js';
+import { ownIdentity } from '../files/process-identity.js';
+import { contentOf } from '../store/content.js';
 import type { Entry } from '../store/store.js';
 import { createOwn } from './objects.js';
 
@@ -12,15 +13,6 @@ import { createOwn } from './objects.js';
 const FORMAT = 1;
 /** IDs that somebody else may have by chance. */
 const MOST_IDS = 10;
-/** Bytes of a claim, at most. */
-const MOST_CLAIM = 64 * 1024;
-
-/**
- * Milliseconds of the store's time for which nothing was stored, and no lease renewed, of a backup
- * that nobody works on any more: far more than a lease lasts.
- */
-export const ABANDONED = 3_600_000;
-
 /** Makes an ID one's own, before anything else is stored below it. @throws as `createOwn` */
 export async function claimBackup(
   area: BackupArea,
@@ -92,26 +84,6 @@ async function grouped({ store }: BackupArea, prefix: string, signal: AbortSigna
     groups.set(id, group);
   }
   return groups;
-}
-
-/** Only of this machine that can be told. */
-async function isWriterDead(
-  { store, prefix }: BackupArea,
-  id: string,
-  signal: AbortSignal | undefined,
-): Promise<boolean> {
-  const got = await store.get(backupKey(prefix, id, CLAIM), { signal });
-  if (!got) return false;
-  try {
-    const text = (await bytesOf(got.body, MOST_CLAIM)).toString('utf8');
-    const { writer } = JSON.parse(text) as { writer: ProcessIdentity };
-    return (await liveness(writer, await ownIdentity())) === 'dead';
-  } catch (e) {
-    if (e instanceof StoreUncertainError) throw e;
-    signal?.throwIfAborted();
-    // What it says cannot be read: then its age decides.
-    return false;
-  }
 }
 
 /**

@@ -1,3 +1,4 @@
+import { abandonedOf } from '../archive/backups/abandoned.js';
 import { openBackupArea } from '../archive/backups/area.js';
 import { readBackups } from '../archive/backups/catalog.js';
 import { readLeases } from '../archive/backups/lease.js';
@@ -73,7 +74,9 @@ export async function listBackups(
     // By our clock: it decides what a word says, and nothing is done.
     const now = new Date();
     const leases = await readLeases(area, { now, signal });
-    const judged = judgeBackups(await readBackups(area, signal), { leases, now });
+    const found = await readBackups(area, signal);
+    const abandoned = await abandonedOf(area, found, leases, signal);
+    const judged = judgeBackups(found, { leases, now, abandoned });
     const wanted = id === undefined ? judged : judged.filter((b) => b.id === id);
     if (id !== undefined && wanted.length === 0) throw unknown(place, id);
     const archive = await openArchive(place, options);

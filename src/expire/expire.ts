@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import type { Archive } from '../archive/archive.js';
+import { abandonedOf } from '../archive/backups/abandoned.js';
 import { type BackupArea, openBackupArea } from '../archive/backups/area.js';
 import { readBackups } from '../archive/backups/catalog.js';
 import { TIMING } from '../archive/backups/hold.js';
@@ -115,7 +116,9 @@ async function look(
   at: { now: Date; leases: readonly RunningLease[] },
 ): Promise<Seen> {
   const { signal } = options;
-  const backups = judgeBackups(await readBackups(area, signal), at);
+  const found = await readBackups(area, signal);
+  const abandoned = await abandonedOf(area, found, at.leases, signal);
+  const backups = judgeBackups(found, { ...at, abandoned });
   const segmentSize = backups.find((b) => b.found.record)?.found.record?.segmentSize;
   const wal = await readPlaceWal(area, archive, { segmentSize, signal });
   const plan = planOf({ backups, wal, options, ...at });

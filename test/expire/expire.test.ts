@@ -1,10 +1,12 @@
+import { spawnSync } from 'node:child_process';
 import { describe, expect, it } from 'vitest';
 import { TIMING } from '../../src/archive/backups/hold.js';
-import { indexKey } from '../../src/archive/backups/keys.js';
+import { backupKey, CLAIM, indexKey } from '../../src/archive/backups/keys.js';
 import { holdLease } from '../../src/archive/backups/lease.js';
 import { expireArea } from '../../src/expire/expire.js';
 import { keepInArea } from '../../src/expire/keep.js';
 import type { ExpireOptions } from '../../src/expire/options.js';
+import { ownIdentity } from '../../src/files/process-identity.js';
 import { contentOf } from '../../src/store/content.js';
 import { type MemoryFault, MemoryObjects, MemoryStore } from '../../src/store/memory.js';
 import {
@@ -84,6 +86,24 @@ describe('an expire', () => {
     expect(gone.filter((key) => !/backups\/|wal\/|index\//.test(key))).toEqual([]);
     expect(keysOf(objects).filter((key) => /lease|intent|clock/.test(key))).toEqual([]);
     expect(await expire(store, { window: 3 * DAY })).toMatchObject({ backups: [], wal: [] });
+  });
+
+  it('removes at once what a dead process of this machine left, and never what may be at work', async () => {
+    const { store, objects } = await tenDays();
+    const { pid } = spawnSync('true');
+    const own = await ownIdentity();
+    const begin = (id: string, writer: object) =>
+      store.create(
+        backupKey(PREFIX, id, CLAIM),
+        contentOf(Buffer.from(JSON.stringify({ format: 1, writer }))),
+      );
+    const [dead, alive, elsewhere] = [idOf(20), idOf(21), idOf(22)];
+    await begin(dead, { ...own, pid });
+    await begin(alive, own);
+    await begin(elsewhere, { ...own, host: 'another', bootId: 'another', pid });
+    await expire(store, { window: 3 * DAY });
+    const left = keysOf(objects).filter((key) => key.endsWith(CLAIM));
+    expect(left.map((key) => key.split('/').at(-2))).toEqual([alive, elsewhere]);
   });
 
   it('removes a leftover, and a damaged backup when newer ones are whole', async () => {

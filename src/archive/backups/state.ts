@@ -1,13 +1,8 @@
+import { ABANDONED } from './abandoned.js';
 import type { StoredBackup } from './catalog.js';
 import { backupKey, RECORD } from './keys.js';
 import type { RunningLease } from './lease.js';
 import type { JudgedBackup } from './retention.js';
-
-/**
- * Milliseconds, by the clock of the place, without a lease and with nothing stored, after which one
- * that is not complete is not worked on any more.
- */
-export const ABANDONED = 3_600_000;
 
 /** A backup of a place, with what can be told of it without reading what it holds. */
 export interface PlacedBackup extends JudgedBackup {
@@ -16,13 +11,25 @@ export interface PlacedBackup extends JudgedBackup {
   problem?: string;
 }
 
-/** @param now by the clock of the place */
+/** When, and beside whom, backups are looked at. */
+export interface JudgedAt {
+  leases: readonly RunningLease[];
+  /** By the clock of the place. */
+  now: Date;
+  /** Those that nobody works on any more, see `abandonedOf`. */
+  abandoned?: ReadonlySet<string>;
+}
+
 export function judgeBackups(
   backups: readonly StoredBackup[],
-  { leases, now }: { leases: readonly RunningLease[]; now: Date },
+  { leases, now, abandoned = new Set() }: JudgedAt,
 ): PlacedBackup[] {
   const held = new Set(leases.map((lease) => lease.id));
-  const judged = new Map(backups.map((found) => [found.id, judge(found, held, now)]));
+  const isOpen = ({ id }: StoredBackup, stored: Date): boolean => {
+    const idle = Math.abs(now.getTime() - stored.getTime());
+    return held.has(id) || (idle <= ABANDONED && !abandoned.has(id));
+  };
+  const judged = new Map(backups.map((found) => [found.id, judge(found, isOpen)]));
   for (const one of judged.values()) {
     const missing = brokenParent(one, judged);
     if (missing === undefined || one.state !== 'complete') continue;
@@ -32,7 +39,10 @@ export function judgeBackups(
   return [...judged.values()];
 }
 
-function judge(found: StoredBackup, held: ReadonlySet<string>, now: Date): PlacedBackup {
+function judge(
+  found: StoredBackup,
+  isOpen: (found: StoredBackup, stored: Date) => boolean,
+): PlacedBackup {
   const { id, kept, record, problem, objects } = found;
   const key = RECORD;
   const own = objects.find((object) => object.key.endsWith(`/${id}/${key}`));
@@ -40,10 +50,7 @@ function judge(found: StoredBackup, held: ReadonlySet<string>, now: Date): Place
   const stored = own?.modified ?? new Date(Math.max(...times));
   const base = { id, kept, stored, found, ...(record ? { record } : {}) };
   if (problem) return { ...base, state: 'damaged', problem: problem.message };
-  if (!record) {
-    const idle = Math.abs(now.getTime() - stored.getTime());
-    return { ...base, state: held.has(id) || idle <= ABANDONED ? 'running' : 'leftover' };
-  }
+  if (!record) return { ...base, state: isOpen(found, stored) ? 'running' : 'leftover' };
   const lacking = lackingObject(found, own?.key ?? '');
   return lacking === undefined
     ? { ...base, state: 'complete' }

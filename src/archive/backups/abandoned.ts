@@ -1,0 +1,54 @@
+import { StoreUncertainError } from '../../errors.js';
+import { liveness, ownIdentity, type ProcessIdentity } from '../../files/process-identity.js';
+import { bytesOf } from '../../store/content.js';
+import type { BackupArea } from './area.js';
+import type { StoredBackup } from './catalog.js';
+import { backupKey, CLAIM } from './keys.js';
+import type { RunningLease } from './lease.js';
+
+/**
+ * Milliseconds, by the clock of the place, without a lease and with nothing stored, after which one
+ * that is not complete is not worked on any more: far more than a lease lasts.
+ */
+export const ABANDONED = 3_600_000;
+
+/** Bytes of a claim, at most. */
+const MOST_CLAIM = 64 * 1024;
+
+/** Only of this machine that can be told: of others, and of what cannot be read, the age decides. */
+export async function isWriterDead(
+  { store, prefix }: BackupArea,
+  id: string,
+  signal: AbortSignal | undefined,
+): Promise<boolean> {
+  const got = await store.get(backupKey(prefix, id, CLAIM), { signal });
+  if (!got) return false;
+  try {
+    const text = (await bytesOf(got.body, MOST_CLAIM)).toString('utf8');
+    const { writer } = JSON.parse(text) as { writer: ProcessIdentity };
+    return (await liveness(writer, await ownIdentity())) === 'dead';
+  } catch (e) {
+    if (e instanceof StoreUncertainError) throw e;
+    signal?.throwIfAborted();
+    return false;
+  }
+}
+
+/**
+ * Those that are not complete, that nobody holds a lease of, and whose writer is proven dead: what is
+ * left of a backup, or of its removal, that was killed on this machine.
+ */
+export async function abandonedOf(
+  area: BackupArea,
+  backups: readonly StoredBackup[],
+  leases: readonly RunningLease[],
+  signal?: AbortSignal,
+): Promise<Set<string>> {
+  const held = new Set(leases.map((lease) => lease.id));
+  const found = new Set<string>();
+  for (const { id, record, problem } of backups) {
+    if (record || problem || held.has(id)) continue;
+    if (await isWriterDead(area, id, signal)) found.add(id);
+  }
+  return found;
+}
