@@ -401,9 +401,7 @@ describe('verify beside a receiver', () => {
     const all = sampleArchive(3);
     const away = `${all.directory}.away`;
     hooks.listed = () => renameSync(all.directory, away);
-    await expect(verifyArchive(all.directory, { jobs: 1 })).rejects.toThrow(
-      /could not open dir|it is not there/,
-    );
+    await expect(verifyArchive(all.directory, { jobs: 1 })).rejects.toThrow(/could not open dir/);
   });
 
   test('the same in threads', async () => {

@@ -1,5 +1,7 @@
+import { stat } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { UsageError } from '../../errors.js';
+import { storageError } from '../../files/durable.js';
 import { openFileStore } from '../../store/file/file-store.js';
 import { openStore } from '../../store/open.js';
 import type { ObjectStore } from '../../store/store.js';
@@ -29,13 +31,17 @@ export interface AreaOptions {
 
 /**
  * Opens a place for its base backups. In a directory archive they lie in `backups/` beside the WAL.
- * @throws UsageError for no place, or a store of several clusters; StoreAccessError,
+ * @throws StorageError for a directory that is not there, UsageError for no place, or a store of several clusters; StoreAccessError,
  *   StoreUncertainError
  */
 export async function openBackupArea(place: string, options: AreaOptions): Promise<BackupArea> {
   const { systemId, writable = false, unfenced, signal } = options;
   if (!isStore(place)) {
     const path = /^file:/i.test(place) ? fileURLToPath(place) : place;
+    // What a store says of a directory that is gone, to begin one there, would mislead.
+    await stat(path).catch((e) => {
+      throw storageError('open directory', path, e);
+    });
     const store = await openFileStore(path, { init: writable });
     return { place, store, prefix: '', close: () => store.close() };
   }
