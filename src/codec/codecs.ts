@@ -26,7 +26,20 @@ export interface Codec {
   readonly reads: () => Promise<Decompressor>;
   /** Absent of what is no compression. */
   readonly writes?: () => Promise<Compressor>;
+  /** What compresses it from memory to memory where Node.js has no thread pool that does. */
+  readonly inThread?: () => Promise<{ compressInto: CompressInto }>;
 }
+
+/**
+ * What `compressStream` makes of `plain`, in `into`; its length.
+ * @param level absent for the codec's default
+ * @throws RangeError if it does not fit
+ */
+export type CompressInto = (
+  plain: Uint8Array,
+  into: Uint8Array,
+  level?: number,
+) => number | Promise<number>;
 
 /**
  * The compressions: what is to be known about one stands here, its suffix in wal/file-name.ts, and
@@ -56,6 +69,7 @@ const TABLE = {
     received: true,
     reads: () => import('./lz4/frame.js'),
     writes: () => import('./lz4/thread.js'),
+    inThread: () => import('./lz4/compress.js'),
   },
   zstd: {
     magic: [0x28, 0xb5, 0x2f, 0xfd],
@@ -63,6 +77,7 @@ const TABLE = {
     received: false,
     reads: () => import('./zstd/zstd.js'),
     writes: () => import('./zstd/zstd.js'),
+    ...('createZstdCompress' in zlib ? {} : { inThread: () => import('./zstd/zstd.js') }),
   },
 } as const satisfies Readonly<Record<Compression, Codec>>;
 

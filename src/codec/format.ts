@@ -98,16 +98,4 @@ export interface Compressor {
    * has the format.
    */
   compressWhole(plain: Uint8Array, options: { level?: number }): Promise<Uint8Array>;
-
-  /**
-   * What `compressStream` makes, in a thread of its own, from shared memory to shared memory; gives
-   * its length. Only of formats that would otherwise take this thread's time; undefined where they
-   * do not, or where there is no thread.
-   * @throws RangeError if `into` is too small
-   */
-  compressShared?(
-    plain: Uint8Array,
-    into: Uint8Array,
-    options: { level?: number },
-  ): Promise<number> | undefined;
 }

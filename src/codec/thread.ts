@@ -2,11 +2,9 @@ import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { MODULES } from '../package.js';
+import type { Compression } from '../wal/file-name.js';
 
 const WORKER = new URL('codec/worker.js', MODULES);
-
-/** What is compressed in the thread: what Node.js has no thread pool for. */
-export type ThreadedCompression = 'lz4' | 'zstd';
 
 /** File descriptors belong to the process, not to one of its threads. */
 export interface FileJob {
@@ -19,7 +17,7 @@ export interface FileJob {
 /** Memory that all threads see: nothing is copied. */
 export interface MemoryJob {
   kind: 'memory';
-  codec: ThreadedCompression;
+  codec: Compression;
   /** Absent for the codec's default. */
   level?: number;
   plain: Uint8Array;
@@ -93,27 +91,3 @@ class CompressingThread {
 }
 
 export const COMPRESSING_THREAD = new CompressingThread();
-
-/**
- * Compresses what lies in shared memory in the thread. Undefined where there is no thread, or where
- * the memory is this thread's own: it would have to be copied.
- */
-export function compressInThread(
-  codec: ThreadedCompression,
-  plain: Uint8Array,
-  into: Uint8Array,
-  level?: number,
-): Promise<number> | undefined {
-  if (!isShared(plain) || !isShared(into) || !COMPRESSING_THREAD.isPossible) return undefined;
-  const job = { kind: 'memory', codec, plain, into } as const;
-  return COMPRESSING_THREAD.run(level === undefined ? job : { ...job, level });
-}
-
-function isShared({ buffer }: Uint8Array): boolean {
-  return buffer instanceof SharedArrayBuffer;
-}
-
-/** Memory that the thread sees as well. What is not used of it takes none. */
-export function sharedBuffer(size: number): Buffer {
-  return Buffer.from(new SharedArrayBuffer(size));
-}

@@ -1,20 +1,7 @@
 import { parentPort } from 'node:worker_threads';
-import { compressLz4, compressLz4Into } from './lz4/compress.js';
-import type {
-  CompressionAnswer,
-  CompressionJob,
-  FileJob,
-  MemoryJob,
-  ThreadedCompression,
-} from './thread.js';
-import { compressInto as compressZstdInto } from './zstd/zstd.js';
-
-type Into = (plain: Uint8Array, into: Uint8Array, level?: number) => number | Promise<number>;
-
-const INTO: Readonly<Record<ThreadedCompression, Into>> = {
-  lz4: compressLz4Into,
-  zstd: compressZstdInto,
-};
+import { CODECS } from './codecs.js';
+import { compressLz4 } from './lz4/compress.js';
+import type { CompressionAnswer, CompressionJob, FileJob, MemoryJob } from './thread.js';
 
 parentPort?.on('message', async ({ id, ...job }: CompressionJob) => {
   const answer: CompressionAnswer = { id, length: 0 };
@@ -28,7 +15,11 @@ parentPort?.on('message', async ({ id, ...job }: CompressionJob) => {
 });
 
 async function done(job: FileJob | MemoryJob): Promise<number> {
-  if (job.kind === 'memory') return INTO[job.codec](job.plain, job.into, job.level);
+  if (job.kind === 'memory') {
+    const loaded = await CODECS[job.codec].inThread?.();
+    if (!loaded) throw new Error(`${job.codec} is not compressed in a thread`);
+    return loaded.compressInto(job.plain, job.into, job.level);
+  }
   await compressLz4(job.from, job.to, job.length);
   return job.length;
 }

@@ -12,7 +12,7 @@ import {
   wholeSegment,
 } from '../archive/shipping/checked-segment.js';
 import { type LocalSegment, localSegments } from '../archive/shipping/local-segments.js';
-import { sharedBuffer } from '../codec/thread.js';
+import { sharedBuffer } from '../codec/shared.js';
 import { CorruptWalError, StorageError, WalkeepError } from '../errors.js';
 import type { Lsn } from '../lsn.js';
 import { parseSegmentFileName } from '../wal/file-name.js';

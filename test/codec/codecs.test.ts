@@ -12,18 +12,13 @@ const SOURCE = fileURLToPath(new URL('../../src/', import.meta.url));
 /**
  * Where a compression is called by its name: its suffix, the table, what a bare level of
  * `--compress` means, the pages' images, which PostgreSQL compresses with a list of its own, as it
- * does base backups, what a record of a backup says, and what is done in a thread, which is told to it
- * by name.
+ * does base backups, and what a record of a backup says.
  */
 const NAMED_IN = [
   'base/backup-record.ts',
   'base/base-index.ts',
   'cli/compression.ts',
   'codec/codecs.ts',
-  'codec/lz4/thread.ts',
-  'codec/thread.ts',
-  'codec/worker.ts',
-  'codec/zstd/zstd.ts',
   'protocol/backup-stream.ts',
   'protocol/base-backup.ts',
   'wal/records/record-body.ts',

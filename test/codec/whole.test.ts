@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { expect, test } from 'vitest';
 import { compressorOf } from '../../src/codec/codecs.js';
-import { compressLz4Into } from '../../src/codec/lz4/compress.js';
+import { compressInto as compressLz4Into } from '../../src/codec/lz4/compress.js';
 import { decodeBytes } from '../../src/codec/stages.js';
 import { compressInto as compressZstdInto } from '../../src/codec/zstd/zstd.js';
 

@@ -1,7 +1,7 @@
 import { parseRecipients } from '../../codec/age/recipients.js';
-import { compressorOf, loadCodecs, quickCompression, requireLevel } from '../../codec/codecs.js';
+import { loadCodecs, quickCompression, requireLevel } from '../../codec/codecs.js';
+import { compressInThread, sharedBuffer } from '../../codec/shared.js';
 import { decodeBytes, type EncodeOptions, encodeSegment, stagesOf } from '../../codec/stages.js';
-import { sharedBuffer } from '../../codec/thread.js';
 import { EncryptedError } from '../../errors.js';
 import type { Compression } from '../../wal/file-name.js';
 import type { EncodedObject, ObjectCodec } from '../store-archive-writer.js';
@@ -30,9 +30,8 @@ export async function objectCodec(
   };
   if (method !== 'none' && level !== undefined) requireLevel(command, method, level);
   await loadCodecs();
-  const compressor = method === 'none' ? undefined : await compressorOf(method);
   const inThread = (plain: Uint8Array, into: Uint8Array): Promise<number> | undefined =>
-    compressor?.compressShared?.(plain, into, level === undefined ? {} : { level });
+    method === 'none' ? undefined : compressInThread(method, plain, into, level);
   // The thread has files of its own. If it cannot start, the first object tells.
   if (command === 'ship') inThread(sharedBuffer(0), sharedBuffer(OVERHEAD))?.catch(() => {});
   const spare: GrowingBuffer[] = [];

@@ -37,7 +37,7 @@ export async function compressLz4(
 }
 
 /** All of `plain` as one LZ4 frame in `into`; its length. @throws RangeError if it does not fit */
-export function compressLz4Into(plain: Uint8Array, into: Uint8Array): number {
+export function compressInto(plain: Uint8Array, into: Uint8Array): number {
   const encoder = new Lz4FrameEncoder();
   let written = 0;
   const write = (bytes: Uint8Array): void => {

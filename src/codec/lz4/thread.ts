@@ -1,7 +1,7 @@
 import { setImmediate } from 'node:timers/promises';
 import { type FileSystem, nodeFileSystem } from '../../files/file-system.js';
 import { inPieces } from '../pieces.js';
-import { COMPRESSING_THREAD, compressInThread } from '../thread.js';
+import { COMPRESSING_THREAD } from '../thread.js';
 import { compressLz4 } from './compress.js';
 import { LZ4_BLOCK_SIZE, Lz4FrameEncoder } from './frame.js';
 
@@ -42,8 +42,4 @@ export async function compress(
     return compressLz4(from, to, length, fs);
   }
   await COMPRESSING_THREAD.run({ kind: 'file', from, to, length });
-}
-
-export function compressShared(plain: Uint8Array, into: Uint8Array): Promise<number> | undefined {
-  return compressInThread('lz4', plain, into);
 }

@@ -6,7 +6,6 @@ import { writeFully } from '../../files/durable.js';
 import type { FileSystem } from '../../files/file-system.js';
 import type { Compressed, Deliver, FormatResult } from '../format.js';
 import { inPieces } from '../pieces.js';
-import { compressInThread } from '../thread.js';
 import { compressThrough, STEP, transformed } from '../through-stream.js';
 import { CONTENT_CHECKSUM, FrameWalk, isSkippable, LAST_BLOCK, MAGIC, u32 } from './frame.js';
 import { Xxh64 } from './xxh64.js';
@@ -226,15 +225,6 @@ export async function compressWhole(
   }
   const { compress } = await loadWasm();
   return Buffer.concat(checked(compress(plain, level), plain));
-}
-
-/** Undefined also where Node has zstd: its thread pool then does it. */
-export function compressShared(
-  plain: Uint8Array,
-  into: Uint8Array,
-  { level }: { level?: number },
-): Promise<number> | undefined {
-  return createZstdCompress ? undefined : compressInThread('zstd', plain, into, level);
 }
 
 /** The frames of `compressStream` where Node has no zstd; their length. @throws RangeError if they do not fit */
