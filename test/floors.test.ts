@@ -20,7 +20,7 @@ const FLOORS: readonly (readonly string[])[] = [
   ['codec'],
   ['files'],
   ['protocol', 'wal', 'base'],
-  ['options.ts', 'lsn.ts'],
+  ['options.ts', 'lsn.ts', 'threads.ts'],
   ['errors.ts'],
   ['wasm', 'text.ts', 'units.ts', 'package.ts'],
 ];

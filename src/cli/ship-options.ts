@@ -49,33 +49,35 @@ const parseWait = (text: string): number => parseIntOption(text, '--wait', 0, 1_
 const OPTIONS = 'Options:';
 const STORED = 'What is stored elsewhere:';
 
-/** How it is stored. */
-const STORED_OPTIONS: readonly OptionSpec[] = [
+/** How something is stored, below a heading of its own. */
+export const storedOptionsUnder = (group: string): readonly OptionSpec[] => [
   {
     long: 'recipient',
     argument: 'age1…',
     many: true,
-    group: STORED,
+    group,
     help: 'encrypt to this age recipient; may be given several times',
   },
   {
     long: 'recipients-file',
     argument: 'FILE',
     many: true,
-    group: STORED,
+    group,
     help: 'encrypt to the age recipients in this file, one a line',
   },
   {
     long: 'unfenced',
-    group: STORED,
+    group,
     help: 'use a store without conditional writes; nobody else must write there',
   },
   {
     long: 'new-system',
-    group: STORED,
+    group,
     help: 'take this cluster in beside the one that is there, as after pg_upgrade',
   },
 ];
+
+const STORED_OPTIONS = storedOptionsUnder(STORED);
 
 /** And what is kept of it: also of `receive --store`. */
 const SENT_OPTIONS: readonly OptionSpec[] = [

@@ -56,14 +56,28 @@ export function reason(err: NodeJS.ErrnoException): string {
 }
 
 /** Makes the entries of a directory (creations, renames, removals) durable. */
-export async function fsyncDir(dir: string, fs: FileSystem = nodeFileSystem): Promise<void> {
-  const fd = await fs.open(dir, OPEN_DIRECTORY, 0).catch((e) => {
-    throw storageError('open directory', dir, e);
+export function fsyncDir(dir: string, fs: FileSystem = nodeFileSystem): Promise<void> {
+  return fsyncPath(dir, OPEN_DIRECTORY, 'directory', fs);
+}
+
+/** Makes the content of an existing file durable. */
+export function fsyncFile(path: string, fs: FileSystem = nodeFileSystem): Promise<void> {
+  return fsyncPath(path, OPEN_EXISTING, 'file', fs);
+}
+
+async function fsyncPath(
+  path: string,
+  flags: number,
+  what: 'directory' | 'file',
+  fs: FileSystem,
+): Promise<void> {
+  const fd = await fs.open(path, flags, 0).catch((e) => {
+    throw storageError(`open ${what}`, path, e);
   });
   try {
     await fs.fsync(fd);
   } catch (e) {
-    throw fsyncError(dir, e);
+    throw fsyncError(path, e);
   } finally {
     await fs.close(fd);
   }
@@ -122,20 +136,6 @@ export async function createAnew(path: string, mode: number, fs: FileSystem): Pr
     if (e.code !== 'ENOENT') throw e;
   });
   return fs.open(path, CREATE_NEW, mode);
-}
-
-/** Makes the content of an existing file durable. */
-export async function fsyncFile(path: string, fs: FileSystem = nodeFileSystem): Promise<void> {
-  const fd = await fs.open(path, OPEN_EXISTING, 0).catch((e) => {
-    throw storageError('open file', path, e);
-  });
-  try {
-    await fs.fsync(fd);
-  } catch (e) {
-    throw fsyncError(path, e);
-  } finally {
-    await fs.close(fd);
-  }
 }
 
 /**

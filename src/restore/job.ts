@@ -1,5 +1,5 @@
 import type { BackupReader, Piece } from '../archive/backups/reader.js';
-import { fsyncError, storageError, writeFully } from '../files/durable.js';
+import { fsyncFile, storageError, writeFully } from '../files/durable.js';
 import { CREATE_NEW, OPEN_EXISTING } from '../files/file-system.js';
 import type { Owner, RestoreFileSystem } from './file-system.js';
 import type { FilePart } from './layout.js';
@@ -37,7 +37,7 @@ export async function runJob(
   progress: (done: number) => void,
 ): Promise<void> {
   if (job.kind === 'sync') {
-    await severalAtOnce(job.paths, (path) => syncFile(path, context.fs));
+    await severalAtOnce(job.paths, (path) => fsyncFile(path, context.fs));
     progress(job.paths.length);
     return;
   }
@@ -93,19 +93,6 @@ export async function makeFile(
     }
   } catch (e) {
     throw storageError('create file', path, e);
-  }
-}
-
-async function syncFile(path: string, fs: RestoreFileSystem): Promise<void> {
-  const fd = await fs.open(path, OPEN_EXISTING, 0).catch((e) => {
-    throw storageError('open file', path, e);
-  });
-  try {
-    await fs.fsync(fd);
-  } catch (e) {
-    throw fsyncError(path, e);
-  } finally {
-    await fs.close(fd);
   }
 }
 

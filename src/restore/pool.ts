@@ -1,8 +1,8 @@
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { Worker } from 'node:worker_threads';
 import { isStore } from '../archive/places/open-archive.js';
 import * as errors from '../errors.js';
+import { runInThreads } from '../threads.js';
 import { type JobContext, type RestoreJob, runJob } from './job.js';
 import type { WorkerMessage, WorkerSetting } from './worker.js';
 
@@ -35,7 +35,16 @@ export async function runJobs(
   const isLocal = !setting || !isStore(setting.place) || /^(file:|\/)/i.test(setting.place);
   const atATime = isLocal || context.reader.record.encrypted ? 1 : OVER_NETWORK;
   if (threads > 1 && setting && existsSync(fileURLToPath(WORKER))) {
-    await inThreads(left, { threads, atATime, setting, signal: context.signal }, progress);
+    const worker = { workerData: setting, resourceLimits: { maxYoungGenerationSizeMb: YOUNG } };
+    const { signal } = context;
+    await runInThreads(left, {
+      ...{ file: WORKER, threads, atATime, signal, worker },
+      answer: (message: WorkerMessage) => {
+        if (message.type === 'progress') progress(message.done);
+        else return message.type === 'done' ? 'done' : revived(message);
+        return undefined;
+      },
+    });
     return;
   }
   let failed = false;
@@ -52,68 +61,6 @@ export async function runJobs(
   const all = await Promise.allSettled(Array.from({ length: atATime }, work));
   const bad = all.find((one) => one.status === 'rejected');
   if (bad) throw bad.reason;
-}
-
-interface ThreadOptions {
-  threads: number;
-  atATime: number;
-  setting: WorkerSetting;
-  signal: AbortSignal | undefined;
-}
-
-async function inThreads(
-  left: Iterator<RestoreJob>,
-  { threads, atATime, setting, signal }: ThreadOptions,
-  progress: (done: number) => void,
-): Promise<void> {
-  const workers: Worker[] = [];
-  let stop = (): void => {};
-  try {
-    const stopped = new Promise<never>((_, reject) => {
-      stop = () => reject(signal?.reason);
-      signal?.addEventListener('abort', stop);
-    });
-    const working = Array.from({ length: threads }, () => {
-      // Options of the main program, such as --input-type, are not the thread's.
-      const resourceLimits = { maxYoungGenerationSizeMb: YOUNG };
-      const worker = new Worker(WORKER, { execArgv: [], workerData: setting, resourceLimits });
-      workers.push(worker);
-      return workOn(worker, left, atATime, progress);
-    });
-    await Promise.race([Promise.all(working), stopped]);
-  } finally {
-    signal?.removeEventListener('abort', stop);
-    await Promise.all(workers.map((worker) => worker.terminate()));
-  }
-}
-
-/** Gives a worker one job after the other. */
-function workOn(
-  worker: Worker,
-  jobs: Iterator<RestoreJob>,
-  atATime: number,
-  progress: (done: number) => void,
-): Promise<void> {
-  return new Promise((resolve, reject) => {
-    let underWay = 0;
-    const next = (): void => {
-      const { value, done } = jobs.next();
-      if (!done) {
-        underWay++;
-        worker.postMessage(value);
-      } else if (underWay === 0) resolve();
-    };
-    worker.on('message', (message: WorkerMessage) => {
-      if (message.type === 'progress') progress(message.done);
-      else if (message.type === 'done') {
-        underWay--;
-        next();
-      } else reject(revived(message));
-    });
-    worker.on('error', reject);
-    worker.on('exit', () => reject(new errors.InternalError('a restoring thread ended early')));
-    for (let i = 0; i < atATime; i++) next();
-  });
 }
 
 /** A typed error as the thread threw it. */

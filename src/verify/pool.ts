@@ -1,9 +1,9 @@
 import { existsSync } from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { Worker } from 'node:worker_threads';
 import type { Archive } from '../archive/archive.js';
 import { InternalError } from '../errors.js';
+import { runInThreads } from '../threads.js';
 import type { VerifyJob } from './plan.js';
 import { type JobReport, runJob } from './stream.js';
 import type { WorkerMessage } from './worker.js';
@@ -35,7 +35,26 @@ export async function runJobs(
   const left = jobs.values();
   const atATime = archive.isDirectory ? 1 : AT_A_TIME;
   if (count > 1 && existsSync(fileURLToPath(WORKER))) {
-    await inThreads(left, { count, atATime, signal }, report);
+    await runInThreads(left, {
+      ...{ file: WORKER, threads: count, atATime, signal },
+      answer: (message: WorkerMessage) => {
+        switch (message.type) {
+          case 'finding':
+            report.finding(message.finding);
+            return undefined;
+          case 'progress':
+            report.progress(message.bytes);
+            return undefined;
+          case 'vanished':
+            report.vanished();
+            return undefined;
+          case 'done':
+            return 'done';
+          default:
+            return new InternalError(message.message, { detail: message.stack ?? '' });
+        }
+      },
+    });
     return;
   }
   // Between two segments a signal or a timer is heard.
@@ -47,66 +66,4 @@ export async function runJobs(
     for (const job of left) await runJob(job, archive, report, { between, readAhead: true });
   };
   await Promise.all(Array.from({ length: atATime }, work));
-}
-
-interface ThreadOptions {
-  count: number;
-  atATime: number;
-  signal: AbortSignal | undefined;
-}
-
-async function inThreads(
-  left: Iterator<VerifyJob>,
-  { count, atATime, signal }: ThreadOptions,
-  report: JobReport,
-): Promise<void> {
-  const workers: Worker[] = [];
-  let stop = (): void => {};
-  try {
-    const stopped = new Promise<never>((_, reject) => {
-      stop = () => reject(signal?.reason);
-      signal?.addEventListener('abort', stop);
-    });
-    const working = Array.from({ length: count }, () => {
-      // Options of the main program, such as --input-type, are not the thread's.
-      const worker = new Worker(WORKER, { execArgv: [] });
-      workers.push(worker);
-      return workOn(worker, left, atATime, report);
-    });
-    await Promise.race([Promise.all(working), stopped]);
-  } finally {
-    signal?.removeEventListener('abort', stop);
-    await Promise.all(workers.map((worker) => worker.terminate()));
-  }
-}
-
-/** Gives a worker one job after the other. */
-function workOn(
-  worker: Worker,
-  jobs: Iterator<VerifyJob>,
-  atATime: number,
-  report: JobReport,
-): Promise<void> {
-  return new Promise((resolve, reject) => {
-    let underWay = 0;
-    const next = (): void => {
-      const { value, done } = jobs.next();
-      if (!done) {
-        underWay++;
-        worker.postMessage(value);
-      } else if (underWay === 0) resolve();
-    };
-    worker.on('message', (message: WorkerMessage) => {
-      if (message.type === 'finding') report.finding(message.finding);
-      else if (message.type === 'progress') report.progress(message.bytes);
-      else if (message.type === 'vanished') report.vanished();
-      else if (message.type === 'done') {
-        underWay--;
-        next();
-      } else reject(new InternalError(message.message, { detail: message.stack ?? '' }));
-    });
-    worker.on('error', reject);
-    worker.on('exit', () => reject(new InternalError('a checking thread ended early')));
-    for (let i = 0; i < atATime; i++) next();
-  });
 }

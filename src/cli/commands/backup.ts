@@ -21,7 +21,12 @@ import type { OptionSpec, OptionValues } from '../option-spec.js';
 import type { Output } from '../output.js';
 import { absolutePlace } from '../place-options.js';
 import { canPrompt, promptPassword } from '../prompt.js';
-import { listOption, parseShipCompression, recipientsFrom } from '../ship-options.js';
+import {
+  listOption,
+  parseShipCompression,
+  recipientsFrom,
+  storedOptionsUnder,
+} from '../ship-options.js';
 import { stopOnSignals } from '../signals.js';
 
 const GROUP = 'Options:';
@@ -98,30 +103,7 @@ const OPTIONS: readonly OptionSpec[] = [
     help: 'zstd, gzip, lz4 or none (default: zstd, with Node.js before 22.15 gzip:1)',
     check: parseShipCompression,
   },
-  {
-    long: 'recipient',
-    argument: 'age1…',
-    many: true,
-    group: STORED,
-    help: 'encrypt to this age recipient; may be given several times',
-  },
-  {
-    long: 'recipients-file',
-    argument: 'FILE',
-    many: true,
-    group: STORED,
-    help: 'encrypt to the age recipients in this file, one a line',
-  },
-  {
-    long: 'unfenced',
-    group: STORED,
-    help: 'use a store without conditional writes; nobody else must write there',
-  },
-  {
-    long: 'new-system',
-    group: STORED,
-    help: 'take this cluster in beside the one that is there, as after pg_upgrade',
-  },
+  ...storedOptionsUnder(STORED),
   {
     long: 'progress',
     short: 'P',

@@ -1,40 +1,28 @@
-import { resolve } from 'node:path';
 import { UsageError } from '../../errors.js';
 import type { RehearseOptions } from '../../rehearse/options.js';
-import { parseTarget } from '../../restore/target-text.js';
 import { countOption } from '../archive-options.js';
 import { HELP_OPTION, VERSION_OPTION } from '../command.js';
 import { parseIntOption } from '../numbers.js';
 import type { OptionSpec, OptionValues } from '../option-spec.js';
-import { absolutePlace, KEY_OPTIONS, keysOf } from '../place-options.js';
+import { absolutePlace, KEY_OPTIONS } from '../place-options.js';
+import {
+  JOBS_OPTION,
+  pathOption,
+  TARGET_OPTIONS,
+  targetArguments,
+  textOption,
+} from '../restore/target-options.js';
 
-const WHAT = 'What to restore:';
 const SERVER = 'The server:';
 const LOOK = 'What is looked at:';
 const GROUP = 'Options:';
 
-const U32_MAX = 0xffff_ffff;
-const MOST_JOBS = 64;
 const MOST_TABLES = 1_000_000;
 /** A month in seconds: longer a timer of Node.js does not run by far. */
 const MOST_SECONDS = 2_000_000;
 
 export const REHEARSE_OPTIONS: readonly OptionSpec[] = [
-  {
-    ...{ long: 'to', argument: 'TARGET', group: WHAT },
-    help:
-      'latest, immediate (the end of the backup), a time, an LSN, xid:N, or name:X of a restore ' +
-      'point (default: latest)',
-  },
-  { long: 'before', group: WHAT, help: 'stop just before that time, LSN or transaction' },
-  {
-    ...{ long: 'timeline', argument: 'N', group: WHAT },
-    help: 'follow the way to timeline N (default: the newest)',
-  },
-  {
-    ...{ long: 'backup', argument: 'ID', group: WHAT },
-    help: 'from this backup (default: the newest from which a way leads there)',
-  },
+  ...TARGET_OPTIONS,
   {
     ...{ long: 'scratch', argument: 'DIR', group: SERVER },
     help: 'make the directory that holds everything in DIR (default: that of TMPDIR)',
@@ -84,10 +72,7 @@ export const REHEARSE_OPTIONS: readonly OptionSpec[] = [
     ...{ long: 'textfile', argument: 'FILE', group: GROUP },
     help: 'write metrics for Prometheus there, in one step',
   },
-  {
-    ...{ long: 'jobs', short: 'j', argument: 'N', group: GROUP },
-    help: 'unpack with N threads (default: 2)',
-  },
+  JOBS_OPTION,
   ...KEY_OPTIONS,
   { long: 'json', group: GROUP, help: 'print the report as one JSON object' },
   VERSION_OPTION,
@@ -109,31 +94,17 @@ export function rehearseArguments(
   hint: string,
 ): RehearseArguments {
   if (operands.length === 0) throw new UsageError('no archive specified', { hint });
-  const text = (name: string): string | undefined => {
-    const value = values[name];
-    return typeof value === 'string' ? value : undefined;
-  };
-  const path = (name: string): string | undefined => {
-    const value = text(name);
-    return value === undefined ? undefined : resolve(value);
-  };
-  const { target, zoneTaken } = parseTarget(text('to') ?? 'latest', values.before === true);
-  const { identityFiles, ...keys } = keysOf(values) ?? {};
+  const text = (name: string) => textOption(values, name);
+  const path = (name: string) => pathOption(values, name);
+  const { zoneTaken, ...target } = targetArguments(values);
   const seconds = countOption(values, 'timeout', MOST_SECONDS);
   const rehearse: RehearseOptions = {
-    ...{ places: operands.map(absolutePlace), target },
-    ...{ timeline: countOption(values, 'timeline', U32_MAX), backup: text('backup') },
+    ...{ places: operands.map(absolutePlace), ...target },
     ...{ scratch: path('scratch'), pgBin: path('pg-bin'), runAs: text('run-as') },
     ...{ promote: values.promote === true, keepPreload: values['keep-preload'] === true },
     ...{ settings: settingsOf(text('set')), sql: text('sql')?.split('\n') },
     ...{ database: text('dbname'), user: text('user'), tables: tablesOf(text('tables')) },
     ...{ timeout: seconds === undefined ? undefined : seconds * 1000 },
-    jobs: countOption(values, 'jobs', MOST_JOBS),
-    // The server runs elsewhere.
-    keys: {
-      ...keys,
-      ...(identityFiles ? { identityFiles: identityFiles.map((f) => resolve(f)) } : {}),
-    },
   };
   return { rehearse, zoneTaken, json: values.json === true, textfile: path('textfile') };
 }

@@ -1,36 +1,23 @@
 import { resolve } from 'node:path';
 import { UsageError } from '../../errors.js';
 import type { RestoreOptions } from '../../restore/options.js';
-import { parseTarget } from '../../restore/target-text.js';
-import { countOption } from '../archive-options.js';
 import { HELP_OPTION, VERSION_OPTION } from '../command.js';
 import type { OptionSpec, OptionValues } from '../option-spec.js';
-import { absolutePlace, KEY_OPTIONS, keysOf } from '../place-options.js';
+import { absolutePlace, KEY_OPTIONS } from '../place-options.js';
+import {
+  JOBS_OPTION,
+  pathOption,
+  TARGET_OPTIONS,
+  targetArguments,
+  textOption,
+} from './target-options.js';
 
-const WHERE_TO = 'What to restore:';
 const PLACES = 'Where it goes:';
 const SERVER = 'What the server is to do:';
 const GROUP = 'Options:';
 
-const U32_MAX = 0xffff_ffff;
-const MOST_JOBS = 64;
-
 export const RESTORE_OPTIONS: readonly OptionSpec[] = [
-  {
-    ...{ long: 'to', argument: 'TARGET', group: WHERE_TO },
-    help:
-      'latest, immediate (the end of the backup), a time, an LSN, xid:N, or name:X of a restore ' +
-      'point (default: latest)',
-  },
-  { long: 'before', group: WHERE_TO, help: 'stop just before that time, LSN or transaction' },
-  {
-    ...{ long: 'timeline', argument: 'N', group: WHERE_TO },
-    help: 'follow the way to timeline N (default: the newest)',
-  },
-  {
-    ...{ long: 'backup', argument: 'ID', group: WHERE_TO },
-    help: 'from this backup (default: the newest from which a way leads there)',
-  },
+  ...TARGET_OPTIONS,
   {
     ...{ long: 'tablespace-mapping', short: 'T', argument: 'OLD=NEW', group: PLACES, many: true },
     help: 'put the tablespace that was in OLD into NEW; may be given several times',
@@ -76,10 +63,7 @@ export const RESTORE_OPTIONS: readonly OptionSpec[] = [
     ...{ long: 'dry-run', short: 'n', group: GROUP },
     help: 'look everything over and print the plan; write nothing',
   },
-  {
-    ...{ long: 'jobs', short: 'j', argument: 'N', group: GROUP },
-    help: 'unpack with N threads (default: 2)',
-  },
+  JOBS_OPTION,
   {
     ...{ long: 'finish', group: GROUP },
     help: 'take the settings of a restore out of PGDATA again, after promotion',
@@ -109,36 +93,21 @@ export function restoreArguments(
   const dataDir = operands.at(-1);
   if (dataDir === undefined) throw new UsageError('no archive specified', { hint });
   if (places.length === 0) throw new UsageError('no data directory specified', { hint });
-  const text = (name: string): string | undefined => {
-    const value = values[name];
-    return typeof value === 'string' ? value : undefined;
-  };
-  const path = (name: string): string | undefined => {
-    const value = text(name);
-    return value === undefined ? undefined : resolve(value);
-  };
-  const to = text('to') ?? 'latest';
-  const { target, zoneTaken } = parseTarget(to, values.before === true);
+  const text = (name: string) => textOption(values, name);
+  const path = (name: string) => pathOption(values, name);
+  const { zoneTaken, ...target } = targetArguments(values);
   const conninfo = text('primary-conninfo');
   if (conninfo !== undefined && values.standby !== true) {
     throw new UsageError('--primary-conninfo needs --standby to be specified', { hint });
   }
-  const { identityFiles, ...keys } = keysOf(values) ?? {};
   const restore: RestoreOptions = {
-    ...{ places, dataDir: resolve(dataDir), target },
-    ...{ timeline: countOption(values, 'timeline', U32_MAX), backup: text('backup') },
+    ...{ places, dataDir: resolve(dataDir), ...target },
     tablespaces: mappings(text('tablespace-mapping')),
     ...{ walDir: path('waldir'), configDir: path('config-dir'), polarData: path('polar-data') },
     standby: values.standby === true ? { conninfo } : undefined,
     action: action(text('action'), hint),
     ...{ keepArchiving: values['keep-archiving'] === true, keepSync: values['keep-sync'] === true },
     ...{ owner: text('owner'), restoreCommand: text('restore-command') },
-    jobs: countOption(values, 'jobs', MOST_JOBS),
-    // The server runs elsewhere.
-    keys: {
-      ...keys,
-      ...(identityFiles ? { identityFiles: identityFiles.map((f) => resolve(f)) } : {}),
-    },
   };
   return { restore, zoneTaken, dryRun: values['dry-run'] === true, json: values.json === true };
 }
