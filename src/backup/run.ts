@@ -25,7 +25,13 @@ import type {
 import { BackupSink, VERBATIM } from './sink.js';
 import type { BackupSource } from './source.js';
 import { VolumeMemory } from './volumes.js';
-import { type MissingWal, type NeededWal, waitForWal, whyNotReceiving } from './wal.js';
+import {
+  type MissingWal,
+  type NeededWal,
+  requireStart,
+  waitForWal,
+  whyNotReceiving,
+} from './wal.js';
 
 const WAL_TIMEOUT = 300_000;
 /** Where the server does not say (pg_config_manual.h). */
@@ -269,6 +275,10 @@ export class BackupRun {
         this.#progress = { ...this.#progress, phase: 'copy', ...(total && { total }) };
         // Where it cannot be told, as much is kept as before.
         lease.narrow({ backups: [], wal: [start] }).catch(() => {});
+        if (this.#options.wal !== 'include') {
+          const { archive, state } = this.#source;
+          requireStart(archive, start, state.segmentSize).catch(onFailure);
+        }
       },
       onBytes: (bytes) => {
         this.#progress.bytes = bytes;

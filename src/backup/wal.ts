@@ -4,10 +4,16 @@ import type { Archive } from '../archive/archive.js';
 import { inspectWal, type KnownWal } from '../archive/good-wal.js';
 import { endOfPartial } from '../archive/store-keys.js';
 import type { WalRange } from '../base/manifest.js';
-import { ArchiveAccessError, StoreUncertainError, TimeoutError } from '../errors.js';
+import { ArchiveAccessError, GapError, StoreUncertainError, TimeoutError } from '../errors.js';
 import { fsyncError, storageError } from '../files/durable.js';
 import { formatLsn, type Lsn } from '../lsn.js';
-import { historyFileName, segmentFileName, segmentOf, segmentStart } from '../wal/file-name.js';
+import {
+  historyFileName,
+  parseStoredName,
+  segmentFileName,
+  segmentOf,
+  segmentStart,
+} from '../wal/file-name.js';
 
 /** Milliseconds between two looks: at first, and at most. */
 const SOON = 100;
@@ -97,6 +103,35 @@ export async function whyNotReceiving(
   }
   const name = segmentFileName(timeline, current, segmentSize);
   return `it has neither "${name}", in which the server is, nor one of the ${RECENT - 1n} before`;
+}
+
+/**
+ * Refuses a backup that begins with WAL from before what a directory archive has: a receiver goes on
+ * behind that, and it will not come. A standby's backup begins at its last restart point, which may be
+ * long ago. Into a store segments may come in another order: there it is waited for.
+ * @throws GapError
+ */
+export async function requireStart(
+  archive: Archive,
+  { lsn, timeline }: { lsn: Lsn; timeline: number },
+  segmentSize: number,
+): Promise<void> {
+  if (!archive.isDirectory) return;
+  const name = segmentFileName(timeline, segmentOf(lsn, segmentSize), segmentSize);
+  // Looked for last: what is there under another name by now was there all the time.
+  const behind = (await archive.listAround(name)).some((entry) => {
+    const stored = parseStoredName(entry.name);
+    return stored?.kind === 'segment' && stored.timeline === timeline && stored.base > name;
+  });
+  if (!behind) return;
+  for (const partial of [false, true]) {
+    if ((await archive.stored(name, partial)).length > 0) return;
+  }
+  throw new GapError(`"${archive.place}" does not have "${name}", where the backup begins`, {
+    ...{ path: archive.place, lsn },
+    detail: 'It has WAL from behind it, so that it will not come.',
+    hint: 'On a standby a later restart point helps: CHECKPOINT on the primary, then on the standby. Or take the WAL into the backup with --wal include.',
+  });
 }
 
 /** One file that recovery asks for. */

@@ -1,6 +1,6 @@
 import { stat } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
-import { UsageError } from '../../errors.js';
+import { ArchiveAccessError, StoreAccessError, UsageError } from '../../errors.js';
 import { storageError } from '../../files/durable.js';
 import { openFileStore } from '../../store/file/file-store.js';
 import { openStore } from '../../store/open.js';
@@ -31,7 +31,7 @@ export interface AreaOptions {
 
 /**
  * Opens a place for its base backups. In a directory archive they lie in `backups/` beside the WAL.
- * @throws StorageError for a directory that is not there, UsageError for no place, or a store of several clusters; StoreAccessError,
+ * @throws StorageError for a directory that is not there or no archive, UsageError for no place, or a store of several clusters; StoreAccessError,
  *   StoreUncertainError
  */
 export async function openBackupArea(place: string, options: AreaOptions): Promise<BackupArea> {
@@ -42,7 +42,13 @@ export async function openBackupArea(place: string, options: AreaOptions): Promi
     await stat(path).catch((e) => {
       throw storageError('open directory', path, e);
     });
-    const store = await openFileStore(path, { init: writable });
+    const store = await openFileStore(path, { init: writable }).catch((cause) => {
+      if (!(cause instanceof StoreAccessError)) throw cause;
+      throw new ArchiveAccessError(`"${path}" is not the archive of anything`, {
+        ...{ path, cause },
+        hint: 'See that its disk is mounted, and that it is the directory that "walkeep receive" writes to.',
+      });
+    });
     return { place, store, prefix: '', close: () => store.close() };
   }
   const store = await openStore(place, { unfenced });
