@@ -157,7 +157,9 @@ test('kill -9 of the shipper under load, over a promotion', async () => {
   })().finally(() => {
     written = true;
   });
-  while (!written) await kills.kill(keep(runCli(['ship', '-Z', 'gzip:1', directory, store])));
+  while (!written || kills.killed <= 2) {
+    await kills.kill(keep(runCli(['ship', '-Z', 'gzip:1', directory, store])));
+  }
   await writing;
   await run.stop('SIGTERM');
   const last = keep(runCli(['ship', '--once', '-Z', 'gzip:1', directory, store]));

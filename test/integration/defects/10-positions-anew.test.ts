@@ -151,6 +151,8 @@ test.each(CASES.filter(([major]) => MAJORS.includes(major)))(
     await waitEqual(directory, standby, { timeline: 2, others: [primary] });
     await standby.configure({ synchronous_standby_names: 'archive' });
     await waitFor(async () => (await replication())?.sync_state === 'sync');
+    // Commits wait once the checkpointer has read the setting, which it does before the next checkpoint.
+    await standby.sql('CHECKPOINT');
 
     signal(run.pid, 'SIGSTOP');
     const client = await standby.client();
