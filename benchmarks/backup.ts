@@ -54,14 +54,16 @@ for (let round = 0; round < ROUNDS; round += 1) {
   const order = Object.entries(commands);
   order.push(...order.splice(0, round % order.length));
   for (const [name, command] of order) {
+    for (const kind of ['ours', 'theirs']) {
+      for (const codec of ['plain', 'gzip:1']) {
+        const directory = target(`${kind}-${codec}`);
+        rmSync(directory, { recursive: true, force: true });
+        if (kind === 'ours') timed([process.execPath, program, 'store', '--init', directory], '/');
+      }
+    }
     const taken = results[name] ?? [];
     results[name] = taken;
     taken.push(timed(command, '/'));
-    for (const kind of ['ours', 'theirs']) {
-      for (const codec of ['plain', 'gzip:1']) {
-        rmSync(target(`${kind}-${codec}`), { recursive: true, force: true });
-      }
-    }
   }
 }
 const speeds = (name: string) => (results[name] ?? []).map(({ ms }) => (megabytes / ms) * 1000);

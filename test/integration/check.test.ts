@@ -95,12 +95,13 @@ test('as a table, for Nagios, and without a slot', async () => {
 });
 
 test('a receiver that is away, and the slot with it', async () => {
-  const { server, directory, run } = await receiving(NEWEST, {
+  const { server, directory, run } = await receiving();
+  await run.stop('SIGKILL');
+  await server.configure({
     max_slot_wal_keep_size: '6MB',
     wal_keep_size: '0',
     max_wal_size: '2MB',
   });
-  await run.stop('SIGKILL');
   await waitFor(async () => (await server.walSenderPids()).length === 0);
   await writeWal(server, 5_500_000);
   await server.sql('CHECKPOINT');
@@ -147,8 +148,9 @@ test('a receiver that stands still', async () => {
 });
 
 test('an accepted gap, until what leads up to it is gone', async () => {
-  const { server, directory, run } = await receiving(NEWEST, { wal_keep_size: '0' });
+  const { server, directory, run } = await receiving();
   await run.stop();
+  await server.configure({ wal_keep_size: '0' });
   await server.sql("SELECT pg_drop_replication_slot('s')");
   for (let i = 0; i < 5; i++) await server.switchWal();
   await server.sql('CHECKPOINT');

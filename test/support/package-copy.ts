@@ -30,6 +30,12 @@ function dependencies(): Set<string> {
       readFileSync(join(packageRoot, directory, 'package.json'), 'utf8'),
     ) as { dependencies?: Record<string, string> };
     for (const name of Object.keys(dependencies)) {
+      const own = join(directory, 'node_modules', name);
+      // One of another version lies inside the package that needs it, and comes with that package.
+      if (directory !== '.' && existsSync(join(packageRoot, own))) {
+        visit(own);
+        continue;
+      }
       if (found.has(name) || !existsSync(join(packageRoot, 'node_modules', name))) continue;
       found.add(name);
       visit(join('node_modules', name));

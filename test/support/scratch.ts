@@ -69,9 +69,20 @@ export function scratchDir(prefix = 'd', options: { forServer?: boolean } = {}):
   return dir;
 }
 
-/** Removes a scratch directory now instead of at the end. */
+/**
+ * Removes a scratch directory now instead of at the end. The far side of a connection that was cut
+ * may still make a file in it: Node's own retries do not list a directory again, so all is retried.
+ */
 export function removeScratch(dir: string): void {
-  rmSync(dir, { recursive: true, force: true, maxRetries: 5 });
+  for (let tries = 20; ; tries -= 1) {
+    try {
+      rmSync(dir, { recursive: true, force: true });
+      return;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOTEMPTY' || tries === 0) throw error;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 100);
+    }
+  }
 }
 
 /** Has the watchdog kill a child that is still running when this process ends. */
