@@ -50,7 +50,7 @@ export default defineConfig(
   COMMANDS.map((command) => ({
     input: 'dist/cli/main.js',
     platform: 'node',
-    external: [/^crc-32/, /^pg-protocol/, /^@bokuweb\//, /^age-encryption/],
+    external: [/^crc-32/, /^pg-protocol/, /^@bokuweb\//, /^age-encryption/, /^@mongodb-js\//],
     plugins: [outside(command), nodeModulesOnDemand],
     output: {
       file: `dist/${command}.cjs`,

@@ -3,7 +3,7 @@ import { InternalError } from './errors.js';
 
 export interface ThreadsOptions<Message> {
   /** What a thread runs: it answers each job with messages, of which one says that it is done. */
-  file: URL;
+  file: string;
   threads: number;
   /** Jobs that a thread has under way at a time. */
   atATime: number;

@@ -19,6 +19,7 @@ const FLOORS: readonly (readonly string[])[] = [
   ['connection'],
   ['codec'],
   ['files'],
+  ['wal.ts'],
   ['protocol', 'wal', 'base'],
   ['options.ts', 'lsn.ts', 'threads.ts'],
   ['errors.ts'],

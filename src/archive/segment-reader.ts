@@ -4,7 +4,7 @@ import { decompressFile } from '../codec/codec.js';
 import type { DecompressEnd } from '../codec/format.js';
 import { storageError } from '../files/durable.js';
 import { OPEN_READ } from '../files/file-system.js';
-import { WAL_BUFFERS } from '../wal/chunk.js';
+import { walBuffers } from '../wal/chunk.js';
 import type { Compression } from '../wal/file-name.js';
 
 /** How reading a segment file went. */
@@ -25,8 +25,8 @@ export type TakeBytes = (bytes: Uint8Array) => boolean;
 class Stop extends Error {}
 
 /** Reading synchronously never meets another reader of this thread; reading ahead may. */
-const SYNC_BUFFER = WAL_BUFFERS[0]!;
-const AHEAD_BUFFERS = WAL_BUFFERS.slice(1);
+const syncBuffer = () => walBuffers()[0]!;
+const aheadBuffers = () => walBuffers().slice(1);
 
 /**
  * Reads a segment file from its start, decompressed, up to `limit` bytes and the knowledge whether
@@ -69,7 +69,7 @@ export async function readSegment(
 }
 
 function readPlain(path: string, limit: number, take: TakeBytes): SegmentRead {
-  const buffer = SYNC_BUFFER;
+  const buffer = syncBuffer();
   const fd = io(path, () => fs.openSync(path, OPEN_READ));
   try {
     let bytes = 0;
@@ -115,11 +115,12 @@ async function readPlainAhead(path: string, limit: number, take: TakeBytes): Pro
     const reader = io(path, () => fs.openSync(path, OPEN_READ));
     fd = reader;
     let bytes = 0;
+    const buffers = aheadBuffers();
     for (let turn = 0; bytes < limit; turn++) {
-      const buffer = AHEAD_BUFFERS[turn % AHEAD_BUFFERS.length]!;
+      const buffer = buffers[turn % buffers.length]!;
       const length = Math.min(buffer.length, limit - bytes);
       const current = ahead;
-      const spare = AHEAD_BUFFERS[(turn + 1) % AHEAD_BUFFERS.length]!;
+      const spare = buffers[(turn + 1) % buffers.length]!;
       ahead = readInPool(path, reader, spare, bytes + length, limit);
       const n = current ? await current : io(path, () => fillSync(reader, buffer, length, bytes));
       bytes += n;

@@ -1,10 +1,8 @@
-import { existsSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
-import { MODULES } from '../package.js';
+import { packageFile } from '../package.js';
 import type { Compression } from '../wal/file-name.js';
 
-const WORKER = new URL('codec/worker.js', MODULES);
+const workerFile = () => packageFile('codec/worker.js');
 
 /** File descriptors belong to the process, not to one of its threads. */
 export interface FileJob {
@@ -50,7 +48,7 @@ class CompressingThread {
 
   /** False where the worker's file is missing: in a bundle of somebody else's, or run from the sources. */
   get isPossible(): boolean {
-    return this.worker !== undefined || existsSync(fileURLToPath(WORKER));
+    return this.worker !== undefined || workerFile() !== undefined;
   }
 
   /** Gives the length of what was asked for in memory. @throws what compressing throws */
@@ -69,7 +67,7 @@ class CompressingThread {
   private start(): Worker {
     const { waiting } = this;
     // Options of the main program, such as --input-type, are not the thread's.
-    const started = new Worker(WORKER, { execArgv: [] });
+    const started = new Worker(workerFile() as string, { execArgv: [] });
     started.on('message', ({ id, length, error }: CompressionAnswer) => {
       const job = waiting.get(id);
       waiting.delete(id);

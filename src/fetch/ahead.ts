@@ -1,18 +1,17 @@
 import fs from 'node:fs';
 import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import type { Archive } from '../archive/archive.js';
 import { type ArchiveKeys, openArchive } from '../archive/places/open-archive.js';
 import { stampOf } from '../archive/places/stamp.js';
 import { fsyncDir } from '../files/durable.js';
-import { MODULES } from '../package.js';
+import { modulePath } from '../package.js';
 import { readServerControl } from '../server/control-file.js';
 import { parseSegmentFileName, segmentFileName } from '../wal/file-name.js';
 import { parseLongHeader } from '../wal/long-header.js';
 import { AT_ONCE, moveToTarget } from './target.js';
 
 /** This file, as the program that reads ahead. */
-const PROGRAM = fileURLToPath(new URL('fetch/ahead.js', MODULES));
+const PROGRAM = modulePath('fetch/ahead.js');
 
 /** Beside the target unless said otherwise. */
 export const SPOOL_DIRECTORY = '.walkeep-spool';
@@ -138,6 +137,7 @@ export async function orderAhead(
     fs.renameSync(temporary, join(spool, ORDER_FILE));
     const alive = fs.statSync(join(spool, ALIVE_FILE), { throwIfNoEntry: false });
     if (alive && Date.now() - alive.mtimeMs < ALIVE_FOR) return;
+    if (PROGRAM === undefined) return;
     const { spawn } = await import('node:child_process');
     // Its own session: PostgreSQL signals whole process groups.
     const child = spawn(process.execPath, [PROGRAM, spool], {
@@ -365,4 +365,4 @@ async function sizeOf(archive: Archive, name: string): Promise<number | undefine
 const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
 // Started by `orderAhead`, with the spool as its argument. Nobody sees what it would say.
-if (process.argv[1] === PROGRAM) readAhead(process.argv[2] as string).catch(() => {});
+if (PROGRAM && process.argv[1] === PROGRAM) readAhead(process.argv[2] as string).catch(() => {});

@@ -9,7 +9,7 @@ import { identifySegment } from '../archive/segment-identity.js';
 import { type StoredSegment, segmentAt } from '../archive/segment-source.js';
 import { CorruptWalError } from '../errors.js';
 import type { Lsn } from '../lsn.js';
-import { WAL_BUFFERS } from '../wal/chunk.js';
+import { walBuffers } from '../wal/chunk.js';
 import { faultToError, type WalFault } from '../wal/fault.js';
 import { segmentOf, segmentStart } from '../wal/file-name.js';
 import { LONG_PAGE_HEADER, parsePageHeader, XLP_FIRST_IS_CONTRECORD } from '../wal/page.js';
@@ -145,9 +145,6 @@ function damaged(path: string, fault: WalFault): CorruptWalError {
   });
 }
 
-/** Memory in which WAL is checked without being copied. */
-const buffer = WAL_BUFFERS[0] as Uint8Array;
-
 /**
  * Reads back what was copied, from one offset to another or as far as there is any.
  * @param take takes the next bytes, valid during the call
@@ -159,6 +156,8 @@ export function readCopy(
   to: number,
   take: (bytes: Uint8Array) => void,
 ): void {
+  // Memory in which WAL is checked without being copied.
+  const buffer = walBuffers()[0] as Uint8Array;
   for (let at = from; at < to; ) {
     const n = file.read(buffer, at, Math.min(buffer.length, to - at));
     if (n === 0) return;

@@ -73,7 +73,7 @@ export class ScramClient {
     const withoutProof = `c=${channel.toString('base64')},r=${nonce}`;
     const authMessage = `${this.firstBare},${serverFirst},${withoutProof}`;
 
-    const prepared = prepareScramPassword(this.password);
+    const prepared = await prepareScramPassword(this.password);
     const salted = await pbkdf2Async(prepared, salt, iterations, KEY_LENGTH, 'sha256');
     const clientKey = hmac(salted, 'Client Key');
     const storedKey = createHash('sha256').update(clientKey).digest();

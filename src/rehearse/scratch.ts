@@ -2,6 +2,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import fsp from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { readJson, remove, writeJson } from 'fs-extra/esm';
 import { TargetError } from '../errors.js';
 import { storageError } from '../files/durable.js';
 import { liveness, ownIdentity, type ProcessIdentity } from '../files/process-identity.js';
@@ -60,14 +61,14 @@ export async function makeScratch(
     // What umask took away.
     await fsp.chmod(path, owner ? 0o711 : 0o700);
     const marker: Marker = { format: 1, owner: self };
-    await fsp.writeFile(join(path, MARKER), `${JSON.stringify(marker)}\n`, { mode: 0o600 });
+    await writeJson(join(path, MARKER), marker, { mode: 0o600 });
     await fsp.mkdir(scratch.socket, { mode: 0o700 });
     if (owner) await fsp.chown(scratch.socket, owner.uid, owner.gid);
     const readable = { mode: 0o644 };
     await fsp.writeFile(scratch.hba, 'local all all trust\n', readable);
     await fsp.writeFile(scratch.ident, '', readable);
   } catch (e) {
-    await fsp.rm(path, { recursive: true, force: true }).catch(() => {});
+    await remove(path).catch(() => {});
     throw storageError('make directory', path, e);
   }
   return scratch;
@@ -133,7 +134,7 @@ async function isAbandoned(
 
 async function readOwner(path: string): Promise<ProcessIdentity | undefined> {
   try {
-    const marker = JSON.parse(await fsp.readFile(join(path, MARKER), 'utf8')) as Marker;
+    const marker: Marker = await readJson(join(path, MARKER));
     return marker.format === 1 && typeof marker.owner?.pid === 'number' ? marker.owner : undefined;
   } catch {
     return undefined;

@@ -1,12 +1,9 @@
-import { existsSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import { isStore } from '../archive/places/open-archive.js';
 import * as errors from '../errors.js';
+import { packageFile } from '../package.js';
 import { runInThreads } from '../threads.js';
 import { type JobContext, type RestoreJob, runJob } from './job.js';
 import type { WorkerMessage, WorkerSetting } from './worker.js';
-
-const WORKER = new URL('./worker.js', import.meta.url);
 
 export interface PoolOptions {
   threads: number;
@@ -34,11 +31,12 @@ export async function runJobs(
   const left = jobs[Symbol.iterator]();
   const isLocal = !setting || !isStore(setting.place) || /^(file:|\/)/i.test(setting.place);
   const atATime = isLocal || context.reader.record.encrypted ? 1 : OVER_NETWORK;
-  if (threads > 1 && setting && existsSync(fileURLToPath(WORKER))) {
+  const file = threads > 1 ? packageFile('restore/worker.js') : undefined;
+  if (file && setting) {
     const worker = { workerData: setting, resourceLimits: { maxYoungGenerationSizeMb: YOUNG } };
     const { signal } = context;
     await runInThreads(left, {
-      ...{ file: WORKER, threads, atATime, signal, worker },
+      ...{ file, threads, atATime, signal, worker },
       answer: (message: WorkerMessage) => {
         if (message.type === 'progress') progress(message.done);
         else return message.type === 'done' ? 'done' : revived(message);

@@ -1,8 +1,8 @@
 import { dirname } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import type { ArchiveKeys } from '../archive/places/open-archive.js';
 import type { LocatedTarget } from '../archive/targets/target.js';
-import { MODULES } from '../package.js';
+import { UsageError } from '../errors.js';
+import { packageFile } from '../package.js';
 import type { ControlSettings } from '../server/control-file.js';
 import { quoted } from './config-file.js';
 
@@ -89,7 +89,12 @@ const SCRIPT = ['..', 'bin', 'walkeep'].join('/');
 
 /** What runs `walkeep` with an empty environment, as the service manager of a server gives it. */
 export function programWords({ program, nodeDirectory }: Partial<CommandOptions> = {}): string {
-  const script = program ?? fileURLToPath(new URL(SCRIPT, MODULES));
+  const script = program ?? packageFile(SCRIPT);
+  if (script === undefined) {
+    throw new UsageError('the server needs a walkeep for its restore_command: a bundle has none', {
+      hint: 'Leave the package "walkeep" out of the bundle, so that its command is beside it.',
+    });
+  }
   const path = [nodeDirectory ?? dirname(process.execPath), '/usr/bin', '/bin'].join(':');
   // The script and not node itself: without it a node that does not start would look like the end
   // of the archive.

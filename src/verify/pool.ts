@@ -1,14 +1,11 @@
-import { existsSync } from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import type { Archive } from '../archive/archive.js';
 import { InternalError } from '../errors.js';
+import { packageFile } from '../package.js';
 import { runInThreads } from '../threads.js';
 import type { VerifyJob } from './plan.js';
 import { type JobReport, runJob } from './stream.js';
 import type { WorkerMessage } from './worker.js';
-
-const WORKER = new URL('./worker.js', import.meta.url);
 
 /** Where jobs are run. */
 export interface PoolOptions {
@@ -34,9 +31,10 @@ export async function runJobs(
   const count = Math.min(threads, jobs.length);
   const left = jobs.values();
   const atATime = archive.isDirectory ? 1 : AT_A_TIME;
-  if (count > 1 && existsSync(fileURLToPath(WORKER))) {
+  const worker = count > 1 ? packageFile('verify/worker.js') : undefined;
+  if (worker) {
     await runInThreads(left, {
-      ...{ file: WORKER, threads: count, atATime, signal },
+      ...{ file: worker, threads: count, atATime, signal },
       answer: (message: WorkerMessage) => {
         switch (message.type) {
           case 'finding':

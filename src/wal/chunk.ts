@@ -3,6 +3,7 @@ import {
   BUFFER_START,
   BUFFERS,
   KERNEL,
+  loadKernel,
   SCRATCH_SIZE,
   SCRATCH_START,
 } from './kernel.js';
@@ -32,18 +33,29 @@ const SMALL = 2048;
 type Walk = (bytes: Uint8Array, words: Int32Array, from: number, to: number) => void;
 
 /** A copy that stays in the CPU's second-level cache while it is checked. */
-const SCRATCH_BYTES = KERNEL?.bytes ?? new Uint8Array(SCRATCH_SIZE);
-const SCRATCH_WORDS = KERNEL?.words ?? new Int32Array(SCRATCH_BYTES.buffer);
-const SCRATCH_FROM = KERNEL ? SCRATCH_START : 0;
+let scratch: Omit<Chunk, 'to'> | undefined;
+
+function makeScratch(): Omit<Chunk, 'to'> {
+  const kernel = loadKernel();
+  if (kernel) return { bytes: kernel.bytes, words: kernel.words, from: SCRATCH_START };
+  const bytes = new Uint8Array(SCRATCH_SIZE);
+  return { bytes, words: new Int32Array(bytes.buffer), from: 0 };
+}
+
+let buffers: readonly Uint8Array[] | undefined;
 
 /**
  * Buffers to read WAL into that is checked where it lies: without a copy, and in the memory of the
  * kernel where there is one. The thread's only ones, of a multiple of the page size.
  */
-export const WAL_BUFFERS: readonly Uint8Array[] = Array.from({ length: BUFFERS }, (_, i) => {
-  const start = BUFFER_START + i * BUFFER_SIZE;
-  return KERNEL ? KERNEL.bytes.subarray(start, start + BUFFER_SIZE) : new Uint8Array(BUFFER_SIZE);
-});
+export function walBuffers(): readonly Uint8Array[] {
+  buffers ??= Array.from({ length: BUFFERS }, (_, i) => {
+    const start = BUFFER_START + i * BUFFER_SIZE;
+    const size = BUFFER_SIZE;
+    return loadKernel()?.bytes.subarray(start, start + size) ?? new Uint8Array(size);
+  });
+  return buffers;
+}
 
 /**
  * Calls `walk` for `source[start, end)` in one or more parts, without allocating copies; the
@@ -57,6 +69,7 @@ export function readChunk(
   align: number,
   walk: Walk,
 ): void {
+  scratch ??= makeScratch();
   const offset = source.byteOffset + start;
   if ((offset & 3) === align) {
     if (source.buffer === KERNEL?.bytes.buffer) {
@@ -71,11 +84,11 @@ export function readChunk(
     }
   }
   for (let at = start, skew = align; at < end; ) {
-    const from = SCRATCH_FROM + skew;
+    const from = scratch.from + skew;
     const n = Math.min(end - at, SCRATCH_SIZE - skew);
     // A view costs more than copying a commit does.
-    SCRATCH_BYTES.set(n === source.length ? source : source.subarray(at, at + n), from);
-    walk(SCRATCH_BYTES, SCRATCH_WORDS, from, from + n);
+    scratch.bytes.set(n === source.length ? source : source.subarray(at, at + n), from);
+    walk(scratch.bytes, scratch.words, from, from + n);
     at += n;
     skew = (skew + n) & 3;
   }

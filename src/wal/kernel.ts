@@ -280,8 +280,17 @@ function makeKernel(): WalKernel | undefined {
 }
 
 /**
- * The thread's kernel; undefined where WebAssembly is not to be had. Of its memory the tables are its
+ * The thread's kernel; undefined before `loadKernel`, and where WebAssembly is not to be had. Of its memory the tables are its
  * own, the scratch part belongs to `readChunk` for the time of a call, and the buffers are lent out as
  * `WAL_BUFFERS` (chunk.ts).
  */
-export const KERNEL: WalKernel | undefined = makeKernel();
+export let KERNEL: WalKernel | undefined;
+
+let isLoaded = false;
+
+/** Compiles the kernel at the first call: who only asks for names or positions does without it. */
+export function loadKernel(): WalKernel | undefined {
+  if (!isLoaded) KERNEL = makeKernel();
+  isLoaded = true;
+  return KERNEL;
+}

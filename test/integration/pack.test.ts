@@ -1,8 +1,11 @@
 import { execFile } from 'node:child_process';
-import { existsSync } from 'node:fs';
-import { mkdir, readdir, writeFile } from 'node:fs/promises';
+import { existsSync, readFileSync } from 'node:fs';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { checkPackage, createPackageFromTarballData } from '@arethetypeswrong/core';
+import { build } from 'esbuild';
+import { publint } from 'publint';
 import { describe, expect, type TestContext, test } from 'vitest';
 import { packageRoot, scratchDir } from '../support/scratch.js';
 
@@ -17,7 +20,14 @@ const run = (command: string, args: string[], cwd: string) =>
     ({ code, stdout, stderr }) => ({ code: code as number, stdout, stderr }),
   );
 
-let installing: Promise<{ folder: string; files: string[]; offline?: string }> | undefined;
+interface Installed {
+  folder: string;
+  tarball: string;
+  files: string[];
+  offline?: string;
+}
+
+let installing: Promise<Installed> | undefined;
 
 /** An empty folder with the packed package installed; made once. */
 async function installed(context: TestContext) {
@@ -27,13 +37,14 @@ async function installed(context: TestContext) {
   return result;
 }
 
-async function install() {
+async function install(): Promise<Installed> {
   const folder = scratchDir('consumer');
   // Without scripts: a build would rewrite files that other tests run at this moment.
   const args = ['pack', '--json', '--ignore-scripts', '--pack-destination', folder];
   const { stdout } = await exec('npm', args, { cwd: packageRoot });
   const [packed] = JSON.parse(stdout) as [{ filename: string; files: { path: string }[] }];
   const files = packed.files.map(({ path }) => path);
+  const tarball = join(folder, packed.filename);
   await writeFile(join(folder, 'package.json'), '{ "name": "consumer", "private": true }\n');
   const npm = await run(
     'npm',
@@ -41,10 +52,10 @@ async function install() {
     folder,
   );
   if (npm.code !== 0 && OFFLINE.test(npm.stderr)) {
-    return { folder, files, offline: npm.stderr.split('\n')[0] ?? '' };
+    return { folder, tarball, files, offline: npm.stderr.split('\n')[0] ?? '' };
   }
   expect(npm).toMatchObject({ code: 0 });
-  return { folder, files };
+  return { folder, tarball, files };
 }
 
 /** Compiles a consumer's source in strict mode; gives what tsc has to say. */
@@ -201,5 +212,82 @@ describe('the packed and installed package', { timeout: 120_000 }, () => {
       code: 0,
       stdout: '16/B374D848\n',
     });
+  });
+
+  test('pleases publint, and its types are those of what it exports', async (context) => {
+    const { tarball } = await installed(context);
+    const packed = await readFile(tarball);
+    const { messages } = await publint({ pack: { tarball: packed.buffer as ArrayBuffer } });
+    expect(messages).toEqual([]);
+    const { problems } = (await checkPackage(
+      createPackageFromTarballData(new Uint8Array(packed)),
+    )) as { problems: { kind: string; resolutionKind?: string }[] };
+    // Said of every package without CommonJS: require() of it is for Node.js 22 and later, and what
+    // knows no "exports" (Node.js 10) knows no modules.
+    const ours = problems.filter(
+      ({ kind, resolutionKind }) => kind !== 'CJSResolvesToESM' && resolutionKind !== 'node10',
+    );
+    expect(ours).toEqual([]);
+  });
+
+  /** Bundles `source` as one file in a package of its own, and runs it. */
+  async function bundled(folder: string, name: string, format: 'esm' | 'cjs', source: string) {
+    const dir = join(folder, name);
+    await mkdir(dir);
+    // Another package's version, which is none of ours.
+    await writeFile(join(dir, 'package.json'), '{ "name": "other", "version": "7.8.9" }');
+    const outfile = join(dir, 'out', format === 'esm' ? 'bundle.mjs' : 'bundle.cjs');
+    const { errors } = await build({
+      stdin: { contents: source, resolveDir: folder },
+      ...{ bundle: true, platform: 'node', target: 'node20', format, outfile, minify: true },
+      // What is loaded only where it is needed.
+      external: ['@bokuweb/zstd-wasm', 'age-encryption'],
+      logLevel: 'silent',
+      ...(format === 'esm' && {
+        // esbuild's own advice for CommonJS packages in an ESM bundle.
+        banner: {
+          js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);",
+        },
+      }),
+    });
+    expect(errors).toEqual([]);
+    const { code, stdout, stderr } = await run(process.execPath, [outfile], dir);
+    return { code, stdout, stderr, size: readFileSync(outfile).length };
+  }
+
+  const VERIFY = `
+    import { ship, takeBackup, planRestore, WalReceiver, WalVerifier, formatLsn, parseLsn } from 'walkeep';
+    const verifier = new WalVerifier({ startLsn: parseLsn('0/1000000'), segmentSize: 2 ** 24 });
+    const receiver = new WalReceiver({ connection: 'host=/nowhere user=u', directory: '.', reconnect: false });
+    receiver.run().catch((e) => console.log(e.code, verifier.feed(Buffer.alloc(8192))?.kind, formatLsn(1n)));
+    void [ship, takeBackup, planRestore];
+  `;
+
+  test.for(['esm', 'cjs'] as const)('runs bundled as %s', async (format, context) => {
+    const { folder } = await installed(context);
+    expect(await bundled(folder, `bundle-${format}`, format, VERIFY)).toMatchObject({
+      ...{ code: 0, stdout: 'WK_CONNECTION zeros 0/1\n', stderr: '' },
+    });
+  });
+
+  test.for(['walkeep', 'walkeep/wal'])(
+    'leaves little in a bundle that needs little of %s',
+    async (from, context) => {
+      const { folder } = await installed(context);
+      const source = `import { formatLsn } from '${from}'; console.log(formatLsn(0x16b374d848n));`;
+      const result = await bundled(folder, `small-${from.replace('/', '-')}`, 'esm', source);
+      expect(result).toMatchObject({ code: 0, stdout: '16/B374D848\n' });
+      expect(result.size).toBeLessThan(10_000);
+    },
+  );
+
+  test('compiles nothing for who asks for names and positions', async (context) => {
+    const { folder } = await installed(context);
+    const source = `
+      WebAssembly.Module = class { constructor() { throw new Error('compiled'); } };
+      const { formatLsn, segmentFileName } = await import('walkeep/wal');
+      console.log(formatLsn(1n), segmentFileName(1, 5n, 2 ** 24));`;
+    const node = await run(process.execPath, ['--input-type=module', '-e', source], folder);
+    expect(node).toMatchObject({ code: 0, stdout: '0/1 000000010000000000000005\n' });
   });
 });

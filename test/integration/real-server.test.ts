@@ -6,6 +6,7 @@ import type { WalStream } from '../../src/connection/wal-stream.js';
 import { AuthenticationError, ConnectionError, ServerError, TlsError } from '../../src/errors.js';
 import { formatLsn, parseLsn } from '../../src/lsn.js';
 import { Recorder, rejection, settingsFor } from '../connection/fixtures.js';
+import { randomNumbers } from '../support/archives.js';
 import { CertificateAuthority } from '../support/certificates.js';
 import { PASSWORD, PostgresServer } from '../support/postgres.js';
 import { scratchDir } from '../support/scratch.js';
@@ -90,6 +91,73 @@ describe('authentication', () => {
       expect(error.needsPassword).toBe(true);
       expect(error.message).toMatch(/failed: fe_sendauth: no password supplied$/);
     }
+  });
+
+  test('SCRAM with passwords of every kind of character, as the server prepares them', async () => {
+    // Scripts old and new (Unicode 3.2 ended in 2002), both directions, joiners, spaces, signs.
+    const ranges: [number, number][] = [
+      ...([
+        [0x20, 0x7e],
+        [0x80, 0x17f],
+        [0x300, 0x36f],
+        [0x370, 0x52f],
+        [0x530, 0x77f],
+      ] as const),
+      ...([
+        [0x7c0, 0x8ff],
+        [0x1100, 0x11ff],
+        [0x1ab0, 0x1cff],
+        [0x1e00, 0x1eff],
+      ] as const),
+      ...([
+        [0x2000, 0x206f],
+        [0x2070, 0x2bff],
+        [0x2c00, 0x2e7f],
+        [0x2f00, 0x30ff],
+      ] as const),
+      ...([
+        [0xa640, 0xabff],
+        [0xac00, 0xac40],
+        [0xe000, 0xe010],
+        [0xf900, 0xfaff],
+        [0xfe00, 0xfe6f],
+        [0xff00, 0xffff],
+      ] as const),
+      ...([
+        [0x10000, 0x100ff],
+        [0x10800, 0x108ff],
+        [0x1d100, 0x1d7ff],
+        [0x1f300, 0x1f9ff],
+      ] as const),
+      ...([
+        [0x20000, 0x20010],
+        [0x2f800, 0x2f81f],
+        [0xe0001, 0xe007f],
+      ] as const),
+    ].map(([from, to]) => [from, to]);
+    const random = randomNumbers(7);
+    const character = () => {
+      const [from, to] = ranges[Math.floor(random() * ranges.length)] as [number, number];
+      return String.fromCodePoint(from + Math.floor(random() * (to - from + 1)));
+    };
+    const passwords = Array.from({ length: 250 }, (_, i) =>
+      // Every other is of one or two characters: a single prohibited one decides about all.
+      Array.from({ length: 1 + Math.floor(random() * (i % 2 ? 2 : 6)) }, character).join(''),
+    );
+    const quoted = (text: string) => `'${text.replaceAll("'", "''")}'`;
+    await server.sql(
+      passwords.map((p, i) => `CREATE USER u${i} REPLICATION PASSWORD ${quoted(p)}`).join(';'),
+    );
+    const refused: string[] = [];
+    for (const [i, password] of passwords.entries()) {
+      const connection = await open({ user: `u${i}`, password }).catch(() => undefined);
+      if (connection) await connection.close();
+      else
+        refused.push(
+          password.replace(/[^\x21-\x7e]/gu, (c) => `<${c.codePointAt(0)?.toString(16)}>`),
+        );
+    }
+    expect(refused).toEqual([]);
   });
 
   test('the password file is asked with the target', async () => {

@@ -1,20 +1,20 @@
 import crc32c from 'crc-32/crc32c.js';
 import { describe, expect, test } from 'vitest';
-import { copyChunk, WAL_BUFFERS } from '../../src/wal/chunk.js';
-import { KERNEL } from '../../src/wal/kernel.js';
+import { copyChunk, walBuffers } from '../../src/wal/chunk.js';
+import { loadKernel } from '../../src/wal/kernel.js';
 import { WalVerifier } from '../../src/wal/verifier.js';
 import { WalWalker } from '../../src/wal/walker.js';
 import { randomNumbers } from '../support/archives.js';
 import { FIXTURES, loadFixture, optionsFor } from './fixtures.js';
 
-const kernel = KERNEL!;
-const buffer = WAL_BUFFERS[0]!;
+const kernel = loadKernel()!;
+const buffer = walBuffers()[0]!;
 
 describe('the WebAssembly kernel', () => {
   test('is there', () => {
-    expect(KERNEL).toBeDefined();
+    expect(loadKernel()).toBeDefined();
     expect(buffer.buffer).toBe(kernel.bytes.buffer);
-    expect(WAL_BUFFERS.every((b) => b.length % 65_536 === 0)).toBe(true);
+    expect(walBuffers().every((b) => b.length % 65_536 === 0)).toBe(true);
   });
 
   test('takes the CRC of any length at any place, in pieces too', () => {
