@@ -10,7 +10,9 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 /** Licences that the package may bring with it under its own, which is MIT. */
-const LICENCES = new Set(['0BSD', 'Apache-2.0', 'BSD-2-Clause', 'BSD-3-Clause', 'ISC', 'MIT']);
+const LICENCES = new Set([
+  ...['0BSD', 'Apache-2.0', 'BlueOak-1.0.0', 'BSD-2-Clause', 'BSD-3-Clause', 'ISC', 'MIT'],
+]);
 const SEVERITIES = ['critical', 'high', 'moderate', 'low', 'info'];
 const SERIOUS = ['critical', 'high'];
 
