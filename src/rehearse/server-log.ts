@@ -3,7 +3,7 @@ import fsp from 'node:fs/promises';
 /** Lines of the end of a log that are shown. */
 const SHOWN = 12;
 /** Exit codes of `walkeep fetch` that say nothing about the archive. */
-const NOT_TOLD = ['126', '127', '200', '204'];
+const NOT_TOLD = ['126', '127', '200', '204', '205'];
 /** What a machine lacks, and not what is restored on it. */
 const MACHINE =
   /shared memory|semaphore|anonymous|out of memory|cannot allocate|no space left|too many open files|locale|operating system user|could not (?:bind|listen|create lock file)|permission denied/i;

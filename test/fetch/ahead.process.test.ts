@@ -56,7 +56,7 @@ describe('exit codes of the command', () => {
     await is(0, /good up to 0\/C000D8/, dir, seg(12), TARGET);
     await is(1, /^$/, dir, seg(13), TARGET);
     await is(1, /^$/, dir, '00000002.history', TARGET);
-    await is(126, /could not open directory/, join(dir, 'x'), seg(6), TARGET);
+    await is(205, /could not open directory/, join(dir, 'x'), seg(6), TARGET);
     rmSync(join(dir, seg(8)));
     await is(203, /lacks/, dir, seg(8), TARGET);
     flip(join(dir, seg(7)), 200);
@@ -79,7 +79,7 @@ describe('exit codes of the command', () => {
     [['--prefetch', '65', 'dir', seg(6), 'x']],
   ])('wrong arguments %j', async (args) => {
     const { code, stderr } = await fetch(archiveOf('switch'), args);
-    expect(code).toBe(args[0] === 'dir' && args.length === 3 && args[1] !== 'no-name' ? 126 : 200);
+    expect(code).toBe(args[0] === 'dir' && args.length === 3 && args[1] !== 'no-name' ? 205 : 200);
     expect(stderr).not.toBe('');
   });
 

@@ -83,9 +83,9 @@ describe.skipIf(!shared)('fetch from an object store', () => {
     ];
     for (const name of [seg(7), seg(13), '00000002.history']) {
       const { code } = await strangers([place], name);
-      expect([name, code]).toEqual([name, 126]);
+      expect([name, code]).toEqual([name, 205]);
       for (const wrong of nowhere) {
-        expect([wrong, name, (await fetch([wrong], name)).code]).toEqual([wrong, name, 126]);
+        expect([wrong, name, (await fetch([wrong], name)).code]).toEqual([wrong, name, 205]);
       }
     }
     // These are tried again for a while.
@@ -93,10 +93,10 @@ describe.skipIf(!shared)('fetch from an object store', () => {
       (endpoint) => `s3://${bucket}?endpoint=${endpoint}`,
     );
     const asked = away.flatMap((place) => [seg(7), seg(13)].map((name) => fetch([place], name)));
-    for (const { code } of await Promise.all(asked)) expect(code).toBe(126);
+    for (const { code } of await Promise.all(asked)) expect(code).toBe(205);
     for (const wrong of nowhere.slice(1, 3)) {
       expect((await fetch([wrong, place], seg(7))).code).toBe(0);
-      expect((await fetch([wrong, place], seg(13))).code).toBe(126);
+      expect((await fetch([wrong, place], seg(13))).code).toBe(205);
     }
   });
 
@@ -145,11 +145,11 @@ describe.skipIf(sshMissing)('fetch from another host', () => {
     const begun = join(scratchDir('store'), 'begun');
     await openFileStore(begun, { init: true });
     for (const there of [join(empty, 'nowhere'), empty, begun]) {
-      expect([there, (await fetch([sshd.place(there)], seg(13))).code]).toEqual([there, 126]);
+      expect([there, (await fetch([sshd.place(there)], seg(13))).code]).toEqual([there, 205]);
     }
     const without = fetcher(flat, { ...env, WALKEEP_RSH: '/nowhere/ssh' });
-    expect((await without([sshd.place(place)], seg(13))).code).toBe(126);
+    expect((await without([sshd.place(place)], seg(13))).code).toBe(205);
     const refused = fetcher(flat, { ...env, WALKEEP_RSH: 'ssh -F none -o IdentityFile=none' });
-    expect((await refused([sshd.place(place)], seg(13))).code).toBe(126);
+    expect((await refused([sshd.place(place)], seg(13))).code).toBe(205);
   });
 });

@@ -86,7 +86,7 @@ describe('fetch from a store', () => {
     expect((await fetch(archive, [root], seg(13))).code).toBeGreaterThan(125);
     writeFileSync(join(root, 'archive.json'), '');
     expect((await fetch(archive, [root], seg(13))).code).toBeGreaterThan(125);
-    expect((await fetch(archive, [join(root, 'nowhere')], seg(13))).code).toBe(126);
+    expect((await fetch(archive, [join(root, 'nowhere')], seg(13))).code).toBe(205);
     // Begun, and of this cluster: it knows that it has nothing.
     const begun = join(scratchDir('store'), 'begun');
     await beginArchive(await openFileStore(begun, { init: true }));
@@ -94,7 +94,7 @@ describe('fetch from a store', () => {
     // Begun, and of no cluster yet: whoever asks is the first to name one.
     rmSync(join(begun, systemPrefix(SYSTEM_ID)), { recursive: true });
     for (const name of [seg(13), '00000002.history']) {
-      expect(await fetch(archive, [begun], name)).toMatchObject({ code: 126 });
+      expect(await fetch(archive, [begun], name)).toMatchObject({ code: 205 });
     }
   });
 
@@ -174,7 +174,7 @@ describe('fetch of what is encrypted', () => {
       { identityCommand: 'false' },
     ]) {
       const found = await fetch(flat, [place], seg(7), { keys });
-      expect(found).toMatchObject({ code: 126, error: { code: 'WK_ENCRYPTED' } });
+      expect(found).toMatchObject({ code: 205, error: { code: 'WK_ENCRYPTED' } });
     }
     expect(readdirSync(flat.out)).toEqual([]);
     const { summary } = await verifyArchive(place);
@@ -228,14 +228,14 @@ describe('fetch from several archives', () => {
       [place, away],
       [flat.dir, away, place],
     ]) {
-      expect((await fetch(flat, places, seg(13))).code).toBe(126);
-      expect((await fetch(flat, places, '00000002.history')).code).toBe(126);
+      expect((await fetch(flat, places, seg(13))).code).toBe(205);
+      expect((await fetch(flat, places, '00000002.history')).code).toBe(205);
       // What is not whole may be so in the one that could not be asked.
-      expect((await fetch(flat, places, seg(12))).code).toBe(126);
+      expect((await fetch(flat, places, seg(12))).code).toBe(205);
       expect((await fetch(flat, places, seg(7))).code).toBe(0);
     }
     mkdirSync(away);
-    expect((await fetch(flat, [place, away], seg(13))).code).toBe(126);
+    expect((await fetch(flat, [place, away], seg(13))).code).toBe(205);
     await expect(fetchFile({ places: [], name: seg(7), target: '/x' })).rejects.toMatchObject({
       code: 'WK_USAGE',
     });

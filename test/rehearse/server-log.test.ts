@@ -16,6 +16,7 @@ test.each([
   [201, false],
   [203, false],
   [126, true],
+  [205, true],
   [127, true],
 ])('a fetch that ends with %i: it is this machine: %s', (code, machine) => {
   const story = readStory(`${RESTORED}walkeep: error: why

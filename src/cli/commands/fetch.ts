@@ -62,15 +62,14 @@ const OPTIONS: readonly OptionSpec[] = [
 /**
  * Exit codes. PostgreSQL goes on without the file after 1 to 125, and stops with FATAL above
  * (access/transam/xlogarchive.c, wait_result_is_any_signal); 126 to 192 look like what a shell says
- * of commands it cannot run or that died by a signal, so ours that mean something else lie higher.
+ * of commands it cannot run (PostgreSQL logs "command not executable" for 126) or that died by a
+ * signal, so ours lie higher.
  */
 export const EXIT = {
   /** Verified and in place. */
   found: 0,
   /** The archive was asked and does not have it. */
   absent: 1,
-  /** The archive could not be asked: unreachable, not mounted, not readable. */
-  unreadable: 126,
   /** walkeep could not run or failed in a way not foreseen. The entry file's code, too. */
   failed: 127,
   /** Wrong arguments. */
@@ -83,6 +82,8 @@ export const EXIT = {
   hole: 203,
   /** It could not be written where PostgreSQL wants it. */
   target: 204,
+  /** The archive could not be asked: unreachable, not mounted, not readable. */
+  unreadable: 205,
 } as const;
 
 const BY_CODE: Readonly<Record<string, number>> = {
@@ -111,8 +112,8 @@ export const command: Command = {
     "Brings a file from an archive, for restore_command = 'walkeep fetch DIR %f %p'. A PLACE is a " +
     'directory or the URL of a store; of several the first that has the file, verified, gives it. ' +
     'Exit code 0: verified and in place; 1: the archive does not have it; above 125: could not ' +
-    'tell, and PostgreSQL stops: 126 archive not readable, 127 walkeep failed, 200 wrong ' +
-    'arguments, 201 damaged, 202 another cluster, 203 WAL is missing, 204 TARGET not writable.',
+    'tell, and PostgreSQL stops: 127 walkeep failed, 200 wrong arguments, 201 damaged, 202 ' +
+    'another cluster, 203 WAL is missing, 204 TARGET not writable, 205 archive not readable.',
   light: true,
   options: () => OPTIONS,
   async run(values, operands, { output, tryHelp }) {
