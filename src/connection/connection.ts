@@ -1,7 +1,11 @@
 import { performance } from 'node:perf_hooks';
 import { ConnectionError, InternalError, ProtocolError, type WalkeepError } from '../errors.js';
 import type { BackendMessage, ServerNotice } from '../protocol/backend-message.js';
-import { type BaseBackupOptions, baseBackupCommand } from '../protocol/base-backup.js';
+import {
+  type BaseBackupOptions,
+  baseBackupCommand,
+  uploadManifestCommand,
+} from '../protocol/base-backup.js';
 import {
   type CopyBothHandler,
   FrameReader,
@@ -39,6 +43,7 @@ import {
 } from './base-backup.js';
 import type { HostTarget } from './conninfo/settings.js';
 import { type Operation, QueryOperation } from './operation.js';
+import { UploadOperation } from './upload.js';
 import { StreamOperation, type WalStream } from './wal-stream.js';
 import type { Wire } from './wire.js';
 
@@ -181,6 +186,17 @@ export class ReplicationConnection implements FrameSink {
     // Who waits for the data first, and then for this, must not find the process gone.
     done.catch(() => {});
     return { pause: () => operation.pause(), resume: () => operation.resume(), done };
+  }
+
+  /**
+   * Gives the server the manifest of the backup that the next one of this session is based on
+   * (PostgreSQL 17 and newer). An aborted signal breaks the connection off.
+   */
+  async uploadManifest(manifest: Buffer, signal?: AbortSignal): Promise<void> {
+    const onReady = () => this.release();
+    const context = 'could not upload the manifest: ';
+    const operation = new UploadOperation(this.wire, manifest, context, onReady);
+    return this.execute(() => uploadManifestCommand(this.serverVersion), operation, signal);
   }
 
   /** Says Terminate and waits, a bounded time, for the server to close. Never rejects. */

@@ -112,6 +112,17 @@ export function baseBackupCommand(options: BaseBackupOptions, serverVersion: num
     : `BASE_BACKUP (${words.join(', ')})`;
 }
 
+/** Before an incremental backup, in the same session. @throws UsageError if the server is too old */
+export function uploadManifestCommand(serverVersion: number): string {
+  requireVersion('an incremental backup', PG17, serverVersion);
+  return 'UPLOAD_MANIFEST';
+}
+
+function requireVersion(what: string, needed: number, serverVersion: number): void {
+  if (serverVersion >= needed) return;
+  throw new UsageError(`${what} needs PostgreSQL ${needed / 10000} or newer`);
+}
+
 function check(options: BaseBackupOptions, serverVersion: number): void {
   checkOptions('baseBackup', options, CHECKS);
   const { label, compression, manifestChecksums, incremental } = options;
@@ -126,14 +137,9 @@ function check(options: BaseBackupOptions, serverVersion: number): void {
   if (compression?.workers !== undefined && compression.method !== 'zstd') {
     throw new UsageError(`compression by ${compression.method} has no workers`);
   }
-  const needs = (what: string, version: number): void => {
-    if (serverVersion < version) {
-      throw new UsageError(`${what} needs PostgreSQL ${version / 10000} or newer`);
-    }
-  };
-  needs('a base backup', PG14);
-  if (compression) needs('compression by the server', PG15);
-  if (incremental) needs('an incremental backup', PG17);
+  requireVersion('a base backup', PG14, serverVersion);
+  if (compression) requireVersion('compression by the server', PG15, serverVersion);
+  if (incremental) requireVersion('an incremental backup', PG17, serverVersion);
 }
 
 /** As repl_gram.y of PostgreSQL 14 wants them, in any order. */

@@ -5,6 +5,14 @@ import { UsageError } from '../errors.js';
 export const SSL_REQUEST: Buffer = Buffer.from([0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f]);
 /** CopyDone. */
 export const COPY_DONE: Buffer = Buffer.from([0x63, 0, 0, 0, 4]);
+/** CopyData, up to its bytes. */
+export function copyDataHeader(length: number): Buffer {
+  const header = Buffer.alloc(5);
+  header[0] = 0x64;
+  header.writeUInt32BE(4 + length, 1);
+  return header;
+}
+
 /** Terminate. */
 export const TERMINATE: Buffer = Buffer.from([0x58, 0, 0, 0, 4]);
 

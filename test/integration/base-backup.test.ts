@@ -2,23 +2,20 @@ import { mkdir, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { expect, test } from 'vitest';
-import { type BackupLabel, parseBackupLabel, parseTablespaceMap } from '../../src/base/label.js';
+import { parseTablespaceMap } from '../../src/base/label.js';
 import { parseManifest } from '../../src/base/manifest.js';
-import { type TarMember, TarReader } from '../../src/base/tar.js';
-import type { BackupArchive, BaseBackupHandler } from '../../src/connection/base-backup.js';
+import { TarReader } from '../../src/base/tar.js';
+import type { BaseBackupHandler } from '../../src/connection/base-backup.js';
 import { connect } from '../../src/connection/connect.js';
 import type { ReplicationConnection } from '../../src/connection/connection.js';
 import { ServerError } from '../../src/errors.js';
 import type { ServerNotice } from '../../src/protocol/backend-message.js';
-import type {
-  BackupPosition,
-  BackupTablespace,
-  BaseBackupOptions,
-} from '../../src/protocol/base-backup.js';
+import type { BackupPosition, BaseBackupOptions } from '../../src/protocol/base-backup.js';
 import { rejection, settingsFor } from '../connection/fixtures.js';
 import { disposer } from '../support/cleanup.js';
 import { MAJORS, type Major, PostgresServer } from '../support/postgres.js';
 import { giveToServer } from '../support/scratch.js';
+import { TakenStream as Taken } from '../support/taken-stream.js';
 import { waitFor } from '../support/wait.js';
 
 const keep = disposer();
@@ -32,56 +29,6 @@ const OPTIONS: BaseBackupOptions = {
   manifest: 'yes',
   manifestChecksums: 'SHA256',
 };
-
-/** Takes a backup apart as it comes. */
-class Taken implements BaseBackupHandler {
-  start: BackupPosition | undefined;
-  tablespaces: readonly BackupTablespace[] = [];
-  readonly archives: (BackupArchive & { bytes: number })[] = [];
-  readonly progress: number[] = [];
-  /** By archive and name. */
-  readonly members = new Map<string, TarMember>();
-  readonly contents = new Map<string, Buffer>();
-  #manifest: Buffer[] = [];
-  #content: Buffer[] | undefined;
-  #tar: TarReader | undefined;
-
-  onStart(start: BackupPosition, tablespaces: readonly BackupTablespace[]): void {
-    this.start = start;
-    this.tablespaces = tablespaces;
-  }
-  onArchive(archive: BackupArchive): void {
-    this.#tar?.end();
-    this.archives.push({ ...archive, bytes: 0 });
-    const prefix = archive.oid === undefined ? '' : `pg_tblspc/${archive.oid}/`;
-    this.#tar = new TarReader({
-      member: (member) => {
-        this.members.set(prefix + member.name, member);
-        this.#content = member.size < 20_000 ? [] : undefined;
-      },
-      content: (piece) => this.#content?.push(Buffer.from(piece)),
-      done: (member) =>
-        this.#content && this.contents.set(prefix + member.name, Buffer.concat(this.#content)),
-    });
-  }
-  onData(chunk: Uint8Array): void {
-    (this.archives.at(-1) as { bytes: number }).bytes += chunk.length;
-    this.#tar?.feed(chunk);
-  }
-  onManifest(chunk: Uint8Array): void {
-    this.#manifest.push(Buffer.from(chunk));
-  }
-  onProgress(bytes: number): void {
-    this.progress.push(bytes);
-  }
-  get manifest() {
-    this.#tar?.end();
-    return parseManifest(Buffer.concat(this.#manifest));
-  }
-  get label(): BackupLabel {
-    return parseBackupLabel(this.contents.get('backup_label') as Buffer);
-  }
-}
 
 async function serverWithTablespaces(major: Major): Promise<PostgresServer> {
   const server = keep(await PostgresServer.create({ major, initdbArgs: ['--data-checksums'] }));

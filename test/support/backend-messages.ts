@@ -36,6 +36,8 @@ export const copyDone = () => message('c');
 export const copyData = (data: Uint8Array) => message('d', data);
 /** CopyBothResponse: binary, no columns. */
 export const copyBoth = () => message('W', Buffer.from([0, 0, 0]));
+/** CopyInResponse: text, no columns. */
+export const copyIn = () => message('G', Buffer.from([0, 0, 0]));
 /** CopyOutResponse: text, no columns. */
 export const copyOut = () => message('H', Buffer.from([0, 0, 0]));
 
