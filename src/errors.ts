@@ -76,6 +76,11 @@ export class NotSupportedError extends WalkeepError {
   readonly code = 'WK_NOT_SUPPORTED';
 }
 
+/** What an incremental backup needs of the server or of the archive is not there. */
+export class NoIncrementalError extends WalkeepError {
+  readonly code = 'WK_NO_INCREMENTAL';
+}
+
 /** No connection could be made, or it broke. */
 export class ConnectionError extends WalkeepError {
   readonly code = 'WK_CONNECTION';

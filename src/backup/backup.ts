@@ -7,7 +7,7 @@ import { parseRecipients, type Recipients } from '../codec/age/recipients.js';
 import { quickCompression } from '../codec/codecs.js';
 import { encodeBytes, stagesOf } from '../codec/stages.js';
 import type { ReplicationConnection } from '../connection/connection.js';
-import { SystemIdentifierError, WalkeepError } from '../errors.js';
+import { NoIncrementalError, SystemIdentifierError, WalkeepError } from '../errors.js';
 import { ownIdentity } from '../files/process-identity.js';
 import type { Lsn } from '../lsn.js';
 import { type BackupFacts, readBackupFacts } from '../server/backup-facts.js';
@@ -20,18 +20,19 @@ import {
   type TakeBackupOptions,
   type TakenBackup,
 } from './options.js';
+import { findParent } from './parent.js';
 import { BackupRun } from './run.js';
-import { Warnings } from './source.js';
+import { type BackupSource, Warnings } from './source.js';
 import type { MissingWal } from './wal.js';
 import { storeTail } from './wal-tail.js';
 
 export type { BackupProgress, BackupWarning, TakeBackupOptions, TakenBackup };
 
 /**
- * Takes a full base backup over the replication protocol: every file is compared with the server's
+ * Takes a base backup over the replication protocol, full or incremental: every file is compared with the server's
  * manifest as it comes, and the backup exists once all of it is durable, and so is the WAL that it
  * needs. One that fails leaves nothing behind; one that is killed is cleaned up by the next.
- * @throws UsageError, ServerError, ConnectionError, CorruptObjectError, TimeoutError if the WAL does
+ * @throws UsageError, NoIncrementalError where no full one may be taken instead, ServerError, ConnectionError, CorruptObjectError, TimeoutError if the WAL does
  *   not come, SystemIdentifierError, what the place throws, the signal's reason
  */
 export async function takeBackup(options: TakeBackupOptions): Promise<TakenBackup> {
@@ -72,7 +73,7 @@ async function fromServer(
         writer ? storeTail(physical, writer, state, missing, stop) : Promise.resolve();
       const found = { physical, state, facts, clock, ...(writer && { tail }) };
       const source = { ...found, area, archive, recipients, warnings };
-      const taken = await new BackupRun(options, source).run();
+      const taken = await takeFrom(source, options);
       await indexWal(archive, area, recipients, warnings, signal);
       return taken;
     } finally {
@@ -80,6 +81,23 @@ async function fromServer(
     }
   } finally {
     await area.close();
+  }
+}
+
+/** Takes what was asked for, or a full one where an incremental one cannot be had. */
+async function takeFrom(source: BackupSource, options: TakeBackupOptions): Promise<TakenBackup> {
+  const { incremental, fallback = true, keys = {}, signal } = options;
+  if (incremental === undefined) return new BackupRun(options, source).run();
+  try {
+    const parent = await findParent(source, incremental, keys, signal);
+    return await new BackupRun(options, source, parent).run();
+  } catch (e) {
+    if (!(e instanceof NoIncrementalError) || !fallback) throw e;
+    const { code, message, hint } = e;
+    const told = `taking a full backup instead of an incremental one: ${message}`;
+    const why = { code, message: told, ...(hint === undefined ? {} : { hint }) };
+    source.warnings.add(why);
+    return { ...(await new BackupRun(options, source).run()), fallback: why };
   }
 }
 

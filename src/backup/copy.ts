@@ -41,6 +41,8 @@ export async function copyBackup(
   source: Pick<BackupSource, 'physical' | 'facts' | 'clock'>,
   options: Pick<TakeBackupOptions, 'checkpoint' | 'maxRate' | 'wal' | 'verifyChecksums'> & {
     label: string;
+    /** Against the manifest that was uploaded. */
+    isIncremental: boolean;
   },
   { sink, memory }: { sink: BackupSink; memory: VolumeMemory },
   { onStart, onBytes, onEnd }: CopyListener,
@@ -56,6 +58,7 @@ export async function copyBackup(
     {
       ...{ label, checkpoint, progress: true, noWait: true, tablespaceMap: true },
       ...{ manifest: 'yes', manifestChecksums: 'SHA256' },
+      ...(options.isIncremental ? { incremental: true } : {}),
       ...(maxRate === undefined ? {} : { maxRate }),
       ...(wal === 'include' ? { wal: true } : {}),
       ...(verifyChecksums === false ? { verifyChecksums } : {}),

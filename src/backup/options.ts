@@ -1,7 +1,9 @@
-import type { BackupRecord } from '../base/backup-record.js';
+import type { ArchiveKeys } from '../archive/places/open-archive.js';
+import { type BackupRecord, isBackupId } from '../base/backup-record.js';
 import { requireLevel } from '../codec/codecs.js';
 import type { ReplicationConnection } from '../connection/connection.js';
 import type { ReplicationMode } from '../connection/startup.js';
+import { UsageError } from '../errors.js';
 import {
   aFunction,
   aName,
@@ -43,6 +45,18 @@ export interface TakeBackupOptions {
   label?: string;
   /** Default `fast`. */
   checkpoint?: 'fast' | 'spread';
+  /**
+   * Only what changed since another backup (PostgreSQL 17 and newer): since the `last` one, the last
+   * `full` one, or that with this ID. Default: everything.
+   */
+  incremental?: 'last' | 'full' | (string & {});
+  /**
+   * Take a full one, and say why, where the server or the archive has not what an incremental one
+   * needs. Default true.
+   */
+  fallback?: boolean;
+  /** What opens the manifest of that other backup, where it is encrypted. */
+  keys?: ArchiveKeys;
   /** kB a second. */
   maxRate?: number;
   /** Default zstd, or gzip:1 where Node.js has no zstd of its own (before 22.15). */
@@ -105,6 +119,8 @@ export interface TakenBackup {
   duration: { whole: number; copy: number };
   /** Unfinished ones that were removed. */
   cleaned: string[];
+  /** Why it is a full one though an incremental one was asked for. */
+  fallback?: BackupWarning;
 }
 
 const CHECKS: Checks<TakeBackupOptions> = {
@@ -112,6 +128,9 @@ const CHECKS: Checks<TakeBackupOptions> = {
   connect: required(aFunction),
   label: aText,
   checkpoint: oneOf('fast', 'spread'),
+  incremental: aName,
+  fallback: aSwitch,
+  keys: anObject,
   maxRate: aNumber(32, 1_048_576),
   compression: anObject,
   recipients: listOf(aName, 'a list of age recipients'),
@@ -131,10 +150,20 @@ const COMPRESSION: Checks<TakenCompression> = {
   level: aNumber(-131072, 22),
 };
 
+/** True for what an incremental backup may be based on. */
+function isParent(text: string): boolean {
+  return text === 'last' || text === 'full' || isBackupId(text);
+}
+
 /** @throws UsageError */
 export function checkTakeOptions(options: TakeBackupOptions): void {
   checkOptions('backup', options, CHECKS);
-  const { compression } = options;
+  const { compression, incremental } = options;
+  if (incremental !== undefined && !isParent(incremental)) {
+    throw new UsageError(`there is no backup "${incremental}" to base an incremental one on`, {
+      hint: 'It is "last", "full", or an ID as "walkeep backups" prints them.',
+    });
+  }
   if (!compression) return;
   checkOptions('backup, compression', compression, COMPRESSION);
   const { method, level } = compression;

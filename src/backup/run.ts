@@ -7,7 +7,7 @@ import { type BackupRecord, backupRecordBytes, type OutsideFile } from '../base/
 import { baseIndexLines, INDEX_COMPRESSION } from '../base/base-index.js';
 import { parseBackupLabel } from '../base/label.js';
 import { compressorOf, quickCompression } from '../codec/codecs.js';
-import { CorruptObjectError, StoreUncertainError, WalkeepError } from '../errors.js';
+import { CorruptObjectError, ServerError, StoreUncertainError, WalkeepError } from '../errors.js';
 import { INVALID_LSN } from '../lsn.js';
 import { VERSION } from '../package.js';
 import type { BackupFacts } from '../server/backup-facts.js';
@@ -22,7 +22,8 @@ import type {
   TakenBackup,
   TakenCompression,
 } from './options.js';
-import { BackupSink, VERBATIM } from './sink.js';
+import { type BackupParent, requireBasedOn, requireChain, serverRefusal } from './parent.js';
+import { BackupSink, type SinkOptions, VERBATIM } from './sink.js';
 import type { BackupSource } from './source.js';
 import { VolumeMemory } from './volumes.js';
 import {
@@ -55,10 +56,17 @@ export class BackupRun {
   #committing = false;
   #objects: BackupObjects | undefined;
   #sink: BackupSink | undefined;
+  readonly #parent: BackupParent | undefined;
+  readonly #chain: readonly string[];
+  /** The server has begun to send. */
+  #started = false;
 
-  constructor(options: TakeBackupOptions, source: BackupSource) {
+  /** @param parent of an incremental one */
+  constructor(options: TakeBackupOptions, source: BackupSource, parent?: BackupParent) {
     this.#options = options;
     this.#source = source;
+    this.#parent = parent;
+    this.#chain = parent?.chain.map(({ id }) => id) ?? [];
   }
 
   async run(): Promise<TakenBackup> {
@@ -80,14 +88,14 @@ export class BackupRun {
   async #claimed(): Promise<TakenBackup> {
     const { area, state } = this.#source;
     const signal = this.#stop.signal;
-    const id = await claimBackup(area, 'F', signal);
+    const id = await claimBackup(area, this.#parent ? 'I' : 'F', signal);
     this.#progress = { ...this.#progress, id };
     const lost = (): void => this.#stop.abort(lease?.signal.reason);
     let lease: Lease | undefined;
     try {
       // A standby begins with its last checkpoint: how far back that lies is known when it has begun.
       const all = { timeline: state.timeline, lsn: INVALID_LSN };
-      const needs = { backups: [], wal: [all] };
+      const needs = { backups: this.#chain, wal: [all] };
       const onWait = (expire: string): void => {
         this.#source.warnings.add({
           code: 'WK_BUSY',
@@ -96,6 +104,7 @@ export class BackupRun {
       };
       lease = await holdLease(area, { id, kind: 'backup', needs, signal, onWait });
       lease.signal.addEventListener('abort', lost);
+      if (this.#parent) await requireChain(area, this.#parent, signal);
       await this.#lookAtWal();
       const cleaned = await this.#cleanUp(area, id);
       return { ...(await this.#take(id, lease)), cleaned };
@@ -162,7 +171,10 @@ export class BackupRun {
     } = this.#options;
     const objects = new BackupObjects(area, id, { recipients, signal });
     this.#objects = objects;
-    const copied = await this.#copy(objects, lease, compression);
+    const copied = await this.#copy(objects, lease, compression).catch((e) => {
+      const refused = this.#parent && !this.#started && e instanceof ServerError;
+      throw refused && !signal.aborted ? serverRefusal(e) : e;
+    });
     const duration = performance.now() - this.#began;
     const { start, end, startTime, endTime, tablespaces, tars, manifest, bytes, sink } = copied;
 
@@ -176,6 +188,8 @@ export class BackupRun {
     const labelFile = sink.verbatim.get('backup_label');
     if (!labelFile) throw new CorruptObjectError('the base backup has no backup_label');
     const label = parseBackupLabel(labelFile);
+    const [parent] = this.#parent?.chain ?? [];
+    const incrementalFrom = requireBasedOn(labelFile, id, parent);
     if (label.start !== start.lsn || label.timeline !== start.timeline) {
       throw new CorruptObjectError('the backup_label is of another backup');
     }
@@ -200,6 +214,7 @@ export class BackupRun {
 
     const record: BackupRecord = {
       id,
+      ...(parent && incrementalFrom ? { parent: parent.id, incrementalFrom } : {}),
       systemId: state.systemId,
       serverVersion: physical.serverVersion,
       segmentSize: state.segmentSize,
@@ -260,7 +275,7 @@ export class BackupRun {
     };
   }
 
-  #copy(
+  async #copy(
     objects: BackupObjects,
     lease: Lease,
     { method: codec, level }: TakenCompression,
@@ -268,13 +283,18 @@ export class BackupRun {
     const threads = Math.min(4, availableParallelism());
     const memory = new VolumeMemory({ codec, level, threads, uploads: UPLOADS });
     const onFailure = (error: unknown): void => this.#stop.abort(error);
-    const sink = new BackupSink({ memory, objects, onFailure });
+    const [parent] = this.#parent?.chain ?? [];
+    const onVerbatim: SinkOptions['onVerbatim'] = (path, content) => {
+      if (path === 'backup_label') requireBasedOn(content, lease.id, parent);
+    };
+    const sink = new BackupSink({ memory, objects, onVerbatim, onFailure });
     this.#sink = sink;
     const listener: CopyListener = {
       onStart: (start, total) => {
+        this.#started = true;
         this.#progress = { ...this.#progress, phase: 'copy', ...(total && { total }) };
         // Where it cannot be told, as much is kept as before.
-        lease.narrow({ backups: [], wal: [start] }).catch(() => {});
+        lease.narrow({ backups: this.#chain, wal: [start] }).catch(() => {});
         if (this.#options.wal !== 'include') {
           const { archive, state } = this.#source;
           requireStart(archive, start, state.segmentSize).catch(onFailure);
@@ -287,7 +307,10 @@ export class BackupRun {
         this.#progress = { ...this.#progress, phase: 'store' };
       },
     };
-    const options = { label: lease.id, ...this.#options };
+    const options = { label: lease.id, ...this.#options, isIncremental: parent !== undefined };
+    if (this.#parent) {
+      await this.#source.physical.uploadManifest(this.#parent.manifest, this.#stop.signal);
+    }
     return copyBackup(this.#source, options, { sink, memory }, listener, this.#stop.signal);
   }
 

@@ -34,6 +34,8 @@ export interface ReceivedTar {
 export interface SinkOptions {
   memory: VolumeMemory;
   objects: BackupObjects;
+  /** One of the files that are stored once more has come. */
+  onVerbatim?(path: Verbatim, content: Buffer): void;
   /** Storing failed: nothing more needs to come. */
   onFailure(error: unknown): void;
 }
@@ -107,11 +109,13 @@ class TarStream {
   readonly #sink: BackupSink;
   readonly #root: string;
   readonly #reader: TarReader;
+  readonly #onVerbatim: SinkOptions['onVerbatim'];
   #hash: Hash | undefined;
   #kept: Buffer[] | undefined;
 
   constructor(sink: BackupSink, name: string, oid: number | undefined, options: SinkOptions) {
-    const { memory, objects, onFailure } = options;
+    const { memory, objects, onFailure, onVerbatim } = options;
+    this.#onVerbatim = onVerbatim;
     this.name = name;
     this.oid = oid;
     this.writer = new VolumeWriter(name, sink.digits, memory, objects, onFailure);
@@ -161,7 +165,12 @@ class TarStream {
     const path = `${this.#root}${member.name}`;
     this.#sink.files.set(path, { size: member.size, sha256: this.#hash.digest('binary') });
     this.#hash = undefined;
-    if (this.#kept) this.#sink.verbatim.set(path as Verbatim, Buffer.concat(this.#kept));
+    if (this.#kept) this.#verbatim(path as Verbatim, Buffer.concat(this.#kept));
     this.#kept = undefined;
+  }
+
+  #verbatim(path: Verbatim, content: Buffer): void {
+    this.#sink.verbatim.set(path, content);
+    this.#onVerbatim?.(path, content);
   }
 }

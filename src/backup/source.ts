@@ -10,11 +10,11 @@ import type { MissingWal } from './wal.js';
 
 /** What a backup is taken from, and where it is put. */
 export interface BackupSource {
-  physical: Pick<ReplicationConnection, 'baseBackup' | 'serverVersion'>;
+  physical: Pick<ReplicationConnection, 'baseBackup' | 'serverVersion' | 'uploadManifest'>;
   state: ServerState;
   facts: Pick<
     BackupFacts,
-    'walBlockSize' | 'dataChecksums' | 'inPlaceTablespaces' | 'configuration'
+    'walBlockSize' | 'dataChecksums' | 'summarizeWal' | 'inPlaceTablespaces' | 'configuration'
   >;
   /** The time of the server. */
   clock(): Date;

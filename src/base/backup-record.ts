@@ -62,6 +62,8 @@ export interface BackupRecord {
   id: string;
   /** The backup that an incremental one is based on. */
   parent?: string;
+  /** Where that one began, as the server wrote it into the label: it has all that changed since. */
+  incrementalFrom?: { lsn: Lsn; timeline: number };
   systemId: bigint;
   /** As the server's `server_version_num`. */
   serverVersion: number;
@@ -167,8 +169,10 @@ function recordOf(fields: Record<keyof BackupRecord, never>): BackupRecord {
     start: parseLsn(one.start),
     end: parseLsn(one.end),
   });
+  const from = fields.incrementalFrom as unknown as Parameters<typeof point>[0] | undefined;
   return {
     ...(fields as unknown as BackupRecord),
+    ...(from ? { incrementalFrom: { lsn: parseLsn(from.lsn), timeline: from.timeline } } : {}),
     systemId: BigInt(fields.systemId),
     start: point(fields.start),
     end: point(fields.end),

@@ -108,6 +108,7 @@ export function manifestFiles({ tars }: FakeBackup): FakeFile[] {
 export function fakeServer(backup: FakeBackup): BackupSource['physical'] {
   return {
     serverVersion: 150_000,
+    uploadManifest: async () => {},
     baseBackup(_: unknown, handler: BaseBackupHandler, signal?: AbortSignal): BaseBackupStream {
       let resume: (() => void) | undefined;
       let paused: Promise<void> | undefined;
@@ -187,7 +188,12 @@ export async function backUp(
   return new BackupRun(given, {
     ...{ physical: fakeServer(backup), state, archive, clock: () => new Date() },
     facts: {
-      ...{ walBlockSize: 8192, dataChecksums: true, inPlaceTablespaces: [] },
+      ...{
+        walBlockSize: 8192,
+        dataChecksums: true,
+        summarizeWal: undefined,
+        inPlaceTablespaces: [],
+      },
       configuration: { files: [], complete: true },
       ...facts,
     },

@@ -1,16 +1,26 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { expect, test, vi } from 'vitest';
+import { listFiles } from '../../src/backups/list-backups.js';
+import { type BackupRecord, parseBackupRecord } from '../../src/base/backup-record.js';
 import { connect } from '../../src/connection/connect.js';
 import type { ReplicationConnection } from '../../src/connection/connection.js';
 import { ServerError } from '../../src/errors.js';
 import type { BackupPosition, BaseBackupOptions } from '../../src/protocol/base-backup.js';
 import { rejection, settingsFor } from '../connection/fixtures.js';
+import { summarizingServer, takeChain } from '../support/backup-chain.js';
 import { disposer } from '../support/cleanup.js';
 import { MAJORS, PostgresServer } from '../support/postgres.js';
+import { archiveDirectory } from '../support/receiving.js';
+import { backupOf } from '../support/taken-backup.js';
 import { TakenStream } from '../support/taken-stream.js';
+import { expectClean } from '../support/whole-backups.js';
 
 vi.setConfig({ testTimeout: 120_000 });
 
 const keep = disposer();
+
+const NEW = MAJORS.filter((major) => major >= 17);
 
 const OPTIONS: BaseBackupOptions = {
   ...{ label: 'x', checkpoint: 'fast', progress: true, tablespaceMap: true, noWait: true },
@@ -23,10 +33,10 @@ async function session(server: PostgresServer): Promise<ReplicationConnection> {
   return connection;
 }
 
-test.each(MAJORS.filter((major) => major >= 17))(
+test.each(NEW)(
   'PostgreSQL %i sends what changed since a manifest that was uploaded in the session',
   async (major) => {
-    const server = keep(await PostgresServer.create({ major, settings: { summarize_wal: 'on' } }));
+    const server = keep(await summarizingServer(major));
     await server.sql(`CREATE TABLE t AS SELECT i, repeat('x', 500) AS t
       FROM generate_series(1, 20000) i`);
     // Otherwise the first that reads them sets hint bits, which with checksums changes all pages.
@@ -86,4 +96,45 @@ test('what the server refuses is its error, and the session goes on', async () =
   await connection.uploadManifest(bytes);
   await connection.baseBackup({ ...OPTIONS, incremental: true }, new TakenStream()).done;
   await connection.close();
+});
+
+/** Two tables, of which `hot` is changed. */
+async function tables(server: PostgresServer): Promise<void> {
+  for (const name of ['cold', 'hot']) {
+    await server.sql(`CREATE TABLE ${name} AS SELECT i, repeat('x', 500) AS t
+      FROM generate_series(1, 20000) i`);
+    await server.sql(`VACUUM FREEZE ${name}`);
+  }
+}
+
+test.each(NEW)('a chain of backups of PostgreSQL %i', async (major) => {
+  const server = keep(await summarizingServer(major));
+  const archive = archiveDirectory();
+  await tables(server);
+  const changes = [1, 2].map((n) => () => server.sql(`UPDATE hot SET i = -i WHERE i = ${n}`));
+  const chain = await takeChain(server, archive, changes, { wal: 'include' });
+  const [full, first, second] = chain.map(({ record }) => record) as [
+    ...[BackupRecord, BackupRecord, BackupRecord],
+  ];
+  expect(chain.map(({ id }) => id[15])).toEqual(['F', 'I', 'I']);
+  expect(full).not.toHaveProperty('parent');
+  expect(first).toMatchObject({ parent: full.id, warnings: [] });
+  expect(second).toMatchObject({ parent: first.id });
+  const { lsn, timeline } = first.start;
+  expect(second.incrementalFrom).toEqual({ lsn, timeline });
+  expect(first.size).toBeLessThan(full.size / 3);
+  for (const { record } of chain) {
+    const bytes = readFileSync(join(archive, 'backups', record.id, 'backup.json'));
+    expect(parseBackupRecord(bytes)).toEqual(record);
+  }
+  // What is based on the last full one does not hang on what was taken between.
+  const fourth = await backupOf(server, archive, { wal: 'include', incremental: 'full' });
+  expect(fourth.record.parent).toBe(full.id);
+  const named = await backupOf(server, archive, {
+    ...{ wal: 'include', incremental: first.id, fallback: false },
+  });
+  expect(named.record.parent).toBe(first.id);
+  const files = await listFiles(archive, named.id);
+  expect(files.some(({ path }) => /INCREMENTAL\.\d+$/.test(path))).toBe(true);
+  expectClean(archive);
 });
