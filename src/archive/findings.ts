@@ -38,6 +38,7 @@ export type FindingCode =
   | 'flushed-damaged'
   // A base backup.
   | 'backup-damaged'
+  | 'backup-chain-broken'
   | 'backup-unfinished'
   | 'backup-without-wal'
   | 'backup-not-checked';

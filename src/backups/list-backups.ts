@@ -34,6 +34,12 @@ export interface ListedBackup {
   record?: BackupRecord;
   /** Milliseconds. */
   duration?: number;
+  /** IDs of what it is based on, the newest first, the full one last. Empty of a full one. */
+  chain: string[];
+  /** Of an incremental one: bytes that it takes less than the full one that it is based on. */
+  saved?: number;
+  /** Bytes that are stored of it and its chain: what a restore reads at most. */
+  restored?: number;
   /** Those that are based on it. */
   children: string[];
   /** What it can be recovered to, one for each timeline, the newest first. */
@@ -125,7 +131,7 @@ function unknown(place: string, id: string): UsageError {
 }
 
 function listed(
-  { id, state, kept, problem, found }: PlacedBackup,
+  { id, state, kept, problem, found, chain }: PlacedBackup,
   all: readonly PlacedBackup[],
   windows: BackupWindow[],
 ): ListedBackup {
@@ -143,8 +149,28 @@ function listed(
     stored: found.objects.reduce((sum, object) => sum + object.size, 0),
     ...(record ? { record } : {}),
     ...(duration === undefined ? {} : { duration }),
+    ...chainIn(found, chain),
     children: all.flatMap((b) => (b.record?.parent === id ? [b.id] : [])),
   };
+}
+
+/** What an incremental backup hangs on, and what it saves. */
+function chainIn(
+  { record }: PlacedBackup['found'],
+  chain: PlacedBackup['chain'],
+): Pick<ListedBackup, 'chain' | 'saved' | 'restored'> {
+  const full = chain.at(-1);
+  if (!record || !full) return { chain: [] };
+  const [own, whole] = [storedOf(record), storedOf(full)];
+  return {
+    chain: chain.map(({ id }) => id),
+    saved: whole - own,
+    restored: chain.reduce((sum, one) => sum + storedOf(one), own),
+  };
+}
+
+function storedOf({ objects }: BackupRecord): number {
+  return objects.reduce((sum, { size }) => sum + size, 0);
 }
 
 /**

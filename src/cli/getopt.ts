@@ -45,6 +45,7 @@ export function scanArguments(
     if (arg.startsWith('--')) {
       const { spec, attached } = matchLong(arg, specs);
       if (spec.argument === undefined || attached !== undefined) add(spec, attached);
+      else if (spec.implied !== undefined) add(spec, spec.implied);
       else if (++i < argv.length) add(spec, argv[i]!);
       else throw new GetoptError(`option '--${spec.long}' requires an argument`);
     } else if (arg.length > 1 && arg.startsWith('-')) {

@@ -7,6 +7,8 @@ export interface OptionSpec {
   short?: string;
   /** Name of its argument in the help; absent: a switch. */
   argument?: string;
+  /** What stands for its argument where that is left out: `--name` alone, or `--name=value`. */
+  implied?: string;
   /** Heading in the help. */
   group: string;
   help: string;

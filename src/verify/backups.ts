@@ -10,6 +10,7 @@ import type { Finding } from '../archive/findings.js';
 import type { ArchiveOptions } from '../archive/places/open-archive.js';
 import type { BackupRecord } from '../base/backup-record.js';
 import type { BaseIndex } from '../base/base-index.js';
+import { parseBackupLabel } from '../base/label.js';
 import { type BackupManifest, type ManifestFile, parseManifest } from '../base/manifest.js';
 import { TarReader } from '../base/tar.js';
 import { decompressAtOnce } from '../codec/at-once.js';
@@ -95,7 +96,7 @@ export class BackupCheck {
     ways: Ways,
     checking: BackupChecking,
   ): Promise<void> {
-    const { id, state, found } = backup;
+    const { id, found } = backup;
     const file = backupKey(this.#area.prefix, id, RECORD);
     const { record } = found;
     if (found.problem) {
@@ -110,14 +111,14 @@ export class BackupCheck {
       });
       return;
     }
-    if (state === 'damaged' && record.parent !== undefined && backup.problem?.includes('based')) {
+    if (backup.broken !== undefined) {
       checking.finding({
-        ...{ severity: 'error', code: 'backup-damaged', file, message: backup.problem },
-        hint: 'Take a full backup: this one cannot be restored.',
+        ...{ severity: 'error', code: 'backup-chain-broken', file, message: backup.broken },
+        hint: 'Take a full backup: this one, and what is based on it, cannot be restored.',
       });
     }
     if (checking.quick) {
-      if (backup.problem !== undefined) {
+      if (backup.problem !== undefined && backup.problem !== backup.broken) {
         checking.finding(damaged(file, new CorruptObjectError(backup.problem, { key: file })));
       }
     } else await new OneBackup(this.#area, record, checking).run();
@@ -193,7 +194,10 @@ class OneBackup {
   async run(): Promise<void> {
     const { tars, objects, id } = this.#record;
     const volumes = new Set(tars.flatMap((tar) => tar.volumes));
-    for (const { name } of objects) if (!volumes.has(name)) await this.#object(name);
+    for (const { name } of objects) {
+      const bytes = volumes.has(name) ? undefined : await this.#object(name);
+      if (name === LABEL && bytes) this.#label(bytes);
+    }
     if (objects.some(({ name }) => name === MANIFEST) && !this.#closed) await this.#readManifest();
     const index = this.#closed ? undefined : await this.#index();
     for (const [i, tar] of tars.entries()) await this.#tar(tar, index?.tars[i]);
@@ -204,6 +208,25 @@ class OneBackup {
       message: `backup ${id} is encrypted: its objects are what was stored, what is in them was not looked at`,
       hint: 'Give the keys with --identity to have its files compared with the manifest.',
     });
+  }
+
+  /** What recovery begins with, and what the backup is put onto, is what the record says. */
+  #label(bytes: Buffer): void {
+    const { start, parent, incrementalFrom: from } = this.#record;
+    try {
+      const key = this.#reader.key(LABEL);
+      const label = parseBackupLabel(bytes, key);
+      const is = label.incrementalFrom;
+      const isSame =
+        label.start === start.lsn &&
+        label.timeline === start.timeline &&
+        (is !== undefined) === (parent !== undefined) &&
+        (!from || (is?.lsn === from.lsn && is.timeline === from.timeline));
+      if (isSame) return;
+      throw new CorruptObjectError(`"${key}" is of another backup than its record`, { key });
+    } catch (e) {
+      this.#damaged(e, LABEL);
+    }
   }
 
   /** What is stored is compared with the record; undefined if it is damaged, or stays closed. */
@@ -316,6 +339,7 @@ class OneBackup {
 }
 
 const MANIFEST = 'backup_manifest';
+const LABEL = 'backup_label';
 
 function difference(
   { size, checksum }: ManifestFile,

@@ -1,4 +1,4 @@
-import { rmSync } from 'node:fs';
+import { rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import type { ListedBackup } from '../../src/backups/list-backups.js';
@@ -59,9 +59,14 @@ describe('walkeep backups', () => {
     expect(all[0]).toMatchObject({
       type: 'backup',
       id: id(1),
-      children: [id(3, 'I')],
-      kept: false,
+      ...{ children: [id(3, 'I')], chain: [], kept: false },
     });
+    expect(all[0]).not.toHaveProperty('saved');
+    expect(all[1]).toMatchObject({ parent: id(1), chain: [id(1)], children: [] });
+    const storedOf = (n: number) =>
+      all[n].stored - statSync(join(directory, 'backups', all[n].id, 'backup.json')).size;
+    expect(all[1].saved).toBe(storedOf(0) - storedOf(1));
+    expect(all[1].restored).toBe(storedOf(0) + storedOf(1));
     // The end is that of the last record that is whole: the same for all.
     const ends = new Set(all.map((b) => b.windows[0].to.lsn));
     expect(ends.size).toBe(1);
@@ -84,11 +89,24 @@ describe('walkeep backups', () => {
     expect(stdout).toMatch(new RegExp(`${id(1)}: from .*: WAL is missing: `));
   });
 
+  it('says what is wrong with the chain of an incremental one', async () => {
+    const { directory } = await archive();
+    rmSync(join(directory, 'backups', id(1), 'backup_label'), { force: true });
+    rmSync(join(directory, 'backups', id(1), 'base.index'));
+    const { stdout } = await run('walkeep', 'backups', directory);
+    expect(stdout).toMatch(new RegExp(`${id(3, 'I')}  damaged`));
+    expect(stdout).toContain(
+      `${id(3, 'I')}: "${id(1)}", which "${id(3, 'I')}" is based on, is not there or damaged`,
+    );
+  });
+
   it('shows one, and its files', async () => {
     const { directory } = await archive();
     const { stdout } = await run('walkeep', 'backups', directory, id(3, 'I'));
     expect(stdout).toMatch(new RegExp(`^backup +${id(3, 'I')}\nstate +complete\n`));
     expect(stdout).toMatch(new RegExp(`^based on +${id(1)}$`, 'm'));
+    expect(stdout).toMatch(new RegExp(`^chain +${id(1)}$`, 'm'));
+    expect(stdout).toMatch(/^to restore +\d+ B of 2 backups$/m);
     const files = await run('walkeep', 'backups', directory, id(1), '--files');
     expect(files.stdout.trimEnd().split('\n')).toEqual([
       '           1  pg_tblspc/16388/PG_18_1/5/1',
@@ -105,7 +123,7 @@ function backup(n: number, rest: Partial<ListedBackup> & { timeline?: number } =
   const end = { lsn: BigInt(n) as Lsn, timeline, time };
   return {
     ...{ id: id(n), state: 'complete', kind: 'full', kept: false, began: new Date(FIRST) },
-    ...{ stored: 1, objects: 1, children: [], windows: [] },
+    ...{ stored: 1, objects: 1, chain: [], children: [], windows: [] },
     record: { end } as ListedBackup['record'] & object,
     ...given,
   };

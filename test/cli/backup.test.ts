@@ -19,6 +19,7 @@ it.each([
   [['--max-rate=1G', 'a'], 'invalid value "1G" for option --max-rate'],
   [['--checkpoint=soon', 'a'], 'invalid value "soon" for option --checkpoint'],
   [['--wal=none', 'a'], 'invalid value "none" for option --wal'],
+  [['--incremental=never', 'a'], 'there is no backup "never" to base an incremental one on'],
   [['-Z', 'gzip:12', 'a'], 'invalid value "gzip:12" for option --compress'],
 ])('backup %j says what is wrong', async (args, message) => {
   const { code, stderr } = await run('walkeep', 'backup', ...args);

@@ -54,6 +54,15 @@ describe('scanArguments', () => {
     expect(canonical(...argv)).toEqual(expected);
   });
 
+  it('lets an argument be left out where something is implied', () => {
+    const own = [{ long: 'since', argument: 'X', implied: 'last', group: '', help: '' }];
+    const given = (...argv: string[]) => canonicalArguments(scanArguments(argv, own));
+    expect(given('--since')).toEqual(['--since=last']);
+    expect(given('--since', 'x')).toEqual(['--since=last', '--', 'x']);
+    expect(given('--since=full', 'x')).toEqual(['--since=full', '--', 'x']);
+    expect(given('--sin=')).toEqual(['--since=']);
+  });
+
   // Texts as /usr/lib/postgresql/15/bin/pg_receivewal printed them (glibc 2.36).
   it.each<[string[], string]>([
     [['-x'], "invalid option -- 'x'"],

@@ -11,9 +11,10 @@ import { TAR_BLOCK, type TarMember, TarReader, tarHeader } from '../../src/base/
 import { parseRecipients } from '../../src/codec/age/recipients.js';
 import { compressorOf } from '../../src/codec/codecs.js';
 import { encodeBytes } from '../../src/codec/stages.js';
-import type { Lsn } from '../../src/lsn.js';
+import { formatLsn, type Lsn } from '../../src/lsn.js';
 import { bytesOf, contentOf } from '../../src/store/content.js';
 import type { ObjectStore } from '../../src/store/store.js';
+import { segmentFileName } from '../../src/wal/file-name.js';
 
 /** A member of a tar that is to be made. */
 export type Made = Partial<Omit<TarMember, 'offset' | 'size'>> & {
@@ -33,6 +34,24 @@ export function tarOf(members: readonly Made[]): Buffer {
     },
   );
   return Buffer.concat([...blocks, Buffer.alloc(2 * TAR_BLOCK)]);
+}
+
+/** As a server makes it. */
+export function labelOf({
+  start,
+  incrementalFrom: from,
+}: Pick<BackupRecord, 'start' | 'incrementalFrom'>): Buffer {
+  const segment = segmentFileName(start.timeline, start.lsn >> 24n, 1 << 24);
+  return Buffer.from(
+    `START WAL LOCATION: ${formatLsn(start.lsn)} (file ${segment})
+CHECKPOINT LOCATION: ${formatLsn(start.lsn)}
+BACKUP METHOD: streamed
+BACKUP FROM: primary
+START TIME: 2026-11-28 01:00:00 GMT
+LABEL: test
+START TIMELINE: ${start.timeline}
+${from ? `INCREMENTAL FROM LSN: ${formatLsn(from.lsn)}\nINCREMENTAL FROM TLI: ${from.timeline}\n` : ''}`,
+  );
 }
 
 export interface StoreBackup {

@@ -4,7 +4,6 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import type { Catalog } from '../../src/archive/catalog.js';
 import type { Finding } from '../../src/archive/findings.js';
-import type { BackupRecord } from '../../src/base/backup-record.js';
 import type { Lsn } from '../../src/lsn.js';
 import { openFileStore } from '../../src/store/file/file-store.js';
 import { BackupCheck } from '../../src/verify/backups.js';
@@ -16,7 +15,7 @@ import {
   sampleArchive,
   writeLedger,
 } from '../support/archives.js';
-import { type StoreBackup, storeBackup, tarOf } from '../support/stored-backup.js';
+import { labelOf, type StoreBackup, storeBackup, tarOf } from '../support/stored-backup.js';
 
 const ID = '20261127T201500F-3fa91c';
 const random = randomNumbers(7);
@@ -56,7 +55,7 @@ async function archive(options: Partial<StoreBackup> = {}, files = FILES) {
     content,
   ]);
   const manifest = manifestOf({ ...FILES, ...Object.fromEntries(spaced) });
-  const record: Partial<BackupRecord> = {
+  const record = {
     ...{ systemId: SYSTEM_ID, segmentSize: SEGMENT },
     ...{ start: { ...point, lsn: start }, end: { ...point, lsn: end } },
     walRanges: [{ timeline: 1, start, end }],
@@ -67,7 +66,7 @@ async function archive(options: Partial<StoreBackup> = {}, files = FILES) {
       { name: '16388.tar', oid: 16388, bytes: tarOf(members(SPACE)) },
       { name: 'base.tar', bytes: tarOf(members(files)) },
     ],
-    others: { backup_manifest: manifest, backup_label: Buffer.from('START WAL LOCATION: 0/1\n') },
+    others: { backup_manifest: manifest, backup_label: labelOf({ ...record, ...options.record }) },
     ...options,
     record: { ...record, ...options.record },
   });
@@ -155,6 +154,47 @@ describe('verify of base backups', () => {
     const [found, ...more] = await findingsOf(directory);
     expect(found?.message).toContain('"base/1/1249" of backup');
     expect(more).toEqual([]);
+  });
+
+  it('looks at what an incremental one is based on, and at its label', async () => {
+    const child = '20261127T211500I-3fa91d';
+    const at = { lsn: 0x7000028n as Lsn, timeline: 1 };
+    const chained = async (from: { lsn: Lsn; timeline: number }, label = labelOf) => {
+      const { directory, segmentStart } = await archive();
+      const store = await openFileStore(directory);
+      const [own, parent] = [segmentStart(2), segmentStart(1)].map((s) => (s + 40n) as Lsn);
+      const point = { timeline: 1, time: '2026-11-27T21:15:00.000Z' };
+      const record = {
+        ...{ systemId: SYSTEM_ID, segmentSize: SEGMENT, parent: ID },
+        incrementalFrom: from === at ? { lsn: parent!, timeline: 1 } : from,
+        ...{ start: { ...point, lsn: own! }, end: { ...point, lsn: own! } },
+      };
+      const manifest = manifestOf({ PG_VERSION: FILES.PG_VERSION });
+      await storeBackup({
+        ...{ store, id: child, record },
+        tars: [{ name: 'base.tar', bytes: tarOf([{ name: 'PG_VERSION', content: '18\n' }]) }],
+        others: { backup_manifest: manifest, backup_label: label(record) },
+      });
+      return directory;
+    };
+    const directory = await chained(at);
+    expect(await findingsOf(directory)).toEqual([]);
+    rmSync(join(directory, 'backups', ID, 'backup.json'));
+    const chain = { severity: 'error', code: 'backup-chain-broken' };
+    const record = `backups/${child}/backup.json`;
+    const gone = await findingsOf(directory);
+    expect(gone.filter((f) => f.severity === 'error')).toMatchObject([{ ...chain, file: record }]);
+
+    const elsewhere = await findingsOf(await chained({ lsn: 0x42n as Lsn, timeline: 1 }));
+    expect(elsewhere).toMatchObject([{ ...chain, file: record }]);
+    expect(elsewhere[0]?.message).toContain('and not at 0/42 on timeline 1');
+    for (const wrong of [undefined, at]) {
+      const label: typeof labelOf = ({ start }) =>
+        labelOf({ start, ...(wrong ? { incrementalFrom: wrong } : {}) });
+      const file = `backups/${child}/backup_label`;
+      const found = await findingsOf(await chained(at, label));
+      expect(found).toMatchObject([{ code: 'backup-damaged', file }]);
+    }
   });
 
   it('finds the WAL that it needs missing, and names what was never finished', async () => {

@@ -1,5 +1,6 @@
 import { ABANDONED } from './abandoned.js';
 import type { StoredBackup } from './catalog.js';
+import { chainOf } from './chain.js';
 import { backupKey, RECORD } from './keys.js';
 import type { RunningLease } from './lease.js';
 import type { JudgedBackup } from './retention.js';
@@ -9,7 +10,13 @@ export interface PlacedBackup extends JudgedBackup {
   found: StoredBackup;
   /** Why it is damaged. */
   problem?: string;
+  /** What it is based on, the newest first, the full one last. Empty of a full one. */
+  chain: StoredRecord[];
+  /** The same as `problem` where that is not of itself, but of what it is based on. */
+  broken?: string;
 }
+
+type StoredRecord = NonNullable<StoredBackup['record']>;
 
 /** When, and beside whom, backups are looked at. */
 export interface JudgedAt {
@@ -30,11 +37,19 @@ export function judgeBackups(
     return held.has(id) || (idle <= ABANDONED && !abandoned.has(id));
   };
   const judged = new Map(backups.map((found) => [found.id, judge(found, isOpen)]));
+  const whole = new Map<string, StoredRecord>();
+  for (const { id, state, found } of judged.values()) {
+    if (state === 'complete' && found.record) whole.set(id, found.record);
+  }
   for (const one of judged.values()) {
-    const missing = brokenParent(one, judged);
-    if (missing === undefined || one.state !== 'complete') continue;
-    one.state = 'damaged';
-    one.problem = `"${missing}", which it is based on, is not there or damaged`;
+    if (!one.found.record) continue;
+    const found = chainOf(one.found.record, (id) => whole.get(id));
+    if ('chain' in found) one.chain = found.chain.slice(1);
+    else {
+      one.broken = found.broken;
+      one.problem ??= found.broken;
+      if (one.state === 'complete') one.state = 'damaged';
+    }
   }
   return [...judged.values()];
 }
@@ -48,7 +63,7 @@ function judge(
   const own = objects.find((object) => object.key.endsWith(`/${id}/${key}`));
   const times = objects.map((object) => object.modified.getTime());
   const stored = own?.modified ?? new Date(Math.max(...times));
-  const base = { id, kept, stored, found, ...(record ? { record } : {}) };
+  const base = { id, kept, stored, found, chain: [], ...(record ? { record } : {}) };
   if (problem) return { ...base, state: 'damaged', problem: problem.message };
   if (!record) return { ...base, state: isOpen(found, stored) ? 'running' : 'leftover' };
   const lacking = lackingObject(found, own?.key ?? '');
@@ -66,21 +81,6 @@ function lackingObject({ id, record, objects }: StoredBackup, own: string): stri
     const is = sizes.get(key);
     if (is === undefined) return `"${key}" is not there`;
     if (is !== size) return `"${key}" has ${is} bytes instead of ${size}`;
-  }
-  return undefined;
-}
-
-/** The first parent that is not complete. */
-function brokenParent(
-  one: PlacedBackup,
-  all: ReadonlyMap<string, PlacedBackup>,
-): string | undefined {
-  const seen = new Set([one.id]);
-  for (let parent = one.record?.parent; parent !== undefined; ) {
-    const found = all.get(parent);
-    if (found?.state !== 'complete' || seen.has(parent)) return parent;
-    seen.add(parent);
-    parent = found.record?.parent;
   }
   return undefined;
 }

@@ -19,7 +19,7 @@ import { jsonLine } from '../json.js';
 import { parseIntOption } from '../numbers.js';
 import type { OptionSpec, OptionValues } from '../option-spec.js';
 import type { Output } from '../output.js';
-import { absolutePlace } from '../place-options.js';
+import { absolutePlace, KEY_OPTIONS, keysOf, SYSTEM_ID } from '../place-options.js';
 import { canPrompt, promptPassword } from '../prompt.js';
 import {
   listOption,
@@ -55,6 +55,18 @@ function wordOf<T extends string>(option: string, text: string, words: readonly 
 }
 
 const OPTIONS: readonly OptionSpec[] = [
+  {
+    long: 'incremental',
+    argument: 'last|full|ID',
+    implied: 'last',
+    group: GROUP,
+    help: 'only what changed since the last backup, the last full one, or that with the ID (PostgreSQL 17)',
+  },
+  {
+    long: 'no-fallback',
+    group: GROUP,
+    help: 'fail where no incremental backup can be taken, and take no full one instead',
+  },
   {
     long: 'checkpoint',
     short: 'c',
@@ -104,6 +116,7 @@ const OPTIONS: readonly OptionSpec[] = [
     check: parseShipCompression,
   },
   ...storedOptionsUnder(STORED),
+  ...KEY_OPTIONS.filter(({ long }) => long !== SYSTEM_ID.long),
   {
     long: 'progress',
     short: 'P',
@@ -195,9 +208,12 @@ function takeOptions(
     walTimeout: parseTimeout(text('wal-timeout') ?? '300') * 1000,
     keep: values.keep === true,
     verifyChecksums: values['no-verify-checksums'] !== true,
+    fallback: values['no-fallback'] !== true,
+    keys: keysOf(values) ?? {},
     unfenced: values.unfenced === true,
     newSystem: values['new-system'] === true,
     ...defined({
+      incremental: text('incremental'),
       label: text('label'),
       maxRate: given('max-rate', parseMaxRate),
       compression,
@@ -235,10 +251,13 @@ async function connecting(values: OptionValues, context: CommandContext) {
   };
 }
 
-function result({ id, record, stored, files, duration, cleaned }: TakenBackup) {
+function result({ id, record, stored, files, duration, cleaned, fallback }: TakenBackup) {
+  const { parent, incrementalFrom } = record;
   const { start, end, from, label, size, codec, encrypted, wal, warnings } = record;
   return {
-    ...{ id, from, label, start, end, size, stored, files, codec, encrypted, wal },
+    ...{ id, ...(parent === undefined ? {} : { parent, incrementalFrom }) },
+    ...(fallback ? { fallback } : {}),
+    ...{ from, label, start, end, size, stored, files, codec, encrypted, wal },
     ...{ seconds: duration.whole / 1000, copySeconds: duration.copy / 1000, warnings, cleaned },
   };
 }
@@ -248,6 +267,9 @@ function summary({ id, record, stored, files, duration, cleaned }: TakenBackup):
   const lines = [
     `${id}: ${files} files, ${formatBytes(record.size)}, stored as ${formatBytes(stored)}, in ${formatSeconds(duration.whole / 1000)} (${formatBytes(rate)}/s)`,
   ];
+  if (record.parent !== undefined) {
+    lines.push(`it has what changed since ${record.parent}, without which it is of no use`);
+  }
   if (cleaned.length > 0) lines.push(`removed what was left of ${cleaned.join(', ')}`);
   return lines.join('\n');
 }

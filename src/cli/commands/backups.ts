@@ -79,7 +79,7 @@ function printList(output: Output, { place, backups }: BackupList): void {
     b.record ? minuteOf(Date.parse(b.record.end.time)) : '',
     b.duration === undefined ? '' : formatSeconds(b.duration / 1000),
     b.record ? formatBytes(b.record.size) : '',
-    formatBytes(b.stored),
+    `${formatBytes(b.stored)}${shareOf(b)}`,
     b.record?.parent ?? '',
   ]);
   const head = ['backup', 'state', 'ended (UTC)', 'took', 'size', 'stored', 'based on'];
@@ -91,6 +91,23 @@ function printList(output: Output, { place, backups }: BackupList): void {
     else if (b.problem !== undefined) lines.push(`${b.id}: ${b.problem}`);
   }
   output.print(lines.join('\n'));
+}
+
+/** Of what the full one takes that an incremental one is based on. */
+function shareOf({ saved, restored, record }: ListedBackup): string {
+  if (saved === undefined || restored === undefined || !record) return '';
+  const own = record.objects.reduce((sum, { size }) => sum + size, 0);
+  return ` (${Math.ceil((100 * own) / Math.max(1, own + saved))} %)`;
+}
+
+/** What an incremental backup hangs on. */
+function chainPairs({ chain, saved, restored }: ListedBackup): [string, string][] {
+  if (saved === undefined || restored === undefined) return [];
+  return [
+    ['chain', chain.join(', ')],
+    ['saves', `${formatBytes(Math.max(0, saved))} of what ${chain.at(-1)} takes`],
+    ['to restore', `${formatBytes(restored)} of ${chain.length + 1} backups`],
+  ];
 }
 
 function windowLines({ id, record, windows }: ListedBackup): string[] {
@@ -120,6 +137,7 @@ function details(b: ListedBackup): string {
           ['began', point(record.start)],
           ['ended', point(record.end)],
           ['based on', record.parent ?? 'nothing: it is a full backup'],
+          ...chainPairs(b),
           ['size', `${formatBytes(record.size)} in ${record.tars.length} tars`],
           ['compression', `${record.codec}${record.encrypted ? ', encrypted' : ''}`],
           ['WAL', record.wal === 'included' ? 'included' : 'in the archive'],
