@@ -102,7 +102,7 @@ export async function removeUnfinished(
   }
   const claim = backupKey(prefix, id, CLAIM);
   await store.remove([...keys.filter((key) => key !== claim), keepKey(prefix, id)], { signal });
-  await store.remove([claim], { signal });
+  await store.remove([claim], { signal, prune: backupKey(prefix, id) });
   return true;
 }
 

@@ -2,7 +2,7 @@ import { availableParallelism } from 'node:os';
 import { basename } from 'node:path';
 import type { BackupArea } from '../archive/backups/area.js';
 import { backupKey, CLAIM, keepKey, RECORD } from '../archive/backups/keys.js';
-import { holdLease, type Lease } from '../archive/backups/lease.js';
+import { endDeadLeases, holdLease, type Lease } from '../archive/backups/lease.js';
 import { type BackupRecord, backupRecordBytes, type OutsideFile } from '../base/backup-record.js';
 import { baseIndexLines, INDEX_COMPRESSION } from '../base/base-index.js';
 import { parseBackupLabel } from '../base/label.js';
@@ -106,7 +106,7 @@ export class BackupRun {
       lease.signal.addEventListener('abort', lost);
       if (this.#parent) await requireChain(area, this.#parent, signal);
       await this.#lookAtWal();
-      const cleaned = await this.#cleanUp(area, id);
+      const cleaned = await this.#cleanUp(area, lease);
       return { ...(await this.#take(id, lease)), cleaned };
     } catch (e) {
       const error = this.#stop.signal.aborted ? this.#stop.signal.reason : e;
@@ -132,15 +132,17 @@ export class BackupRun {
   }
 
   /** What others left behind; that it cannot be removed is no reason to have no backup. */
-  async #cleanUp(area: BackupArea, id: string): Promise<string[]> {
+  async #cleanUp(area: BackupArea, lease: Lease): Promise<string[]> {
     const signal = this.#stop.signal;
     const cleaned: string[] = [];
     let at = 'what unfinished backups left';
     try {
-      for (const leftover of await findLeftovers(area, id, signal)) {
+      for (const leftover of await findLeftovers(area, lease.id, signal)) {
         at = `unfinished backup ${leftover.id}`;
         if (await removeUnfinished(area, leftover, signal)) cleaned.push(leftover.id);
       }
+      at = 'leases that nobody holds any more';
+      await endDeadLeases(area, { now: await lease.time(), signal });
     } catch (e) {
       signal.throwIfAborted();
       if (!(e instanceof WalkeepError)) throw e;

@@ -62,7 +62,7 @@ export async function expireArea(
   archive: Archive,
   options: ExpireOptions,
 ): Promise<ExpireResult> {
-  const { signal, timing = TIMING } = options;
+  const { signal, onWatch, timing = TIMING } = options;
   if (options.dryRun === true) {
     const now = await placeTime(area, signal);
     return (
@@ -70,7 +70,7 @@ export async function expireArea(
     ).result;
   }
   const id = `expire-${randomBytes(4).toString('hex')}`;
-  const intent = await holdIntent(area, { id, signal, timing });
+  const intent = await holdIntent(area, { id, signal, timing, onWatch });
   try {
     // Leases first: who releases his has stored his backup before, or pinned it.
     const leases = await intent.leases();
@@ -242,7 +242,7 @@ class Removing {
     }
     const rest = keys.filter((key) => key !== record && key !== claim);
     for (let at = 0; at < rest.length; at += BATCH) await this.#remove(rest.slice(at, at + BATCH));
-    await this.#remove([claim]);
+    await this.#remove([claim], backupKey(prefix, id));
     this.#result.backups.push(expired);
   }
 
@@ -280,12 +280,15 @@ class Removing {
     return removed;
   }
 
-  /** @returns what was removed */
-  async #remove(keys: readonly string[]): Promise<string[]> {
+  /**
+   * @param prune a prefix that nothing is created below any more
+   * @returns what was removed
+   */
+  async #remove(keys: readonly string[], prune?: string): Promise<string[]> {
     const { signal } = this.#options;
     signal?.throwIfAborted();
     await this.#intent.confirm();
-    const { removed, retained } = await this.#area.store.remove(keys, { signal });
+    const { removed, retained } = await this.#area.store.remove(keys, { signal, prune });
     this.#result.retained.push(...retained);
     return removed;
   }

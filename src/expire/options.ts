@@ -1,4 +1,5 @@
 import type { HoldTiming } from '../archive/backups/hold.js';
+import type { WatchedLease } from '../archive/backups/lease.js';
 import type { ArchiveOptions } from '../archive/places/open-archive.js';
 import { UsageError } from '../errors.js';
 import type { Lsn } from '../lsn.js';
@@ -29,6 +30,8 @@ export interface ExpireOptions extends ArchiveOptions {
   state?: string | undefined;
   /** Told before each removal. */
   onRemove?: ((removal: ExpiredBackup | ExpiredWal) => void) | undefined;
+  /** Told before it watches, for minutes, leases that gave no sign of life for long. */
+  onWatch?: ((leases: WatchedLease[]) => void) | undefined;
   signal?: AbortSignal | undefined;
   /** How leases are kept; for tests. */
   timing?: HoldTiming | undefined;
@@ -82,6 +85,7 @@ const CHECKS: Checks<ExpireOptions> = {
   dryRun: aSwitch,
   state: aName,
   onRemove: aFunction,
+  onWatch: aFunction,
   signal: aSignal,
   timing: anObject,
   systemId: aBigint,

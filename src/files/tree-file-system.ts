@@ -24,6 +24,8 @@ export interface TreeFileSystem extends FileSystem {
   fstat(fd: number): Promise<FileStat>;
   /** False if something has the name already. */
   mkdir(path: string, mode: number): Promise<boolean>;
+  /** Only one that is empty. */
+  rmdir(path: string): Promise<void>;
   link(from: string, to: string): ReturnType<typeof linkAnew>;
 }
 
@@ -64,5 +66,6 @@ export const nodeTreeFileSystem: TreeFileSystem = {
         throw e;
       },
     ),
+  rmdir: fsp.rmdir,
   link: linkAnew,
 };

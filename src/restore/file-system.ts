@@ -14,7 +14,6 @@ export interface Owner {
 
 /** What restoring takes beyond the calls on a tree of files. Throws Node's errors. */
 export interface RestoreFileSystem extends TreeFileSystem {
-  rmdir(path: string): Promise<void>;
   symlink(to: string, path: string): Promise<void>;
   chmod(path: string, mode: number): Promise<void>;
   /** Of an open file. */
@@ -32,7 +31,6 @@ const fchown = promisify(fs.fchown);
 
 export const nodeRestoreFileSystem: RestoreFileSystem = {
   ...nodeTreeFileSystem,
-  rmdir: fsp.rmdir,
   symlink: fsp.symlink,
   chmod: fsp.chmod,
   fchown: (fd, { uid, gid }) => fchown(fd, uid, gid),

@@ -2,7 +2,7 @@ import { statSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { openBackupArea } from '../archive/backups/area.js';
 import { readRecord } from '../archive/backups/catalog.js';
-import { holdLease, type Lease } from '../archive/backups/lease.js';
+import { endDeadLeases, holdLease, type Lease } from '../archive/backups/lease.js';
 import { isStore } from '../archive/places/open-archive.js';
 import { ArchiveBusyError, UnreachableTargetError, WalkeepError } from '../errors.js';
 import type { Choice } from './choose.js';
@@ -40,7 +40,13 @@ export async function protect(
       await held?.close();
     };
     const { record: still } = await readRecord(held, id, signal);
-    if (still) return { lease, problem: undefined, release };
+    if (still) {
+      // What killed ones left; that it cannot be removed is no reason to restore nothing.
+      await endDeadLeases(held, { now: await lease.time(), signal }).catch((e) => {
+        if (signal?.aborted || !(e instanceof WalkeepError)) throw e;
+      });
+      return { lease, problem: undefined, release };
+    }
     await release();
   } catch (e) {
     await held?.close();

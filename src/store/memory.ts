@@ -24,6 +24,7 @@ import type {
   Metadata,
   ObjectStore,
   Removed,
+  RemoveOptions,
 } from './store.js';
 
 /** One call on a store, as it is told to whoever decides its fate. */
@@ -220,7 +221,7 @@ export class MemoryStore implements ObjectStore {
     }
   }
 
-  async remove(keys: readonly string[], options: CallOptions = {}): Promise<Removed> {
+  async remove(keys: readonly string[], options: RemoveOptions = {}): Promise<Removed> {
     for (const key of keys) requireKey(key);
     if (keys.length === 0) return { removed: [], retained: [] };
     return this.#call({ op: 'remove', key: keys[0] as string }, options, async () => () => {

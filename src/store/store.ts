@@ -27,7 +27,7 @@ export interface ObjectStore extends AsyncDisposable {
   /** All whose key begins with `prefix` and comes behind `after`, sorted by the bytes of the key. */
   list(prefix: string, options?: ListOptions): AsyncIterable<Entry>;
   /** Removes objects; one that is not there counts as removed. What a lock holds is `retained`. */
-  remove(keys: readonly string[], options?: CallOptions): Promise<Removed>;
+  remove(keys: readonly string[], options?: RemoveOptions): Promise<Removed>;
   /** Tries what the store can do, with objects of its own below `probe/`, which it removes. */
   probe(options?: CallOptions): Promise<Capabilities>;
   /** Ends what is held open; calls under way fail. */
@@ -54,6 +54,14 @@ export interface CreateOptions extends CallOptions {
 export interface GetOptions extends CallOptions {
   /** First byte, and one behind the last; both may lie behind the object's end. */
   range?: { start: number; end: number } | undefined;
+}
+
+export interface RemoveOptions extends CallOptions {
+  /**
+   * With a slash at its end; nobody needs to create anything below it any more. Where keys are paths,
+   * directories from there on that have become empty go too.
+   */
+  prune?: string | undefined;
 }
 
 export interface ListOptions extends CallOptions {

@@ -57,7 +57,8 @@ describe('walkeep expire in a directory', () => {
     const real = await run('walkeep', 'expire', directory, '--window', '3d');
     expect(real.stdout.replaceAll('removing', 'would remove')).toBe(`${removed.join('\n')}\n`);
     expect(filesOf(directory)).toEqual(names.slice(3));
-    expect(readdirSync(join(directory, 'backups', idOf(1)))).toEqual([]);
+    expect(readdirSync(join(directory, 'backups'))).toEqual([idOf(3), idOf(5)]);
+    expect(readdirSync(join(directory, 'intent'))).toEqual([]);
     const again = await run('walkeep', 'expire', directory, '--window', '3d', '--json');
     const [first, ...rest] = again.stdout
       .trimEnd()

@@ -165,7 +165,6 @@ describe(`killed whenever it may be, seed ${SEED}`, () => {
     }
     expect(killed).toBeGreaterThan(KILLS / 2);
     expect(halves).toBeGreaterThan(0);
-    expectClean(archive);
     // The last of them is a server.
     const restored = keep(
       await server.createRestored(async (dataDir) => {
@@ -175,6 +174,7 @@ describe(`killed whenever it may be, seed ${SEED}`, () => {
         await succeedsOrIsThere(run(dataDir, to), false);
       }),
     );
+    expectClean(archive);
     await restored.start();
     await waitFor(
       async () => (await restored.sql('SELECT pg_is_in_recovery() AS r'))[0]?.r === false,

@@ -122,3 +122,54 @@ describe('create, of two at once, where one dies at any call', () => {
     });
   }
 });
+
+describe('a directory that others take for empty', () => {
+  it('is there again with what is created in it, also after a power cut', async () => {
+    const kept = (name: string) => `lease/one/${name}/0`;
+    let again = 0;
+    for (let seed = 0; seed < 300; seed++) {
+      const random = new Random(seed);
+      const tree = new SimulatedTree();
+      await made(tree, random);
+      const open = async () => {
+        const fs = tree.process(random).fs;
+        return openFileStore(DIR, { fs, isDead: async () => false });
+      };
+      const [writer, other, third] = [await open(), await open(), await open()];
+      const content = contentOf(Buffer.from('x'));
+      const first = 'lease/one/first/0';
+      await writer.create(first, content);
+      const directory = tree.find(`${DIR}/lease/one`);
+      await Promise.all([
+        writer.remove([first], { prune: 'lease/one/' }),
+        other.remove([first], { prune: 'lease/one/' }),
+        third.create(kept('third'), content),
+        writer.create(kept('second'), content),
+      ]);
+      if (tree.find(`${DIR}/lease/one`) !== directory) again += 1;
+      await writer.create(kept('last'), content);
+      tree.cutPower(random);
+      const found = await keys((await open()).list('lease/'));
+      expect(found, `${seed}`).toEqual(['last', 'second', 'third'].map(kept));
+    }
+    expect(again).toBeGreaterThan(20);
+  });
+
+  it('goes with all that is empty in it, and stays where something is', async () => {
+    const random = new Random(1);
+    const tree = new SimulatedTree();
+    await made(tree, random);
+    const store = await openFileStore(DIR, { fs: tree.process(random).fs });
+    const content = contentOf(Buffer.from('x'));
+    for (const key of ['backups/a/x/1', 'backups/a/2', 'backups/b/1'])
+      await store.create(key, content);
+    await store.remove(['backups/a/x/1'], { prune: 'backups/a/' });
+    expect(tree.find(`${DIR}/backups/a/x`)).toBeUndefined();
+    expect(await keys(store.list(''))).toEqual(['backups/a/2', 'backups/b/1']);
+    await store.remove(['backups/a/2'], { prune: 'backups/a/' });
+    expect(tree.find(`${DIR}/backups/a`)).toBeUndefined();
+    expect(tree.find(`${DIR}/backups`)).toBeDefined();
+    await expect(store.remove([], { prune: '../other/' })).rejects.toThrow(/cannot be the key/);
+    await expect(store.remove([], { prune: '.walkeep-store/' })).rejects.toThrow(/own/);
+  });
+});

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { CorruptObjectError, LeaseLostError, WalkeepError } from '../../errors.js';
+import { liveness, ownIdentity, type ProcessIdentity } from '../../files/process-identity.js';
 import { bytesOf, contentOf } from '../../store/content.js';
 import type { BackupArea } from './area.js';
 
@@ -16,6 +17,8 @@ export interface HoldTiming {
   poll: number;
   /** @param idle does not keep the process running */
   wait(ms: number, signal?: AbortSignal, idle?: boolean): Promise<void>;
+  /** Of this process: others of its machine can tell that it is dead. Absent: nobody can. */
+  identity?(): Promise<ProcessIdentity>;
 }
 
 export const TIMING: HoldTiming = {
@@ -24,6 +27,7 @@ export const TIMING: HoldTiming = {
   observe: 150_000,
   poll: 2_000,
   wait: (ms, signal, idle = false) => delay(ms, undefined, { signal, ref: !idle }),
+  identity: ownIdentity,
 };
 
 type Json = Record<string, unknown>;
@@ -49,6 +53,7 @@ export class Hold {
   /** That of this number was there when the next one was, is still to be shown. */
   #unproven: number | undefined;
   #content: Json = {};
+  #process: ProcessIdentity | undefined;
   #queue: Promise<unknown> = Promise.resolve();
 
   /** @param prefix behind that of the area, with a slash at its end */
@@ -63,6 +68,7 @@ export class Hold {
   }
 
   async begin(content: Json, signal: AbortSignal | undefined): Promise<void> {
+    this.#process = await this.#timing.identity?.();
     this.#content = content;
     await this.#next(signal);
     void this.#keep();
@@ -113,7 +119,8 @@ export class Hold {
 
   async #next(signal?: AbortSignal): Promise<void> {
     this.#n += 1;
-    this.#pending = Buffer.from(`${JSON.stringify({ format: 1, ...this.#content })}\n`);
+    const content = { format: 1, process: this.#process, ...this.#content };
+    this.#pending = Buffer.from(`${JSON.stringify(content)}\n`);
     await this.#complete(signal);
   }
 
@@ -176,9 +183,14 @@ export class Hold {
  */
 async function end({ store }: BackupArea, keys: readonly string[]): Promise<void> {
   let retained: string | undefined;
-  for (const key of keys) retained = (await store.remove([key])).retained[0] ?? retained;
-  if (retained === undefined) return;
   const last = keys.at(-1) as string;
+  // `<kind>/<id>/`: of its other holders nothing is empty.
+  const prune = last.split('/').slice(0, -2).concat('').join('/');
+  for (const key of keys) {
+    const removed = await store.remove([key], key === last ? { prune } : {});
+    retained = removed.retained[0] ?? retained;
+  }
+  if (retained === undefined) return;
   const next = Number(last.slice(-DIGITS)) + 1;
   const key = `${last.slice(0, -DIGITS)}${String(next).padStart(DIGITS, '0')}`;
   await store.create(
@@ -202,45 +214,84 @@ interface Found extends OtherHold {
   keys: string[];
 }
 
+/** That one who gave no sign of life for long is watched before he is ended. */
+export interface Watched extends OtherHold {
+  /** Milliseconds from now on. */
+  ms: number;
+}
+
+export interface LiveOptions {
+  /** Of the place; without it all count as living who are not proven dead. */
+  now?: Date | undefined;
+  /** `only`: nobody is ended; `unwatched`: only who need not be watched for it. */
+  look?: 'only' | 'unwatched';
+  timing?: HoldTiming;
+  signal?: AbortSignal | undefined;
+  /** Of one without a sign of life: whether nothing is left that it could be held for. */
+  isIdle?: ((hold: OtherHold) => Promise<boolean>) | undefined;
+  /** Told before anybody is watched. */
+  onWatch?: ((watched: readonly Watched[]) => void) | undefined;
+}
+
 /**
- * Those that live. One without a sign of life for so long by the clock of the place, and then none
- * while it is watched, is ended. The clock of the place may be that of this machine, and be set while
- * somebody is at work: so it alone ends nobody.
- * @param now of the place; without it all count as living
- * @param look `only`: nobody is ended, and not watched either
+ * Those that live. One of a process of this machine that is proven dead is ended at once. Another
+ * without a sign of life for so long by the clock of the place, and then none while it is watched, is
+ * ended too. The clock of the place may be that of this machine, and be set while somebody is at work:
+ * so it alone ends nobody who may need anything.
  */
 export async function liveHolds(
   area: BackupArea,
   kind: string,
-  options: {
-    now?: Date | undefined;
-    look?: 'only';
-    timing?: HoldTiming;
-    signal?: AbortSignal | undefined;
-  },
+  options: LiveOptions,
 ): Promise<OtherHold[]> {
-  const { now, look, timing = TIMING, signal } = options;
+  const { now, look, timing = TIMING, signal, isIdle, onWatch } = options;
   const found = await readHolds(area, kind, signal);
   const isDoubtful = ({ modified }: Found) =>
     now !== undefined && Math.abs(now.getTime() - modified.getTime()) > timing.dead;
-  const doubtful = found.filter(isDoubtful);
-  if (doubtful.length === 0) return found;
-  if (look === 'only') return found.filter((one) => !isDoubtful(one));
-  await timing.wait(timing.observe, signal);
-  const after = await readHolds(area, kind, signal);
-  const newest = ({ keys }: Found) => keys.at(-1);
-  const silent = after.filter((one) => doubtful.some((d) => newest(d) === newest(one)));
-  const living = after.filter((one) => !silent.includes(one));
-  for (const one of silent) {
-    await end(area, one.keys);
-    // Once more: who has renewed it meanwhile goes on.
-    const rest = await readHolds(area, kind, signal, one.prefix);
-    living.push(...rest);
+  const living: Found[] = [];
+  const over: Found[] = [];
+  const doubtful: Found[] = [];
+  for (const one of found) {
+    if (await isDead(one, timing)) over.push(one);
+    else if (!isDoubtful(one)) living.push(one);
+    else if (await isIdle?.(one)) over.push(one);
+    else doubtful.push(one);
   }
-  return living;
+  if (look === 'only') return living;
+  for (const one of over) living.push(...(await endOther(area, kind, one, signal)));
+  if (doubtful.length === 0) return living;
+  if (look === 'unwatched') return [...living, ...doubtful];
+  onWatch?.(
+    doubtful.map(({ id, modified, content }) => ({ id, modified, content, ms: timing.observe })),
+  );
+  await timing.wait(timing.observe, signal);
+  const newest = ({ keys }: Found) => keys.at(-1);
+  const after = await readHolds(area, kind, signal);
+  const silent = after.filter((one) => doubtful.some((d) => newest(d) === newest(one)));
+  const rest = after.filter((one) => !silent.includes(one));
+  for (const one of silent) rest.push(...(await endOther(area, kind, one, signal)));
+  return rest;
 }
 
-/** @param under a part of them */
+/** @returns what was renewed meanwhile: it goes on */
+async function endOther(
+  area: BackupArea,
+  kind: string,
+  one: Found,
+  signal: AbortSignal | undefined,
+): Promise<Found[]> {
+  await end(area, one.keys);
+  return readHolds(area, kind, signal, one.prefix);
+}
+
+/** Only of this boot of this machine: another machine may have the same name. */
+async function isDead({ content }: Found, { identity }: HoldTiming): Promise<boolean> {
+  const process = content?.process as ProcessIdentity | undefined;
+  if (!identity || !process?.bootId || typeof process.pid !== 'number') return false;
+  const self = await identity();
+  return process.bootId === self.bootId && (await liveness(process, self)) === 'dead';
+}
+
 async function readHolds(
   { store, prefix }: Pick<BackupArea, 'store' | 'prefix'>,
   kind: string,

@@ -1,7 +1,15 @@
 import { ArchiveBusyError } from '../../errors.js';
 import type { BackupArea } from './area.js';
-import { Hold, type HoldTiming, liveHolds, TIMING } from './hold.js';
-import { INTENT, LEASE } from './keys.js';
+import {
+  Hold,
+  type HoldTiming,
+  type LiveOptions,
+  liveHolds,
+  type OtherHold,
+  TIMING,
+  type Watched,
+} from './hold.js';
+import { backupKey, INTENT, LEASE, RECORD } from './keys.js';
 import { conflicts, type Needs, needsOf, type Removal, removalOf } from './needs.js';
 
 /**
@@ -32,6 +40,8 @@ export interface Lease {
   readonly signal: AbortSignal;
   /** Needs less from now on, or what no expire could have had in mind. */
   narrow(needs: Needs): Promise<void>;
+  /** By the clock of the place, when it was renewed last. @throws LeaseLostError */
+  time(): Promise<Date>;
   /** Asks for its life: just before what must not happen without it. @throws LeaseLostError */
   confirm(): Promise<void>;
   release(): Promise<void>;
@@ -51,10 +61,16 @@ export async function holdLease(area: BackupArea, options: LeaseOptions): Promis
   try {
     await hold.begin(content(needs), signal);
     let waited = 0;
+    let told = false;
+    const tell = (expire: string): void => {
+      if (!told) options.onWait?.(expire);
+      told = true;
+    };
     for (;;) {
-      const expire = await blocking(area, hold, needs, timing, signal);
+      const onWatch = ([first]: readonly Watched[]) => first && tell(first.id);
+      const expire = await blocking(area, hold, needs, { timing, signal, onWatch });
       if (expire === undefined) break;
-      if (waited === 0) options.onWait?.(expire);
+      tell(expire);
       if (waited >= patience) throw busy(area, expire);
       await timing.wait(timing.poll, signal);
       waited += timing.poll;
@@ -67,6 +83,7 @@ export async function holdLease(area: BackupArea, options: LeaseOptions): Promis
     id,
     signal: hold.signal,
     narrow: (wanted) => hold.renew(content(wanted)),
+    time: () => hold.time(),
     confirm: () => hold.renew(),
     release: () => hold.release(),
     [Symbol.asyncDispose]: () => hold.release(),
@@ -85,10 +102,9 @@ async function blocking(
   area: BackupArea,
   hold: Hold,
   needs: Needs,
-  timing: HoldTiming,
-  signal: AbortSignal | undefined,
+  options: Pick<LiveOptions, 'timing' | 'signal' | 'onWatch'>,
 ): Promise<string | undefined> {
-  const others = await liveHolds(area, INTENT, { now: await hold.time(), timing, signal });
+  const others = await liveHolds(area, INTENT, { now: await hold.time(), ...options });
   return others.find(({ content }) => conflicts(removalOf(content), needs))?.id;
 }
 
@@ -115,9 +131,49 @@ export async function readLeases(
   return holds.map(runningOf);
 }
 
-function runningOf({ id, content, modified }: Awaited<ReturnType<typeof liveHolds>>[number]) {
+/**
+ * Ends leases that nobody holds any more, as far as that can be told without watching anybody for
+ * minutes: what is left is ended by the next expire.
+ * @param now of the place
+ */
+export async function endDeadLeases(
+  area: BackupArea,
+  {
+    now,
+    signal,
+    timing = TIMING,
+  }: { now: Date; signal?: AbortSignal | undefined; timing?: HoldTiming },
+): Promise<void> {
+  const isIdle = isOver(area, signal);
+  await liveHolds(area, LEASE, { now, look: 'unwatched', timing, signal, isIdle });
+}
+
+/** That of a backup which exists is needed by nobody: the record is the last that it is held for. */
+function isOver(area: BackupArea, signal: AbortSignal | undefined) {
+  return async ({ id, content }: OtherHold): Promise<boolean> => {
+    if (content?.kind !== 'backup') return false;
+    return (await area.store.head(backupKey(area.prefix, id, RECORD), { signal })) !== undefined;
+  };
+}
+
+/** One that is watched, because it gave no sign of life for a quarter of an hour. */
+export interface WatchedLease {
+  id: string;
+  kind: 'backup' | 'restore';
+  /** When it gave the last one, by the clock of the place. */
+  seen: Date;
+  /** When it is ended, if it gives none until then. */
+  until: Date;
+}
+
+function runningOf({ id, content, modified }: OtherHold): RunningLease {
   const kind = content?.kind === 'restore' ? ('restore' as const) : ('backup' as const);
   return { id, kind, needs: needsOf.parse(content), seen: modified };
+}
+
+function watchedOf(watched: Watched): WatchedLease {
+  const { id, kind, seen } = runningOf(watched);
+  return { id, kind, seen, until: new Date(Date.now() + watched.ms) };
 }
 
 /** That an expire is running. Until it is settled it may remove anything. */
@@ -137,7 +193,13 @@ export interface Intent {
 
 export async function holdIntent(
   area: BackupArea,
-  options: { id: string; signal?: AbortSignal | undefined; timing?: HoldTiming | undefined },
+  options: {
+    id: string;
+    signal?: AbortSignal | undefined;
+    timing?: HoldTiming | undefined;
+    /** Told before leases are watched. */
+    onWatch?: ((leases: WatchedLease[]) => void) | undefined;
+  },
 ): Promise<Intent> {
   const { id, signal, timing = TIMING } = options;
   const hold = new Hold(area, `${INTENT}${id}/`, timing);
@@ -148,8 +210,12 @@ export async function holdIntent(
       now,
       signal: hold.signal,
       leases: async () => {
-        const holds = await liveHolds(area, LEASE, { now: await hold.time(), timing, signal });
-        return holds.map(runningOf);
+        const now = await hold.time();
+        const onWatch = (watched: readonly Watched[]): void =>
+          options.onWatch?.(watched.map(watchedOf));
+        const isIdle = isOver(area, signal);
+        const looked = { now, timing, signal, onWatch, isIdle };
+        return (await liveHolds(area, LEASE, looked)).map(runningOf);
       },
       settle: (removal) => hold.renew({ kind: 'expire', ...removalOf.plain(removal) }),
       confirm: () => hold.renew(),

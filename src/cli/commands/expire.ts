@@ -1,3 +1,4 @@
+import type { WatchedLease } from '../../archive/backups/lease.js';
 import type { ExpiredBackup, ExpiredWal, ExpireResult } from '../../expire/options.js';
 import { formatLsn } from '../../lsn.js';
 import { formatBytes } from '../../units.js';
@@ -67,6 +68,9 @@ export const command: Command = {
         onRemove: (removal) => {
           if (!json) output.print(`${would} ${removalText(removal)}`);
         },
+        onWatch: (leases) => {
+          for (const lease of leases) output.info(watchedText(lease));
+        },
       });
       if (json) printJson(output, result, dryRun);
       else printResult(output, result, dryRun);
@@ -89,6 +93,11 @@ function removalText(removal: ExpiredBackup | ExpiredWal): string {
   const { timeline, from, to, segments, size } = removal;
   const count = `${segments} segment${segments === 1 ? '' : 's'}`;
   return `WAL ${formatLsn(from)} - ${formatLsn(to)} of timeline ${timeline}, ${count}, ${formatBytes(size)}`;
+}
+
+function watchedText({ id, kind, seen, until }: WatchedLease): string {
+  const clock = until.toISOString().slice(11, 19);
+  return `the lease of a ${kind} (${id}) gave no sign of life since ${timeText(seen)}: it is ended if it gives none until ${clock} UTC; waiting`;
 }
 
 const timeText = (time: Date): string => `${time.toISOString().slice(0, 16).replace('T', ' ')} UTC`;

@@ -1,3 +1,4 @@
+import { dirname, join } from 'node:path';
 import {
   type FileStat,
   nodeTreeFileSystem,
@@ -20,6 +21,7 @@ import type {
   ListOptions,
   ObjectStore,
   Removed,
+  RemoveOptions,
 } from '../store.js';
 import { as, fileError } from './errors.js';
 import { irregular, isObject, modifiedOf, ObjectFiles } from './object-files.js';
@@ -135,8 +137,10 @@ class FileStore implements ObjectStore {
     await this.#root.prove();
   }
 
-  async remove(keys: readonly string[], options: CallOptions = {}): Promise<Removed> {
+  async remove(keys: readonly string[], options: RemoveOptions = {}): Promise<Removed> {
     for (const key of keys) requireKey(key);
+    const pruned = options.prune?.replace(/\/$/, '');
+    if (pruned !== undefined) requireKey(pruned);
     const signal = this.#closing.signal(options);
     signal.throwIfAborted();
     await this.#root.prove();
@@ -146,6 +150,7 @@ class FileStore implements ObjectStore {
       result[await this.#removeOne(key)].push(key);
     }
     await this.#root.prove();
+    if (pruned !== undefined) await this.#prune(pruned);
     return result;
   }
 
@@ -166,6 +171,25 @@ class FileStore implements ObjectStore {
   async #absent(): Promise<undefined> {
     await this.#root.prove();
     return undefined;
+  }
+
+  /** What cannot be removed is empty, or becomes so later: it harms nobody. */
+  async #prune(directory: string): Promise<void> {
+    try {
+      // Not through a link.
+      const way = await this.#files.locate(`${directory}/x`, false);
+      if (way !== undefined) await this.#removeEmpty(dirname(way));
+    } catch {
+      // As said above.
+    }
+  }
+
+  async #removeEmpty(path: string): Promise<void> {
+    for (const { name, kind } of await this.#fs.readdir(path)) {
+      if (kind === 'directory') await this.#removeEmpty(join(path, name)).catch(() => {});
+    }
+    this.#root.forget(path);
+    await this.#fs.rmdir(path);
   }
 
   async #removeOne(key: string): Promise<keyof Removed> {

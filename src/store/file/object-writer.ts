@@ -15,6 +15,8 @@ import { metaOf, type Staging } from './staging.js';
 
 /** Milliseconds that another process may take to give an object its name. */
 const NAMING_PATIENCE = 30_000;
+/** How often a directory may be removed before an object gets its name in it. */
+const MOST_TRIES = 5;
 
 /** Puts objects below the root of a store: whole, durable, and only where there is none. */
 export class ObjectWriter {
@@ -129,7 +131,7 @@ export class ObjectWriter {
     const target = join(this.#root.path, key);
     let linked: Awaited<ReturnType<TreeFileSystem['link']>> | undefined;
     try {
-      linked = await this.#linkOnce(staged.path, target, key);
+      linked = await this.#inPlace(key, target, () => this.#linkOnce(staged.path, target, key));
     } finally {
       if (linked !== 'done') await this.#staging.discard(staged.path);
     }
@@ -146,6 +148,20 @@ export class ObjectWriter {
     return { created: true };
   }
 
+  /** Another may have removed the directory, which was empty, a moment ago: then once more. */
+  async #inPlace<T>(key: string, target: string, act: () => Promise<T>): Promise<T> {
+    for (let tries = 1; ; tries++) {
+      try {
+        return await act();
+      } catch (e) {
+        const isGone = (e as NodeJS.ErrnoException).code === 'ENOENT';
+        if (!isGone || tries === MOST_TRIES) throw fileError('name file', target, e, key);
+        this.#root.forget(dirname(target));
+        await this.#makeWay(key, dirname(target));
+      }
+    }
+  }
+
   /** A file server may have lost its own answer, and give that of a second try. */
   async #linkOnce(staged: string, target: string, key: string) {
     const linked = await this.#fs.link(staged, target).catch((e: NodeJS.ErrnoException) => e);
@@ -154,6 +170,7 @@ export class ObjectWriter {
     if (own !== undefined && own.id === there?.id) return 'done';
     if (linked === 'taken') return linked;
     if (linked.code !== 'ENOENT') throw fileError('link file', staged, linked, key);
+    if (own !== undefined) throw linked;
     // A clean-up elsewhere took us for dead.
     throw new StoreUncertainError(`"${staged}" was removed before it was stored`, { key });
   }
@@ -183,7 +200,7 @@ export class ObjectWriter {
       await this.#placeSidecar(staged.path, key);
       // Who sees the object before its name is durable sees this too.
       await this.#staging.note(key);
-      await this.#fs.rename(staged.path, target).catch(as('rename file', staged.path, key));
+      await this.#inPlace(key, target, () => this.#fs.rename(staged.path, target));
       await fsyncDir(dirname(target), this.#fs);
       await this.#staging.removeNote();
       return { created: true };

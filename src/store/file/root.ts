@@ -6,11 +6,13 @@ import { CREATE_NEW, OPEN_OWN } from '../../files/file-system.js';
 import type { TreeFileSystem } from '../../files/tree-file-system.js';
 import { parseHistoryFileName, parseStoredName } from '../../wal/file-name.js';
 import { RESERVED } from '../key.js';
-import { as } from './errors.js';
+import { as, fileError } from './errors.js';
 
 /** Says that the directory is a store, and how objects get their names in it. */
 const MARKER = 'store.json';
 const DIRECTORY_MODE = 0o700;
+/** How often a directory may be removed while one is made in it. */
+const MOST_TRIES = 5;
 export const FILE_MODE = 0o600;
 
 /**
@@ -30,7 +32,10 @@ export class StoreRoot {
   #proven: string | undefined;
   #naming: Promise<Naming> | undefined;
   #known: Naming | undefined;
-  /** Directories whose own names were made durable by this process. They are never removed. */
+  /**
+   * Directories whose own names were made durable by this process. Others remove empty ones of which
+   * they know that nobody needs them: see `makeDirectory`.
+   */
   readonly #durable = new Set<string>();
 
   constructor(path: string, fs: TreeFileSystem) {
@@ -87,11 +92,32 @@ export class StoreRoot {
   /** Makes a directory below the root, and all between, so that they are there after a crash. */
   async makeDirectory(path: string): Promise<void> {
     if (path === this.path || this.#durable.has(path)) return;
-    await this.makeDirectory(dirname(path));
-    await this.fs.mkdir(path, DIRECTORY_MODE).catch(as('create directory', path));
+    for (let tries = 1; ; tries++) {
+      await this.makeDirectory(dirname(path));
+      try {
+        // If it is new here, those around it may have been removed and made anew by others as well.
+        if (await this.fs.mkdir(path, DIRECTORY_MODE)) await this.#syncNames(dirname(path));
+        break;
+      } catch (e) {
+        const isGone = (e as NodeJS.ErrnoException).code === 'ENOENT';
+        if (!isGone || tries === MOST_TRIES) throw fileError('create directory', path, e);
+        this.forget(dirname(path));
+      }
+    }
     // Also one that was there: whoever made it may not have come to that.
     await fsyncDir(dirname(path), this.fs);
     this.#durable.add(path);
+  }
+
+  /** A directory that was removed, or may have been, with those around it. */
+  forget(path: string): void {
+    for (let at = path; at.length > this.path.length; at = dirname(at)) this.#durable.delete(at);
+  }
+
+  async #syncNames(path: string): Promise<void> {
+    for (let at = path; at.length > this.path.length; at = dirname(at)) {
+      await fsyncDir(dirname(at), this.fs);
+    }
   }
 
   /** Writes a new file and syncs it; removed again if that fails. */

@@ -16,6 +16,7 @@ import type {
   ListOptions,
   ObjectStore,
   Removed,
+  RemoveOptions,
 } from '../store.js';
 import { receiving } from './body.js';
 import { type Answer, S3Client } from './client.js';
@@ -105,7 +106,7 @@ export class S3Store implements ObjectStore {
     return listed(this.#client, prefix, options);
   }
 
-  async remove(keys: readonly string[], options: CallOptions = {}): Promise<Removed> {
+  async remove(keys: readonly string[], options: RemoveOptions = {}): Promise<Removed> {
     for (const key of keys) requireKey(key);
     const { removeAll } = await import('./remove.js');
     return removeAll(this.#client, keys, options.signal);

@@ -18,6 +18,7 @@ import type {
   ListOptions,
   ObjectStore,
   Removed,
+  RemoveOptions,
 } from '../store.js';
 import { violation } from './frame.js';
 import { type Call, SourceError, type StdioSession } from './session.js';
@@ -115,13 +116,14 @@ export class StdioStore implements ObjectStore {
     }
   }
 
-  async remove(keys: readonly string[], options: CallOptions = {}): Promise<Removed> {
+  async remove(keys: readonly string[], options: RemoveOptions = {}): Promise<Removed> {
     for (const key of keys) requireKey(key);
+    const { prune } = options;
     this.#closing.signal(options).throwIfAborted();
     const all: Removed = { removed: [], retained: [] };
     for (const batch of batches(keys)) {
       const result = await this.#try(options, (session, signal) =>
-        session.request({ op: 'remove', keys: batch }, { signal }),
+        session.request({ op: 'remove', keys: batch, prune }, { signal }),
       );
       if (!Array.isArray(result.removed) || !Array.isArray(result.retained)) {
         throw violation('no answer to remove');

@@ -219,9 +219,12 @@ class StoreServer {
         return this.#list(id, fields, request);
       case 'remove': {
         if (readOnly || noRemove) throw refused('nothing may be removed');
-        const { keys } = fields;
+        const { keys, prune } = fields;
         if (!Array.isArray(keys)) throw violation('no keys to remove');
-        return store.remove(keys.map(String), { signal });
+        return store.remove(keys.map(String), {
+          signal,
+          prune: typeof prune === 'string' ? prune : undefined,
+        });
       }
       case 'probe':
         if (readOnly) throw refused('nothing may be stored');

@@ -1,9 +1,19 @@
+import { spawnSync } from 'node:child_process';
 import { describe, expect, it } from 'vitest';
 import type { BackupArea } from '../../../src/archive/backups/area.js';
-import { holdIntent, holdLease, readLeases } from '../../../src/archive/backups/lease.js';
+import { backupKey } from '../../../src/archive/backups/keys.js';
+import {
+  endDeadLeases,
+  holdIntent,
+  holdLease,
+  readLeases,
+  type WatchedLease,
+} from '../../../src/archive/backups/lease.js';
 import { ArchiveBusyError, LeaseLostError } from '../../../src/errors.js';
+import { ownIdentity } from '../../../src/files/process-identity.js';
 import type { Lsn } from '../../../src/lsn.js';
-import type { MemoryStore } from '../../../src/store/memory.js';
+import { contentOf } from '../../../src/store/content.js';
+import { MemoryStore } from '../../../src/store/memory.js';
 import { Interleaving } from '../../support/interleaving.js';
 
 const lsn = (n: number) => BigInt(n) as Lsn;
@@ -187,5 +197,82 @@ describe('a lease', () => {
       };
       await world.run([run()]);
     }
+  });
+
+  it('is ended at once where its backup exists, and watched, which is told, where it may not', async () => {
+    const world = new Interleaving(1);
+    const run = async () => {
+      for (const [who, kind] of [
+        ['whole', 'backup'],
+        ['begun', 'backup'],
+        ['whole', 'restore'],
+      ] as const) {
+        const store = world.store(who);
+        await holdLease(area(store), {
+          ...{ id: who, kind, needs: NEEDS, timing: world.timing(who) },
+        });
+        store.crash();
+      }
+      const store = world.store('next');
+      const key = backupKey('systems/1/', 'whole', 'backup.json');
+      await store.create(key, contentOf(Buffer.from('{}')));
+      const timing = world.timing('next');
+      const left = async () =>
+        (await readLeases(area(store))).map(({ id, kind }) => `${id} ${kind}`);
+      const look = async () => {
+        await store.create(`now/${world.mono}`, contentOf(Buffer.from('x')));
+        const now = (await store.head(`now/${world.mono}`))?.modified as Date;
+        await endDeadLeases(area(store), { now, timing });
+        return left();
+      };
+      expect(await look()).toHaveLength(3);
+      await world.pass('next', 1_000_000);
+      const before = world.mono;
+      expect((await look()).sort()).toEqual(['begun backup', 'whole restore']);
+      expect(world.mono).toBe(before);
+      const told: WatchedLease[] = [];
+      const own = await holdIntent(area(store), {
+        ...{ id: 'e', timing, onWatch: (leases) => void told.push(...leases) },
+      });
+      expect(await own.leases()).toEqual([]);
+      expect(told.map(({ id, kind }) => `${id} ${kind}`).sort()).toEqual([
+        'begun backup',
+        'whole restore',
+      ]);
+      expect(told[0]?.until.getTime()).toBeGreaterThan(Date.now());
+      await own.release();
+    };
+    await world.run([run()]);
+    expect(keysOf(world).filter((key) => /lease|intent/.test(key))).toEqual([]);
+  });
+
+  it('of a process of this machine that is dead is ended at once', async () => {
+    const store = new MemoryStore({ place: 'memory:' });
+    const self = await ownIdentity();
+    const gone = spawnSync(process.execPath, ['--version']).pid;
+    const put = async (id: string, content: object) =>
+      store.create(
+        `systems/1/${id}`,
+        contentOf(Buffer.from(JSON.stringify({ format: 1, backups: [], wal: [], ...content }))),
+      );
+    const dead = { ...self, pid: gone };
+    await put('lease/dead/0123/00000000', { kind: 'restore', process: dead });
+    await put('lease/alive/0123/00000000', { kind: 'restore', process: self });
+    // Another machine of the same name.
+    await put('lease/away/0123/00000000', {
+      ...{ kind: 'restore', process: { ...dead, bootId: 'another' } },
+    });
+    await put('lease/older/0123/00000000', { kind: 'restore' });
+    await put('intent/gone/0123/00000000', { kind: 'expire', process: dead });
+    const living = ['alive', 'away', 'older'];
+    const ids = async () => (await readLeases(area(store))).map(({ id }) => id).sort();
+    expect(await ids()).toEqual(living);
+    expect(store.objects.get('systems/1/lease/dead/0123/00000000')).toBeDefined();
+    // Nor is its expire waited for.
+    const held = await holdLease(area(store), { id: 'new', kind: 'restore', needs: NEEDS });
+    await endDeadLeases(area(store), { now: await held.time() });
+    await held.release();
+    const left = store.objects.entries().map(([key]) => key.split('/')[3]);
+    expect(left.sort()).toEqual(living);
   });
 });
