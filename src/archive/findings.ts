@@ -41,6 +41,7 @@ export type FindingCode =
   | 'backup-chain-broken'
   | 'backup-unfinished'
   | 'backup-without-wal'
+  | 'backup-foreign'
   | 'backup-not-checked';
 
 /** One thing that a check of an archive found. */

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { ABANDONED, isWriterDead } from '../archive/backups/abandoned.js';
 import type { BackupArea } from '../archive/backups/area.js';
 import { BACKUPS, backupKey, CLAIM, keepKey, LEASE, RECORD } from '../archive/backups/keys.js';
-import { backupId, isBackupId } from '../base/backup-record.js';
+import { type BackupObject, backupId, isBackupId } from '../base/backup-record.js';
 import { StoreConflictError } from '../errors.js';
 import { ownIdentity } from '../files/process-identity.js';
 import { contentOf } from '../store/content.js';
@@ -13,19 +13,24 @@ import { createOwn } from './objects.js';
 const FORMAT = 1;
 /** IDs that somebody else may have by chance. */
 const MOST_IDS = 10;
-/** Makes an ID one's own, before anything else is stored below it. @throws as `createOwn` */
+/**
+ * Makes an ID one's own, before anything else is stored below it.
+ * @returns also its object, for the record
+ * @throws as `createOwn`
+ */
 export async function claimBackup(
   area: BackupArea,
   kind: 'F' | 'I',
   signal?: AbortSignal,
-): Promise<string> {
-  const claim = { format: FORMAT, writer: await ownIdentity() };
-  const content = contentOf(Buffer.from(`${JSON.stringify(claim)}\n`));
+): Promise<{ id: string; claim: BackupObject }> {
+  const said = { format: FORMAT, writer: await ownIdentity() };
+  const content = contentOf(Buffer.from(`${JSON.stringify(said)}\n`));
+  const { size, sha256 } = content;
   for (let tries = 1; ; tries++) {
     const id = backupId(new Date(), kind, randomBytes(3).toString('hex'));
     try {
       await createOwn(area, backupKey(area.prefix, id, CLAIM), content, signal);
-      return id;
+      return { id, claim: { name: CLAIM, size, sha256 } };
     } catch (e) {
       if (!(e instanceof StoreConflictError) || tries === MOST_IDS) throw e;
     }

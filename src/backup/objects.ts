@@ -44,7 +44,7 @@ export async function createOwn(
 /** Stores the objects of one backup and remembers what its record says of them. */
 export class BackupObjects {
   /** In the order in which they were stored. */
-  readonly stored: BackupObject[] = [];
+  readonly stored: BackupObject[];
   readonly #area: BackupArea;
   readonly #id: string;
   readonly #recipients: Recipients | undefined;
@@ -53,8 +53,14 @@ export class BackupObjects {
   constructor(
     area: BackupArea,
     id: string,
-    options: { recipients?: Recipients | undefined; signal?: AbortSignal | undefined },
+    options: {
+      /** Stored before. */
+      claim: BackupObject;
+      recipients?: Recipients | undefined;
+      signal?: AbortSignal | undefined;
+    },
   ) {
+    this.stored = [options.claim];
     this.#area = area;
     this.#id = id;
     this.#recipients = options.recipients;

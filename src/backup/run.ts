@@ -1,9 +1,14 @@
 import { availableParallelism } from 'node:os';
 import { basename } from 'node:path';
 import type { BackupArea } from '../archive/backups/area.js';
-import { backupKey, CLAIM, keepKey, RECORD } from '../archive/backups/keys.js';
+import { backupKey, keepKey, RECORD } from '../archive/backups/keys.js';
 import { endDeadLeases, holdLease, type Lease } from '../archive/backups/lease.js';
-import { type BackupRecord, backupRecordBytes, type OutsideFile } from '../base/backup-record.js';
+import {
+  type BackupObject,
+  type BackupRecord,
+  backupRecordBytes,
+  type OutsideFile,
+} from '../base/backup-record.js';
 import { baseIndexLines, INDEX_COMPRESSION } from '../base/base-index.js';
 import { parseBackupLabel } from '../base/label.js';
 import { compressorOf, quickCompression } from '../codec/codecs.js';
@@ -88,7 +93,7 @@ export class BackupRun {
   async #claimed(): Promise<TakenBackup> {
     const { area, state } = this.#source;
     const signal = this.#stop.signal;
-    const id = await claimBackup(area, this.#parent ? 'I' : 'F', signal);
+    const { id, claim } = await claimBackup(area, this.#parent ? 'I' : 'F', signal);
     this.#progress = { ...this.#progress, id };
     const lost = (): void => this.#stop.abort(lease?.signal.reason);
     let lease: Lease | undefined;
@@ -107,7 +112,7 @@ export class BackupRun {
       if (this.#parent) await requireChain(area, this.#parent, signal);
       await this.#lookAtWal();
       const cleaned = await this.#cleanUp(area, lease);
-      return { ...(await this.#take(id, lease)), cleaned };
+      return { ...(await this.#take(id, claim, lease)), cleaned };
     } catch (e) {
       const error = this.#stop.signal.aborted ? this.#stop.signal.reason : e;
       this.#stop.abort(error);
@@ -163,7 +168,11 @@ export class BackupRun {
     }
   }
 
-  async #take(id: string, lease: Lease): Promise<Omit<TakenBackup, 'cleaned'>> {
+  async #take(
+    id: string,
+    claim: BackupObject,
+    lease: Lease,
+  ): Promise<Omit<TakenBackup, 'cleaned'>> {
     const { area, physical, state, facts, archive, recipients, warnings } = this.#source;
     const signal = this.#stop.signal;
     const {
@@ -171,7 +180,7 @@ export class BackupRun {
       wal = 'archive',
       walTimeout = WAL_TIMEOUT,
     } = this.#options;
-    const objects = new BackupObjects(area, id, { recipients, signal });
+    const objects = new BackupObjects(area, id, { claim, recipients, signal });
     this.#objects = objects;
     const copied = await this.#copy(objects, lease, compression).catch((e) => {
       const refused = this.#parent && !this.#started && e instanceof ServerError;
@@ -325,8 +334,8 @@ export class BackupRun {
     const lost = record.objects.find(
       ({ name, size }) => there.get(backupKey(prefix, id, name)) !== size,
     );
-    if (lost || !there.has(backupKey(prefix, id, CLAIM))) {
-      const key = backupKey(prefix, id, lost?.name ?? CLAIM);
+    if (lost) {
+      const key = backupKey(prefix, id, lost.name);
       throw new CorruptObjectError(`"${key}" is not in "${store.place}" any more`, {
         key,
         hint: 'Something else removes objects there, or took this backup for one that was given up.',

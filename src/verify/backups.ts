@@ -1,7 +1,8 @@
 import { createHash, type Hash } from 'node:crypto';
+import { readClaim } from '../archive/backups/abandoned.js';
 import { type BackupArea, openBackupArea } from '../archive/backups/area.js';
 import { readBackups, readRecord } from '../archive/backups/catalog.js';
-import { backupKey, RECORD } from '../archive/backups/keys.js';
+import { backupKey, CLAIM, RECORD } from '../archive/backups/keys.js';
 import { BackupReader } from '../archive/backups/reader.js';
 import { judgeBackups, type PlacedBackup } from '../archive/backups/state.js';
 import { Ways } from '../archive/backups/ways.js';
@@ -122,7 +123,27 @@ export class BackupCheck {
         checking.finding(damaged(file, new CorruptObjectError(backup.problem, { key: file })));
       }
     } else await new OneBackup(this.#area, record, checking).run();
+    await this.#foreign(backup, record, checking);
     if (record.wal === 'archive') this.#wal(record, file, catalog, ways, checking);
+  }
+
+  /** What lies beside its objects; of older walkeeps the record does not name the claim. */
+  async #foreign(
+    { id, found }: PlacedBackup,
+    { objects }: BackupRecord,
+    { finding, quick, signal }: BackupChecking,
+  ): Promise<void> {
+    const { prefix } = this.#area;
+    const known = new Set([RECORD, CLAIM, ...objects.map(({ name }) => name)]);
+    for (const { key } of found.objects) {
+      if (known.has(key.slice(backupKey(prefix, id).length))) continue;
+      finding(foreign(key, `"${key}" is no part of backup ${id}: its record does not name it`));
+    }
+    if (quick || objects.some(({ name }) => name === CLAIM)) return;
+    const key = backupKey(prefix, id, CLAIM);
+    if (!found.objects.some((object) => object.key === key)) return;
+    if ((await readClaim(this.#area, id, signal)) !== undefined) return;
+    finding(foreign(key, `"${key}" does not say who took backup ${id}`));
   }
 
   /** By names: what is in them is checked with all other WAL. */
@@ -170,6 +191,13 @@ function damaged(file: string, { message, detail }: Error & { detail?: string })
     ...{ severity: 'error', code: 'backup-damaged', file },
     message: detail === undefined ? message : `${message}: ${detail}`,
     hint: 'Use another backup, or another place that has this one, and take a new one.',
+  };
+}
+
+function foreign(file: string, message: string): Finding {
+  return {
+    ...{ severity: 'warning', code: 'backup-foreign', file, message },
+    hint: 'The backup can be restored without it: see who stored it there, and remove it.',
   };
 }
 

@@ -45,7 +45,7 @@ export function expectClean(archive: string): void {
   const { complete, begun } = wholeBackups(archive);
   expect(begun).toEqual([]);
   for (const { id, objects } of complete) {
-    const names = [...objects.map(({ name }) => name), 'backup.json', 'claim.json'];
+    const names = [...objects.map(({ name }) => name), 'backup.json'];
     const files = namesIn(join(archive, 'backups', id)).filter((name) => name !== 'wal');
     expect(files, id).toEqual(names.sort());
   }

@@ -135,6 +135,20 @@ describe('verify of base backups', () => {
     },
   );
 
+  it('names what is no part of one, and a claim that says nothing', async () => {
+    const { directory, base } = await archive();
+    writeFileSync(join(base, 'claim.json'), '{"format":1,"writer":{"pid":1}}\n');
+    expect(await findingsOf(directory)).toEqual([]);
+    // Of an older walkeep the record does not name it.
+    writeFileSync(join(base, 'claim.json'), '{"format":1,"writer":\n');
+    writeFileSync(join(base, 'base.tar.gz.0007'), 'of somebody else');
+    const found = (await findingsOf(directory)).map((f) => `${f.severity} ${f.code} ${f.file}`);
+    expect(found).toEqual([
+      `warning backup-foreign backups/${ID}/base.tar.gz.0007`,
+      `warning backup-foreign backups/${ID}/claim.json`,
+    ]);
+  });
+
   it('finds objects that are missing or cut, also without reading them', async () => {
     const { directory, base } = await archive();
     writeFileSync(join(base, 'base.index'), '');

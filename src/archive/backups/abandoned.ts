@@ -17,20 +17,30 @@ const MOST_CLAIM = 64 * 1024;
 
 /** Only of this machine that can be told: of others, and of what cannot be read, the age decides. */
 export async function isWriterDead(
-  { store, prefix }: BackupArea,
+  area: BackupArea,
   id: string,
   signal: AbortSignal | undefined,
 ): Promise<boolean> {
+  const writer = await readClaim(area, id, signal);
+  return writer !== undefined && (await liveness(writer, await ownIdentity())) === 'dead';
+}
+
+/** Who began a backup; undefined where nothing says so that can be read. @throws StoreUncertainError */
+export async function readClaim(
+  { store, prefix }: BackupArea,
+  id: string,
+  signal: AbortSignal | undefined,
+): Promise<ProcessIdentity | undefined> {
   const got = await store.get(backupKey(prefix, id, CLAIM), { signal });
-  if (!got) return false;
+  if (!got) return undefined;
   try {
     const text = (await bytesOf(got.body, MOST_CLAIM)).toString('utf8');
-    const { writer } = JSON.parse(text) as { writer: ProcessIdentity };
-    return (await liveness(writer, await ownIdentity())) === 'dead';
+    const { format, writer } = JSON.parse(text) as { format: number; writer: ProcessIdentity };
+    return format === 1 && typeof writer.pid === 'number' ? writer : undefined;
   } catch (e) {
     if (e instanceof StoreUncertainError) throw e;
     signal?.throwIfAborted();
-    return false;
+    return undefined;
   }
 }
 
