@@ -61,6 +61,28 @@ export function controlSettings(content: Uint8Array): ControlSettings | undefine
   };
 }
 
+/** How the files of a cluster are made, as its pg_control says. */
+export interface ControlGeometry {
+  /** Bytes of a page. */
+  blockSize: number;
+  /** Blocks of a file of a relation. */
+  segmentBlocks: number;
+  /** Its pages have checksums. */
+  checksums: boolean;
+}
+
+/** Of the content of a pg_control, as `controlSettings`: u32 at 216, 220 and 252. */
+export function controlGeometry(content: Uint8Array): ControlGeometry | undefined {
+  if (content.length < 256 || controlSettings(content) === undefined) return undefined;
+  const view = new DataView(content.buffer, content.byteOffset, content.length);
+  const at = (offset: number) => view.getUint32(offset, true);
+  const [blockSize, segmentBlocks, version] = [at(216), at(220), at(252)];
+  const isSize = blockSize >= 1024 && blockSize <= 32_768 && Number.isInteger(Math.log2(blockSize));
+  return isSize && segmentBlocks > 0
+    ? { blockSize, segmentBlocks, checksums: version !== 0 }
+    : undefined;
+}
+
 /** DBState of a pg_control: whether its server is, or was when it ended, in archive recovery. */
 export function controlState(content: Uint8Array): 'recovery' | 'other' {
   if (content.length < 20) return 'other';
