@@ -64,7 +64,7 @@ const inSeconds = (ms: number | undefined) => (ms === undefined ? undefined : ms
  * Up to where the archive is durable: what the receiver has reported to the server, and counts
  * anew at each start, or the ledger. Where neither is to be seen, up to where the files have WAL.
  */
-function durableEnd(
+export function durableEnd(
   timeline: number,
   { end, catalog: { ledger } }: ArchiveFacts,
   walSender: WalSender | undefined,

@@ -3,7 +3,15 @@ import { openArchive } from '../archive/places/open-archive.js';
 import type { ReplicationConnection } from '../connection/connection.js';
 import type { ReplicationMode } from '../connection/startup.js';
 import { AuthenticationError, ServerError, WalkeepError } from '../errors.js';
-import { aFunction, aText, aTime, type Checks, checkOptions, required } from '../options.js';
+import {
+  aFunction,
+  anObject,
+  aText,
+  aTime,
+  type Checks,
+  checkOptions,
+  required,
+} from '../options.js';
 import {
   readServerFacts,
   readSqlFacts,
@@ -20,6 +28,7 @@ import {
   checkReceiver,
 } from './check-archive.js';
 import { type BackupDemands, checkBackups } from './check-backups.js';
+import { archivedWal, type CheckedMembers, checkMembers, lookAtMembers } from './check-members.js';
 import { checkPosition, type RecoveryPoint, recoveryPoint } from './check-position.js';
 import {
   checkArchiveMode,
@@ -41,6 +50,8 @@ export interface CheckOptions extends BackupDemands {
   slot?: string | undefined;
   /** The receiver's application_name: who it is in synchronous_standby_names. */
   applicationName: string;
+  /** Members that may be promoted, to be looked at together with a `slot`. */
+  members?: CheckedMembers | undefined;
   /** Makes a connection: `physical` as the receiver's, `off` for SQL. */
   connect(mode: ReplicationMode): Promise<ReplicationConnection>;
 }
@@ -51,6 +62,7 @@ const CHECKS: Checks<CheckOptions> = {
   directory: required(aText),
   slot: aText,
   applicationName: required(aText),
+  members: anObject,
   connect: required(aFunction),
 };
 
@@ -95,7 +107,8 @@ function openPlace(text: string): Promise<Place> {
 }
 
 async function checkTogether(options: CheckOptions, place: Place): Promise<CheckReport> {
-  const { slot, applicationName } = options;
+  const { slot, applicationName, members } = options;
+  const looked = members && slot !== undefined ? await lookAtMembers(members, slot) : [];
   const read = async (timeline: number): Promise<StoredHistory> =>
     (await place.archive?.history(timeline)) ?? { state: 'absent' };
   const physical = await attempt(options, 'physical', (c) => readServerFacts(c, slot, { read }));
@@ -131,6 +144,10 @@ async function checkTogether(options: CheckOptions, place: Place): Promise<Check
       results.push(checkPermissions(local.permissions));
       results.push(...(await checkShipping(place.archive!.place)));
     }
+  }
+  if (members && slot !== undefined) {
+    const wal = archivedWal(server, archive, ours);
+    results.push(...checkMembers(looked, slot, wal, members.slots));
   }
   return { results, recoveryPoint: point, free: archive?.local?.disk.free };
 }

@@ -1,7 +1,8 @@
 import type { ReplicationConnection } from '../connection/connection.js';
 import type { ConnectionSettings } from '../connection/conninfo/settings.js';
 import type { ReplicationMode } from '../connection/startup.js';
-import { AuthenticationError } from '../errors.js';
+import { AuthenticationError, UsageError } from '../errors.js';
+import type { MemberSlotKeeper } from '../server/member-slot.js';
 import type { CommandContext } from './command.js';
 import type { OptionSpec, OptionValues } from './option-spec.js';
 import { canPrompt, promptPassword } from './prompt.js';
@@ -53,10 +54,72 @@ export const CONNECTION_OPTIONS: readonly OptionSpec[] = [
   },
 ];
 
+/** Where SQL is asked when the connection string names no database. */
+export const SQL_DATABASE = 'postgres';
+
 /** What the connection options of a command line say. */
 export interface ConnectionArguments {
   connection: { conninfo?: string; host?: string; port?: string; user?: string };
   password: 'ask' | 'never' | 'when-needed';
+}
+
+/** The members whose slots are kept or looked at. */
+export interface MemberArguments {
+  /** Absent: the hosts of the connection. */
+  hosts: string | undefined;
+  slots: MemberSlotKeeper;
+}
+
+export const MEMBER_OPTIONS: readonly OptionSpec[] = [
+  {
+    long: 'members',
+    argument: 'CONNSTR',
+    group: CONNECTION_GROUP,
+    help: 'hosts that may be promoted; keywords that are not given are those of --dbname',
+  },
+  {
+    long: 'member-slots',
+    argument: 'WHO',
+    group: CONNECTION_GROUP,
+    help: 'who keeps the slot on the members (default: the hosts of --dbname): walkeep, or external (Patroni, CloudNativePG)',
+    check: (text) => void parseMemberSlots(text),
+  },
+];
+
+function parseMemberSlots(text: string): MemberSlotKeeper {
+  if (text === 'walkeep' || text === 'external') return text;
+  throw new UsageError(`invalid value "${text}" for option --member-slots`, {
+    hint: 'Valid values are walkeep, external.',
+  });
+}
+
+/** @throws UsageError */
+export function memberArguments(
+  values: OptionValues,
+  tryHelp: string,
+): MemberArguments | undefined {
+  const { members, 'member-slots': slots, slot } = values;
+  const misuse = (message: string): UsageError => new UsageError(message, { hint: tryHelp });
+  if (typeof slots !== 'string') {
+    if (members === undefined) return undefined;
+    throw misuse('--members needs --member-slots to be specified');
+  }
+  if (typeof slot !== 'string')
+    throw misuse('--member-slots needs a slot to be specified using --slot');
+  return {
+    hosts: typeof members === 'string' ? members : undefined,
+    slots: parseMemberSlots(slots),
+  };
+}
+
+/** The settings of all members, for SQL. `password`: one that is known by now. */
+export function memberSettings(
+  args: ConnectionArguments,
+  { hosts }: MemberArguments,
+  context: Pick<CommandContext, 'program' | 'env'>,
+  password: string | undefined,
+): Promise<ConnectionSettings> {
+  return resolveConnection(args, context, { database: SQL_DATABASE, others: hosts, password });
 }
 
 /** Reads the connection options of a command line. */
@@ -107,13 +170,18 @@ export async function connectionSettings(
 export async function resolveConnection(
   args: ConnectionArguments,
   { program, env }: Pick<CommandContext, 'program' | 'env'>,
-  given: { database?: string | undefined; password?: string | undefined },
+  given: {
+    database?: string | undefined;
+    password?: string | undefined;
+    others?: string | undefined;
+  },
 ): Promise<ConnectionSettings> {
   const { resolveSettings } = await import('../connection/conninfo/resolve.js');
   return resolveSettings(
     {
       ...args.connection,
       ...(given.password === undefined ? {} : { password: given.password }),
+      ...(given.others === undefined ? {} : { others: given.others }),
       ...(given.database === undefined ? {} : { fallbackDatabase: given.database }),
       // What the server reports as application_name decides who is a synchronous standby.
       fallbackApplicationName: program,

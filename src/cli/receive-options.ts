@@ -5,7 +5,12 @@ import type { Lsn } from '../lsn.js';
 import type { VerifyMode } from '../receive/inspector.js';
 import type { CompressionOption } from '../receive/options.js';
 import { parseCompression } from './compression.js';
-import { type ConnectionArguments, connectionArguments } from './connection-options.js';
+import {
+  type ConnectionArguments,
+  connectionArguments,
+  type MemberArguments,
+  memberArguments,
+} from './connection-options.js';
 import type { OptionValues } from './option-spec.js';
 import {
   parseApply,
@@ -41,6 +46,7 @@ export interface ReceiveArguments extends ConnectionArguments {
   verbose: boolean;
   /** Command line of the `ship` that runs beside. */
   ship: string[] | undefined;
+  members: MemberArguments | undefined;
 }
 
 /**
@@ -78,6 +84,7 @@ export function receiveArguments(
   if (directory === undefined && slotUser === undefined) {
     throw misuse('no target directory specified');
   }
+  const members = slotUser === undefined ? memberArguments(values, tryHelp) : undefined;
   const endpos = text('endpos');
   const timeout = text('receive-timeout');
   return {
@@ -85,7 +92,7 @@ export function receiveArguments(
     directory: directory ?? '',
     slot,
     slotMayExist: given('if-not-exists'),
-    ensureSlot: given('ensure-slot'),
+    ensureSlot: given('ensure-slot') || members?.slots === 'walkeep',
     endLsn: endpos === undefined ? undefined : parseEndPosition(endpos),
     statusInterval: parseStatusInterval(text('status-interval') ?? '10') * 1000,
     receiveTimeout: timeout === undefined ? undefined : parseReceiveTimeout(timeout) * 1000,
@@ -100,6 +107,7 @@ export function receiveArguments(
     apply: parseApply(text('apply') ?? 'none'),
     progress: given('progress'),
     verbose: given('verbose'),
+    members,
     ship: shipArguments(values, directory ?? ''),
     ...connectionArguments(values),
   };

@@ -2,7 +2,7 @@ import { UsageError } from '../errors.js';
 import { INVALID_LSN, type Lsn, parseLsn } from '../lsn.js';
 import { HELP_OPTION, VERSION_OPTION } from './command.js';
 import { compressionHelp } from './compression.js';
-import { CONNECTION_GROUP, CONNECTION_OPTIONS } from './connection-options.js';
+import { CONNECTION_GROUP, CONNECTION_OPTIONS, MEMBER_OPTIONS } from './connection-options.js';
 import { INT_MAX, parseIntOption } from './numbers.js';
 import type { OptionSpec, ProgramName } from './option-spec.js';
 import { STORE_OPTIONS } from './ship-options.js';
@@ -169,6 +169,7 @@ const TABLE: readonly (OptionSpec & { walkeepOnly?: true })[] = [
   },
   ...STORE_OPTIONS.map((spec) => ({ ...spec, walkeepOnly: true as const })),
   ...CONNECTION_OPTIONS,
+  ...MEMBER_OPTIONS.map((spec) => ({ ...spec, walkeepOnly: true as const })),
   {
     long: 'receive-timeout',
     argument: 'SECS',

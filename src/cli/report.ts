@@ -1,6 +1,6 @@
 import type { EventEmitter } from 'node:events';
 import { formatLsn } from '../lsn.js';
-import type { ReceiverEvents } from '../receive/options.js';
+import type { MemberState, ReceiverEvents } from '../receive/options.js';
 import type { Output } from './output.js';
 import { ProgressMeter } from './progress.js';
 
@@ -39,6 +39,7 @@ export function reportEvents(
     output.info(`not renaming "${file}", segment is not complete`);
   });
   receiver.on('warning', ({ message, hint }) => output.warning(message, hint));
+  receiver.on('member', (state) => reportMember(state, output));
   receiver.on('disconnect', ({ error, retryIn }) => {
     output.report(error);
     printed.add(error);
@@ -55,6 +56,16 @@ export function reportEvents(
     end,
   };
 }
+
+/** `member db2:5432 covers: yes`, with what that rests on. */
+function reportMember({ member, covers, message, hint, did }: MemberState, output: Output): void {
+  const slot = did === undefined ? '' : ` (slot ${did})`;
+  const text = `member ${member} covers: ${COVERS[String(covers)]}${slot}: ${message}`;
+  if (covers === true) output.info(text);
+  else output.warning(text, hint);
+}
+
+const COVERS: Readonly<Record<string, string>> = { true: 'yes', false: 'no', undefined: 'unknown' };
 
 function reportVerbose(receiver: EventEmitter<ReceiverEvents>, output: Output): void {
   const at = ({ lsn, timeline }: { lsn: bigint; timeline: number }) =>

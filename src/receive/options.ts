@@ -17,13 +17,31 @@ import {
   oneOf,
   required,
 } from '../options.js';
+import type { MemberSlotKeeper } from '../server/member-slot.js';
 import type { ReceiverWarning } from '../server/warning.js';
 import type { VerifyMode } from './inspector.js';
+import type { MemberState } from './member-slots.js';
 
 /** How completed segments are stored. `level` is the method's own scale, absent for its default. */
 export interface CompressionOption {
   method: ReceivedCompression;
   level?: number;
+}
+
+/** The servers that may be promoted, on each of which the receiver's slot has to be. */
+export interface MembersOption {
+  /**
+   * A conninfo string or settings, whose hosts are the members. They are asked by SQL: `dbname` is a
+   * database that the role may connect to, for example postgres.
+   */
+  connection: ConnectionSettings | string;
+  /**
+   * `walkeep` creates the slot where it is missing, and moves it on as WAL becomes durable here;
+   * `external` only looks: Patroni, CloudNativePG or the like keep it.
+   */
+  slots: MemberSlotKeeper;
+  /** Milliseconds between looks. Default 10000. */
+  interval?: number;
 }
 
 /** Default of `receiveTimeout`. */
@@ -92,7 +110,15 @@ export interface WalReceiverOptions {
   checkSyncStandby?: boolean;
   /** Asked for a password when the server wants one and none is known. */
   promptPassword?: () => Promise<string>;
+  /** Keep, or watch, the slot on every member that may be promoted: a failover leaves no gap then. */
+  members?: MembersOption;
 }
+
+const MEMBERS: Checks<MembersOption> = {
+  connection: required(either(aText, anObject)),
+  slots: required(oneOf('walkeep', 'external')),
+  interval: aTime,
+};
 
 const COMPRESSION: Checks<CompressionOption> = {
   method: required(oneOf(...RECEIVED)),
@@ -102,7 +128,11 @@ const COMPRESSION: Checks<CompressionOption> = {
 /** Checks what a receiver is told. @throws UsageError */
 export function checkReceiverOptions(options: WalReceiverOptions): void {
   checkOptions('WalReceiver', options, CHECKS);
-  const { compression, synchronous, sync } = options;
+  const { compression, synchronous, sync, members, slot } = options;
+  if (members) {
+    checkOptions('WalReceiver, members', members, MEMBERS);
+    if (slot === undefined) throw new UsageError('WalReceiver: option "members" needs a "slot"');
+  }
   if (compression) {
     checkOptions('WalReceiver, compression', compression, COMPRESSION);
     const { method, level } = compression;
@@ -136,9 +166,10 @@ const CHECKS: Checks<WalReceiverOptions> = {
   apply: oneOf('none', 'flush'),
   checkSyncStandby: aSwitch,
   promptPassword: aFunction,
+  members: anObject,
 };
 
-export type { ReceiverWarning };
+export type { MemberState, ReceiverWarning };
 
 /** The events of a WalReceiver. */
 export interface ReceiverEvents {
@@ -169,6 +200,8 @@ export interface ReceiverEvents {
    */
   stop: [{ lsn: Lsn; timeline: number; reason: 'endpos' | 'signal' }];
   warning: [ReceiverWarning];
+  /** With `members`: one was looked at for the first time, or is not what it was. */
+  member: [MemberState];
   /** The connection is gone; `retryIn` is undefined when no further try is made. */
   disconnect: [{ error: WalkeepError; retryIn: number | undefined }];
 }

@@ -1,4 +1,5 @@
 import { EventEmitter } from 'node:events';
+import { readLedger } from '../archive/ledger.js';
 import { removeLeftovers } from '../archive/leftovers.js';
 import { loadCodecs } from '../codec/codecs.js';
 import { connect } from '../connection/connect.js';
@@ -12,6 +13,7 @@ import type { Lsn } from '../lsn.js';
 import { connectedStandbys, peerWarnings } from '../server/sync-peers.js';
 import { readSyncStandby } from '../server/sync-standby.js';
 import { DirectoryReceiver, type StopReason } from './directory-receiver.js';
+import { DurablePlace, MemberSlots } from './member-slots.js';
 import {
   checkReceiverOptions,
   RECEIVE_TIMEOUT,
@@ -40,13 +42,17 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
   private readonly toldSync = new Set<string>();
   /** Once is enough: every try that is refused stands in the server's log. */
   private askedPeers = false;
+  private readonly durable = new DurablePlace();
+  private members: MemberSlots | undefined;
 
   constructor(options: WalReceiverOptions) {
     super();
     checkReceiverOptions(options);
-    this.o = options;
+    // Who keeps the slot on every member makes it on the one that is received from.
+    const keeps = options.members?.slots === 'walkeep';
+    this.o = { ...options, ensureSlot: options.ensureSlot ?? keeps };
     this.backoff = new Backoff(options.retryDelay);
-    this.receiver = new DirectoryReceiver(options, {
+    this.receiver = new DirectoryReceiver(this.o, {
       tell: (event, ...args) => this.tell(event, ...args),
       onHeadway: () => this.backoff.reset(),
       chooseWriteReport: (connection, stop) => this.checkSyncStandby(connection, stop),
@@ -61,15 +67,58 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
   async run(signal: AbortSignal = new AbortController().signal): Promise<Lsn> {
     await loadCodecs();
     const lock = await this.lock(signal);
+    const failed = new AbortController();
+    const stop = AbortSignal.any([signal, failed.signal]);
     try {
       let reason: StopReason | undefined = lock ? undefined : 'signal';
-      while (reason === undefined) reason = await this.attempt(signal);
+      if (lock) await this.startMembers((error) => failed.abort(error));
+      while (reason === undefined) reason = await this.attempt(stop);
+      if (failed.signal.aborted) throw failed.signal.reason;
       const { last } = this.receiver;
       this.tell('stop', { ...last, reason });
       return last.lsn;
     } finally {
+      await this.members?.end();
       await lock?.release();
     }
+  }
+
+  /** Begins to keep the members' slots, from what the ledger says is durable here. */
+  private async startMembers(fail: (error: unknown) => void): Promise<void> {
+    const { members, slot, directory } = this.o;
+    if (!members || slot === undefined) return;
+    const { connection, slots: keeper, interval } = members;
+    const settings =
+      typeof connection === 'string'
+        ? await resolveSettings({
+            ...{ conninfo: connection, fallbackDatabase: 'postgres' },
+            fallbackApplicationName: 'walkeep',
+          })
+        : connection;
+    // What is wrong with it the receiving tells.
+    const ledger = await readLedger(directory).catch(() => undefined);
+    const { systemId, end: lsn, timeline } = ledger ?? {};
+    const known = lsn !== undefined && timeline !== undefined;
+    this.durable.note(systemId, known ? { lsn, timeline } : undefined);
+    this.members = new MemberSlots({
+      ...{ settings, slot, keeper, interval },
+      archived: () => this.durable.archived,
+      tell: (state) => this.tell('member', state),
+      fail,
+    });
+  }
+
+  /** What an event says of what is durable here. */
+  private noteDurable<K extends keyof ReceiverEvents>(event: K, [told]: ReceiverEvents[K]): void {
+    let news = false;
+    if (event === 'connect') {
+      const { systemId } = told as ReceiverEvents['connect'][0];
+      news = this.durable.note(BigInt(systemId), undefined);
+    } else if (event === 'progress') {
+      const { flushed: lsn, timeline } = told as ReceiverEvents['progress'][0];
+      news = this.durable.note(undefined, { lsn, timeline });
+    }
+    if (news) this.members?.lookNow();
   }
 
   /** The directory's lock; undefined if the signal came first. A full disk is waited for. */
@@ -173,6 +222,7 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
 
   /** Emits; what a listener throws is its own defect, not the disk's or the server's. */
   private tell<K extends keyof ReceiverEvents>(event: K, ...args: ReceiverEvents[K]): void {
+    if (this.o.members) this.noteDurable(event, args);
     const emit = this.emit as (event: K, ...args: ReceiverEvents[K]) => boolean;
     try {
       emit.call(this, event, ...args);

@@ -9,7 +9,11 @@ import {
   connectAsking,
   connectionArguments,
   connectionSettings,
+  MEMBER_OPTIONS,
+  memberArguments,
+  memberSettings,
   resolveConnection,
+  SQL_DATABASE,
 } from '../connection-options.js';
 import { fold } from '../help.js';
 import { parseDuration } from '../numbers.js';
@@ -46,12 +50,11 @@ const OPTIONS: readonly OptionSpec[] = [
   VERSION_OPTION,
   HELP_OPTION,
   ...CONNECTION_OPTIONS,
+  ...MEMBER_OPTIONS,
 ];
 
 const EXIT = { ok: 0, warn: 1, fail: 2 } as const;
 const NAGIOS = { ok: 'OK', warn: 'WARNING', fail: 'CRITICAL' } as const;
-/** Where SQL is asked when the connection string names no database. */
-const DATABASE = 'postgres';
 /** Milliseconds for one host where the connection string sets no connect_timeout. */
 const CONNECT_TIMEOUT = 10_000;
 
@@ -75,12 +78,15 @@ export const command: Command = {
       throw misuse('cannot use --json together with --nagios');
     }
     const args = connectionArguments(values);
+    const memberArgs = memberArguments(values, tryHelp);
     const physical = await connectionSettings(args, context);
     const { applicationName } = physical;
     let { password } = physical;
     const connect = async (mode: ReplicationMode) => {
       const settings =
-        mode === 'off' ? await resolveConnection(args, context, { database: DATABASE }) : physical;
+        mode === 'off'
+          ? await resolveConnection(args, context, { database: SQL_DATABASE })
+          : physical;
       const timed = { ...settings, connectTimeout: settings.connectTimeout || CONNECT_TIMEOUT };
       const known = password === undefined ? timed : { ...timed, password };
       try {
@@ -97,14 +103,17 @@ export const command: Command = {
       const text = values[option];
       return typeof text === 'string' ? parseDuration(text, `--${option}`) : undefined;
     };
+    const members = memberArgs && {
+      settings: await memberSettings(args, memberArgs, context, password),
+      slots: memberArgs.slots,
+    };
     const { runCheck } = await import('../../check/check.js');
     const report = await runCheck({
       directory,
       slot: typeof slot === 'string' ? slot : undefined,
       backupAge: duration('backup-age'),
       window: duration('window'),
-      applicationName,
-      connect,
+      ...{ applicationName, members, connect },
     });
     if (values.json === true) output.print(jsonLines(report));
     else if (values.nagios === true) output.print(nagiosLine(report));

@@ -3,7 +3,7 @@ import type { ConnectionSettings } from '../../connection/conninfo/settings.js';
 import { CorruptWalError, NotSupportedError, ServerError, WalkeepError } from '../../errors.js';
 import type { WalReceiverOptions } from '../../receive/options.js';
 import type { Command, CommandContext } from '../command.js';
-import { connectAsking, connectionSettings } from '../connection-options.js';
+import { connectAsking, connectionSettings, memberSettings } from '../connection-options.js';
 import type { ProgramName } from '../option-spec.js';
 import { canPrompt, promptPassword } from '../prompt.js';
 import { checkDirectory, type ReceiveArguments, receiveArguments } from '../receive-options.js';
@@ -39,13 +39,20 @@ export const command: Command = {
 async function stream(
   args: ReceiveArguments,
   settings: ConnectionSettings,
-  { program, output }: CommandContext,
+  context: CommandContext,
 ): Promise<number> {
+  const { program, output } = context;
   // What is received makes hardly any garbage that lives on: room for more of it is wasted memory.
   setFlagsFromString('--semi-space-growth-factor=1');
+  const members = args.members && {
+    connection: await memberSettings(args, args.members, context, settings.password),
+    slots: args.members.slots,
+  };
   const { WalReceiver } = await import('../../receive/receiver.js');
   const { signal, release } = stopOnSignals(output);
-  const receiver = new WalReceiver(receiverOptions(args, settings, program, signal));
+  const options = receiverOptions(args, settings, program, signal);
+  if (members) options.members = members;
+  const receiver = new WalReceiver(options);
   const report = reportEvents(receiver, output, args);
   const beside = args.ship && new (await import('../ship-beside.js')).ShipBeside(args.ship, output);
   try {

@@ -26,6 +26,11 @@ export interface ConninfoInput {
   port?: string;
   user?: string;
   password?: string;
+  /**
+   * A second connection string, whose keywords win over all of the above. With hosts of its own it
+   * leaves nothing of the others' addresses, and of their ports only one that is for all.
+   */
+  others?: string;
   /** Database where the connection string names none. Default `replication`. */
   fallbackDatabase?: string;
   /** application_name when nothing else names one. */
@@ -38,6 +43,7 @@ const CHECKS: Checks<ConninfoInput> = {
   port: aText,
   user: aText,
   password: aText,
+  others: aText,
   fallbackDatabase: aText,
   fallbackApplicationName: required(aText),
 };
@@ -106,6 +112,12 @@ async function mergeValues(input: ConninfoInput, env: NodeJS.ProcessEnv): Promis
   override('user', input.user);
   override('port', input.port);
   override('password', input.password);
+  const others = parseConninfo(input.others ?? '');
+  if (others.has('host') || others.has('hostaddr')) {
+    for (const name of ['host', 'hostaddr']) values.delete(name);
+    if (values.get('port')?.includes(',')) values.delete('port');
+  }
+  for (const [name, value] of others) override(name, value);
 
   const fill = (name: string, value: string | undefined) => {
     if (value !== undefined && !values.has(name)) values.set(name, value);
