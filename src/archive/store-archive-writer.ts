@@ -131,9 +131,10 @@ export class StoreArchiveWriter {
   /** Nothing needs the index: what goes wrong with it is nothing that WAL would wait for. */
   async #putIndex(index: IndexCollector, wal: CheckedWal, signal?: AbortSignal): Promise<void> {
     try {
-      for (const { name, bytes } of index.add(wal)) {
+      for (const { name, bytes } of index.add(wal, wal.seen)) {
         const key = indexKey(systemPrefix(this.#o.systemId), name);
-        await this.#create(key, { plain: bytes, digest: sha256(bytes), meta: {} }, signal);
+        const object = { plain: bytes, digest: sha256(bytes), defined: true, meta: {} };
+        await this.#create(key, object, signal);
       }
     } catch (e) {
       if (!(e instanceof WalkeepError)) throw e;
@@ -166,18 +167,18 @@ export class StoreArchiveWriter {
   #putText(key: string, content: Uint8Array, signal?: AbortSignal): Promise<StoreResult> {
     const digest = sha256(content);
     const same = async (stored: Uint8Array) => Buffer.compare(stored, content) === 0;
-    return this.#put(key, { plain: content, digest, meta: {}, same }, signal);
+    return this.#put(key, { plain: content, digest, defined: true, meta: {}, same }, signal);
   }
 
   #putWal(key: string, wal: CheckedWal, signal: AbortSignal | undefined): Promise<StoreResult> {
-    const { bytes, digest, start, end } = wal;
+    const { bytes, digest, defined, start, end } = wal;
     const { segmentSize } = this.#o;
     const meta = { 'wk-start': formatLsn(start), 'wk-end': formatLsn(end) };
     const same = async (stored: Uint8Array): Promise<boolean> => {
       if (stored.length !== bytes.length) return false;
       return new WalComparison({ startLsn: start, segmentSize }).feed(bytes, stored) === undefined;
     };
-    return this.#put(key, { plain: bytes, digest, meta, same }, signal);
+    return this.#put(key, { plain: bytes, digest, defined, meta, same }, signal);
   }
 
   async #put(key: string, object: StoredObject, signal?: AbortSignal): Promise<StoreResult> {
@@ -195,7 +196,7 @@ export class StoreArchiveWriter {
   }
 
   async #create(key: string, object: Omit<StoredObject, 'same'>, signal: AbortSignal | undefined) {
-    const { plain, digest } = object;
+    const { plain, digest, defined } = object;
     const { bytes, stages, release } = await this.#o.codec.encode(plain);
     try {
       const meta: Metadata = {
@@ -205,7 +206,8 @@ export class StoreArchiveWriter {
         'wk-writer': this.#o.writer,
         ...object.meta,
       };
-      const created = await this.#store.create(key, contentOf(bytes), { meta, signal });
+      const known = defined && bytes === plain ? digest : undefined;
+      const created = await this.#store.create(key, contentOf(bytes, known), { meta, signal });
       return { created, size: bytes.length };
     } finally {
       release();
@@ -274,6 +276,8 @@ interface StoredObject {
   plain: Uint8Array;
   /** Canonical, in hex. */
   digest: string;
+  /** It is also that of the plain bytes as they are. */
+  defined: boolean;
   meta: Metadata;
   /** True if that is the same content. */
   same(stored: Uint8Array): Promise<boolean>;
@@ -386,8 +390,9 @@ function sha256(bytes: Uint8Array): string {
   return createHash('sha256').update(bytes).digest('hex');
 }
 
-function contentOf(bytes: Uint8Array): Content {
-  return { size: bytes.length, sha256: sha256(bytes), proven: true, open: () => [bytes] };
+/** @param digest of the bytes, where it was taken already */
+function contentOf(bytes: Uint8Array, digest = sha256(bytes)): Content {
+  return { size: bytes.length, sha256: digest, proven: true, open: () => [bytes] };
 }
 
 async function bytesOf({ body }: Got): Promise<Buffer> {

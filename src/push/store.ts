@@ -9,7 +9,7 @@ import { StoreArchive } from '../archive/places/store-archive.js';
 import { segmentAt } from '../archive/segment-source.js';
 import {
   type CheckedWal,
-  canonicalDigest,
+  digestOf,
   partialSegment,
   readChecked,
   wholeSegment,
@@ -126,8 +126,8 @@ async function load(
   if (!segment.partial && !verify) {
     const start = segmentStart(segment.segment, size);
     const end = segmentStart(segment.segment + 1n, size);
-    const digest = canonicalDigest(bytes, unusedFrom);
-    return { whole: true, wal: { name, timeline, start, end, bytes, digest } };
+    const digest = digestOf(bytes, unusedFrom);
+    return { whole: true, wal: { name, timeline, start, end, bytes, ...digest } };
   }
   const cut = walEnd.fault && walEnd.kind === 'zeros';
   if (!segment.partial && !cut) {

@@ -2,6 +2,7 @@ import { stat } from 'node:fs/promises';
 import { isGone } from '../archive/access.js';
 import type { Archive } from '../archive/archive.js';
 import { sampleIdentity } from '../archive/identity.js';
+import { SeenMarks } from '../archive/index/seen-marks.js';
 import { type HistoryFile, sortOut } from '../archive/listing.js';
 import { openArchive } from '../archive/places/open-archive.js';
 import type { StoredSegment } from '../archive/segment-source.js';
@@ -159,7 +160,9 @@ export class ShipSource {
     const { segmentSize } = this.#identity!;
     const expected = { ...this.#identity!, history: await this.#historyOf(segment.timeline) };
     const name = parseSegmentFileName(file.name, segmentSize)!;
-    const content = await readChecked(file, name, expected, room.of(segmentSize));
+    const seen = new SeenMarks();
+    const into = room.of(segmentSize);
+    const content = await readChecked(file, name, expected, into, segmentSize, seen);
     const forks = content.walEnd.fault ? await this.#forks(segment.timeline) : [];
     const described = { name: segment.base, path: file.path, segmentSize };
     const wal = wholeSegment(content, name, described, forks);

@@ -43,6 +43,7 @@ export interface WalKernel {
    * Steps over records in `[from, limit)` as long as they are whole, good and nothing special,
    * and returns where it stopped. `prev…` are the halves of the last record's LSN, `hi` and
    * `shift` make the LSN of an index. The last record's index is then in `words[LAST_RECORD]`.
+   * A record of a resource manager below `rmgrs` is special too.
    */
   records(
     from: number,
@@ -51,6 +52,7 @@ export interface WalKernel {
     prevHi: number,
     hi: number,
     shift: number,
+    rmgrs: number,
   ): number;
 }
 
@@ -168,7 +170,7 @@ const crcFunction = wasmFunction('crc', [3, 9, 1], (...variables) => {
   ];
 });
 
-const recordsFunction = wasmFunction('records', [6, 10, 1], (...variables) => {
+const recordsFunction = wasmFunction('records', [7, 10, 1], (...variables) => {
   const [
     at,
     limit,
@@ -176,6 +178,7 @@ const recordsFunction = wasmFunction('records', [6, 10, 1], (...variables) => {
     prevHi,
     hi,
     shift,
+    rmgrs,
     length,
     next,
     kind,
@@ -187,7 +190,7 @@ const recordsFunction = wasmFunction('records', [6, 10, 1], (...variables) => {
     state,
     p,
     last,
-  ] = variables as unknown as Variables<17>;
+  ] = variables as unknown as Variables<18>;
   const left = sub(limit.get, at.get);
   const stopIf = (condition: Code): Code => when(condition, leave(at.get));
   return [
@@ -206,6 +209,7 @@ const recordsFunction = wasmFunction('records', [6, 10, 1], (...variables) => {
       // Two bytes that must be zero, then xl_rmid and xl_info.
       stopIf(shiftRight(kind.get, 16)),
       stopIf(isEqual(and(kind.get, 0xfff0), (RM_XLOG << 8) | XLOG_SWITCH)),
+      stopIf(isBelow(shiftRight(kind.get, 8), rmgrs.get)),
       // The body first, then the header up to its CRC.
       state.set(-1),
       p.set(add(at.get, RECORD_HEADER_SIZE)),

@@ -44,6 +44,19 @@ export function checkPrev(
   };
 }
 
+/** True for a header, as words, that checkLength and checkPrev accept; false proves nothing. */
+export function isPlainHeader(words: Int32Array, prev: Address | undefined): boolean {
+  const length = words[0]!;
+  return (
+    prev !== undefined &&
+    length >= RECORD_HEADER_SIZE &&
+    length <= MAX_RECORD_LENGTH &&
+    words[4]! >>> 16 === 0 &&
+    words[2] === (prev.lo | 0) &&
+    words[3] === (prev.hi | 0)
+  );
+}
+
 const hex8 = (n: number) => `0x${(n >>> 0).toString(16).toUpperCase().padStart(8, '0')}`;
 
 /** xl_crc of the header in `words` against the state of a CRC over the body. */

@@ -17,6 +17,9 @@ export const RM_XLOG = 0;
 export const XLOG_SWITCH = 0x40;
 export const XLOG_OVERWRITE_CONTRECORD = 0xd0;
 
+/** xl_rmid has one byte. */
+export const ALL_RMGRS = 256;
+
 /** Smallest id of a resource manager that an extension brings (RM_MIN_CUSTOM_ID). */
 export const MIN_CUSTOM_RMGR = 128;
 
@@ -104,6 +107,8 @@ export interface WalRecord extends RecordHeader {
 
 /** Receives the records of a walk piece by piece. The bytes are valid only during the call. */
 export interface RecordVisitor {
+  /** Where it is given: only records of resource managers below are of interest. */
+  readonly rmgrs?: number;
   /**
    * A plausible header at `at`, its CRC perhaps not checked yet, and the halves of its LSN.
    * False: not interested in this record.

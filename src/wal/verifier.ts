@@ -2,6 +2,7 @@ import type { Lsn } from '../lsn.js';
 import { readChunk } from './chunk.js';
 import { faultToError, type WalEnd, type WalFault } from './fault.js';
 import { majorOfMagic } from './page.js';
+import type { RecordVisitor } from './record.js';
 import { type WalOptions, WalWalker } from './walker.js';
 
 /**
@@ -11,8 +12,9 @@ import { type WalOptions, WalWalker } from './walker.js';
 export class WalVerifier {
   readonly #walker: WalWalker;
 
-  constructor(options: WalOptions) {
-    this.#walker = new WalWalker(options);
+  /** @param visitor is given records, at the speed of the rest if it names their managers */
+  constructor(options: WalOptions, visitor?: RecordVisitor) {
+    this.#walker = new WalWalker(options, visitor);
   }
 
   /**
@@ -24,8 +26,10 @@ export class WalVerifier {
     return this.#walker.fault;
   }
 
-  readonly #walk = (bytes: Uint8Array, words: Int32Array, from: number, to: number) =>
-    this.#walker.walk(bytes, words, from, to);
+  readonly #walk = (bytes: Uint8Array, words: Int32Array, from: number, to: number) => {
+    // Each record that the visitor was given ends a walk.
+    for (let at = from; at < to; ) at = this.#walker.walk(bytes, words, at, to);
+  };
 
   /** LSN behind the last byte fed. */
   get position(): Lsn {

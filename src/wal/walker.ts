@@ -7,7 +7,7 @@ import { type PageHeader, XLP_FIRST_IS_OVERWRITE_CONTRECORD } from './page.js';
 import type { Failure, PageChecker, PageExpectations } from './page-checker.js';
 import { PageCursor } from './page-cursor.js';
 import {
-  MAX_RECORD_LENGTH,
+  ALL_RMGRS,
   RECORD_HEADER_SIZE,
   type RecordVisitor,
   RM_XLOG,
@@ -18,6 +18,7 @@ import {
   checkLength,
   checkOverwrite,
   checkPrev,
+  isPlainHeader,
   OVERWRITE_BODY,
 } from './record-checks.js';
 import { firstNonZero } from './zeros.js';
@@ -62,6 +63,8 @@ export class WalWalker {
   /** With fault kind `zeros`: the first byte behind it that is not zero. */
   nonZero: Lsn | undefined;
   readonly #visitor: RecordVisitor | undefined;
+  /** The visitor is asked about records of resource managers below. */
+  readonly #rmgrs: number;
   readonly #start: Lsn;
   #fed = 0;
   /** Bytes fed before index 0 of the chunk in hand. */
@@ -96,6 +99,7 @@ export class WalWalker {
   constructor(options: WalOptions, visitor?: RecordVisitor) {
     const { startLsn, prev } = options;
     this.#visitor = visitor;
+    this.#rmgrs = visitor ? (visitor.rmgrs ?? ALL_RMGRS) : 0;
     this.#start = startLsn;
     this.#startAlign = Number(startLsn & 3n);
     this.#page = new PageCursor(startLsn, options);
@@ -226,10 +230,12 @@ export class WalWalker {
     let p = from;
     if (this.#have === 0) {
       if (this.#prev && !this.#lost) {
-        p =
-          bytes === KERNEL?.bytes && !this.#visitor
-            ? this.#kernelRecords(KERNEL, from, to, this.#prev)
-            : this.#wholeRecords(bytes, words, from, to, this.#prev);
+        const kernel = bytes === KERNEL?.bytes && this.#rmgrs < ALL_RMGRS ? KERNEL : undefined;
+        if (kernel) p = this.#kernelRecords(kernel, from, to, this.#prev);
+        // Where the kernel stopped, the record is perhaps one for the visitor.
+        if (p === from && (this.#visitor || !kernel)) {
+          p = this.#wholeRecords(bytes, words, [from, to, kernel ? 1 : to], this.#prev);
+        }
         if (p > from) return p;
       }
       this.#record.hi = this.#page.address.hi;
@@ -244,12 +250,11 @@ export class WalWalker {
     return p + n;
   }
 
-  /** Takes records as long as they are whole, good and nothing special. */
+  /** Takes records as long as they are whole, good and nothing special, so many at most. */
   #wholeRecords(
     bytes: Uint8Array,
     words: Int32Array,
-    from: number,
-    to: number,
+    [from, to, most]: readonly [number, number, number],
     prev: Address,
   ): number {
     const limit = Math.min(to, from + this.#page.blockSize - this.#page.at);
@@ -258,7 +263,7 @@ export class WalWalker {
     let prevHi = prev.hi | 0;
     let prevLo = prev.lo | 0;
     let p = from;
-    while (limit - p >= RECORD_HEADER_SIZE) {
+    for (let taken = 0; taken < most && limit - p >= RECORD_HEADER_SIZE; taken++) {
       const w = p >> 2;
       const length = words[w]!;
       const next = p + ((length + 7) & ~7);
@@ -294,7 +299,8 @@ export class WalWalker {
     const limit = Math.min(to, from + this.#page.blockSize - this.#page.at);
     const { hi, lo } = this.#page.address;
     const shift = lo + this.#page.at - from;
-    const p = kernel.records(from, limit, prev.lo | 0, prev.hi | 0, hi | 0, shift | 0);
+    const at = [prev.lo | 0, prev.hi | 0, hi | 0, shift | 0] as const;
+    const p = kernel.records(from, limit, ...at, this.#rmgrs);
     if (p > from) {
       prev.hi = hi;
       prev.lo = (kernel.words[LAST_RECORD]! + shift) >>> 0;
@@ -306,7 +312,7 @@ export class WalWalker {
   }
 
   #openRecord(): void {
-    const failure = this.#isPlainHeader()
+    const failure = isPlainHeader(this.#words, this.#prev)
       ? undefined
       : (checkLength(this.#header, this.#have) ??
         checkPrev(this.#header, this.#record, this.#prev));
@@ -326,21 +332,6 @@ export class WalWalker {
     const { hi, lo } = this.#record;
     this.#taking = this.#visitor?.begin(this.#header, 0, hi, lo) ?? false;
     if (this.#remaining === 0) this.#closeBody();
-  }
-
-  /** True for a header that checkLength and checkPrev accept; false proves nothing. */
-  #isPlainHeader(): boolean {
-    const w = this.#words;
-    const length = w[0]!;
-    const prev = this.#prev;
-    return (
-      prev !== undefined &&
-      length >= RECORD_HEADER_SIZE &&
-      length <= MAX_RECORD_LENGTH &&
-      w[4]! >>> 16 === 0 &&
-      w[2] === (prev.lo | 0) &&
-      w[3] === (prev.hi | 0)
-    );
   }
 
   #body(bytes: Uint8Array, words: Int32Array, from: number, to: number): number {

@@ -150,6 +150,12 @@ describe('two receivers of one server share a prefix without alarm', () => {
     const reading = memory(objects);
     const second = await shipOnce(other, [reading]);
     expect(first.result.places[0]?.error).toBeUndefined();
+    const fresh = new MemoryObjects();
+    await shipOnce(other, [memory(fresh)]);
+    // What is said of the bytes is true of those that are stored, undefined ones included.
+    for (const [, { bytes, sha256 }] of [...objects.entries(), ...fresh.entries()]) {
+      expect(createHash('sha256').update(bytes).digest('hex')).toBe(sha256);
+    }
     expect(second.result.places[0]).toMatchObject({ segments: 0 });
     expect(second.result.places[0]?.error).toBeUndefined();
     expect(second.told('shipped').map(({ outcome }) => outcome)).toEqual(

@@ -1,7 +1,10 @@
 import crc32c from 'crc-32/crc32c.js';
 import { describe, expect, test } from 'vitest';
 import { copyChunk, walBuffers } from '../../src/wal/chunk.js';
+import { WalDecoder } from '../../src/wal/decoder.js';
 import { loadKernel } from '../../src/wal/kernel.js';
+import type { WalRecord } from '../../src/wal/record.js';
+import { RecordCollector } from '../../src/wal/record-collector.js';
 import { WalVerifier } from '../../src/wal/verifier.js';
 import { WalWalker } from '../../src/wal/walker.js';
 import { randomNumbers } from '../support/archives.js';
@@ -51,6 +54,37 @@ describe('the WebAssembly kernel', () => {
       slow.walk(chunk.bytes, chunk.words, chunk.from, chunk.to);
       expect(fast.fault).toEqual(slow.fault);
       expect(fast.validEnd).toBe(slow.validEnd);
+    }
+  });
+
+  test.each(FIXTURES)('gives who names managers the records of %s that a decoder gives', (name) => {
+    const f = loadFixture(name);
+    const random = randomNumbers(f.bytes.length + 1);
+    for (let i = 0; i < 10; i++) {
+      const select = (rmgr: number) => rmgr < 2;
+      const decoder = new WalDecoder({ ...optionsFor(f), select, partial: true });
+      decoder.feed(f.bytes);
+      const expected: WalRecord[] = [];
+      for (let r = decoder.next(); r; r = decoder.next()) expected.push(r);
+      const collector = new RecordCollector(2 ** 30, select);
+      const found: WalRecord[] = [];
+      const verifier = new WalVerifier(optionsFor(f), {
+        rmgrs: 2,
+        begin: (header, at, hi, lo) => collector.begin(header, at, hi, lo),
+        body: (bytes, start, end) => collector.body(bytes, start, end),
+        complete: (end) => {
+          collector.complete(end);
+          found.push(collector.take()!);
+        },
+        abandon: () => collector.abandon(),
+      });
+      for (let at = 0; at < f.bytes.length; ) {
+        const n = Math.ceil(random() * 3 * 8192);
+        verifier.feed(f.bytes.subarray(at, at + n));
+        at += n;
+      }
+      expect(found).toEqual(expected);
+      expect(verifier.validEnd).toBe(decoder.validEnd);
     }
   });
 });

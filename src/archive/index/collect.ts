@@ -3,7 +3,8 @@ import { WalDecoder } from '../../wal/decoder.js';
 import { segmentFileName, segmentOf } from '../../wal/file-name.js';
 import type { CheckedWal } from '../shipping/checked-segment.js';
 import { isMark, type Mark, markOf, RECORD_HEADER } from '../way/marks.js';
-import { GROUP, type IndexedSegment, indexBytes, indexedSegment } from './format.js';
+import { GROUP, type IndexedSegment, indexBytes, indexedSegment, joined } from './format.js';
+import { SeenMarks } from './seen-marks.js';
 
 /** An object that is whole, not compressed yet. */
 export interface CollectedGroup {
@@ -16,13 +17,12 @@ export interface CollectedGroup {
 const HEAD = 64 * 1024;
 /** Groups that are collected at a time; the oldest is given up for another one. */
 const MOST_GROUPS = 4;
-/** Bytes that are decoded at a time. */
-const PIECE = 256 * 1024;
 /** Pages of any size begin at multiples of it. */
 const PAGE = 65_536n;
 
 interface Slot {
-  marks: Mark[];
+  /** Without a last record that is torn. */
+  indexed: IndexedSegment;
   head: Uint8Array;
   /** From the page on in which a record begins that is perhaps a mark and ends in the next segment. */
   torn?: { from: Lsn; lsn: Lsn; bytes: Uint8Array };
@@ -43,13 +43,16 @@ export class IndexCollector {
     this.#segmentSize = segmentSize;
   }
 
-  /** Takes the next segment. Its bytes need not stay. @throws CorruptWalError */
-  add({ timeline, start, bytes }: CheckedWal): CollectedGroup[] {
+  /**
+   * Takes the next segment. Its bytes need not stay.
+   * @param seen its marks, if who checked it has noted them
+   */
+  add({ timeline, start, bytes }: CheckedWal, seen?: SeenMarks): CollectedGroup[] {
     if (bytes.length !== this.#segmentSize) return [];
     const segment = segmentOf(start, this.#segmentSize);
     const slot = Number(segment % BigInt(GROUP));
     const first = segment - BigInt(slot);
-    const found = this.#look(start, bytes);
+    const found = this.#look(start, bytes, seen ?? this.#see(start, bytes));
     if (!found) return [];
     const whole: CollectedGroup[] = [];
     const put = (of: bigint, at: number): void => {
@@ -89,43 +92,35 @@ export class IndexCollector {
     for (let at = 0; at < GROUP; at++) {
       const slot = group.get(at);
       if (!slot) return undefined;
-      const marks = [...slot.marks];
-      if (slot.torn) {
-        const next = group.get(at + 1);
-        const rest = next && this.#completed(slot.torn, next.head);
-        if (!rest) return undefined;
-        marks.push(...rest);
-      }
-      segments.push(indexedSegment(marks));
+      const next = group.get(at + 1);
+      const rest = slot.torn ? next && this.#completed(slot.torn, next.head) : [];
+      if (!rest) return undefined;
+      segments.push(joined(slot.indexed, indexedSegment(rest)));
     }
     return segments;
   }
 
+  #see(startLsn: Lsn, bytes: Uint8Array): SeenMarks {
+    const seen = new SeenMarks();
+    const [systemId, segmentSize] = [this.#systemId, this.#segmentSize];
+    seen.verifier({ startLsn, segmentSize, systemId }).feed(bytes);
+    return seen;
+  }
+
   /** Undefined for what is not good after all. */
-  #look(start: Lsn, bytes: Uint8Array): Slot | undefined {
-    const marks: Mark[] = [];
-    let open = false;
-    const decoder = this.#decoder(start, (rmgr, info) => {
-      open = isMark(rmgr, info);
-      return open;
-    });
-    for (let at = 0; at < bytes.length; at += PIECE) {
-      decoder.feed(bytes.subarray(at, at + PIECE));
-      for (let record = decoder.next(); record; record = decoder.next()) {
-        open = false;
-        const mark = markOf(record, decoder.serverMajor);
-        if (mark) marks.push(mark);
-      }
-    }
-    if (decoder.fault) return undefined;
+  #look(start: Lsn, bytes: Uint8Array, seen: SeenMarks): Slot | undefined {
+    const { marks, open, validEnd: lsn } = seen;
+    if (!marks || lsn === undefined) return undefined;
     const head = copyOf(bytes, 0, HEAD);
     const end = start + BigInt(bytes.length);
-    const lsn = decoder.validEnd;
     const headless = lsn < end && end - lsn < RECORD_HEADER;
-    if (!open && !headless) return { marks, head };
+    // Of marks there may be a hundred thousand, and a group has 32 segments.
+    const indexed = indexedSegment(marks);
+    if (!open && !headless) return { indexed, head };
     const from = (lsn - (lsn % PAGE)) as Lsn;
     const begin = from < start ? start : from;
-    return { marks, head, torn: { from: begin, lsn, bytes: copyOf(bytes, Number(begin - start)) } };
+    const torn = { from: begin, lsn, bytes: copyOf(bytes, Number(begin - start)) };
+    return { indexed, head, torn };
   }
 
   /** The record that was torn, if it is a mark; undefined if its end is still not here. */
@@ -133,7 +128,9 @@ export class IndexCollector {
     { from, lsn, bytes }: NonNullable<Slot['torn']>,
     head: Uint8Array,
   ): Mark[] | undefined {
-    const decoder = this.#decoder(from, isMark);
+    const [systemId, segmentSize] = [this.#systemId, this.#segmentSize];
+    const options = { startLsn: from, segmentSize, systemId, select: isMark, partial: true };
+    const decoder = new WalDecoder(options);
     decoder.feed(bytes);
     decoder.feed(head);
     const marks: Mark[] = [];
@@ -143,11 +140,6 @@ export class IndexCollector {
       if (mark) marks.push(mark);
     }
     return decoder.validEnd > border ? marks : undefined;
-  }
-
-  #decoder(startLsn: Lsn, select: (rmgr: number, info: number) => boolean): WalDecoder {
-    const [systemId, segmentSize] = [this.#systemId, this.#segmentSize];
-    return new WalDecoder({ startLsn, segmentSize, systemId, select, partial: true });
   }
 }
 

@@ -3,7 +3,7 @@ import { CorruptObjectError } from '../../errors.js';
 import { formatLsn, type Lsn, parseLsn } from '../../lsn.js';
 import type { TimestampTz } from '../../wal/records/timestamp.js';
 import { isEnd, type Mark } from '../way/marks.js';
-import { packXids, type XidRanges } from './xid-ranges.js';
+import { joinXids, packXids, type XidRanges } from './xid-ranges.js';
 
 /** Version of what an object of the WAL index is, docs/wal-index.md. */
 export const INDEX_FORMAT = 1;
@@ -65,6 +65,25 @@ export function indexedSegment(marks: readonly Mark[]): IndexedSegment {
     xids: packXids(ends.map((end) => end.xid)),
     points,
     clocks: marks.flatMap((mark) => (mark.kind === 'clock' ? [mark.time] : [])),
+  };
+}
+
+/** The same of all marks of two, one behind the other. */
+export function joined(a: IndexedSegment, b: IndexedSegment): IndexedSegment {
+  const [one, other] = [a.times ?? b.times, b.times ?? a.times];
+  const times = one &&
+    other && {
+      first: one.first,
+      last: other.last,
+      min: one.min < other.min ? one.min : other.min,
+      max: one.max > other.max ? one.max : other.max,
+    };
+  return {
+    ends: a.ends + b.ends,
+    ...(times ? { times } : {}),
+    xids: joinXids(a.xids, b.xids),
+    points: [...a.points, ...b.points],
+    clocks: [...a.clocks, ...b.clocks],
   };
 }
 

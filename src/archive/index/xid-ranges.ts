@@ -20,6 +20,20 @@ export function packXids(xids: Iterable<number>): number[] {
   return ranges;
 }
 
+export function joinXids(a: XidRanges, b: XidRanges): XidRanges {
+  if (b.length === 0) return a;
+  return packXids([...xidsIn(a), ...xidsIn(b)]);
+}
+
+function* xidsIn(ranges: XidRanges): Generator<number> {
+  let last = 0;
+  for (let i = 0; i < ranges.length; i += 2) {
+    const first = last + ranges[i]!;
+    last = first + ranges[i + 1]! - 1;
+    for (let xid = first; xid <= last; xid++) yield xid;
+  }
+}
+
 export function hasXid(ranges: XidRanges, xid: number): boolean {
   let last = 0;
   for (let i = 0; i < ranges.length; i += 2) {

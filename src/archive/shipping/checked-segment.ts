@@ -7,6 +7,7 @@ import { LONG_PAGE_HEADER } from '../../wal/page.js';
 import type { TimelineHistory } from '../../wal/timeline.js';
 import { WalVerifier } from '../../wal/verifier.js';
 import { lengthWithoutZeros } from '../../wal/zeros.js';
+import type { SeenMarks } from '../index/seen-marks.js';
 import type { StoredSegment } from '../segment-source.js';
 
 /** What the WAL of a segment must agree with. */
@@ -29,6 +30,10 @@ export interface CheckedWal {
   bytes: Uint8Array;
   /** SHA-256 of the bytes with the undefined ones zeroed, in hex. */
   digest: string;
+  /** None of the bytes is undefined: the digest is theirs as they are. */
+  defined: boolean;
+  /** What of it the WAL index wants, where that was noted. */
+  seen?: SeenMarks | undefined;
 }
 
 /** A segment file, read and checked whole. */
@@ -42,6 +47,7 @@ export interface SegmentContent {
   unusedFrom: number;
   /** Why the file as a file is not a whole segment; undefined if it is. */
   problem: string | undefined;
+  seen: SeenMarks | undefined;
 }
 
 const ZEROS = new Uint8Array(8192);
@@ -53,6 +59,7 @@ const REMAINING_AT = 16;
  * Reads and checks a file of a segment, from its start, each by itself as `push` does: page headers,
  * cluster, timeline, every record that lies in it.
  * @param into has room for `limit` bytes, those that are wanted of it
+ * @param seen notes the marks meanwhile
  * @throws StorageError, NotSupportedError if it cannot be read
  */
 export async function readChecked(
@@ -61,10 +68,12 @@ export async function readChecked(
   { systemId, segmentSize, history }: ExpectedWal,
   into: Buffer,
   limit = segmentSize,
+  seen?: SeenMarks,
 ): Promise<SegmentContent> {
   const start = segmentStart(segment.segment, segmentSize);
   const { timeline } = segment;
-  const verifier = new WalVerifier({ startLsn: start, segmentSize, timeline, history, systemId });
+  const options = { startLsn: start, segmentSize, timeline, history, systemId };
+  const verifier = seen?.verifier(options) ?? new WalVerifier(options);
   // No tail that belongs to nothing begins behind here: records begin at multiples of 8.
   const lastWord = segmentSize - 8;
   let at = 0;
@@ -94,6 +103,7 @@ export async function readChecked(
     walEnd,
     unusedFrom,
     problem: problemOf(read, segmentSize),
+    seen,
   };
 }
 
@@ -138,7 +148,7 @@ export function wholeSegment(
     throw faultToError({ ...fault, message: `"${path}": ${fault.message}` });
   }
   const { timeline } = segment;
-  return { name, timeline, start, end, bytes, digest: canonicalDigest(bytes, unusedFrom) };
+  return { name, timeline, start, end, bytes, ...digestOf(bytes, unusedFrom), seen: content.seen };
 }
 
 /**
@@ -159,14 +169,17 @@ export function partialSegment(
   bytes.copy(good, 0, 0, length);
   const end = (start + BigInt(length)) as Lsn;
   const { timeline } = segment;
-  return { name, timeline, start, end, bytes: good, digest: canonicalDigest(good, length) };
+  return { name, timeline, start, end, bytes: good, ...digestOf(good, length) };
 }
 
 /** SHA-256 of WAL that is the same for all copies of it: undefined bytes count as zeros. */
-export function canonicalDigest(bytes: Uint8Array, unusedFrom: number): string {
+export function digestOf(
+  bytes: Uint8Array,
+  unusedFrom: number,
+): Pick<CheckedWal, 'digest' | 'defined'> {
   const hash = createHash('sha256').update(bytes.subarray(0, unusedFrom));
   for (let left = bytes.length - unusedFrom; left > 0; left -= ZEROS.length) {
     hash.update(ZEROS.subarray(0, Math.min(left, ZEROS.length)));
   }
-  return hash.digest('hex');
+  return { digest: hash.digest('hex'), defined: unusedFrom >= bytes.length };
 }
