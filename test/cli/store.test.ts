@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { scratchDir } from '../support/scratch.js';
@@ -22,10 +22,13 @@ describe('walkeep store', () => {
 
   it('makes a store of a directory, with or without something in it, and again', async () => {
     const dir = join(scratchDir(), 'new');
+    const ids = new Set<string>();
     for (let i = 0; i < 2; i++) {
       expect(await run('walkeep', 'store', '--init', dir)).toMatchObject({ code: 0, stdout: '' });
-      expect(readdirSync(dir)).toEqual(['.walkeep-store']);
+      expect(readdirSync(dir)).toEqual(['.walkeep-store', 'archive.json']);
+      ids.add(readFileSync(join(dir, 'archive.json'), 'utf8'));
     }
+    expect(ids.size).toBe(1);
     const archive = scratchDir();
     writeFileSync(join(archive, '000000010000000000000001'), 'WAL');
     mkdirSync(join(archive, 'lost+found'));

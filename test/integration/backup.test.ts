@@ -2,6 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { generateX25519Identity, identityToRecipient } from 'age-encryption';
 import { expect, test, vi } from 'vitest';
 import { openArchive } from '../../src/archive/places/open-archive.js';
 import { parseBackupRecord } from '../../src/base/backup-record.js';
@@ -183,6 +184,27 @@ test.each(['directory', 'store'] as const)(
     await archive.close();
   },
 );
+
+test('a backup into a new store begins it together with whoever ships', async () => {
+  const server = keep(await PostgresServer.create({ major: 17 }));
+  const directory = archiveDirectory();
+  const receiver = keep(receive(directory, server.conninfo()));
+  await receiver.waitForOutput(/starting log streaming/);
+  const path = join(scratchDir('store'), 'archive');
+  expect((await runCli(['store', '--init', path]).exit).code).toBe(0);
+  const recipient = await identityToRecipient(await generateX25519Identity());
+  const args = ['ship', '-v', '--recipient', recipient, directory, `file://${path}`];
+  const shipper = keep(runCli(args));
+  const options = { recipients: [recipient], walTimeout: 60_000 };
+  const { record } = await backupOf(server, `file://${path}`, options);
+  expect(record).toMatchObject({ encrypted: true, wal: 'archive' });
+  expect(shipper.running, shipper.stderr).toBe(true);
+  // All of it is in one layout.
+  expect(readdirSync(path).sort()).toEqual(['.walkeep-store', 'archive.json', 'systems']);
+  const into = keep(receive(path, server.conninfo()));
+  expect((await into.exit).code).toBe(1);
+  expect(into.stderr).toMatch(/is a store, and not for receiving into/);
+});
 
 test('without anybody who receives the WAL a backup says so first, and does not exist at last', async () => {
   const server = keep(await PostgresServer.create({ major: 15 }));

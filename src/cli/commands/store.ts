@@ -54,12 +54,13 @@ export const command: Command = {
       throw misuse('--read-only and --no-remove go with --stdio');
     }
     const path = resolve(directory);
-    const { openFileStore } = await import('../../store/file/file-store.js');
     if (init) {
-      await (await openFileStore(path, { init })).close();
+      const { beginStore } = await import('../../archive/places/begin-store.js');
+      await beginStore(path);
       output.info(`directory "${path}" is a store`);
       return 0;
     }
+    const { openFileStore } = await import('../../store/file/file-store.js');
     const { serveStore } = await import('../../store/stdio/server.js');
     await serveStore(() => openFileStore(path), { ...pipes(), directory: path, ...role });
     return 0;

@@ -2,8 +2,10 @@ import { join } from 'node:path';
 import { type AgainEntry, Ledger, type LedgerEntry } from '../../archive/ledger.js';
 import { comesAgain } from '../../archive/ledger-entry.js';
 import { removeLeftovers } from '../../archive/leftovers.js';
+import { ARCHIVE_KEY } from '../../archive/store-keys.js';
 import type { ReplicationConnection } from '../../connection/connection.js';
-import { StorageError } from '../../errors.js';
+import { StorageError, UsageError } from '../../errors.js';
+import { storageError } from '../../files/durable.js';
 import { type FileSystem, nodeFileSystem } from '../../files/file-system.js';
 import type { Lsn } from '../../lsn.js';
 import { VERSION } from '../../package.js';
@@ -65,6 +67,7 @@ export class ReceivingDirectory {
     const { warn, fs = nodeFileSystem } = options;
     const sync = o.sync !== false;
     const mode = server.fileMode;
+    await refuseStore(o.directory, fs);
     await removeLeftovers(o.directory, fs);
     const ledger = await Ledger.open(o.directory, { create: true, mode, sync, fs });
     if (!ledger) throw new StorageError('could not create the ledger', { path: o.directory });
@@ -200,4 +203,16 @@ function startEntries(
     entries.push({ type: 'timeline', timeline, start: lsn, why, ...of });
   }
   return entries;
+}
+
+/** Nobody looks for segments beside the objects of a store. @throws UsageError */
+async function refuseStore(directory: string, fs: FileSystem): Promise<void> {
+  const kind = await fs.kind(join(directory, ARCHIVE_KEY)).catch((e) => {
+    throw storageError('look at', join(directory, ARCHIVE_KEY), e);
+  });
+  if (kind === undefined) return;
+  throw new UsageError(`"${directory}" is a store, and not for receiving into`, {
+    path: directory,
+    hint: 'Receive into a directory of its own, and have "walkeep receive --store" or "walkeep ship" bring the WAL into the store.',
+  });
 }

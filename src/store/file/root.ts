@@ -235,7 +235,7 @@ export class StoreRoot {
 }
 
 /** What only an archive has at its top: its own files, or those of a receiver. */
-function isOfArchive(name: string): boolean {
+export function isOfArchive(name: string): boolean {
   return (
     name.startsWith('.walkeep') ||
     parseStoredName(name) !== undefined ||
