@@ -96,6 +96,8 @@ export type {
 export { rehearse } from './rehearse/rehearse.js';
 export { type FinishResult, finishRestore } from './restore/finish.js';
 export type {
+  DeltaCompared,
+  DeltaPlan,
   RestoreOptions,
   RestorePlan,
   RestoreProgress,

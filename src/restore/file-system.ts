@@ -15,6 +15,8 @@ export interface Owner {
 /** What restoring takes beyond the calls on a tree of files. Throws Node's errors. */
 export interface RestoreFileSystem extends TreeFileSystem {
   symlink(to: string, path: string): Promise<void>;
+  /** Where a link leads. */
+  readlink(path: string): Promise<string>;
   chmod(path: string, mode: number): Promise<void>;
   /** Of an open file. */
   fchown(fd: number, owner: Owner): Promise<void>;
@@ -32,6 +34,7 @@ const fchown = promisify(fs.fchown);
 export const nodeRestoreFileSystem: RestoreFileSystem = {
   ...nodeTreeFileSystem,
   symlink: fsp.symlink,
+  readlink: (path) => fsp.readlink(path),
   chmod: fsp.chmod,
   fchown: (fd, { uid, gid }) => fchown(fd, uid, gid),
   lchown: (path, { uid, gid }) => fsp.lchown(path, uid, gid),

@@ -1,6 +1,7 @@
 import type { BackupReader, Piece } from '../archive/backups/reader.js';
 import { fsyncFile, storageError, writeFully } from '../files/durable.js';
 import { CREATE_NEW, OPEN_EXISTING } from '../files/file-system.js';
+import { type ExpectedFile, isSame } from './delta/compare.js';
 import type { Owner, RestoreFileSystem } from './file-system.js';
 import type { FilePart } from './layout.js';
 
@@ -12,7 +13,11 @@ export type RestoreJob =
       /** Of each of its frames. */
       parts: FilePart[][];
     }
-  | { kind: 'sync'; paths: string[] };
+  | { kind: 'sync'; paths: string[] }
+  | { kind: 'compare'; files: ExpectedFile[] };
+
+/** What a job tells. @param same paths of files that are as they are to be */
+export type JobProgress = (done: number, same?: string[]) => void;
 
 export interface JobContext {
   reader: BackupReader;
@@ -28,14 +33,25 @@ const SMALL = 256 * 1024;
 const AT_A_TIME = 8;
 
 /**
- * @param progress bytes of tar that were written, or files that are durable
+ * @param progress bytes of tar that were written, files that are durable, or bytes of files that
+ *   were compared
  * @throws CorruptObjectError, StorageError, StoreUncertainError, the signal's reason
  */
 export async function runJob(
   job: RestoreJob,
   context: JobContext,
-  progress: (done: number) => void,
+  progress: JobProgress,
 ): Promise<void> {
+  if (job.kind === 'compare') {
+    const same: string[] = [];
+    await severalAtOnce(job.files, async (file) => {
+      if (await isSame(file, context.fs)) same.push(file.path);
+      context.signal?.throwIfAborted();
+    });
+    const bytes = job.files.reduce((sum, { size }) => sum + size, 0);
+    progress(bytes, same);
+    return;
+  }
   if (job.kind === 'sync') {
     await severalAtOnce(job.paths, (path) => fsyncFile(path, context.fs));
     progress(job.paths.length);

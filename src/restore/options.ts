@@ -10,8 +10,13 @@ import type { Space } from './space.js';
 export interface RestoreOptions {
   /** Directories and URLs: WAL comes from all of them, the backup from the first that has it. */
   places: readonly string[];
-  /** Empty, or not there. */
+  /** Empty, or not there; with `delta` that of a server that was lost. */
   dataDir: string;
+  /**
+   * What is in `dataDir` stays where it is as the backup has it: the rest is written, or removed. Of
+   * a directory that is empty, or not there, nothing else is done than without it.
+   */
+  delta?: boolean | undefined;
   /** Default: the end of the archive. */
   target?: RecoveryTarget | undefined;
   /** Along the way to this timeline; default: the newest. */
@@ -49,11 +54,13 @@ export interface RestoreOptions {
   /** Something that a person should know, and that does not end it. */
   onWarning?: ((message: string) => void) | undefined;
   onProgress?: ((progress: RestoreProgress) => void) | undefined;
+  /** Of a delta: told before a file is removed or written. */
+  onCompared?: ((compared: DeltaCompared) => void) | undefined;
 }
 
 export interface RestoreProgress {
-  phase: 'files' | 'sync';
-  /** Bytes of tar; of `sync` files. */
+  phase: 'compare' | 'files' | 'sync';
+  /** Bytes of tar; of `sync` files; of `compare` bytes of files. */
   done: number;
   total: number;
 }
@@ -82,7 +89,42 @@ export interface RestorePlan {
   adopted: AdoptedFile[];
   /** `half`: a restore that was cut short is begun again; `complete`: there is nothing left to do. */
   state: 'fresh' | 'half' | 'complete';
+  /** Absent: into an empty directory. */
+  delta?: DeltaPlan | undefined;
   warnings: string[];
+}
+
+/** How what is there becomes what the backup has. */
+export interface DeltaPlan {
+  /** One that was cut short there goes on. */
+  resumed: boolean;
+  /** What cannot be found out of servers that may be at work in the directory. */
+  unseen: string[];
+  /** Where the WAL of the lost server is put; undefined: there is none. */
+  oldWal: string | undefined;
+  /** Files of that which the archive does not have whole. */
+  unarchived: string[];
+  /** Only of `planRestore`: the files are compared. */
+  compared?: DeltaCompared | undefined;
+}
+
+export interface Amount {
+  files: number;
+  bytes: number;
+}
+
+/** What a delta does with the files of a directory. */
+export interface DeltaCompared {
+  /** That stay. */
+  same: Amount;
+  /** That are written anew. */
+  changed: Amount;
+  /** That go, since the backup does not have them. */
+  removed: Amount;
+  /** Bytes of the archive that are read for `changed`. */
+  read: number;
+  /** Files that are nobody's but people's, each kept under the other name. */
+  kept: { path: string; as: string }[];
 }
 
 export interface RestoreResult {
@@ -93,4 +135,6 @@ export interface RestoreResult {
   bytes: number;
   /** Milliseconds. */
   duration: number;
+  /** Of a delta. */
+  compared?: DeltaCompared | undefined;
 }

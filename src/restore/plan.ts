@@ -10,6 +10,8 @@ import { segmentFileName, segmentOf } from '../wal/file-name.js';
 import { adoptedFiles, missingPaths } from './adopt.js';
 import { type Choice, chooseBackup } from './choose.js';
 import { settingsIn } from './config-file.js';
+import { type PreparedDelta, prepareDelta } from './delta/prepare.js';
+import { standingIn } from './delta/standing.js';
 import type { RestoreFileSystem } from './file-system.js';
 import { type Layout, layoutOf } from './layout.js';
 import type { Marker } from './marker.js';
@@ -34,6 +36,8 @@ export interface Prepared {
   found: Marker | undefined;
   /** What was asked for: the same for the same command. */
   command: string;
+  /** Absent: into empty directories. */
+  delta?: PreparedDelta | undefined;
 }
 
 /** Recovery keeps segments until its next restart point: what max_wal_size is by default. */
@@ -88,29 +92,44 @@ function requireSense({ target, standby, action }: RestoreOptions): void {
 }
 
 async function planOf(
-  options: RestoreOptions,
+  given: RestoreOptions,
   sources: Sources,
   choice: Choice,
   fs: RestoreFileSystem,
 ): Promise<Prepared> {
-  const { dataDir, keys = {}, signal, places } = options;
+  const { dataDir, keys = {}, signal, places } = given;
   const { record, area, located } = choice;
+  const standing = given.delta ? await standingIn(dataDir, fs) : undefined;
+  // As a link leads to it that is there already.
+  const options = { ...given, walDir: given.walDir ?? standing?.walDir };
   const reader = new BackupReader(area, record, keys);
   const index = await reader.index(signal);
   const roots = rootsOf(record, options);
   const layout = layoutOf(record, index, roots);
   const owner = await ownerOf(options.owner, dataDir);
-  const { state, marker } = await requireFree(layout, places, fs);
   const wal = walOf(choice);
-  const space = await spaceOf(
-    layout,
-    Math.min(Number(wal.to - wal.from), MOST_WAL) + WAL_AHEAD * record.segmentSize,
-  );
-  // What a half restore has there is removed first.
-  if (state === 'empty' || state === 'absent') requireSpace(space);
+  const walBytes = Math.min(Number(wal.to - wal.from), MOST_WAL) + WAL_AHEAD * record.segmentSize;
   const configDir = options.configDir ?? dataDir;
   const adopted = adoptedFiles(record.outside, configDir);
-  if (configDir !== dataDir && marker === undefined) requireUnused(adopted);
+  const written = new Set(adopted.filter(({ object }) => object).map(({ to }) => to));
+  const delta =
+    standing &&
+    (await prepareDelta(
+      standing,
+      {
+        ...{ record, layout, places, owner, tablespaces: roots.tablespaces, written },
+        ...{ standby: options.standby !== undefined, catalog: sources.catalog, wal: walBytes },
+      },
+      fs,
+    ));
+  const { state, marker } = delta
+    ? ({ state: 'taken', marker: undefined } as const)
+    : await requireFree(layout, places, fs);
+  const space = delta ? delta.space : await spaceOf(layout, walBytes);
+  // What a half restore has there is removed first.
+  if (state === 'empty' || state === 'absent') requireSpace(space);
+  const isBegun = marker !== undefined || standing?.resumed !== undefined;
+  if (configDir !== dataDir && !isBegun) requireUnused(adopted);
   const config = await configOf(reader, index, adopted, signal);
   const restoreCommand = options.restoreCommand ?? restoreCommandOf({ ...keys, places });
   if (options.restoreCommand === undefined) await requireRunnable(owner);
@@ -136,12 +155,14 @@ async function planOf(
     ...{ space, settings: lines, action, adopted },
     signalFile: options.standby ? 'standby.signal' : 'recovery.signal',
     state: state === 'half' || state === 'complete' ? state : 'fresh',
-    warnings: warningsOf(options, choice, sources, config),
+    delta: delta?.plan,
+    warnings: [...warningsOf(options, choice, sources, config), ...(delta?.plan.unseen ?? [])],
   };
   // The members are in the layout: of a hundred thousand files once is enough.
   const frames = { tars: index.tars.map((tar) => ({ ...tar, members: [] })) };
   const command = commandOf(plan);
-  return { plan, sources, choice, reader, index: frames, layout, found: marker, command };
+  const begun = { found: marker, command, delta: delta?.prepared };
+  return { plan, sources, choice, reader, index: frames, layout, ...begun };
 }
 
 /** @throws TargetError where somebody's configuration would be overwritten */

@@ -2,7 +2,7 @@ import { isStore } from '../archive/places/open-archive.js';
 import * as errors from '../errors.js';
 import { packageFile } from '../package.js';
 import { runInThreads } from '../threads.js';
-import { type JobContext, type RestoreJob, runJob } from './job.js';
+import { type JobContext, type JobProgress, type RestoreJob, runJob } from './job.js';
 import type { WorkerMessage, WorkerSetting } from './worker.js';
 
 export interface PoolOptions {
@@ -25,7 +25,7 @@ const OVER_NETWORK = 2;
 export async function runJobs(
   jobs: Iterable<RestoreJob>,
   { threads, context, setting }: PoolOptions,
-  progress: (done: number) => void,
+  progress: JobProgress,
 ): Promise<void> {
   context.signal?.throwIfAborted();
   const left = jobs[Symbol.iterator]();
@@ -38,7 +38,7 @@ export async function runJobs(
     await runInThreads(left, {
       ...{ file, threads, atATime, signal, worker },
       answer: (message: WorkerMessage) => {
-        if (message.type === 'progress') progress(message.done);
+        if (message.type === 'progress') progress(message.done, message.same);
         else return message.type === 'done' ? 'done' : revived(message);
         return undefined;
       },

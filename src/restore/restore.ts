@@ -1,13 +1,16 @@
 import { randomUUID } from 'node:crypto';
 import { TargetError } from '../errors.js';
 import { acquireDirectoryLock } from '../files/lock.js';
+import { carryOutDelta, compareDelta, type DeltaRun } from './delta/carry-out.js';
 import { makeDirectory, nodeRestoreFileSystem, type RestoreFileSystem } from './file-system.js';
+import type { Layout } from './layout.js';
 import { type Marker, makeStartable, removeHalf, removeMarkers } from './marker.js';
-import type { RestoreOptions, RestorePlan, RestoreResult } from './options.js';
+import type { DeltaCompared, RestoreOptions, RestorePlan, RestoreResult } from './options.js';
 import { type Prepared, prepare } from './plan.js';
 import { protect } from './protect.js';
 import { requireFree } from './roots.js';
 import { settle } from './settle.js';
+import type { WorkerSetting } from './worker.js';
 import { writeBackup } from './write.js';
 
 const JOBS = 2;
@@ -23,8 +26,14 @@ export async function planRestore(
   fs: RestoreFileSystem = nodeRestoreFileSystem,
 ): Promise<RestorePlan> {
   const prepared = await prepare(options, fs);
-  await prepared.sources.close();
-  return prepared.plan;
+  const { plan, delta, sources } = prepared;
+  try {
+    if (!plan.delta || !delta) return plan;
+    const run = deltaRun({ ...prepared, delta }, options, fs, async () => {});
+    return { ...plan, delta: { ...plan.delta, compared: await compareDelta(run) } };
+  } finally {
+    await sources.close();
+  }
 }
 
 /**
@@ -39,13 +48,14 @@ export async function restoreBackup(
   const began = performance.now();
   const prepared = await prepare(options, fs);
   const { plan, sources } = prepared;
+  let compared: DeltaCompared | undefined;
   try {
     options.onPlan?.(plan);
     const { owner, dataDir } = plan;
     await makeDirectory(dataDir, { mode: prepared.layout.mode, owner, fs });
     const lock = await acquireDirectoryLock(dataDir, { graceMs: 0 });
     try {
-      await carryOutProtected(prepared, options, fs);
+      compared = await carryOutProtected(prepared, options, fs);
     } finally {
       await lock.release();
     }
@@ -54,9 +64,10 @@ export async function restoreBackup(
   }
   return {
     plan,
-    files: prepared.layout.files.reduce((sum, { length }) => sum + length, 0),
-    bytes: plan.backup.size,
+    files: compared?.changed.files ?? filesOf(prepared.layout),
+    bytes: compared?.changed.bytes ?? plan.backup.size,
     duration: performance.now() - began,
+    compared,
   };
 }
 
@@ -64,7 +75,7 @@ async function carryOutProtected(
   prepared: Prepared,
   options: RestoreOptions,
   fs: RestoreFileSystem,
-): Promise<void> {
+): Promise<DeltaCompared | undefined> {
   const { signal, onWarning } = options;
   const { lease, problem, release } = await protect(prepared.choice, signal, (expire) =>
     onWarning?.(`waiting for expire "${expire}" to end`),
@@ -75,42 +86,52 @@ async function carryOutProtected(
     }
     const signals = [signal, lease?.signal].filter((one) => one !== undefined);
     const guarded = { ...options, signal: AbortSignal.any(signals) };
-    await carryOut(prepared, guarded, fs, () => lease?.confirm() ?? Promise.resolve());
+    const confirm = () => lease?.confirm() ?? Promise.resolve();
+    return await carryOut(prepared, guarded, fs, confirm);
   } finally {
     await release();
   }
 }
 
-/** Writes what was planned, in a directory that nobody else is at work in. */
+/** What carrying out takes of all that was prepared. */
+type Carried = Pick<
+  Prepared,
+  'plan' | 'choice' | 'layout' | 'reader' | 'index' | 'command' | 'delta'
+>;
+type CarryOptions = Omit<RestoreOptions, 'dataDir'>;
+
+/**
+ * Writes what was planned, in a directory that nobody else is at work in.
+ * @returns of a delta what was done with what was there
+ */
 export async function carryOut(
-  prepared: Pick<Prepared, 'plan' | 'choice' | 'layout' | 'reader' | 'index' | 'command'>,
-  { places, jobs = JOBS, signal, keys = {}, onProgress }: Omit<RestoreOptions, 'dataDir'>,
+  prepared: Carried,
+  options: CarryOptions,
   fs: RestoreFileSystem,
   confirm: () => Promise<void> = async () => {},
-): Promise<void> {
-  const { plan, choice, layout, reader, index, command } = prepared;
+): Promise<DeltaCompared | undefined> {
+  const { plan, layout, reader, index, command, delta } = prepared;
+  if (delta) return carryOutDelta(deltaRun({ ...prepared, delta }, options, fs, confirm));
+  const { places, jobs = JOBS, signal, onProgress } = options;
   // As it is now that nobody else is at it.
   const { state, marker: found } = await requireFree(layout, places, fs);
   if (found && state === 'complete') {
     requireSame(found, prepared);
     await makeStartable(found, fs);
     await removeMarkers(found, fs);
-    return;
+    return undefined;
   }
   if (found) await removeHalf(found, fs);
   const { id, size } = plan.backup;
-  const { roots, controls, mode, files } = layout;
+  const { roots, controls, mode } = layout;
   const marker: Marker = {
     ...{ format: 1, token: randomUUID(), backup: id, command, roots, controls },
   };
-  const total = { bytes: size, files: files.reduce((sum, { length }) => sum + length, 0) };
+  const total = { bytes: size, files: filesOf(layout) };
   const done = { bytes: 0, files: 0 };
   await writeBackup({
     ...{ layout, reader, index, marker, owner: plan.owner, threads: jobs, fs, signal },
-    setting:
-      fs === nodeRestoreFileSystem
-        ? { place: choice.area.place, keys, record: plan.backup, owner: plan.owner }
-        : undefined,
+    setting: settingOf(prepared, options, fs),
     progress: (more, of) => {
       done[of] += more;
       onProgress?.({ phase: of === 'bytes' ? 'files' : 'sync', done: done[of], total: total[of] });
@@ -121,6 +142,40 @@ export async function carryOut(
       await confirm();
     },
   });
+  return undefined;
+}
+
+function filesOf({ files }: Layout): number {
+  return files.reduce((sum, { length }) => sum + length, 0);
+}
+
+/** What a thread opens the backup with; undefined for a file system that no thread has. */
+function settingOf(
+  { choice, plan }: Carried,
+  { keys = {} }: CarryOptions,
+  fs: RestoreFileSystem,
+): WorkerSetting | undefined {
+  if (fs !== nodeRestoreFileSystem) return undefined;
+  return { place: choice.area.place, keys, record: plan.backup, owner: plan.owner };
+}
+
+function deltaRun(
+  prepared: Carried & Pick<DeltaRun, 'delta'>,
+  options: CarryOptions,
+  fs: RestoreFileSystem,
+  confirm: () => Promise<void>,
+): DeltaRun {
+  const { plan, layout, reader, index, delta } = prepared;
+  const { jobs = JOBS, signal, onProgress, onCompared } = options;
+  return {
+    ...{ plan, layout, reader, index, delta, threads: jobs, fs, signal, onCompared },
+    setting: settingOf(prepared, options, fs),
+    progress: (progress) => onProgress?.(progress),
+    settle: async () => {
+      await settle({ plan, reader, mode: layout.mode, fs, signal });
+      await confirm();
+    },
+  };
 }
 
 /** @throws TargetError if another restore has ended there, of which only the markers are left */

@@ -3,6 +3,7 @@ import { basename, dirname, isAbsolute, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { BackupRecord } from '../base/backup-record.js';
 import { TargetError, UsageError } from '../errors.js';
+import { DELTA_MARKER } from './delta/marker.js';
 import type { RestoreFileSystem } from './file-system.js';
 import type { Layout, Roots } from './layout.js';
 import { type Marker, type RootState, readMarker, rootState } from './marker.js';
@@ -63,17 +64,7 @@ export async function requireFree(
   fs: RestoreFileSystem,
 ): Promise<{ state: RootState; marker: Marker | undefined }> {
   const [dataDir, ...others] = layout.roots as [string, ...string[]];
-  for (const root of layout.roots) {
-    requireOutside(root, places);
-    const inner = layout.roots.find((one) => one !== root && isWithin(one, root));
-    const twice = layout.roots.filter((one) => one === root).length > 1;
-    if (inner !== undefined || twice) {
-      throw new TargetError(`"${inner ?? root}" is used for two things`, {
-        path: root,
-        hint: 'Give each tablespace, and pg_wal, a directory of its own outside the others.',
-      });
-    }
-  }
+  requireApart(layout, places);
   const state = await rootState(dataDir, fs);
   const marker =
     state === 'half' || state === 'complete' ? await readMarker(dataDir, fs) : undefined;
@@ -85,13 +76,34 @@ export async function requireFree(
   return { state, marker };
 }
 
+/** @throws TargetError for directories that are in each other, or in an archive */
+export function requireApart({ roots }: Layout, places: readonly string[]): void {
+  for (const root of roots) {
+    requireOutside(root, places);
+    const inner = roots.find((one) => one !== root && isWithin(one, root));
+    const twice = roots.filter((one) => one === root).length > 1;
+    if (inner !== undefined || twice) {
+      throw new TargetError(`"${inner ?? root}" is used for two things`, {
+        path: root,
+        hint: 'Give each tablespace, and pg_wal, a directory of its own outside the others.',
+      });
+    }
+  }
+}
+
 async function notFree(path: string, fs: RestoreFileSystem): Promise<TargetError> {
   if ((await fs.stat(path))?.kind !== 'directory') {
     return new TargetError(`"${path}" is no directory`, { path, hint: 'Give another one.' });
   }
+  if (await fs.stat(join(path, DELTA_MARKER))) {
+    return new TargetError(`a delta restore was cut short in "${path}"`, {
+      path,
+      hint: 'Go on with it: run it again with --delta.',
+    });
+  }
   return new TargetError(`directory "${path}" is not empty`, {
     path,
-    hint: 'Restore into another one, or move what is in it away: nothing is overwritten.',
+    hint: 'Restore into another one, or move what is in it away: nothing is overwritten. If it is the data directory of the server that was lost: --delta.',
   });
 }
 

@@ -17,7 +17,7 @@ export interface WorkerSetting {
 
 /** What the thread says: progress, then that a job is done or failed. */
 export type WorkerMessage =
-  | { type: 'progress'; done: number }
+  | { type: 'progress'; done: number; same?: string[] | undefined }
   | { type: 'done' }
   | {
       type: 'failed';
@@ -42,7 +42,7 @@ parentPort?.on('message', async (job: RestoreJob) => {
   const say = (message: WorkerMessage) => port.postMessage(message);
   try {
     opened ??= open();
-    await runJob(job, await opened, (done) => say({ type: 'progress', done }));
+    await runJob(job, await opened, (done, same) => say({ type: 'progress', done, same }));
     say({ type: 'done' });
   } catch (error) {
     const { name, message, stack } = error as Error;

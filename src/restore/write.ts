@@ -65,7 +65,7 @@ async function makeRoots({ layout, marker, owner, fs }: WriteOptions): Promise<v
   }
 }
 
-async function makeOne(
+export async function makeOne(
   path: string,
   mode: number,
   { owner, fs }: Pick<WriteOptions, 'owner' | 'fs'>,
@@ -79,7 +79,7 @@ async function makeOne(
   }
 }
 
-async function makeLink(
+export async function makeLink(
   path: string,
   to: string,
   { owner, fs }: Pick<WriteOptions, 'owner' | 'fs'>,
@@ -93,7 +93,7 @@ async function makeLink(
 }
 
 /** Those of which more than one frame has a part: whoever comes first must find them. */
-function spanningFiles(
+export function spanningFiles(
   frames: readonly { offset: number; length: number }[],
   files: readonly PlacedFile[],
 ): PlacedFile[] {
@@ -116,7 +116,7 @@ function* writeJobs({ layout, reader, index }: WriteOptions): Generator<RestoreJ
   }
 }
 
-function* syncJobs({ files }: Layout): Generator<RestoreJob> {
+export function* syncJobs({ files }: Pick<Layout, 'files'>): Generator<RestoreJob> {
   const paths = files.flat().map(({ path }) => path);
   for (let at = 0; at < paths.length; at += SYNCED_AT_ONCE) {
     yield { kind: 'sync', paths: paths.slice(at, at + SYNCED_AT_ONCE) };

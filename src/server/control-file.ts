@@ -1,5 +1,6 @@
 import fs from 'node:fs';
 import { join } from 'node:path';
+import { crc32c } from '../wal/crc32c.js';
 
 /** What the pg_control of a server says. */
 export interface ServerControl {
@@ -94,3 +95,30 @@ export function controlState(content: Uint8Array): 'recovery' | 'other' {
 
 const DB_SHUTDOWNED_IN_RECOVERY = 2;
 const DB_IN_ARCHIVE_RECOVERY = 5;
+
+/** A pg_control whose checksum is right. */
+export interface ControlFile {
+  systemId: bigint;
+  /** PG_CONTROL_VERSION. */
+  version: number;
+  /** CATALOG_VERSION_NO, which the directories within tablespaces are called by. */
+  catalogVersion: number;
+  state: ReturnType<typeof controlState>;
+}
+
+/** Of PostgreSQL 18 on there is one more field before the checksum, which is the last one. */
+const CRC_AT = (version: number): number => (version < 1800 ? 288 : 292);
+
+/** Of PostgreSQL 14 to 18, little-endian; undefined for what is damaged, or of another one. */
+export function parseControlFile(content: Uint8Array): ControlFile | undefined {
+  if (content.length < 296) return undefined;
+  const view = new DataView(content.buffer, content.byteOffset, content.length);
+  const version = view.getUint32(8, true);
+  if (version < 1300 || version >= 1900) return undefined;
+  const end = CRC_AT(version);
+  if (crc32c(content, 0, end) >>> 0 !== view.getUint32(end, true)) return undefined;
+  return {
+    systemId: view.getBigUint64(0, true),
+    ...{ version, catalogVersion: view.getUint32(12, true), state: controlState(content) },
+  };
+}

@@ -32,9 +32,9 @@ const plan: RestorePlan = {
 };
 const choice = { record, area, located: plan.located };
 
-function run(fs: RestoreFileSystem): Promise<void> {
+async function run(fs: RestoreFileSystem): Promise<void> {
   const prepared = { plan, choice, layout, reader, index, command: 'command' };
-  return carryOut(prepared, { places: [], jobs: 1 }, fs);
+  await carryOut(prepared, { places: [], jobs: 1 }, fs);
 }
 
 const files = (root: string, members: typeof BASE) =>

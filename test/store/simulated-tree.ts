@@ -250,6 +250,11 @@ class SimulatedProcess {
         if (at.directory.entries.has(at.name)) throw errno('EEXIST');
         this.#tree.change([{ ...at, node: this.#tree.link(to) }]);
       }),
+      readlink: call((path: string) => {
+        const found = this.#tree.find(path);
+        if (found?.kind !== 'link') throw errno(found ? 'EINVAL' : 'ENOENT');
+        return found.to;
+      }),
       chmod: call(() => undefined),
       readFile: call((path: string) => {
         const found = this.#tree.find(path);

@@ -6,7 +6,7 @@ import { formatBytes, formatSeconds } from '../../units.js';
 import type { Command, CommandContext } from '../command.js';
 import type { OptionValues } from '../option-spec.js';
 import { RESTORE_OPTIONS, type RestoreArguments, restoreArguments } from '../restore/options.js';
-import { nextSteps, planJson, planText, RestoreMeter } from '../restore/output.js';
+import { comparedRows, nextSteps, planJson, planText, RestoreMeter } from '../restore/output.js';
 import { stopOnSignals } from '../signals.js';
 
 /** Exit codes. After 2 and 3 nothing was written. */
@@ -37,7 +37,8 @@ export const command: Command = {
     'Restores a server from a base backup and its WAL: chooses the backup, puts its files into ' +
     'PGDATA, and writes the settings with which the server, once it is started, recovers to the ' +
     'target. A PLACE is a directory or the URL of a store; WAL is taken from all of them, the ' +
-    'backup from the first that has it. What cannot be reached is refused before anything is ' +
+    'backup from the first that has it. With --delta PGDATA is that of the lost server, of which ' +
+    'only what differs is read. What cannot be reached is refused before anything is ' +
     'written. TIME is YYYY-MM-DD HH:MM:SS.ffffff+ZZ, without +ZZ local. Exit code 0: restored; ' +
     '1: failed, run it again; 2: no way leads to the target; 3: PGDATA or another directory ' +
     'cannot take it.',
@@ -53,7 +54,9 @@ export const command: Command = {
       return await restore(args, context);
     } catch (error) {
       if (signal.aborted) {
-        output.error('interrupted: nothing can be started there; run it again to restore');
+        output.error(
+          'interrupted: if it had begun to write, nothing can be started there; run it again to restore',
+        );
         return EXIT.failed;
       }
       output.report(error);
@@ -97,6 +100,10 @@ async function restore(args: RestoreArguments, { output }: CommandContext): Prom
       ...args.restore,
       onPlan: show,
       onWarning: (message) => output.warning(message),
+      onCompared: (compared) => {
+        output.clearStatus();
+        for (const [name, value] of comparedRows(compared)) output.info(`${name}: ${value}`);
+      },
       onProgress: (progress) => {
         latest = progress;
       },
@@ -107,7 +114,7 @@ async function restore(args: RestoreArguments, { output }: CommandContext): Prom
     output.info(
       result.plan.state === 'complete' ? 'it had been restored before' : `restored ${what}`,
     );
-    for (const step of nextSteps(result)) output.info(step);
+    for (const step of nextSteps(result, args.restore.places)) output.info(step);
     return EXIT.restored;
   } finally {
     clearInterval(timer);

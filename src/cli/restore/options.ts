@@ -19,6 +19,10 @@ const GROUP = 'Options:';
 export const RESTORE_OPTIONS: readonly OptionSpec[] = [
   ...TARGET_OPTIONS,
   {
+    ...{ long: 'delta', group: PLACES },
+    help: 'into the directory of the server that was lost: read and write only what differs there',
+  },
+  {
     ...{ long: 'tablespace-mapping', short: 'T', argument: 'OLD=NEW', group: PLACES, many: true },
     help: 'put the tablespace that was in OLD into NEW; may be given several times',
   },
@@ -107,6 +111,7 @@ export function restoreArguments(
     standby: values.standby === true ? { conninfo } : undefined,
     action: action(text('action'), hint),
     ...{ keepArchiving: values['keep-archiving'] === true, keepSync: values['keep-sync'] === true },
+    delta: values.delta === true,
     ...{ owner: text('owner'), restoreCommand: text('restore-command') },
   };
   return { restore, zoneTaken, dryRun: values['dry-run'] === true, json: values.json === true };

@@ -1,5 +1,10 @@
 import { formatLsn } from '../../lsn.js';
-import type { RestorePlan, RestoreProgress, RestoreResult } from '../../restore/options.js';
+import type {
+  DeltaCompared,
+  RestorePlan,
+  RestoreProgress,
+  RestoreResult,
+} from '../../restore/options.js';
 import { RECOVERY_SETTINGS, word } from '../../restore/settings.js';
 import { targetText, timeText } from '../../restore/target-text.js';
 import { formatBytes, formatSeconds } from '../../units.js';
@@ -30,6 +35,7 @@ export function planText(plan: RestorePlan): string {
     ...(plan.walDir === undefined ? [] : [['pg_wal', plan.walDir] as [string, string]]),
     ...(plan.polarData === undefined ? [] : [['PolarDB', plan.polarData] as [string, string]]),
     ...plan.adopted.map(({ from, to }): [string, string] => ['config', `${from} -> ${to}`]),
+    ...deltaRows(plan),
     ...space.map(({ path, needed, free }): [string, string] => [
       'space',
       `${formatBytes(needed)} of ${formatBytes(free)} free for ${path}`,
@@ -48,6 +54,37 @@ function settingRows({ settings }: RestorePlan): string[] {
   const emptied = settings.length - shown.length;
   if (emptied === 0) return shown;
   return [...shown, `(and ${emptied} settings of earlier recoveries emptied)`];
+}
+
+function deltaRows({ delta }: RestorePlan): [string, string][] {
+  if (!delta) return [];
+  const { oldWal, unarchived, compared } = delta;
+  const many = unarchived.length === 1 ? '1 file' : `${unarchived.length} files`;
+  return [
+    ['delta', delta.resumed ? 'goes on where one was cut short' : 'what is the same stays'],
+    ...(compared ? comparedRows(compared) : []),
+    ...(oldWal === undefined
+      ? []
+      : [
+          [
+            'old WAL',
+            `${oldWal}, ${unarchived.length === 0 ? 'all of it is in the archive' : `${many} of it not whole in the archive`}`,
+          ] as [string, string],
+        ]),
+  ];
+}
+
+/** What a delta finds. */
+export function comparedRows(compared: DeltaCompared): [string, string][] {
+  const { same, changed, removed, read, kept } = compared;
+  const text = ({ files, bytes }: DeltaCompared['same']) =>
+    `${formatBytes(bytes)} in ${files} file${files === 1 ? '' : 's'}`;
+  return [
+    ['same', text(same)],
+    ['to write', `${text(changed)}, for which ${formatBytes(read)} of the archive are read`],
+    ['to remove', text(removed)],
+    ...kept.map(({ path, as }): [string, string] => ['kept', `${path} -> ${as}`]),
+  ];
 }
 
 function versionText(version: number): string {
@@ -86,11 +123,14 @@ export function planJson(plan: RestorePlan): string {
 }
 
 /** What to do now, and what happens then. */
-export function nextSteps({ plan }: RestoreResult): string[] {
+export function nextSteps({ plan }: RestoreResult, places: readonly string[] = []): string[] {
   const { dataDir, configDir, located, signalFile, action } = plan;
   const directory = word(configDir === dataDir ? dataDir : configDir);
   const user = plan.owner ? ` (as uid ${plan.owner.uid})` : '';
-  const steps = [`start it${user}: pg_ctl -D ${directory} -l ${directory}/restore.log start`];
+  const steps = [
+    ...oldWalSteps(plan, places),
+    `start it${user}: pg_ctl -D ${directory} -l ${directory}/restore.log start`,
+  ];
   if (signalFile === 'standby.signal') {
     steps.push('it recovers to the end of the archive and goes on as a standby');
     steps.push('see how far it is: SELECT pg_last_wal_replay_lsn()');
@@ -118,16 +158,41 @@ export function nextSteps({ plan }: RestoreResult): string[] {
   return steps;
 }
 
+/** What was not streamed is nowhere else: it counts for recovery only if it is stored before. */
+function oldWalSteps({ delta, wal }: RestorePlan, [place = 'PLACE']: readonly string[]): string[] {
+  if (delta?.oldWal === undefined) return [];
+  const { oldWal, unarchived } = delta;
+  const directory = word(oldWal);
+  const remove = `when the server is up and right, remove the WAL of the lost one: rm -r ${directory}`;
+  if (unarchived.length === 0) return [remove];
+  const files = unarchived.map((name) => `${directory}/${name}`);
+  const push = `walkeep push ${word(place)}`;
+  const command =
+    files.length === 1
+      ? `${push} ${files[0]}`
+      : `for f in ${unarchived.join(' ')}; do ${push} ${directory}/$f; done`;
+  return [
+    `before you start it: the lost server's pg_wal is kept in ${directory}, and may hold the only copy of what was not streamed (the archive ends at ${formatLsn(wal.to)}); to recover that too: ${command}`,
+    remove,
+  ];
+}
+
 /** A line for a terminal, with the time that is left. */
 export class RestoreMeter {
-  readonly #began = performance.now();
+  #began = performance.now();
+  #phase: RestoreProgress['phase'] = 'files';
 
   line({ phase, done, total }: RestoreProgress): string {
     if (phase === 'sync') return `making files durable, ${done} of ${total}`;
+    if (phase !== this.#phase) {
+      this.#phase = phase;
+      this.#began = performance.now();
+    }
     const seconds = (performance.now() - this.#began) / 1000;
     const rate = done / Math.max(seconds, 0.001);
     const percent = total === 0 ? 100 : Math.floor((100 * done) / total);
     const left = rate > 0 ? `, ${formatSeconds((total - done) / rate)} left` : '';
-    return `restoring ${formatBytes(done)} of ${formatBytes(total)} (${percent} %), ${formatBytes(rate)}/s${left}`;
+    const what = phase === 'compare' ? 'comparing' : 'restoring';
+    return `${what} ${formatBytes(done)} of ${formatBytes(total)} (${percent} %), ${formatBytes(rate)}/s${left}`;
   }
 }

@@ -1,0 +1,307 @@
+import { dirname, join } from 'node:path';
+import type { BackupReader } from '../../archive/backups/reader.js';
+import type { BaseIndex } from '../../base/base-index.js';
+import { parseManifest } from '../../base/manifest.js';
+import { TargetError } from '../../errors.js';
+import { durableRename, fsyncDir, storageError } from '../../files/durable.js';
+import { emptyDirectory, makeDirectory, type RestoreFileSystem } from '../file-system.js';
+import { type JobContext, makeFile, type RestoreJob, severalAtOnce } from '../job.js';
+import { type Layout, type PlacedFile, partsOf } from '../layout.js';
+import { MARKER } from '../marker.js';
+import type { Amount, DeltaCompared, RestorePlan, RestoreProgress } from '../options.js';
+import { type PoolOptions, runJobs } from '../pool.js';
+import type { WorkerSetting } from '../worker.js';
+import { makeLink, makeOne, spanningFiles, syncJobs } from '../write.js';
+import { type ExpectedFile, expectedFiles } from './compare.js';
+import { type DeltaMarker, removeDeltaMarker, writeDeltaMarker } from './marker.js';
+import { putAside } from './old-wal.js';
+import { oldWalOf, type PreparedDelta, surveyOf } from './prepare.js';
+import { requireDelta, requireNoServer, type Standing, standingIn } from './standing.js';
+import { bytesBelow, isServersOwn, type Survey } from './survey.js';
+
+export interface DeltaRun {
+  plan: RestorePlan;
+  layout: Layout;
+  reader: BackupReader;
+  index: BaseIndex;
+  delta: PreparedDelta;
+  threads: number;
+  /** Absent: all is done in this thread. */
+  setting: WorkerSetting | undefined;
+  fs: RestoreFileSystem;
+  signal?: AbortSignal | undefined;
+  onCompared?: ((compared: DeltaCompared) => void) | undefined;
+  progress: (progress: RestoreProgress) => void;
+  /** Writes what is not from the tars, each file durably, before the server can be started. */
+  settle: () => Promise<void>;
+}
+
+/** Bytes, and files, that are compared in one go. */
+const COMPARED_BYTES = 64 * 1024 * 1024;
+const COMPARED_FILES = 128;
+
+/** What becomes of each file. */
+interface Decision {
+  compared: DeltaCompared;
+  /** Paths of files of the layout that stay. */
+  same: ReadonlySet<string>;
+  found: Survey;
+}
+
+/** Compares without changing anything. */
+export async function compareDelta(run: DeltaRun): Promise<DeltaCompared> {
+  return (await decide(run)).compared;
+}
+
+/**
+ * Makes of what stands in a directory what the backup has. Before anything else goes what a server
+ * needs to start, after all else comes that of the backup: killed at any moment it leaves what no
+ * server starts on, and the next delta goes on with.
+ * @throws as restoreBackup
+ */
+export async function carryOutDelta(given: DeltaRun): Promise<DeltaCompared> {
+  const { plan, layout, fs, signal, progress } = given;
+  const { dataDir, owner } = plan;
+  // As it is now that nobody else is at it.
+  const standing = await standingIn(dataDir, fs);
+  if (!standing) throw changed(dataDir);
+  await requireDelta(standing, given.delta.conditions, fs);
+  const run = { ...given, delta: { ...given.delta, standing } };
+  const wal = await oldWalOf(run.delta, fs);
+  await disarm(run, standing, wal.to);
+  if (!wal.isMoved) await putAside(wal.from as string, wal.to as string, fs);
+  const decision = await decide(run);
+  run.onCompared?.(decision.compared);
+  const { stale, foreign, there } = decision.found;
+  for (const { path, kind } of stale) await remove(path, kind, fs);
+  const { stamp } = run.delta;
+  for (const path of foreign) await rename(path, `${path}.${stamp}`, fs);
+  for (const { path, as } of decision.compared.kept) {
+    if (foreign.includes(path)) continue;
+    if (await fs.stat(as)) await fs.unlink(path);
+    else await rename(path, as, fs);
+  }
+  // Before a file of ours has its name, which by its name alone is not told from theirs.
+  const { kept } = decision.compared;
+  for (const path of new Set(kept.map(({ path }) => dirname(path)))) await fsyncDir(path, fs);
+  await makeDirectories(run, there);
+  const context: JobContext = { ...{ reader: run.reader, fs, owner, signal } };
+  const pool: PoolOptions = { threads: run.threads, context, setting: run.setting };
+  await writeChanged(run, decision, pool);
+  await run.settle();
+  const total = layout.files.reduce((sum, { length }) => sum + length, 0);
+  let done = 0;
+  // What is the same may be in memory alone: the server that wrote it did not come to sync it.
+  await runJobs(syncJobs(layout), pool, (more) => {
+    done += more;
+    progress({ phase: 'sync', done, total });
+  });
+  const made = [...layout.roots, ...layout.directories.map(({ path }) => path)];
+  const emptied = stale.map(({ path }) => dirname(path));
+  const all = new Set([...made, ...emptied]);
+  await severalAtOnce([...all].toReversed(), async (path) => {
+    if (await fs.stat(path)) await fsyncDir(path, fs);
+  });
+  signal?.throwIfAborted();
+  for (const { path, until } of layout.controls) await durableRename(until, path, fs);
+  await removeDeltaMarker(dataDir, fs);
+  return decision.compared;
+}
+
+function changed(dataDir: string): TargetError {
+  return new TargetError(`what is in "${dataDir}" was changed a moment ago`, {
+    path: dataDir,
+    hint: 'Find out by whom, and run it again.',
+  });
+}
+
+/** From here on no server can be started there. */
+async function disarm(
+  { layout, delta, plan, fs }: DeltaRun,
+  standing: Standing,
+  oldWal: string | undefined,
+): Promise<void> {
+  const { dataDir, systemId, catalogVersion, resumed, tablespaces } = standing;
+  const before = [...(resumed?.roots ?? []), ...tablespaces.values()];
+  const roots = new Set([...layout.roots, ...before]);
+  const marker: DeltaMarker = {
+    ...{ format: 1, backup: plan.backup.id, systemId: String(systemId), catalogVersion, oldWal },
+    ...{ stamp: delta.stamp, roots: [...roots] },
+  };
+  await writeDeltaMarker(dataDir, marker, fs);
+  // A restore that ended just before it would be taken for half, and all that is here for its own.
+  for (const root of layout.roots) {
+    if (!(await fs.stat(join(root, MARKER)))) continue;
+    await fs.unlink(join(root, MARKER));
+    await fsyncDir(root, fs);
+  }
+  for (const { path } of layout.controls) {
+    if (!(await fs.stat(path))) continue;
+    const old = `${path}.walkeep-old`;
+    await durableRename(path, old, fs);
+    try {
+      // One that was started since has it open already, or found none.
+      await requireNoServer(standing);
+    } catch (e) {
+      await durableRename(old, path, fs);
+      await removeDeltaMarker(dataDir, fs);
+      throw e;
+    }
+  }
+}
+
+async function decide(run: DeltaRun): Promise<Decision> {
+  const { layout, reader, delta, fs, signal, progress } = run;
+  const found = await surveyOf(delta, fs);
+  const manifest = parseManifest(await reader.object('backup_manifest', signal));
+  const { tablespaces } = delta.conditions;
+  const expected = expectedFiles(layout, manifest, tablespaces).filter(({ path, size }) => {
+    return found.sizes.get(path) === size;
+  });
+  const total = expected.reduce((sum, { size }) => sum + size, 0);
+  let done = 0;
+  const same = new Set<string>();
+  const { threads, setting } = run;
+  const context: JobContext = { reader, fs, owner: run.plan.owner, signal };
+  await runJobs(compareJobs(expected), { threads, context, setting }, (more, paths = []) => {
+    done += more;
+    for (const path of paths) same.add(path);
+    progress({ phase: 'compare', done, total });
+  });
+  return { found, same, compared: await amounts(run, found, same) };
+}
+
+/** Large ones first: the last thread to end has a small one. */
+function* compareJobs(expected: readonly ExpectedFile[]): Generator<RestoreJob> {
+  const files = expected.toSorted((a, b) => b.size - a.size);
+  for (let at = 0; at < files.length; ) {
+    const job: ExpectedFile[] = [];
+    let bytes = 0;
+    while (at < files.length && bytes < COMPARED_BYTES && job.length < COMPARED_FILES) {
+      const file = files[at++] as ExpectedFile;
+      job.push(file);
+      bytes += file.size;
+    }
+    yield { kind: 'compare', files: job };
+  }
+}
+
+async function amounts(
+  run: DeltaRun,
+  { sizes, stale, foreign }: Survey,
+  same: ReadonlySet<string>,
+): Promise<DeltaCompared> {
+  const { layout, delta, fs } = run;
+  const compared: DeltaCompared = {
+    ...{ same: none(), changed: none(), removed: none(), read: 0, kept: [] },
+  };
+  for (const { path, size } of layout.files.flat()) {
+    const amount = same.has(path) ? compared.same : compared.changed;
+    amount.files++;
+    amount.bytes += size;
+    const isPeoples = sizes.has(path) && !isServersOwn(path, layout);
+    if (!same.has(path) && isPeoples) compared.kept.push({ path, as: `${path}.${delta.stamp}` });
+  }
+  for (const path of foreign) compared.kept.push({ path, as: `${path}.${delta.stamp}` });
+  for (const one of stale) {
+    const { files, bytes } = await bytesBelow(one, fs);
+    compared.removed.files += files;
+    compared.removed.bytes += bytes;
+  }
+  for (const { kind, piece } of writeJobs(run, same)) {
+    if (kind !== 'write') continue;
+    for (const { stored } of piece.frames) compared.read += stored;
+  }
+  return compared;
+}
+
+function none(): Amount {
+  return { files: 0, bytes: 0 };
+}
+
+async function remove(
+  path: string,
+  kind: Survey['stale'][0]['kind'],
+  fs: RestoreFileSystem,
+): Promise<void> {
+  if (kind === 'directory') await emptyDirectory(path, fs);
+  await (kind === 'directory' ? fs.rmdir(path) : fs.unlink(path)).catch((e) => {
+    throw storageError('remove', path, e);
+  });
+}
+
+async function rename(from: string, to: string, fs: RestoreFileSystem): Promise<void> {
+  await fs.rename(from, to).catch((e) => {
+    throw storageError('rename file', from, e);
+  });
+}
+
+/** Those that are missing, and the modes and links of all. */
+async function makeDirectories(run: DeltaRun, there: ReadonlySet<string>): Promise<void> {
+  const { layout, plan, fs } = run;
+  const made = { owner: plan.owner, fs };
+  for (const root of layout.roots) {
+    await makeDirectory(root, { mode: layout.mode, ...made });
+    await setMode(root, layout.mode, fs);
+  }
+  for (const { path, mode } of layout.directories) {
+    if (there.has(path)) await setMode(path, mode, fs);
+    else await makeOne(path, mode, made);
+  }
+  for (const { path, to } of layout.links) {
+    if (!there.has(path)) await makeLink(path, to, made);
+  }
+}
+
+async function setMode(path: string, mode: number, fs: RestoreFileSystem): Promise<void> {
+  await fs.chmod(path, mode).catch((e) => {
+    throw storageError('change the mode of directory', path, e);
+  });
+}
+
+async function writeChanged(run: DeltaRun, decision: Decision, pool: PoolOptions): Promise<void> {
+  const { layout, index, fs, progress } = run;
+  const { same, found } = decision;
+  const changed = layout.files.map((tar) => tar.filter(({ path }) => !same.has(path)));
+  const kept = new Set(decision.compared.kept.map(({ path }) => path));
+  // Whole: what is a name of theirs elsewhere stays as it is.
+  const there = changed.flat().filter(({ path }) => found.sizes.has(path) && !kept.has(path));
+  await severalAtOnce(there, ({ path }) => remove(path, 'file', fs));
+  const empty = changed.flat().filter(({ size }) => size === 0);
+  const spanning = index.tars.flatMap((tar, i) => spanningFiles(tar.frames, changed[i] ?? []));
+  await severalAtOnce([...empty, ...spanning], (file) => makeFile(file, pool.context));
+  const jobs = writeJobs(run, same);
+  const total = jobs.reduce((sum, job) => sum + tarBytes(job), 0);
+  let done = 0;
+  await runJobs(jobs, pool, (more) => {
+    done += more;
+    progress({ phase: 'files', done, total });
+  });
+}
+
+function tarBytes(job: RestoreJob): number {
+  if (job.kind !== 'write') return 0;
+  return job.piece.frames.reduce((sum, { length }) => sum + length, 0);
+}
+
+/** Reads no frame but those that have something of a file that is to be written. */
+function writeJobs(
+  { layout, reader, index }: Pick<DeltaRun, 'layout' | 'reader' | 'index'>,
+  same: ReadonlySet<string>,
+): (RestoreJob & { kind: 'write' })[] {
+  const files = new Map<string, PlacedFile[]>();
+  for (const [i, tar] of index.tars.entries()) {
+    const own = layout.files[i] ?? [];
+    files.set(
+      tar.name,
+      own.filter(({ path, size }) => !same.has(path) && size > 0),
+    );
+  }
+  const jobs: (RestoreJob & { kind: 'write' })[] = [];
+  for (const piece of reader.pieces(index)) {
+    const own = files.get(piece.tar) ?? [];
+    const parts = piece.frames.map((frame) => partsOf(own, frame));
+    if (parts.some(({ length }) => length > 0)) jobs.push({ kind: 'write', piece, parts });
+  }
+  return jobs;
+}
