@@ -20,12 +20,51 @@ export interface ErrorDetails {
   cause?: unknown;
 }
 
+/** All codes of errors, by which callers tell them apart. */
+export type ErrorCode =
+  | 'WK_ARCHIVE_ACCESS'
+  | 'WK_ARCHIVE_BUSY'
+  | 'WK_AUTHENTICATION'
+  | 'WK_CONNECTION'
+  | 'WK_CONNINFO'
+  | 'WK_CORRUPT_OBJECT'
+  | 'WK_CORRUPT_WAL'
+  | 'WK_DISK_FULL'
+  | 'WK_ENCRYPTED'
+  | 'WK_FSYNC'
+  | 'WK_GAP'
+  | 'WK_INTERNAL'
+  | 'WK_LEASE_LOST'
+  | 'WK_LOCKED'
+  | 'WK_NOT_SUPPORTED'
+  | 'WK_NO_INCREMENTAL'
+  | 'WK_PARSE'
+  | 'WK_PROTOCOL'
+  | 'WK_REWRITE'
+  | 'WK_SERVER'
+  | 'WK_SINK'
+  | 'WK_STORAGE'
+  | 'WK_STORE_ACCESS'
+  | 'WK_STORE_CONFLICT'
+  | 'WK_STORE_UNCERTAIN'
+  | 'WK_STORE_UNSUPPORTED'
+  | 'WK_STREAM_POSITION'
+  | 'WK_SYSTEM_IDENTIFIER'
+  | 'WK_TARGET'
+  | 'WK_TIMELINE_BEHIND'
+  | 'WK_TIMELINE_CONFLICT'
+  | 'WK_TIMEOUT'
+  | 'WK_TLS'
+  | 'WK_UNREACHABLE'
+  | 'WK_USAGE'
+  | 'WK_WAL_REMOVED';
+
 /**
  * Base of every error that walkeep throws. `code` is stable and is what callers match;
  * `retryable` says whether the same call can succeed later with nothing changed by hand.
  */
 export abstract class WalkeepError extends Error {
-  abstract readonly code: string;
+  abstract readonly code: ErrorCode;
   readonly retryable: boolean = false;
   readonly lsn?: LsnLike;
   readonly path?: string;
@@ -131,7 +170,7 @@ const PASSING = /^(08|40|53)|^(55006|55P03|57014|57P0[1235]|58000|58030)$/;
 
 /** An ErrorResponse of the server. `sqlstate` is its five-character code. */
 export class ServerError extends WalkeepError {
-  readonly code: string = 'WK_SERVER';
+  readonly code: ErrorCode = 'WK_SERVER';
   override readonly retryable: boolean;
   readonly sqlstate: string;
   readonly severity: string;
@@ -209,7 +248,7 @@ export class DirectoryLockedError extends WalkeepError {
 
 /** The directory or a file in it cannot be used as it is. */
 export class StorageError extends WalkeepError {
-  readonly code: string = 'WK_STORAGE';
+  readonly code: ErrorCode = 'WK_STORAGE';
 }
 
 /** No space, or the quota is used up: a state that passes. */

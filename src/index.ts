@@ -3,6 +3,7 @@
  * @packageDocumentation
  */
 
+export type { Finding } from './archive/findings.js';
 export {
   type AgainEntry,
   type DamageEntry,
@@ -28,6 +29,7 @@ export type {
   TakenBackup,
   TakenCompression,
 } from './backup/options.js';
+export type { BackupFile, BackupList, ListedBackup } from './backups/list-backups.js';
 export type {
   BackupObject,
   BackupPoint,
@@ -37,6 +39,8 @@ export type {
   OutsideFile,
 } from './base/backup-record.js';
 export type { WalRange } from './base/manifest.js';
+export type { CheckReport } from './check/check.js';
+export type { CheckResult, CheckStatus } from './check/result.js';
 export type {
   BackupArchive,
   BaseBackupHandler,
@@ -55,6 +59,24 @@ export type {
 export type { ReplicationMode } from './connection/startup.js';
 export type { WalStream } from './connection/wal-stream.js';
 export * from './errors.js';
+export type { FetchResult } from './fetch/fetch.js';
+export type { BranchEvent, TransactionEvent, WalEvent } from './find/event.js';
+export type { FindOptions, FindProgress, FindResult } from './find/find.js';
+export { LoggedRecord } from './library/logged-record.js';
+export {
+  type CheckArchiveOptions,
+  type CleanupResult,
+  type OpenArchiveOptions,
+  openArchive,
+  WalArchive,
+} from './library/open-archive.js';
+export {
+  type ArchivedRecordsOptions,
+  type LiveRecordsOptions,
+  type RecordSelection,
+  walRecords,
+} from './library/wal-records.js';
+export type { ArchiveList, ListedRange, ListedTimeline } from './list/list.js';
 export type { ResultField, ServerNotice } from './protocol/backend-message.js';
 export type {
   BackupCompression,
@@ -73,15 +95,24 @@ export type {
   TimelineHistoryFile,
 } from './protocol/replication.js';
 export type { StandbyStatus } from './protocol/status-reply.js';
+export type { PushOptions, PushResult } from './push/push.js';
 export type { VerifyMode } from './receive/inspector.js';
 export type {
   CompressionOption,
+  ReceivedSegment,
   ReceiverEvents,
+  ReceiverPosition,
   ReceiverWarning,
   WalReceiverOptions,
 } from './receive/options.js';
 export { WalReceiver } from './receive/receiver.js';
-export { type StreamWalOptions, streamWal, type WalSink } from './receive/sink.js';
+export {
+  type SinkOpening,
+  type SinkTimeline,
+  type StreamWalOptions,
+  streamWal,
+  type WalSink,
+} from './receive/sink.js';
 export type {
   RehearsedQuery,
   RehearsedReading,
@@ -116,4 +147,10 @@ export type {
   ShipWarning,
 } from './ship/options.js';
 export { ship, WalShipper } from './ship/shipper.js';
+export type {
+  VerifyOptions,
+  VerifyProgress,
+  VerifyResult,
+  VerifySummary,
+} from './verify/verify.js';
 export * from './wal.js';

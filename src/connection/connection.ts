@@ -1,17 +1,12 @@
 import { performance } from 'node:perf_hooks';
-import { ConnectionError, InternalError, ProtocolError, type WalkeepError } from '../errors.js';
+import { ConnectionError, ProtocolError, UsageError, type WalkeepError } from '../errors.js';
 import type { BackendMessage, ServerNotice } from '../protocol/backend-message.js';
 import {
   type BaseBackupOptions,
   baseBackupCommand,
   uploadManifestCommand,
 } from '../protocol/base-backup.js';
-import {
-  type CopyBothHandler,
-  FrameReader,
-  type FrameSink,
-  MAX_FRAME,
-} from '../protocol/frame-reader.js';
+import { type CopyBothHandler, FrameReader, MAX_FRAME } from '../protocol/frame-reader.js';
 import { encodeQuery, TERMINATE } from '../protocol/frontend-message.js';
 import {
   createPhysicalSlotCommand,
@@ -36,6 +31,7 @@ import {
   timelineHistoryCommand,
 } from '../protocol/replication.js';
 import { toServerError } from '../protocol/server-error.js';
+import { parseSegmentSize } from '../wal/file-name.js';
 import {
   type BaseBackupHandler,
   BaseBackupOperation,
@@ -58,7 +54,7 @@ const MAX_PARAMETER_TEXT = 1024 * 1024;
  * A session with a PostgreSQL server, made by `connect`. One command at a time. Every method
  * rejects with a ServerError, ConnectionError, ProtocolError or UsageError.
  */
-export class ReplicationConnection implements FrameSink {
+export class ReplicationConnection {
   readonly target: HostTarget;
   /** `server at "h" (1.2.3.4), port 5432`, for messages. */
   readonly description: string;
@@ -76,14 +72,20 @@ export class ReplicationConnection implements FrameSink {
   private operation: Operation | undefined;
   private failure: WalkeepError | undefined;
 
-  /** For `connect` only: the startup exchange is still to be run on it. */
+  /** For `connect` only: the startup exchange is still to be run on it. @internal */
   constructor(wire: Wire, onNotice?: (notice: ServerNotice) => void) {
     this.wire = wire;
     this.target = wire.endpoint.target;
     this.description = wire.endpoint.description;
     this.tls = wire.tls;
     this.onNotice = onNotice;
-    this.reader = new FrameReader(this);
+    this.reader = new FrameReader({
+      onMessage: (message) => this.onMessage(message),
+      onCopyData: () => {
+        throw new ProtocolError('unexpected CopyData from server');
+      },
+      onReaderFailure: (error) => this.fail(error, false),
+    });
     wire.start(
       (chunk, length) => {
         this.lastReceivedAt = performance.now();
@@ -127,6 +129,11 @@ export class ReplicationConnection implements FrameSink {
 
   async show(name: string): Promise<string> {
     return parseShow(await this.command(showCommand(name)), name);
+  }
+
+  /** Bytes of a WAL segment (wal_segment_size). @throws ParseError if it is none */
+  async segmentSize(): Promise<number> {
+    return parseSegmentSize(await this.show('wal_segment_size'));
   }
 
   async createPhysicalSlot(name: string, options: SlotOptions = {}): Promise<void> {
@@ -214,36 +221,40 @@ export class ReplicationConnection implements FrameSink {
     this.wire.destroy();
   }
 
+  /** As `close`: `await using session = await connect(settings)`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
   /** Drops the connection at once. A command under way rejects; a stream's handler is not called. */
   destroy(): void {
     if (!this.failure) this.endLocally();
     this.wire.destroy();
   }
 
-  /** Internal: makes `operation` the receiver of messages. */
+  /** Makes `operation` the receiver of messages. @internal */
   begin(operation: Operation): void {
     this.checkFree();
     this.operation = operation;
   }
 
-  /** Internal: the startup exchange is over; larger messages are accepted from now on. */
+  /** The startup exchange is over; larger messages are accepted from now on. @internal */
   authenticated(): void {
     this.reader.maxFrame = MAX_FRAME;
   }
 
-  /** Internal: the connection is free for the next command. */
+  /** The connection is free for the next command. @internal */
   release(): void {
     this.operation = undefined;
     this.commandSince = undefined;
   }
 
-  /** Internal: sends a message of the startup exchange. */
+  /** Sends a message of the startup exchange. @internal */
   send(message: Buffer): void {
     this.wire.write(message);
   }
 
-  /** FrameSink. */
-  onMessage(message: BackendMessage): void {
+  private onMessage(message: BackendMessage): void {
     switch (message.name) {
       case 'parameterStatus':
         this.noteParameter(message.parameterName, message.parameterValue);
@@ -258,16 +269,6 @@ export class ReplicationConnection implements FrameSink {
         else if (message.name === 'error') this.fail(toServerError(message.notice), false);
         else throw new ProtocolError(`unexpected message ${message.name} from idle server`);
     }
-  }
-
-  /** FrameSink. */
-  onCopyData(): void {
-    throw new ProtocolError('unexpected CopyData from server');
-  }
-
-  /** FrameSink. */
-  onReaderFailure(error: WalkeepError): void {
-    this.fail(error, false);
   }
 
   private noteParameter(name: string, value: string): void {
@@ -316,7 +317,7 @@ export class ReplicationConnection implements FrameSink {
 
   private checkFree(): void {
     if (this.failure) throw this.failure;
-    if (this.operation) throw new InternalError('another command is in progress');
+    if (this.operation) throw new UsageError('another command is in progress on this connection');
   }
 
   private endLocally(): void {

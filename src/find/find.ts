@@ -7,6 +7,7 @@ import { type Damage, DamageTolerantScan, type ScanVisitor } from '../archive/wa
 import { formatLsn, type Lsn } from '../lsn.js';
 import {
   aBigint,
+  aFunction,
   aNumber,
   anLsn,
   anObject,
@@ -23,11 +24,21 @@ import { EventReader, isWanted, type TransactionEvent, type WalEvent } from './e
 import { type EventFilter, EventMatcher, isWithin } from './filter.js';
 import { segmentsFromTime } from './start.js';
 
+/** How far a search is; it may end before all is read. */
+export interface FindProgress {
+  bytes: number;
+  totalBytes: number;
+}
+
 export interface FindOptions extends EventFilter {
   /** Follow the way to this timeline; default the newest. */
   timeline?: number;
   /** Read all of it, however much clocks may have gone back. */
   full?: boolean;
+  /** Awaited between two segments: what comes of one may be taken before the next is read. */
+  between?: () => Promise<void>;
+  /** Bytes of WAL that were read, of how many there are to read. */
+  onProgress?: (progress: FindProgress) => void;
   /** What opens what is encrypted. */
   keys?: ArchiveOptions;
   signal?: AbortSignal;
@@ -43,6 +54,8 @@ const CHECKS: Checks<FindOptions> = {
   drops: aSwitch,
   timeline: aTimeline,
   full: aSwitch,
+  between: aFunction,
+  onProgress: aFunction,
   keys: anObject,
   signal: aSignal,
 };
@@ -181,7 +194,7 @@ function unreadAround(
 async function walk(
   plan: Plan,
   segments: readonly PlannedSegment[],
-  options: Pick<FindOptions, 'since' | 'until' | 'signal'>,
+  options: Pick<FindOptions, 'since' | 'until' | 'signal' | 'between' | 'onProgress'>,
   visit: (event: WalEvent) => boolean,
 ): Promise<FindResult> {
   const from = segments[0]?.start;
@@ -215,7 +228,13 @@ async function walk(
   const scan = new DamageTolerantScan({ ...decoding(plan), select: isWanted }, visitor);
   const { before, behind } = unreadAround(plan, segments, options);
   before.forEach(damage);
-  await scanSegments(plan, segments, scan, options.signal);
+  const totalBytes = segments.length * plan.segmentSize;
+  let bytes = 0;
+  await scanSegments(plan, segments, scan, options.signal, async () => {
+    bytes += plan.segmentSize;
+    options.onProgress?.({ bytes, totalBytes });
+    await options.between?.();
+  });
   // Where no record follows any more: a timeline that was promoted at the very end.
   const end = scan.position ?? 0n;
   let { enough } = scan;

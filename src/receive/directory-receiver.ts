@@ -88,7 +88,7 @@ export class DirectoryReceiver {
       host: connection.target.host,
       port: connection.target.port,
       serverVersion: connection.serverVersion,
-      systemId: String(server.systemId),
+      systemId: server.systemId,
       timeline: server.timeline,
       flushLsn: server.flushLsn,
     });

@@ -110,6 +110,12 @@ export interface WalReceiverOptions {
   checkSyncStandby?: boolean;
   /** Asked for a password when the server wants one and none is known. */
   promptPassword?: () => Promise<string>;
+  /**
+   * Awaited for each segment that is complete, durable and under its final name, one after the other.
+   * Until it has resolved no later segment gets its final name, and with 8 waiting nothing more is
+   * received; commits are confirmed meanwhile. What it throws ends the receiver with a SinkError.
+   */
+  onSegment?: (segment: ReceivedSegment) => void | Promise<void>;
   /** Keep, or watch, the slot on every member that may be promoted: a failover leaves no gap then. */
   members?: MembersOption;
 }
@@ -167,9 +173,30 @@ const CHECKS: Checks<WalReceiverOptions> = {
   checkSyncStandby: aSwitch,
   promptPassword: aFunction,
   members: anObject,
+  onSegment: aFunction,
 };
 
 export type { MemberState, ReceiverWarning };
+
+/** A segment that is stored. */
+export interface ReceivedSegment {
+  /** Its end. */
+  lsn: Lsn;
+  timeline: number;
+  path: string;
+  /** Bytes of WAL, however it is stored. */
+  size: number;
+}
+
+/** How far a receiver is. */
+export interface ReceiverPosition {
+  received: Lsn;
+  written: Lsn;
+  /** What the server was told to be durable. */
+  flushed: Lsn;
+  serverEnd: Lsn;
+  timeline: number;
+}
 
 /** The events of a WalReceiver. */
 export interface ReceiverEvents {
@@ -179,7 +206,7 @@ export interface ReceiverEvents {
       host: string;
       port: number;
       serverVersion: number;
-      systemId: string;
+      systemId: bigint;
       timeline: number;
       flushLsn: Lsn;
     },
@@ -187,11 +214,11 @@ export interface ReceiverEvents {
   /** START_REPLICATION is about to be sent. */
   start: [{ lsn: Lsn; timeline: number }];
   /** A segment is complete, durable and under its final name. `lsn` is its end. */
-  segment: [{ lsn: Lsn; timeline: number; path: string; size: number }];
+  segment: [ReceivedSegment];
   /** The stream goes on on another timeline; `lsn` is where the old one was left. */
   timeline: [{ timeline: number; lsn: Lsn }];
   /** Positions moved (at most a few times a second). */
-  progress: [{ received: Lsn; written: Lsn; flushed: Lsn; serverEnd: Lsn; timeline: number }];
+  progress: [ReceiverPosition];
   /** An incomplete segment was closed and keeps its `.partial` name (bare file name). */
   partial: [{ file: string }];
   /**

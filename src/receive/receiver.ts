@@ -6,7 +6,13 @@ import { connect } from '../connection/connect.js';
 import type { ReplicationConnection } from '../connection/connection.js';
 import { resolveSettings } from '../connection/conninfo/resolve.js';
 import type { ConnectionSettings } from '../connection/conninfo/settings.js';
-import { AuthenticationError, DiskFullError, InternalError, WalkeepError } from '../errors.js';
+import {
+  AuthenticationError,
+  DiskFullError,
+  InternalError,
+  SinkError,
+  WalkeepError,
+} from '../errors.js';
 import { nodeFileSystem } from '../files/file-system.js';
 import { acquireDirectoryLock, type DirectoryLock, readLockHolder } from '../files/lock.js';
 import type { Lsn } from '../lsn.js';
@@ -17,7 +23,9 @@ import { DurablePlace, MemberSlots } from './member-slots.js';
 import {
   checkReceiverOptions,
   RECEIVE_TIMEOUT,
+  type ReceivedSegment,
   type ReceiverEvents,
+  type ReceiverPosition,
   type WalReceiverOptions,
 } from './options.js';
 import { abortableDelay, Backoff, mayRetry } from './retry.js';
@@ -44,6 +52,7 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
   private askedPeers = false;
   private readonly durable = new DurablePlace();
   private members: MemberSlots | undefined;
+  private lastPosition: ReceiverPosition | undefined;
 
   constructor(options: WalReceiverOptions) {
     super();
@@ -52,6 +61,8 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
     const keeps = options.members?.slots === 'walkeep';
     this.o = { ...options, ensureSlot: options.ensureSlot ?? keeps };
     this.backoff = new Backoff(options.retryDelay);
+    const { onSegment } = options;
+    if (onSegment) this.o.onSegment = (segment) => typed(onSegment, segment);
     this.receiver = new DirectoryReceiver(this.o, {
       tell: (event, ...args) => this.tell(event, ...args),
       onHeadway: () => this.backoff.reset(),
@@ -113,12 +124,17 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
     let news = false;
     if (event === 'connect') {
       const { systemId } = told as ReceiverEvents['connect'][0];
-      news = this.durable.note(BigInt(systemId), undefined);
+      news = this.durable.note(systemId, undefined);
     } else if (event === 'progress') {
       const { flushed: lsn, timeline } = told as ReceiverEvents['progress'][0];
       news = this.durable.note(undefined, { lsn, timeline });
     }
     if (news) this.members?.lookNow();
+  }
+
+  /** As `progress` told it last; undefined before any stream. */
+  get position(): ReceiverPosition | undefined {
+    return this.lastPosition;
   }
 
   /** The directory's lock; undefined if the signal came first. A full disk is waited for. */
@@ -222,6 +238,7 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
 
   /** Emits; what a listener throws is its own defect, not the disk's or the server's. */
   private tell<K extends keyof ReceiverEvents>(event: K, ...args: ReceiverEvents[K]): void {
+    if (event === 'progress') [this.lastPosition] = args as ReceiverEvents['progress'];
     if (this.o.members) this.noteDurable(event, args);
     const emit = this.emit as (event: K, ...args: ReceiverEvents[K]) => boolean;
     try {
@@ -235,5 +252,18 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
 
   private warn(code: string, message: string): void {
     this.tell('warning', { code, message });
+  }
+}
+
+/** What a caller's `onSegment` throws is its own failure, and no retry's to mend. */
+async function typed(
+  onSegment: NonNullable<WalReceiverOptions['onSegment']>,
+  segment: ReceivedSegment,
+): Promise<void> {
+  try {
+    await onSegment(segment);
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new SinkError(`onSegment failed for "${segment.path}": ${reason}`, { cause });
   }
 }

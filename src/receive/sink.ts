@@ -34,6 +34,30 @@ import { sinkTarget } from './target/sink-target.js';
 import { followTimelines, type WalPlace } from './timelines.js';
 import { overConnection, patient, type Watchdog } from './watchdog.js';
 
+/** What a sink is told before the first WAL comes. */
+export interface SinkOpening {
+  /** Where the stream begins. */
+  lsn: Lsn;
+  timeline: number;
+  /** Bytes. */
+  segmentSize: number;
+  systemId: bigint;
+  /** As server_version_num: 180004 for 18.4. */
+  serverVersion: number;
+  /** Of `timeline`: what it branched off, and where. */
+  history: TimelineHistory;
+  /** Aborted when the stream is to end. */
+  signal: AbortSignal;
+}
+
+/** Another timeline that a stream goes on with. */
+export interface SinkTimeline {
+  timeline: number;
+  /** The first byte on it, and behind the last one of the timeline before. */
+  lsn: Lsn;
+  history: TimelineHistory;
+}
+
 /**
  * A destination for WAL. The server is told that WAL is flushed only when a `flush` that began
  * after its `write` has resolved; that is what synchronous commits and slots rely on.
@@ -41,6 +65,8 @@ import { overConnection, patient, type Watchdog } from './watchdog.js';
  * What a method throws ends the stream with a SinkError; nothing more is acknowledged.
  */
 export interface WalSink {
+  /** Called once, before anything is written. */
+  open?(stream: SinkOpening): void | Promise<void>;
   /**
    * Takes the next bytes, which begin at `lsn`; the chunk is the sink's own. No gaps, and one call
    * at a time: until it has resolved, what arrives waits in memory (4 MiB, then the server has to
@@ -57,7 +83,7 @@ export interface WalSink {
    * All before is flushed. False ends the stream here. Absent: it is followed.
    */
   // biome-ignore lint/suspicious/noConfusingVoidType: returning nothing is following
-  timeline?(next: { timeline: number; lsn: Lsn }): boolean | void | Promise<boolean | void>;
+  timeline?(next: SinkTimeline): boolean | void | Promise<boolean | void>;
   /**
    * Called once, however the stream ended; at a clean end all is flushed. A call that took too long
    * (`sinkTimeout`, or a stop) may still be under way.
@@ -121,6 +147,7 @@ const CHECKS: Checks<StreamWalOptions> = {
   verify: oneOf('strict', 'off'),
 };
 const SINK: Checks<WalSink> = {
+  open: aFunction,
   write: required(aFunction),
   flush: required(aFunction),
   timeline: aFunction,
@@ -235,15 +262,26 @@ class SinkRun {
         actual: String(server.systemId),
       });
     }
-    const { lsn } = await followTimelines(await this.choose(server), this.o.endLsn, {
+    const first = await this.choose(server);
+    const { systemId: cluster, segmentSize } = server;
+    const opening = {
+      ...{ ...first, segmentSize, systemId: cluster, signal },
+      serverVersion: this.connection.serverVersion,
+      history:
+        ancestorOf(server.history, first.timeline) ?? (await this.history(first.timeline, server)),
+    };
+    await this.calls.run('open', () => this.sink.open?.(opening));
+    const { lsn } = await followTimelines(first, this.o.endLsn, {
       stream: (at) =>
         this.stream(at, server, signal).catch((e) => {
           throw withLaterTimeline(e, at.timeline, server);
         }),
       follow: async ({ timeline: parent }, _, end) => {
         const next = { timeline: end.timeline, lsn: end.startLsn };
-        checkFork(await this.history(next.timeline, server), { parent, lsn: next.lsn });
-        const go = await this.calls.run('change the timeline', () => this.sink.timeline?.(next));
+        const history = await this.history(next.timeline, server);
+        checkFork(history, { parent, lsn: next.lsn });
+        const told = { ...next, history };
+        const go = await this.calls.run('change the timeline', () => this.sink.timeline?.(told));
         return go === false ? undefined : next;
       },
     });
@@ -324,6 +362,12 @@ class SinkRun {
     const { content } = await this.connection.timelineHistory(timeline);
     return readServerHistory(timeline, content);
   }
+}
+
+/** The history of a timeline that is in another one's. */
+function ancestorOf({ ancestors }: TimelineHistory, timeline: number): TimelineHistory | undefined {
+  const at = ancestors.findIndex((a) => a.timeline === timeline);
+  return at < 0 ? undefined : { timeline, ancestors: ancestors.slice(0, at) };
 }
 
 /** Says where the end of a timeline is to be had that the server looked for in vain. */

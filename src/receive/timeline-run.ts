@@ -231,8 +231,11 @@ export class TimelineRun {
           code: 'WK_STORED_DAMAGE',
           message: `"${path}" is damaged in the record at ${formatLsn(begin)}: ${why}; what comes again of that record takes its place`,
         }),
-      onFinished: ({ end: lsn, timeline, path }) =>
-        owner.tell('segment', { lsn, timeline, path, size: segmentSize }),
+      onFinished: async ({ end: lsn, timeline, path }) => {
+        const segment = { lsn, timeline, path, size: segmentSize };
+        owner.tell('segment', segment);
+        await o.onSegment?.(segment);
+      },
       onPartial: (file) => owner.tell('partial', { file }),
     });
   }

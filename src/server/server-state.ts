@@ -1,7 +1,7 @@
 import type { ReplicationConnection } from '../connection/connection.js';
 import { CorruptWalError, ParseError, ProtocolError, ServerError, UsageError } from '../errors.js';
 import type { Lsn } from '../lsn.js';
-import { historyFileName, parseSegmentSize } from '../wal/file-name.js';
+import { historyFileName } from '../wal/file-name.js';
 import type { StoredHistory } from '../wal/history-file.js';
 import { rootHistory, type TimelineHistory } from '../wal/timeline.js';
 import { isLostFile, readServerHistory } from './server-history.js';
@@ -37,7 +37,7 @@ export async function readServerState(
       actual: identity.database,
     });
   }
-  const segmentSize = parseSegmentSize(await connection.show('wal_segment_size'));
+  const segmentSize = await connection.segmentSize();
   const { systemId, timeline, flushLsn } = identity;
   const { history, historyFile } = await serverHistory(connection, timeline, stored);
   return { systemId, timeline, flushLsn, segmentSize, fileMode, history, historyFile };

@@ -18,7 +18,7 @@ const CONNECTED: ReceiverEvents['connect'][0] = {
   host: 'h',
   port: 5432,
   serverVersion: 180000,
-  systemId: '1',
+  systemId: 1n,
   timeline: 1,
   flushLsn: toLsn(1n),
 };

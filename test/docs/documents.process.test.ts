@@ -137,7 +137,7 @@ describe('docs/exit-codes.md', () => {
   const file = 'docs/exit-codes.md';
 
   test('has every error code, and no other', async () => {
-    const declared = "code(: string)? = 'WK_";
+    const declared = "code(: ErrorCode)? = 'WK_";
     const { stdout } = await exec('grep', ['-rhE', declared, 'src'], { cwd: packageRoot });
     const documented = rows(section(file, '## Error codes')).flatMap(codes);
     expect(documented.sort()).toEqual([...new Set(codes(stdout))].sort());

@@ -5,7 +5,7 @@ import type { Plan, PlannedFile, PlannedSegment } from './plan.js';
 import type { DamageTolerantScan } from './scan.js';
 
 /**
- * Feeds segments, in their order, to a scan until it has had enough.
+ * Feeds segments, in their order, to a scan until it has had enough. `between` is awaited behind each.
  * @throws the signal's reason
  */
 export async function scanSegments(
@@ -13,9 +13,11 @@ export async function scanSegments(
   segments: readonly PlannedSegment[],
   scan: DamageTolerantScan,
   signal?: AbortSignal,
+  between?: () => Promise<void>,
 ): Promise<void> {
   for (const [i, segment] of segments.entries()) {
     const told = await feedSegment({ archive }, segment, scan, signal);
+    await between?.();
     if (scan.enough) return;
     const full = scan.position === segment.start + BigInt(segmentSize);
     if (i === segments.length - 1) finish(segment, scan, told);

@@ -33,7 +33,7 @@ export interface SegmentFinisherOptions {
   convert?: (segment: OpenSegment) => Promise<Staged>;
   /** A segment is under its final name, for good; `end` is its end as a stream offset. */
   onDurable: (end: number) => void;
-  onFinished: (segment: FinishedSegment) => void;
+  onFinished: (segment: FinishedSegment) => void | Promise<void>;
   /** The queue is shorter. */
   onProgress: () => void;
   /** Called once, at the first failure; nothing is finished after it. */
@@ -213,7 +213,7 @@ export class SegmentFinisher {
       const { timeline } = segment;
       const path = paths[i] as string;
       await this.removeCovered(staged ? segment.path : path, storedForms(segment.name, true));
-      o.onFinished({ timeline, end: this.endOf(segment), path });
+      await o.onFinished({ timeline, end: this.endOf(segment), path });
     }
     o.onProgress();
   }

@@ -66,7 +66,7 @@ function setUp(
     ...common,
     onDurable: (end) => writer.finished(end),
     record: options.record ?? (async (lsn) => void log.push(`record ${lsn}`)),
-    onFinished: (s) => finished.push(s.path),
+    onFinished: (s) => void finished.push(s.path),
     onProgress: () => undefined,
     onFailure: (e) => failures.push(e),
     ...(options.convert ? { convert: options.convert } : {}),
