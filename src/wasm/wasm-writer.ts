@@ -99,6 +99,12 @@ export const shiftRight64 = (a: Code, bits: Code | number): Code => [a, extend(v
 export const xor64 = (a: Code, b: Code): Code => [a, b, 0x85];
 export const add64 = (a: Code, b: Code): Code => [a, b, 0x7c];
 export const mul64 = (a: Code, b: Code): Code => [a, b, 0x7e];
+/** 1 if it is 0, otherwise 0. */
+export const not = (a: Code): Code => [a, 0x45];
+/** Of an i64, as an i32. */
+export const isNotZero64 = (a: Code): Code => [a, long(0n), 0x52];
+/** Of an i64, as an i32: how many bits below the lowest one that is set. */
+export const trailingZeros64 = (a: Code): Code => wrap([a, 0x7a]);
 export const rotateLeft64 = (a: Code, bits: number): Code => [a, long(BigInt(bits)), 0x89];
 
 /** An i64, of which only the lower 64 bits count. */
@@ -117,8 +123,17 @@ export function store(address: number, word: Code): Code {
   return [value(0), word, 0x36, 2, unsigned(address)];
 }
 
-export function storeByteAt(address: Code, byte: Code): Code {
-  return [address, byte, 0x3a, 0, unsigned(0)];
+/** Stores a word at an address that is computed, aligned or not. */
+export function storeAt(address: Code, word: Code): Code {
+  return [address, word, 0x36, 0, unsigned(0)];
+}
+
+export function store16At(address: Code, half: Code): Code {
+  return [address, half, 0x3b, 0, unsigned(0)];
+}
+
+export function storeByteAt(address: Code, byte: Code | number): Code {
+  return [address, value(byte), 0x3a, 0, unsigned(0)];
 }
 
 /** Stores an i64, aligned or not. */
@@ -152,6 +167,16 @@ export function whileTrue(condition: Code, ...body: readonly Code[]): Code {
 export interface Local {
   get: Code;
   set(value: Code | number): Code;
+}
+
+/** Leaves the loop in whose body it stands if `condition` is not 0. */
+export function endIf(condition: Code): Code {
+  return [condition, 0x0d, 0];
+}
+
+/** Begins the next round of the loop in whose body it stands if `condition` is not 0. */
+export function againIf(condition: Code): Code {
+  return [condition, 0x0d, 1];
 }
 
 /** One function: its parameters and the last instruction's value are i32. */

@@ -14,6 +14,7 @@ import {
   decompressBlock,
   HASH_TABLE_SIZE,
 } from '../../src/codec/lz4/block.js';
+import { takeLz4Encoder } from '../../src/codec/lz4/encoder.js';
 import { takeLz4Decoder } from '../../src/codec/lz4/kernel.js';
 import { Xxh32, xxh32 } from '../../src/codec/lz4/xxh32.js';
 import type { Compression } from '../../src/wal/file-name.js';
@@ -144,6 +145,46 @@ describe('LZ4 blocks', () => {
         expect(e).toBeInstanceOf(RangeError);
       }
     }
+  });
+});
+
+describe('the LZ4 encoder in WebAssembly', () => {
+  const table = new Int32Array(HASH_TABLE_SIZE);
+  const inJavaScript = (bytes: Uint8Array) => {
+    const out = new Uint8Array(compressBound(bytes.length));
+    return Buffer.from(out.subarray(0, compressBlock(bytes, out, table)));
+  };
+  const SIZE = 200_000;
+
+  it('gives what the other one gives, whatever the input', () => {
+    const encoder = takeLz4Encoder(SIZE);
+    // It lies in the memory of a module.
+    expect(encoder.block(sample(20)).buffer.byteLength % 65_536).toBe(0);
+    const long = fc.tuple(fc.uint8Array({ maxLength: 40 }), fc.integer({ min: 1, max: 900 }));
+    const noise = fc.integer({ min: 0, max: 9000 }).map((n) => [sample(n), 1] as const);
+    const pieces = fc.array(fc.oneof(long, noise), { maxLength: 12 });
+    fc.assert(
+      fc.property(pieces, (parts) => {
+        const all = Buffer.concat(parts.flatMap(([part, n]) => Array(n).fill(part)));
+        const bytes = all.subarray(0, SIZE);
+        const block = encoder.block(bytes);
+        expect(inJavaScript(bytes).equals(block)).toBe(true);
+        const out = new Uint8Array(bytes.length);
+        expect(decompressBlock(block, out, 0)).toBe(bytes.length);
+        expect(bytes.equals(out)).toBe(true);
+      }),
+      { numRuns: 300 },
+    );
+    expect(() => encoder.block(new Uint8Array(SIZE + 1))).toThrow(RangeError);
+    encoder.release();
+  });
+
+  it('is used again once it was released, and by one frame at a time', () => {
+    const first = takeLz4Encoder(SIZE);
+    const second = takeLz4Encoder(SIZE);
+    expect(second).not.toBe(first);
+    second.release();
+    expect(takeLz4Encoder(SIZE)).toBe(second);
   });
 });
 

@@ -7,11 +7,16 @@
 
 export const MIN_MATCH = 4;
 /** The last five bytes are always literals. */
-const LAST_LITERALS = 5;
+export const LAST_LITERALS = 5;
 /** The last match starts at least twelve bytes before the end of the block. */
-const MATCH_LIMIT = 12;
-const MAX_OFFSET = 65535;
-const HASH_BITS = 14;
+export const MATCH_LIMIT = 12;
+export const MAX_OFFSET = 65535;
+/** So that the table fits into the CPU's first cache; more make WAL a thirtieth smaller, and slower. */
+export const HASH_BITS = 12;
+export const HASH_FACTOR = -1640531535;
+/** Steps grow while nothing matches: data that does not compress is passed over quickly. */
+export const FIRST_MISS = 64;
+export const MISS_SHIFT = 6;
 
 /** Entries of the table that `compressBlock` needs; the caller keeps it between blocks. */
 export const HASH_TABLE_SIZE = 1 << HASH_BITS;
@@ -33,18 +38,17 @@ export function compressBlock(src: Uint8Array, dst: Uint8Array, table: Int32Arra
   let anchor = 0;
   let at = 0;
   let out = 0;
-  // Steps grow while nothing matches: data that does not compress is passed over quickly.
-  let misses = 64;
+  let misses = FIRST_MISS;
   while (at <= matchLimit) {
     const word = view.getInt32(at, true);
-    const slot = Math.imul(word, -1640531535) >>> (32 - HASH_BITS);
+    const slot = Math.imul(word, HASH_FACTOR) >>> (32 - HASH_BITS);
     let from = table[slot] as number;
     table[slot] = at;
     if (from < 0 || at - from > MAX_OFFSET || view.getInt32(from, true) !== word) {
-      at += misses++ >> 6;
+      at += misses++ >> MISS_SHIFT;
       continue;
     }
-    misses = 64;
+    misses = FIRST_MISS;
     while (at > anchor && from > 0 && src[at - 1] === src[from - 1]) {
       at--;
       from--;

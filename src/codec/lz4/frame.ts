@@ -1,5 +1,6 @@
 import type { ByteSource, Compressed, Deliver, FormatResult } from '../format.js';
-import { compressBlock, compressBound, HASH_TABLE_SIZE } from './block.js';
+import { compressBound } from './block.js';
+import { takeLz4Encoder } from './encoder.js';
 import { type Lz4Decoder, takeLz4Decoder } from './kernel.js';
 import { Xxh32, xxh32 } from './xxh32.js';
 
@@ -144,7 +145,7 @@ const BLOCK_SIZE_CODE = 5;
 /** Writes one LZ4 frame: independent blocks, content size and content checksum. */
 export class Lz4FrameEncoder {
   readonly #hash = new Xxh32();
-  readonly #table = new Int32Array(HASH_TABLE_SIZE);
+  readonly #encoder = takeLz4Encoder(LZ4_BLOCK_SIZE);
   readonly #out = new Uint8Array(4 + compressBound(LZ4_BLOCK_SIZE));
 
   /** The frame header. `contentSize` is the length of all blocks together, bytes, where it is known. */
@@ -168,10 +169,11 @@ export class Lz4FrameEncoder {
     this.#hash.update(input);
     const out = this.#out;
     const view = new DataView(out.buffer);
-    const size = compressBlock(input, out.subarray(4), this.#table);
-    if (size < input.length) {
-      view.setUint32(0, size, true);
-      return out.subarray(0, 4 + size);
+    const block = this.#encoder.block(input);
+    if (block.length < input.length) {
+      view.setUint32(0, block.length, true);
+      out.set(block, 4);
+      return out.subarray(0, 4 + block.length);
     }
     view.setUint32(0, (UNCOMPRESSED | input.length) >>> 0, true);
     out.set(input, 4);
@@ -180,6 +182,7 @@ export class Lz4FrameEncoder {
 
   /** End mark and content checksum. */
   end(): Uint8Array {
+    this.#encoder.release();
     const out = new Uint8Array(8);
     new DataView(out.buffer).setUint32(4, this.#hash.digest(), true);
     return out;
