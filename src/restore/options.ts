@@ -47,6 +47,8 @@ export interface RestoreOptions {
   jobs?: number | undefined;
   /** In the place of the one that walkeep makes. */
   restoreCommand?: string | undefined;
+  /** Default true: that one is tried first, as the server's user. */
+  tryFetch?: boolean | undefined;
   keys?: ArchiveOptions | undefined;
   signal?: AbortSignal | undefined;
   /** Told before anything is written. */
@@ -92,6 +94,8 @@ export interface RestorePlan {
   /** Absent: into an empty directory. */
   delta?: DeltaPlan | undefined;
   warnings: string[];
+  /** The command line that does it. */
+  command: string;
 }
 
 /** How what is there becomes what the backup has. */

@@ -3,23 +3,25 @@ import { existsSync } from 'node:fs';
 import { isAbsolute, join } from 'node:path';
 import { BackupReader } from '../archive/backups/reader.js';
 import { locateTarget } from '../archive/targets/locate.js';
+import { planTimeline } from '../archive/way/plan.js';
 import type { BaseIndex } from '../base/base-index.js';
 import { TargetError, UsageError } from '../errors.js';
 import { type ControlSettings, controlSettings } from '../server/control-file.js';
 import { segmentFileName, segmentOf } from '../wal/file-name.js';
 import { adoptedFiles, missingPaths } from './adopt.js';
 import { type Choice, chooseBackup } from './choose.js';
+import { commandOf } from './command.js';
 import { settingsIn } from './config-file.js';
 import { type PreparedDelta, prepareDelta } from './delta/prepare.js';
 import { standingIn } from './delta/standing.js';
 import type { RestoreFileSystem } from './file-system.js';
-import { type Layout, layoutOf } from './layout.js';
+import { type Layout, layoutOf, type Roots } from './layout.js';
 import type { Marker } from './marker.js';
 import { readMember } from './member.js';
 import type { RestoreOptions, RestorePlan } from './options.js';
 import { ownerOf } from './owner.js';
 import { pathOf, realPath, requireFree, rootsOf } from './roots.js';
-import { requireRunnable } from './runnable.js';
+import { requireFetch } from './runnable.js';
 import { type RecoverySettings, restoreCommandOf, settingLines } from './settings.js';
 import { openSources, type Sources } from './sources.js';
 import { requireSpace, spaceOf } from './space.js';
@@ -132,7 +134,11 @@ async function planOf(
   if (configDir !== dataDir && !isBegun) requireUnused(adopted);
   const config = await configOf(reader, index, adopted, signal);
   const restoreCommand = options.restoreCommand ?? restoreCommandOf({ ...keys, places });
-  if (options.restoreCommand === undefined) await requireRunnable(owner);
+  if (options.restoreCommand === undefined && options.tryFetch !== false && state !== 'complete') {
+    const names = firstNames(choice, sources);
+    const included = record.wal === 'included';
+    await requireFetch({ command: restoreCommand, owner, names, included, signal });
+  }
   const action = options.action ?? 'pause';
   const settings: RecoverySettings = {
     ...{ located, restoreCommand, action, standby: options.standby },
@@ -157,12 +163,27 @@ async function planOf(
     state: state === 'half' || state === 'complete' ? state : 'fresh',
     delta: delta?.plan,
     warnings: [...warningsOf(options, choice, sources, config), ...(delta?.plan.unseen ?? [])],
+    command: commandOf(withMapping(options, record, roots)),
   };
   // The members are in the layout: of a hundred thousand files once is enough.
   const frames = { tars: index.tars.map((tar) => ({ ...tar, members: [] })) };
-  const command = commandOf(plan);
+  // Of two runs of one command the second may find newer WAL.
+  const command = createHash('sha256').update(plan.command).digest('hex').slice(0, 16);
   const begun = { found: marker, command, delta: delta?.prepared };
   return { plan, sources, choice, reader, index: frames, layout, ...begun };
+}
+
+/** With the place of each tablespace that is not where it was. */
+function withMapping(
+  options: RestoreOptions,
+  { tablespaces }: RestorePlan['backup'],
+  roots: Roots,
+): RestoreOptions {
+  const moved = tablespaces.flatMap(({ oid, location }) => {
+    const [from, to] = [pathOf(location), roots.tablespaces.get(oid)];
+    return to === undefined || to === realPath(from) ? [] : [[from, to]];
+  });
+  return { ...options, tablespaces: Object.fromEntries(moved) };
 }
 
 /** @throws TargetError where somebody's configuration would be overwritten */
@@ -175,13 +196,6 @@ function requireUnused(adopted: RestorePlan['adopted']): void {
   });
 }
 
-/** Named by what it does: of two runs of one command the second may find newer WAL. */
-function commandOf({ target, dataDir, tablespaces, walDir, configDir }: RestorePlan): string {
-  const plain = (_: string, value: unknown) => (typeof value === 'bigint' ? String(value) : value);
-  const text = JSON.stringify({ target, dataDir, tablespaces, walDir, configDir }, plain);
-  return createHash('sha256').update(text).digest('hex').slice(0, 16);
-}
-
 function walOf({ record, located }: Choice): RestorePlan['wal'] {
   const { segmentSize, start } = record;
   const [from, to] = [segmentOf(start.lsn, segmentSize), segmentOf(located.lsn, segmentSize)];
@@ -190,6 +204,19 @@ function walOf({ record, located }: Choice): RestorePlan['wal'] {
     first: segmentFileName(start.timeline, from, segmentSize),
     last: segmentFileName(located.timeline, to, segmentSize),
   };
+}
+
+/**
+ * Under which the first segment may be stored: where a timeline was left in it, also under those that
+ * follow.
+ */
+function firstNames({ record, located }: Choice, { catalog }: Sources): string[] {
+  const { start, segmentSize } = record;
+  const way = catalog && planTimeline(catalog, located.timeline).history;
+  const others = [...(way?.ancestors ?? []).map(({ timeline }) => timeline), located.timeline];
+  const timelines = [start.timeline, ...others.filter((timeline) => timeline > start.timeline)];
+  const segment = segmentOf(start.lsn, segmentSize);
+  return timelines.map((timeline) => segmentFileName(timeline, segment, segmentSize));
 }
 
 /** The text of the settings that the server would read, without what it includes. */

@@ -18,6 +18,8 @@ import { RECOVERY_SETTINGS } from './settings.js';
 /** WAL that a backup brings along, as an object: the name of the file, and how it is compressed. */
 const INCLUDED = /^wal\/([0-9A-F]{24}|[0-9A-F]{8}\.history)(\.\w+)?$/;
 
+const MANIFEST = 'backup_manifest';
+
 export interface SettleOptions {
   plan: RestorePlan;
   reader: BackupReader;
@@ -51,6 +53,16 @@ export async function settle(options: SettleOptions): Promise<void> {
     await put(join(wal, 'archive_status', `${file}.done`), '', options);
   }
   await put(join(dataDir, plan.signalFile), '', options);
+  await putManifest(options);
+}
+
+/** Where pg_verifybackup looks for it, as pg_basebackup leaves it; last, as that does. */
+async function putManifest(options: SettleOptions): Promise<void> {
+  const { plan, reader, signal } = options;
+  const { objects, parent } = plan.backup;
+  // That of an incremental backup is of other files than those that are made of it.
+  if (parent !== undefined || !objects.some(({ name }) => name === MANIFEST)) return;
+  await put(join(plan.dataDir, MANIFEST), await reader.content(MANIFEST, signal), options);
 }
 
 /** The server makes its links anew of this file when it starts: it must lead to the new places. */

@@ -85,6 +85,24 @@ export function targetText(target: RecoveryTarget): string {
   }
 }
 
+/** The options of the command line. */
+export function targetWords(target: RecoveryTarget): string[] {
+  const before = 'inclusive' in target && !target.inclusive ? ['--before'] : [];
+  switch (target.kind) {
+    case 'latest':
+    case 'immediate':
+      return ['--to', target.kind];
+    case 'time':
+      return ['--to', formatTimestamp(target.time), ...before];
+    case 'lsn':
+      return ['--to', formatLsn(target.lsn), ...before];
+    case 'xid':
+      return ['--to', `xid:${target.xid}`, ...before];
+    case 'name':
+      return ['--to', `name:${target.name}`];
+  }
+}
+
 /** In UTC, and as clocks show it here where that is another text. */
 export function timeText(time: TimestampTz): string {
   const [utc, local] = [formatTimestamp(time), formatLocalTimestamp(time)];

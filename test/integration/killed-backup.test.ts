@@ -1,5 +1,5 @@
 import { execFileSync, spawnSync } from 'node:child_process';
-import { cpSync, existsSync, mkdirSync, readdirSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, expect, test, vi } from 'vitest';
 import type { BackupRecord } from '../../src/base/backup-record.js';
@@ -208,8 +208,9 @@ function expectNoServer(dataDir: string): void {
 /** All files of the backup are there as they were. */
 function expectWhole(archive: string, id: string, dataDir: string): void {
   if (MAJOR > 16 || !existsSync(VERIFY)) return;
-  const manifest = join(archive, 'backups', id, 'backup_manifest');
-  const args = ['-n', '-m', manifest, '-i', 'tablespace_map', '-i', '.walkeep-restore'];
+  const manifest = readFileSync(join(archive, 'backups', id, 'backup_manifest'));
+  expect(readFileSync(join(dataDir, 'backup_manifest')).equals(manifest)).toBe(true);
+  const args = ['-n', '-i', 'tablespace_map', '-i', '.walkeep-restore'];
   execFileSync(VERIFY, [...args, dataDir], { ...serverUser, cwd: '/', env: {} });
 }
 

@@ -28,7 +28,7 @@ const plan: RestorePlan = {
     { oid: 16389, from: 'pg_tblspc/16389', to: `${DATA}/pg_tblspc/16389`, inPlace: true },
   ],
   ...{ space: [], settings: SETTINGS, signalFile: 'recovery.signal', action: 'pause' },
-  ...{ adopted: [], state: 'fresh', warnings: [] },
+  ...{ adopted: [], state: 'fresh', warnings: [], command: '' },
 };
 const choice = { record, area, located: plan.located };
 

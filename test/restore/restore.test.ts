@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import {
   existsSync,
   mkdirSync,
@@ -88,10 +89,30 @@ describe('walkeep restore', () => {
     });
   });
 
-  it('restores, says what to do next, and overwrites nothing', async () => {
+  it.each([
+    [],
+    ['--to', COMMIT, '--before', '--action', 'promote', '--keep-sync', '--keep-archiving'],
+    ['--standby', '--primary-conninfo', "host=a application_name='it''s 100%'"],
+    ['--backup', ID, '--timeline', '1', '--waldir', '/nowhere/w a l', '--config-dir', '/nowhere/c'],
+  ])('prints the command that does the same: %j', async (...args) => {
     const made = await archive();
+    const planned = await restore(made, '-n', '--json', ...args);
+    expect(planned.code, planned.stderr).toBe(0);
+    const { command } = JSON.parse(planned.stdout);
+    const words = execFileSync('sh', ['-c', `printf '%s\\0' ${command}`], { encoding: 'utf8' });
+    const [, ...parts] = words.split('\0').slice(0, -1);
+    for (const arg of args) expect(parts).toContain(arg);
+    const again = await run('walkeep', ...parts, '-n', '--json');
+    const plain = ({ space, ...rest }: Record<string, unknown>) => rest;
+    expect(plain(JSON.parse(again.stdout))).toEqual(plain(JSON.parse(planned.stdout)));
+  });
+
+  it('restores, says what to do next, and overwrites nothing', async () => {
+    const manifest = Buffer.from('{ "PostgreSQL-Backup-Manifest-Version": 1,\n');
+    const made = await archive({ others: { backup_manifest: manifest } });
     const { code, stderr } = await restore(made);
     expect(code, stderr).toBe(0);
+    expect(readFileSync(join(made.data, 'backup_manifest'))).toEqual(manifest);
     expect(stderr).toMatch(/pg_ctl -D .* start/);
     expect(stderr).toMatch(/--finish/);
     expect(readdirSync(made.data)).toContain('recovery.signal');

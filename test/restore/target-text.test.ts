@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { parseTarget, targetText } from '../../src/restore/target-text.js';
+import { parseTarget, targetText, targetWords } from '../../src/restore/target-text.js';
 import { parseTimestamp } from '../../src/wal/records/timestamp.js';
 
 describe('the target of a recovery', () => {
@@ -29,6 +29,23 @@ describe('the target of a recovery', () => {
     ['2026-08-01 +00', false],
   ])('%s without a zone: %s', (text, zoneTaken) => {
     expect(parseTarget(text)).toMatchObject({ target: { kind: 'time' }, zoneTaken });
+  });
+
+  it.each([
+    'latest',
+    'immediate',
+    'xid:7',
+    'name:a b',
+    '16/B374D848',
+    '2026-08-01 12:00:00.123456+02',
+  ])('is written as it is read: %s', (text) => {
+    for (const before of /^(latest|imm|name)/.test(text) ? [false] : [false, true]) {
+      const { target } = parseTarget(text, before);
+      const [to, written, ...rest] = targetWords(target);
+      expect(to).toBe('--to');
+      expect(rest).toEqual(before ? ['--before'] : []);
+      expect(parseTarget(written ?? '', before)).toEqual({ target, zoneTaken: false });
+    }
   });
 
   it('is just before a time, an LSN or a transaction', () => {

@@ -23,11 +23,15 @@ export function installedCommand(): string {
 }
 
 /** Runs it to its end, with node and the system's programs on its path and nothing else. */
-export function walkeep(args: readonly string[], env: Record<string, string> = {}): Promise<Ended> {
+export function walkeep(
+  args: readonly string[],
+  env: Record<string, string> = {},
+  script = installedCommand(),
+): Promise<Ended> {
   return new Promise((resolve) => {
     execFile(
       process.execPath,
-      [installedCommand(), ...args],
+      [script, ...args],
       { env: { PATH: process.env.PATH ?? '', ...env }, maxBuffer: 2 ** 26 },
       (error, stdout, stderr) => {
         const code = typeof error?.code === 'number' ? error.code : error ? -1 : 0;

@@ -61,7 +61,11 @@ export const RESTORE_OPTIONS: readonly OptionSpec[] = [
   },
   {
     ...{ long: 'restore-command', argument: 'COMMAND', group: SERVER },
-    help: 'in the place of the one that runs walkeep fetch on the same places',
+    help: 'in the place of the one that runs walkeep fetch on the same places; it is not tried',
+  },
+  {
+    ...{ long: 'no-try-fetch', group: SERVER },
+    help: "do not fetch WAL as the server's user first, by the command that it will run",
   },
   {
     ...{ long: 'dry-run', short: 'n', group: GROUP },
@@ -113,6 +117,7 @@ export function restoreArguments(
     ...{ keepArchiving: values['keep-archiving'] === true, keepSync: values['keep-sync'] === true },
     delta: values.delta === true,
     ...{ owner: text('owner'), restoreCommand: text('restore-command') },
+    tryFetch: values['no-try-fetch'] !== true,
   };
   return { restore, zoneTaken, dryRun: values['dry-run'] === true, json: values.json === true };
 }

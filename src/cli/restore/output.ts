@@ -40,6 +40,7 @@ export function planText(plan: RestorePlan): string {
       'space',
       `${formatBytes(needed)} of ${formatBytes(free)} free for ${path}`,
     ]),
+    ['command', plan.command],
   ];
   const width = Math.max(...rows.map(([name]) => name.length));
   const lines = rows.map(([name, value]) => `${name.padEnd(width)}  ${value}`);
