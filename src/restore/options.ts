@@ -2,7 +2,7 @@ import type { ArchiveOptions } from '../archive/places/open-archive.js';
 import type { LocatedTarget, RecoveryTarget } from '../archive/targets/target.js';
 import type { BackupRecord } from '../base/backup-record.js';
 import type { Lsn } from '../lsn.js';
-import type { AdoptedFile } from './adopt.js';
+import type { AdoptedFile } from './config/adopted.js';
 import type { Owner } from './file-system.js';
 import type { RecoveryAction } from './settings.js';
 import type { Space } from './space.js';

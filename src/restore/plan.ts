@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { isAbsolute, join } from 'node:path';
+import { dirname, isAbsolute, join } from 'node:path';
 import { BackupReader } from '../archive/backups/reader.js';
 import { locateTarget } from '../archive/targets/locate.js';
 import { planTimeline } from '../archive/way/plan.js';
@@ -8,9 +8,11 @@ import type { BaseIndex } from '../base/base-index.js';
 import { TargetError, UsageError } from '../errors.js';
 import { type ControlSettings, controlSettings } from '../server/control-file.js';
 import { segmentFileName, segmentOf } from '../wal/file-name.js';
-import { adoptedFiles, missingPaths } from './adopt.js';
 import { type Choice, chooseBackup } from './choose.js';
 import { commandOf } from './command.js';
+import { missingPaths } from './config/adopt.js';
+import { adoptedFiles } from './config/adopted.js';
+import { adoptionNotes } from './config/notes.js';
 import { settingsIn } from './config-file.js';
 import { type PreparedDelta, prepareDelta } from './delta/prepare.js';
 import { standingIn } from './delta/standing.js';
@@ -112,7 +114,10 @@ async function planOf(
   const wal = walOf(choice);
   const walBytes = Math.min(Number(wal.to - wal.from), MOST_WAL) + WAL_AHEAD * record.segmentSize;
   const configDir = options.configDir ?? dataDir;
-  const adopted = adoptedFiles(record.outside, configDir);
+  const occupied = new Set(
+    layout.files.flat().flatMap(({ path }) => (dirname(path) === dataDir ? [path] : [])),
+  );
+  const adopted = adoptedFiles(record.outside, configDir, occupied);
   const written = new Set(adopted.filter(({ object }) => object).map(({ to }) => to));
   const delta =
     standing &&
@@ -133,6 +138,8 @@ async function planOf(
   const isBegun = marker !== undefined || standing?.resumed !== undefined;
   if (configDir !== dataDir && !isBegun) requireUnused(adopted);
   const config = await configOf(reader, index, adopted, signal);
+  const adoption = { dataDir, configDir, adopted, occupied, main: config };
+  const notes = await adoptionNotes(reader, index, adoption, signal);
   const restoreCommand = options.restoreCommand ?? restoreCommandOf({ ...keys, places });
   if (options.restoreCommand === undefined && options.tryFetch !== false && state !== 'complete') {
     const names = firstNames(choice, sources);
@@ -162,7 +169,11 @@ async function planOf(
     signalFile: options.standby ? 'standby.signal' : 'recovery.signal',
     state: state === 'half' || state === 'complete' ? state : 'fresh',
     delta: delta?.plan,
-    warnings: [...warningsOf(options, choice, sources, config), ...(delta?.plan.unseen ?? [])],
+    warnings: [
+      ...warningsOf(options, choice, sources, config),
+      ...notes,
+      ...(delta?.plan.unseen ?? []),
+    ],
     command: commandOf(withMapping(options, record, roots)),
   };
   // The members are in the layout: of a hundred thousand files once is enough.

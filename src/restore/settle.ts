@@ -4,12 +4,14 @@ import type { BackupReader } from '../archive/backups/reader.js';
 import { parseTablespaceMap, tablespaceMap } from '../base/label.js';
 import { storageError, writeFileDurably } from '../files/durable.js';
 import {
-  type AdoptedFile,
-  adoptConfig,
-  adoptedDirectories,
+  adoptFile,
+  adoptOptions,
   MINIMAL_CONFIG,
   MINIMAL_HBA,
-} from './adopt.js';
+  OWN_FILES,
+  oldDataDirOf,
+} from './config/adopt.js';
+import { adoptedDirectories } from './config/adopted.js';
 import { withBlock, without } from './config-file.js';
 import { makeDirectory, type Owner, type RestoreFileSystem } from './file-system.js';
 import type { RestorePlan } from './options.js';
@@ -91,30 +93,25 @@ async function settleConfig(options: SettleOptions): Promise<void> {
     await makeDirectory(to, { mode: options.mode, owner: plan.owner, fs });
   }
   const main = join(configDir, 'postgresql.conf');
-  const settings = plan.backup.outside.filter(({ kind }) => kind === 'settings');
-  const files = adopted.filter(({ from }) => settings.some(({ path }) => path === from));
-  // Names are compared with, and written into, texts of which the bytes stay as they are.
-  const given = { dataDir: latin1(dataDir), configDir: latin1(configDir) };
-  const lists = { adopted: adopted.map(inLatin1), directories: directories.map(inLatin1) };
-  const exists = (path: string) => existsSync(Buffer.from(path, 'latin1').toString('utf8'));
-  const own = files.some(({ to }) => to === main) ? [] : [{ from: main, to: main }];
-  for (const file of [...files, ...own]) {
+  const kinds = new Map(plan.backup.outside.map(({ path, kind }) => [path, kind]));
+  const own = OWN_FILES.flatMap(([name, kind]) => {
+    const path = join(dataDir, name);
+    const isUnused = name === 'postgresql.conf' && configDir !== dataDir;
+    return isUnused ? [] : [{ from: path, to: path, kind }];
+  });
+  const outer = adopted.map((file) => ({ ...file, kind: kinds.get(file.from) ?? 'settings' }));
+  const taken = new Set(outer.map(({ to }) => to));
+  const oldDataDir = oldDataDirOf((await readText(main, fs)) ?? '');
+  const common = adoptOptions(plan, adopted, directories, { oldDataDir, exists: existsSync });
+  for (const { kind, ...file } of [...outer, ...own.filter(({ to }) => !taken.has(to))]) {
     const text = await readText(file.to, fs);
     if (text === undefined) continue;
-    const adapted = adoptConfig(text, { ...given, ...lists, file: inLatin1(file), exists });
+    const adapted = adoptFile(text, kind, { ...common, file });
     if (adapted !== text) await put(file.to, adapted, options);
   }
   if ((await readBytes(main, fs)) === undefined) await put(main, MINIMAL_CONFIG, options);
   const hba = join(configDir, 'pg_hba.conf');
   if ((await readBytes(hba, fs)) === undefined) await put(hba, MINIMAL_HBA, options);
-}
-
-function latin1(text: string): string {
-  return Buffer.from(text, 'utf8').toString('latin1');
-}
-
-function inLatin1(file: AdoptedFile): AdoptedFile {
-  return { ...file, from: latin1(file.from), to: latin1(file.to) };
 }
 
 async function put(

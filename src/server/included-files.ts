@@ -25,6 +25,15 @@ export function includedBySettings(path: string, content: string): Included[] {
 /** A token of pg_hba.conf (hba.c, next_token): quoted, in part quoted, or not; or a comment. */
 const TOKEN = /#.*|(?:"[^"]*"|[^\s,"#])+/g;
 
+/** One of a file like pg_hba.conf, and where it stands in its line. */
+export interface AuthenticationReference extends Included {
+  /** Of the name, with the `@` before it. */
+  start: number;
+  end: number;
+  /** `@file` in the place of names. */
+  list: boolean;
+}
+
 /**
  * What a file like pg_hba.conf or pg_ident.conf includes: with the directives of 16 and newer, and
  * `@file` in the place of names. A quoted one is a name itself.
@@ -33,14 +42,28 @@ export function includedByAuthentication(path: string, content: string): Include
   return content
     .replace(/\\\r?\n/g, ' ')
     .split(/\r?\n/)
-    .flatMap((line) => {
-      const tokens = [...line.matchAll(TOKEN)].map(([token]) => token).filter((t) => t[0] !== '#');
-      const [key = '', name] = tokens;
-      if (/^include(_if_exists|_dir)?$/.test(key) && name) return [included(path, key, bare(name))];
-      return tokens
-        .filter((token) => /^@./.test(token))
-        .map((token) => included(path, 'include', bare(token.slice(1))));
-    });
+    .flatMap((line) =>
+      authenticationReferences(path, line).map(({ start, end, list, ...found }) => found),
+    );
+}
+
+/** @param line with those that follow a backslash at its end */
+export function authenticationReferences(path: string, line: string): AuthenticationReference[] {
+  const joined = line.replace(/\\\r?\n/g, (all) => ' '.repeat(all.length));
+  const tokens = [...joined.matchAll(TOKEN)]
+    .map(({ 0: text, index }) => ({ text, start: index, end: index + text.length }))
+    .filter(({ text }) => text[0] !== '#');
+  const [key, name] = tokens;
+  if (key && name && /^include(_if_exists|_dir)?$/.test(key.text)) {
+    const { text, ...at } = name;
+    return [{ ...included(path, key.text, bare(text)), ...at, list: false }];
+  }
+  return tokens
+    .filter(({ text }) => /^@./.test(text))
+    .map(({ text, ...at }) => ({
+      ...included(path, 'include', bare(text.slice(1))),
+      ...{ ...at, list: true },
+    }));
 }
 
 function bare(token: string): string {

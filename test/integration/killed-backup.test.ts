@@ -115,7 +115,8 @@ describe(`killed whenever it may be, seed ${SEED}`, () => {
       if (signal) killed += 1;
       expect(wholeBackups(archive).complete.at(-1)?.id).toBe(newest);
       const mapping = ['-T', `${space}=${join(target, 'space')}`];
-      await walkeepDone(['restore', '-n', ...mapping, archive, join(target, 'data')]);
+      const plan = ['restore', '-n', '--no-try-fetch', ...mapping];
+      await walkeepDone([...plan, archive, join(target, 'data')]);
       await succeeds(run());
       const { complete, begun } = wholeBackups(archive);
       expect([complete.map(({ id }) => id), begun]).toEqual([[newest], []]);

@@ -9,7 +9,7 @@ import { below } from '../support/killed-at.js';
 import { MAJORS, PostgresServer } from '../support/postgres.js';
 import { archiveDirectory, receive, waitEqual } from '../support/receiving.js';
 import { type Moment, RecordedRows } from '../support/recorded-rows.js';
-import { walkeep, walkeepDone } from '../support/restoring.js';
+import { handOver, walkeep, walkeepDone } from '../support/restoring.js';
 import { scratchDir } from '../support/scratch.js';
 import { waitFor } from '../support/wait.js';
 
@@ -59,6 +59,7 @@ test.each(PAIR)(
     const last = other.last;
     await follower.stop();
 
+    handOver(archive);
     const dataDir = join(scratchDir('target', { forServer: true }), 'data');
     const refused = async (args: string[], code = 2): Promise<string> => {
       const before = JSON.stringify(below([archive]));
