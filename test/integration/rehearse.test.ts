@@ -23,7 +23,10 @@ import { backupOf } from '../support/taken-backup.js';
 import { waitFor } from '../support/wait.js';
 import { workload } from '../support/workload.js';
 
-vi.setConfig({ testTimeout: 300_000 });
+/** Kills of a rehearsal; WALKEEP_REHEARSE_KILLS=50 for more of them. */
+const KILLS = Number(process.env.WALKEEP_REHEARSE_KILLS ?? 12);
+
+vi.setConfig({ testTimeout: 180_000 + 10_000 * KILLS });
 
 const keep = disposer();
 
@@ -236,7 +239,7 @@ test('what a killed rehearsal leaves is gone after the next one', async () => {
   expect((await rehearse(major, scratch, ...args)).code).toBe(0);
   const whole = performance.now() - began;
   let withServer = 0;
-  for (let round = 0; round < 12; round++) {
+  for (let round = 0; round < KILLS; round++) {
     const child = spawn(process.execPath, [program(), ...argsFor(major, scratch), ...args], {
       ...{ env: environment, stdio: 'ignore' },
     });

@@ -229,6 +229,11 @@ export interface LiveOptions {
   signal?: AbortSignal | undefined;
   /** Of one without a sign of life: whether nothing is left that it could be held for. */
   isIdle?: ((hold: OtherHold) => Promise<boolean>) | undefined;
+  /**
+   * True for the content of one whose process may have asked the store for something before it died
+   * that is still on its way: then its being dead does not end it before the clock doubts it as well.
+   */
+  mayLinger?: ((content: Json | undefined) => boolean) | undefined;
   /** Told before anybody is watched. */
   onWatch?: ((watched: readonly Watched[]) => void) | undefined;
 }
@@ -244,7 +249,7 @@ export async function liveHolds(
   kind: string,
   options: LiveOptions,
 ): Promise<OtherHold[]> {
-  const { now, look, timing = TIMING, signal, isIdle, onWatch } = options;
+  const { now, look, timing = TIMING, signal, isIdle, mayLinger, onWatch } = options;
   const found = await readHolds(area, kind, signal);
   const isDoubtful = ({ modified }: Found) =>
     now !== undefined && Math.abs(now.getTime() - modified.getTime()) > timing.dead;
@@ -252,7 +257,8 @@ export async function liveHolds(
   const over: Found[] = [];
   const doubtful: Found[] = [];
   for (const one of found) {
-    if (await isDead(one, timing)) over.push(one);
+    const isSettled = isDoubtful(one) || !mayLinger?.(one.content);
+    if (isSettled && (await isDead(one, timing))) over.push(one);
     else if (!isDoubtful(one)) living.push(one);
     else if (await isIdle?.(one)) over.push(one);
     else doubtful.push(one);

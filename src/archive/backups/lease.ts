@@ -104,7 +104,10 @@ async function blocking(
   needs: Needs,
   options: Pick<LiveOptions, 'timing' | 'signal' | 'onWatch'>,
 ): Promise<string | undefined> {
-  const others = await liveHolds(area, INTENT, { now: await hold.time(), ...options });
+  const now = await hold.time();
+  // One that has not settled what it removes has removed nothing.
+  const mayLinger = (content: Parameters<typeof removalOf>[0]) => removalOf(content) !== undefined;
+  const others = await liveHolds(area, INTENT, { now, mayLinger, ...options });
   return others.find(({ content }) => conflicts(removalOf(content), needs))?.id;
 }
 

@@ -23,6 +23,8 @@ const area = (store: MemoryStore): BackupArea => ({
 });
 const keysOf = (world: Interleaving) => world.objects.entries().map(([key]) => key);
 
+const json = (content: object) => Buffer.from(JSON.stringify({ format: 1, ...content }));
+
 const NEEDS = { backups: ['B'], wal: [{ timeline: 1, lsn: lsn(100) }] };
 
 function lease(world: Interleaving, who: string, needs = NEEDS) {
@@ -75,6 +77,24 @@ describe('a lease', () => {
       await world.run([reads(), expires('one'), expires('two')]);
       expect(keysOf(world), `${seed}`).toEqual([]);
     }
+  });
+
+  it('does not wait for an expire that was killed before it said what it removes', async () => {
+    const store = new MemoryStore();
+    // A younger process has its number.
+    const process = { ...(await ownIdentity()), startTime: '1' };
+    const put = (key: string, content: object) =>
+      store.create(`systems/1/intent/${key}/0123456789abcdef/00000000`, contentOf(json(content)));
+    await put('dead', { kind: 'expire', process });
+    const options = { id: 'backup', kind: 'backup' as const, needs: NEEDS, patience: 0 };
+    await (await holdLease(area(store), options)).release();
+    expect(store.objects.entries()).toEqual([]);
+    // What it had asked for may still be done.
+    await put('settled', { kind: 'expire', process, backups: ['B'], wal: [] });
+    await expect(holdLease(area(store), options)).rejects.toThrow(ArchiveBusyError);
+    await put('alive', { kind: 'expire', process: await ownIdentity() });
+    const others = { ...options, needs: { backups: ['C'], wal: [] } };
+    await expect(holdLease(area(store), others)).rejects.toThrow(ArchiveBusyError);
   });
 
   it('waits no longer than it is to, and leaves nothing behind', async () => {
@@ -263,7 +283,8 @@ describe('a lease', () => {
       ...{ kind: 'restore', process: { ...dead, bootId: 'another' } },
     });
     await put('lease/older/0123/00000000', { kind: 'restore' });
-    await put('intent/gone/0123/00000000', { kind: 'expire', process: dead });
+    const unsettled = { backups: undefined, wal: undefined };
+    await put('intent/gone/0123/00000000', { kind: 'expire', process: dead, ...unsettled });
     const living = ['alive', 'away', 'older'];
     const ids = async () => (await readLeases(area(store))).map(({ id }) => id).sort();
     expect(await ids()).toEqual(living);

@@ -38,7 +38,14 @@ async function run(fs: RestoreFileSystem, { walDir }: Place): Promise<DeltaCompa
     ...{ backup: record, place: 'memory:', target: { kind: 'latest' } },
     located: { timeline: 1, lsn, setting: undefined, notes: [], segmentsRead: 0 },
     wal: { from: lsn, to: lsn, segments: 1, first: '', last: '' },
-    ...{ dataDir: DATA, walDir, polarData: undefined, configDir: DATA, owner: undefined },
+    ...{
+      dataDir: DATA,
+      walDir,
+      polarData: undefined,
+      configDir: DATA,
+      owner: undefined,
+      command: '',
+    },
     tablespaces: [
       { oid: 16388, from: '/old/space', to: ONE, inPlace: false },
       { oid: 16389, from: 'pg_tblspc/16389', to: `${DATA}/pg_tblspc/16389`, inPlace: true },
@@ -158,7 +165,14 @@ async function planned({ walDir }: Place): Promise<{ plan: RestorePlan }> {
       ...{ backup: record, place: 'memory:', target: { kind: 'latest' } },
       located: { timeline: 1, lsn, setting: undefined, notes: [], segmentsRead: 0 },
       wal: { from: lsn, to: lsn, segments: 1, first: '', last: '' },
-      ...{ dataDir: DATA, walDir, polarData: undefined, configDir: DATA, owner: undefined },
+      ...{
+        dataDir: DATA,
+        walDir,
+        polarData: undefined,
+        configDir: DATA,
+        owner: undefined,
+        command: '',
+      },
       tablespaces: [
         { oid: 16388, from: '/old/space', to: ONE, inPlace: false },
         { oid: 16389, from: 'pg_tblspc/16389', to: `${DATA}/pg_tblspc/16389`, inPlace: true },
