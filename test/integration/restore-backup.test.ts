@@ -1,5 +1,5 @@
 import { execFile, execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { expect, test, vi } from 'vitest';
 import { pathOf } from '../../src/restore/roots.js';
@@ -155,6 +155,11 @@ test.each(MAJORS)('PostgreSQL %i is restored to whatever moment by one command',
       }),
     );
     await restored.start();
+    // The first start makes the links anew.
+    for (const { oid } of oldSpaces) {
+      const link = readlinkSync(join(restored.dataDir, 'pg_tblspc', `${oid}`));
+      expect(link).toBe(join(dirname(restored.dataDir), `space ${oid}`));
+    }
     if (!latest) {
       await waitFor(
         async () =>
