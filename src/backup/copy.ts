@@ -1,4 +1,4 @@
-import { type BackupManifest, parseManifest } from '../base/manifest.js';
+import { type BackupManifest, type ManifestAlgorithm, parseManifest } from '../base/manifest.js';
 import { CorruptObjectError, NotSupportedError } from '../errors.js';
 import type { BackupPosition, BackupTablespace } from '../protocol/base-backup.js';
 import type { BackupFacts } from '../server/backup-facts.js';
@@ -6,6 +6,9 @@ import type { TakeBackupOptions } from './options.js';
 import type { BackupSink, ReceivedTar } from './sink.js';
 import type { BackupSource } from './source.js';
 import { VOLUME, type VolumeMemory } from './volumes.js';
+
+/** What the server takes of each file while it sends it. */
+export const ALGORITHM: ManifestAlgorithm = 'SHA256';
 
 /** Digits of the number of a volume where nothing is known of the size. */
 const MOST_DIGITS = 6;
@@ -57,7 +60,7 @@ export async function copyBackup(
   const stream = physical.baseBackup(
     {
       ...{ label, checkpoint, progress: true, noWait: true, tablespaceMap: true },
-      ...{ manifest: 'yes', manifestChecksums: 'SHA256' },
+      ...{ manifest: 'yes', manifestChecksums: ALGORITHM },
       ...(options.isIncremental ? { incremental: true } : {}),
       ...(maxRate === undefined ? {} : { maxRate }),
       ...(wal === 'include' ? { wal: true } : {}),

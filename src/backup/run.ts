@@ -18,7 +18,7 @@ import { VERSION } from '../package.js';
 import type { BackupFacts } from '../server/backup-facts.js';
 import { contentOf } from '../store/content.js';
 import { claimBackup, findLeftovers, keysOf, removeUnfinished } from './claim.js';
-import { type Copied, type CopyListener, copyBackup } from './copy.js';
+import { ALGORITHM, type Copied, type CopyListener, copyBackup } from './copy.js';
 import { compareWithManifest } from './digests.js';
 import { BackupObjects, createOwn, surely } from './objects.js';
 import type {
@@ -195,7 +195,7 @@ export class BackupRun {
         actual: `${manifest.systemId}`,
       });
     }
-    compareWithManifest(manifest, sink.files);
+    compareWithManifest(manifest, sink.files, ALGORITHM);
     const labelFile = sink.verbatim.get('backup_label');
     if (!labelFile) throw new CorruptObjectError('the base backup has no backup_label');
     const label = parseBackupLabel(labelFile);
@@ -298,7 +298,9 @@ export class BackupRun {
     const onVerbatim: SinkOptions['onVerbatim'] = (path, content) => {
       if (path === 'backup_label') requireBasedOn(content, lease.id, parent);
     };
-    const sink = new BackupSink({ memory, objects, onVerbatim, onFailure });
+    const sink = new BackupSink({
+      ...{ memory, objects, algorithm: ALGORITHM, onVerbatim, onFailure },
+    });
     this.#sink = sink;
     const listener: CopyListener = {
       onStart: (start, total) => {
@@ -322,7 +324,12 @@ export class BackupRun {
     if (this.#parent) {
       await this.#source.physical.uploadManifest(this.#parent.manifest, this.#stop.signal);
     }
-    return copyBackup(this.#source, options, { sink, memory }, listener, this.#stop.signal);
+    try {
+      const to = { sink, memory };
+      return await copyBackup(this.#source, options, to, listener, this.#stop.signal);
+    } finally {
+      await sink.close();
+    }
   }
 
   /** The record comes last: with it the backup exists. */

@@ -1,8 +1,9 @@
-import { createHash, type Hash } from 'node:crypto';
 import type { TarIndex } from '../base/base-index.js';
+import type { ManifestAlgorithm } from '../base/manifest.js';
 import { TAR_BLOCK, type TarMember, TarReader } from '../base/tar.js';
 import { CorruptObjectError, ProtocolError } from '../errors.js';
-import type { FileDigest } from './digests.js';
+import { DigestThread, type FileDigest } from './digests.js';
+import type { FramePart } from './frame-digests.js';
 import type { BackupObjects } from './objects.js';
 import { type VolumeMemory, VolumeWriter } from './volumes.js';
 
@@ -34,6 +35,8 @@ export interface ReceivedTar {
 export interface SinkOptions {
   memory: VolumeMemory;
   objects: BackupObjects;
+  /** Of the manifest that was asked for. */
+  algorithm: ManifestAlgorithm;
   /** One of the files that are stored once more has come. */
   onVerbatim?(path: Verbatim, content: Buffer): void;
   /** Storing failed: nothing more needs to come. */
@@ -41,8 +44,8 @@ export interface SinkOptions {
 }
 
 /**
- * Takes the data of a base backup as they come: reads the tars, takes the digest of each file, and
- * passes the bytes on to be compressed and stored. Synchronous: what throws here ends the backup.
+ * Takes the data of a base backup as they come: reads the tars, and passes the bytes on to have their
+ * digests taken, to be compressed and stored. Synchronous: what throws here ends the backup.
  */
 export class BackupSink {
   /** By path below the data directory. */
@@ -53,6 +56,7 @@ export class BackupSink {
   /** Of the number of a volume. */
   digits = 4;
   readonly #options: SinkOptions;
+  readonly digests = new DigestThread();
   readonly #tars: ReceivedTar[] = [];
   readonly #ends: Promise<void>[] = [];
   readonly #manifest: Buffer[] = [];
@@ -87,6 +91,11 @@ export class BackupSink {
     return { tars: this.#tars, manifest };
   }
 
+  /** Whatever came of it. */
+  close(): Promise<void> {
+    return this.digests.close();
+  }
+
   #endTar(): void {
     const tar = this.#tar;
     this.#tar = undefined;
@@ -100,6 +109,13 @@ export class BackupSink {
   }
 }
 
+/** Where in a tar the content of a file is, and whose digest is to be. */
+interface Content {
+  from: number;
+  to: number;
+  file: FileDigest;
+}
+
 /** One tar on its way. */
 class TarStream {
   readonly name: string;
@@ -107,27 +123,32 @@ class TarStream {
   readonly members: TarMember[] = [];
   readonly writer: VolumeWriter;
   readonly #sink: BackupSink;
+  readonly #options: SinkOptions;
   readonly #root: string;
   readonly #reader: TarReader;
-  readonly #onVerbatim: SinkOptions['onVerbatim'];
-  #hash: Hash | undefined;
+  /** What has begun and is not all in frames that are full. */
+  readonly #contents: Content[] = [];
   #kept: Buffer[] | undefined;
 
   constructor(sink: BackupSink, name: string, oid: number | undefined, options: SinkOptions) {
-    const { memory, objects, onFailure, onVerbatim } = options;
-    this.#onVerbatim = onVerbatim;
+    const { memory, objects, onFailure } = options;
     this.name = name;
     this.oid = oid;
-    this.writer = new VolumeWriter(name, sink.digits, memory, objects, onFailure);
+    this.writer = new VolumeWriter({
+      ...{ name, digits: sink.digits, memory, objects, onFailure },
+      digest: (frame, offset) => this.#digest(frame, offset),
+    });
     this.#sink = sink;
+    this.#options = options;
     this.#root = rootOf(oid);
     this.#reader = new TarReader({
       member: (member) => this.#begin(member),
-      content: (piece) => this.#content(piece),
+      content: (piece) => void this.#kept?.push(Buffer.from(piece)),
       done: (member) => this.#done(member),
     });
   }
 
+  /** Read before it is written: whose content is in a frame is known when that is full. */
   feed(chunk: Uint8Array): void {
     this.#reader.feed(chunk);
     this.writer.write(chunk);
@@ -147,7 +168,10 @@ class TarStream {
     if (this.#sink.files.has(path)) {
       throw new CorruptObjectError(`${JSON.stringify(path)} is twice in the base backup`);
     }
-    this.#hash = createHash('sha256');
+    const file = { size: member.size, digest: '' };
+    this.#sink.files.set(path, file);
+    const from = member.offset + TAR_BLOCK;
+    this.#contents.push({ from, to: from + member.size, file });
     if (!(path in VERBATIM)) return;
     if (member.size > MOST_VERBATIM) {
       throw new CorruptObjectError(`${JSON.stringify(path)} has ${member.size} bytes`);
@@ -155,22 +179,40 @@ class TarStream {
     this.#kept = [];
   }
 
-  #content(piece: Uint8Array): void {
-    this.#hash?.update(piece);
-    this.#kept?.push(Buffer.from(piece));
-  }
-
   #done(member: TarMember): void {
-    if (!this.#hash) return;
+    if (!this.#kept) return;
     const path = `${this.#root}${member.name}`;
-    this.#sink.files.set(path, { size: member.size, sha256: this.#hash.digest('binary') });
-    this.#hash = undefined;
-    if (this.#kept) this.#verbatim(path as Verbatim, Buffer.concat(this.#kept));
+    this.#verbatim(path as Verbatim, Buffer.concat(this.#kept));
     this.#kept = undefined;
   }
 
   #verbatim(path: Verbatim, content: Buffer): void {
     this.#sink.verbatim.set(path, content);
-    this.#onVerbatim?.(path, content);
+    this.#options.onVerbatim?.(path, content);
+  }
+
+  async #digest(frame: Buffer, offset: number): Promise<string | undefined> {
+    const { memory, algorithm } = this.#options;
+    const { parts, ended } = this.#partsOf(offset, offset + frame.length);
+    const job = { frame, parts, algorithm, whole: memory.isPlain };
+    const { files, sha256 } = await this.#sink.digests.take(job);
+    for (const [i, file] of ended.entries()) {
+      file.digest = Buffer.from(files[i] ?? '', 'hex').toString('latin1');
+    }
+    return sha256;
+  }
+
+  /** Content in a frame, and the files that end there. */
+  #partsOf(begin: number, end: number): { parts: FramePart[]; ended: FileDigest[] } {
+    const parts: FramePart[] = [];
+    const ended: FileDigest[] = [];
+    for (const { from, to, file } of this.#contents) {
+      if (from > end) break;
+      const last = to <= end;
+      parts.push({ from: Math.max(from, begin) - begin, to: Math.min(to, end) - begin, last });
+      if (last) ended.push(file);
+    }
+    this.#contents.splice(0, ended.length);
+    return { parts, ended };
   }
 }

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { Frame } from '../base/base-index.js';
 import { compressorOf } from '../codec/codecs.js';
+import { sharedBuffer } from '../codec/shared.js';
 import type { Compression } from '../wal/file-name.js';
 import { compressionSuffix } from '../wal/file-name.js';
 import type { BackupObjects } from './objects.js';
@@ -22,6 +23,28 @@ export interface VolumeOptions {
   volume?: number | undefined;
 }
 
+/** Lets so many at a time. */
+class Turns {
+  readonly #most: number;
+  #busy = 0;
+  readonly #waiting: (() => void)[] = [];
+
+  constructor(most: number) {
+    this.#most = most;
+  }
+
+  async take(): Promise<void> {
+    if (this.#busy < this.#most) this.#busy += 1;
+    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+  }
+
+  give(): void {
+    const next = this.#waiting.shift();
+    if (next) next();
+    else this.#busy -= 1;
+  }
+}
+
 /**
  * Memory of what is under way in all tars of a backup, so that it is bounded: frames that are filled
  * or compressed, volumes that are filled or stored. Buffers are used again; were they new each time,
@@ -29,32 +52,38 @@ export interface VolumeOptions {
  */
 export class VolumeMemory {
   readonly options: VolumeOptions & { frame: number; volume: number };
+  /** Uncompressed a frame is a volume, and stored from where it lies. */
+  readonly isPlain: boolean;
+  /** Volumes that are filled or stored; of plain ones those that are stored. */
+  readonly volumes: Turns;
   readonly #frames: Buffer[] = [];
   readonly #volumes: Buffer[] = [];
-  /** Frames that are filled or under way; one more than a thread for each is enough. */
+  readonly #mostFrames: number;
+  /** Frames that are filled or under way. */
   #used = 0;
-  #busyThreads = 0;
-  readonly #waitingForThread: (() => void)[] = [];
-  #busyVolumes = 0;
-  readonly #waitingForVolume: (() => void)[] = [];
+  readonly #threads: Turns;
   /** Called when there is room again after there was none. */
   onRoom: () => void = () => {};
 
   constructor(options: VolumeOptions) {
-    const { volume = VOLUME } = options;
-    // Uncompressed the digest of the one is that of the other, and taken once.
-    const { frame = options.codec === 'none' ? volume : FRAME } = options;
+    const { volume = VOLUME, threads, uploads } = options;
+    this.isPlain = options.codec === 'none';
+    const { frame = this.isPlain ? volume : FRAME } = options;
     this.options = { ...options, frame, volume };
+    // Besides those that are compressed or stored: one that is filled, one whose digests are taken.
+    this.#mostFrames = (this.isPlain ? uploads : threads) + 2;
+    this.volumes = new Turns(this.isPlain ? uploads : uploads + 1);
+    this.#threads = new Turns(threads);
   }
 
   /** Whoever sends should pause. What comes all the same is taken. */
   get isFull(): boolean {
-    return this.#used > this.options.threads + 1;
+    return this.#used > this.#mostFrames;
   }
 
   takeFrame(): Buffer {
     this.#used += 1;
-    return this.#frames.pop() ?? Buffer.allocUnsafeSlow(this.options.frame);
+    return this.#frames.pop() ?? sharedBuffer(this.options.frame);
   }
 
   releaseFrame(buffer: Buffer): void {
@@ -66,18 +95,14 @@ export class VolumeMemory {
 
   /** A volume to fill, once one is free. */
   async takeVolume(): Promise<Buffer> {
-    if (this.#busyVolumes > this.options.uploads) {
-      await new Promise<void>((resolve) => this.#waitingForVolume.push(resolve));
-    } else this.#busyVolumes += 1;
+    await this.volumes.take();
     // A frame that does not get smaller is the larger by what its format adds.
     return this.#volumes.pop() ?? Buffer.allocUnsafeSlow(this.options.volume);
   }
 
   releaseVolume(buffer: Buffer): void {
     this.#volumes.push(buffer);
-    const next = this.#waitingForVolume.shift();
-    if (next) next();
-    else this.#busyVolumes -= 1;
+    this.volumes.give();
   }
 
   /** No more comes. */
@@ -87,26 +112,22 @@ export class VolumeMemory {
   }
 
   async compress(bytes: Uint8Array): Promise<Uint8Array> {
-    const { codec, level, threads } = this.options;
-    if (this.#busyThreads >= threads) {
-      await new Promise<void>((resolve) => this.#waitingForThread.push(resolve));
-    } else this.#busyThreads += 1;
+    const { codec, level } = this.options;
+    if (codec === 'none') return bytes;
+    await this.#threads.take();
     try {
-      if (codec === 'none') return bytes;
       const { compressWhole } = await compressorOf(codec);
       return await compressWhole(bytes, level === undefined ? {} : { level });
     } finally {
-      const next = this.#waitingForThread.shift();
-      if (next) next();
-      else this.#busyThreads -= 1;
+      this.#threads.give();
     }
   }
 }
 
 /**
- * Cuts one tar into frames, compresses each by itself, several at the same time, and stores them in
- * volumes in their order. `write` takes what comes; a failure is told by `end`, and by `onFailure`
- * as soon as it is known.
+ * Cuts one tar into frames, takes their digests, compresses each by itself, several at the same time,
+ * and stores them in volumes in their order. `write` takes what comes; a failure is told by `end`, and
+ * by `onFailure` as soon as it is known.
  */
 export class VolumeWriter {
   readonly frames: Frame[] = [];
@@ -114,34 +135,19 @@ export class VolumeWriter {
   readonly volumes: string[] = [];
   /** Bytes of tar. */
   size = 0;
-  readonly #name: string;
-  readonly #digits: number;
+  readonly #options: VolumeWriterOptions;
   readonly #memory: VolumeMemory;
-  readonly #objects: BackupObjects;
-  readonly #onFailure: (error: unknown) => void;
   #frame: Buffer | undefined;
   #filled = 0;
   #volume: Buffer | undefined;
   #packed = 0;
-  /** Of the volume, while it has one frame. */
-  #digest: string | undefined;
   /** The frames so far are in volumes. */
   #packing: Promise<void> = Promise.resolve();
   readonly #storing: Promise<void>[] = [];
 
-  /** @param digits of the number of a volume: the names are in the order of the volumes */
-  constructor(
-    name: string,
-    digits: number,
-    memory: VolumeMemory,
-    objects: BackupObjects,
-    onFailure: (error: unknown) => void,
-  ) {
-    this.#name = `${name}${compressionSuffix(memory.options.codec)}`;
-    this.#digits = digits;
-    this.#memory = memory;
-    this.#objects = objects;
-    this.#onFailure = onFailure;
+  constructor(options: VolumeWriterOptions) {
+    this.#options = options;
+    this.#memory = options.memory;
   }
 
   write(chunk: Uint8Array): void {
@@ -149,76 +155,111 @@ export class VolumeWriter {
     for (let at = 0; at < chunk.length; ) {
       this.#frame ??= this.#memory.takeFrame();
       const end = Math.min(chunk.length, at + frame - this.#filled);
-      this.#frame.set(
-        at === 0 && end === chunk.length ? chunk : chunk.subarray(at, end),
-        this.#filled,
-      );
+      // Into shared memory `set` goes byte by byte unless both are aligned; this is one memcpy.
+      this.#frame.fill(chunk.subarray(at, end), this.#filled, this.#filled + end - at);
       this.#filled += end - at;
+      this.size += end - at;
       at = end;
       if (this.#filled === frame) this.#submit();
     }
-    this.size += chunk.length;
   }
 
-  /** All of it is stored. @throws what compressing or storing threw */
+  /** All of it is stored. @throws what taking digests, compressing or storing threw */
   async end(): Promise<void> {
     if (this.#filled > 0) this.#submit();
     await this.#packing;
-    if (this.#volume) this.#store();
+    if (this.#volume) this.#storeVolume(this.#volume);
     await Promise.all(this.#storing);
   }
 
   #submit(): void {
     const buffer = this.#frame as Buffer;
-    const length = this.#filled;
+    const frame = buffer.subarray(0, this.#filled);
     this.#frame = undefined;
     this.#filled = 0;
-    const compressed = this.#memory.compress(buffer.subarray(0, length));
-    // Told in its turn.
+    const digested = this.#options.digest(frame, this.size - frame.length);
+    const compressed = this.#memory.compress(frame);
+    // Told in their turn.
+    digested.catch(() => {});
     compressed.catch(() => {});
     this.#packing = this.#packing.then(async () => {
-      await this.#pack(await compressed, length);
+      const sha256 = await digested;
+      const bytes = await compressed;
+      if (sha256 !== undefined) await this.#storeFrame(frame, sha256, buffer);
+      else {
+        await this.#pack(bytes, frame.length);
+        this.#memory.releaseFrame(buffer);
+      }
+    });
+    this.#packing.catch(this.#options.onFailure);
+  }
+
+  /** The frame is the volume. */
+  async #storeFrame(frame: Buffer, sha256: string, buffer: Buffer): Promise<void> {
+    await this.#memory.volumes.take();
+    this.#addFrame({ length: frame.length, at: 0, stored: frame.length, sha256 });
+    this.#store(frame, sha256, () => {
+      this.#memory.volumes.give();
       this.#memory.releaseFrame(buffer);
     });
-    this.#packing.catch(this.#onFailure);
   }
 
   async #pack(bytes: Uint8Array, length: number): Promise<void> {
     const { volume } = this.#memory.options;
-    if (this.#volume && this.#packed + bytes.length > volume) this.#store();
+    if (this.#volume && this.#packed + bytes.length > volume) this.#storeVolume(this.#volume);
     this.#volume ??= await this.#memory.takeVolume();
     if (bytes.length > this.#volume.length) this.#volume = Buffer.allocUnsafeSlow(bytes.length);
     this.#volume.set(bytes, this.#packed);
-    const last = this.frames.at(-1);
     const sha256 = createHash('sha256').update(bytes).digest('hex');
-    this.#digest = this.#packed === 0 ? sha256 : undefined;
-    this.frames.push({
-      offset: last ? last.offset + last.length : 0,
-      length,
-      volume: this.volumes.length,
-      at: this.#packed,
-      stored: bytes.length,
-      sha256,
-    });
+    this.#addFrame({ length, at: this.#packed, stored: bytes.length, sha256 });
     this.#packed += bytes.length;
   }
 
-  #store(): void {
-    const volume = this.#volume as Buffer;
-    const name = `${this.#name}.${String(this.volumes.length).padStart(this.#digits, '0')}`;
+  #addFrame(frame: Omit<Frame, 'offset' | 'volume'>): void {
+    const last = this.frames.at(-1);
+    const offset = last ? last.offset + last.length : 0;
+    this.frames.push({ offset, ...frame, volume: this.volumes.length });
+  }
+
+  #storeVolume(volume: Buffer): void {
     const bytes = volume.subarray(0, this.#packed);
-    this.volumes.push(name);
+    const only = this.frames.at(-1)?.at === 0 ? this.frames.at(-1)?.sha256 : undefined;
     this.#volume = undefined;
     this.#packed = 0;
+    this.#store(bytes, only, () => this.#memory.releaseVolume(volume));
+  }
+
+  /** @param release called once, when the bytes are of no more use */
+  #store(bytes: Uint8Array, sha256: string | undefined, release: () => void): void {
+    const { objects, digits, onFailure } = this.#options;
+    const name = `${this.#name}.${String(this.volumes.length).padStart(digits, '0')}`;
+    this.volumes.push(name);
     let isFree = false;
     const free = (): void => {
-      if (!isFree) this.#memory.releaseVolume(volume);
+      if (!isFree) release();
       isFree = true;
     };
-    const stored = this.#objects
-      .put(name, bytes, { read: free, sha256: this.#digest })
-      .finally(free);
-    stored.catch(this.#onFailure);
+    const stored = objects.put(name, bytes, { read: free, sha256 }).finally(free);
+    stored.catch(onFailure);
     this.#storing.push(stored);
   }
+
+  get #name(): string {
+    return `${this.#options.name}${compressionSuffix(this.#memory.options.codec)}`;
+  }
+}
+
+export interface VolumeWriterOptions {
+  name: string;
+  /** Of the number of a volume: the names are in the order of the volumes. */
+  digits: number;
+  memory: VolumeMemory;
+  objects: BackupObjects;
+  /**
+   * Takes the digests of what is in a frame, in the order of the calls; gives that of the frame, in
+   * hex, where it is stored as it is.
+   * @param offset of its first byte within the tar
+   */
+  digest(frame: Buffer, offset: number): Promise<string | undefined>;
+  onFailure(error: unknown): void;
 }
