@@ -7,9 +7,6 @@ import type { BackupSink, ReceivedTar } from './sink.js';
 import type { BackupSource } from './source.js';
 import { VOLUME, type VolumeMemory } from './volumes.js';
 
-/** What the server takes of each file while it sends it. */
-export const ALGORITHM: ManifestAlgorithm = 'SHA256';
-
 /** Digits of the number of a volume where nothing is known of the size. */
 const MOST_DIGITS = 6;
 
@@ -44,6 +41,7 @@ export async function copyBackup(
   source: Pick<BackupSource, 'physical' | 'facts' | 'clock'>,
   options: Pick<TakeBackupOptions, 'checkpoint' | 'maxRate' | 'wal' | 'verifyChecksums'> & {
     label: string;
+    manifestChecksums: ManifestAlgorithm;
     /** Against the manifest that was uploaded. */
     isIncremental: boolean;
   },
@@ -52,7 +50,7 @@ export async function copyBackup(
   signal: AbortSignal,
 ): Promise<Copied> {
   const { physical, facts, clock } = source;
-  const { checkpoint = 'fast', label, maxRate, wal, verifyChecksums } = options;
+  const { checkpoint = 'fast', label, manifestChecksums, maxRate, wal, verifyChecksums } = options;
   let start: BackupPosition | undefined;
   let tablespaces: readonly BackupTablespace[] = [];
   let paused = false;
@@ -60,7 +58,7 @@ export async function copyBackup(
   const stream = physical.baseBackup(
     {
       ...{ label, checkpoint, progress: true, noWait: true, tablespaceMap: true },
-      ...{ manifest: 'yes', manifestChecksums: ALGORITHM },
+      ...{ manifest: 'yes', manifestChecksums },
       ...(options.isIncremental ? { incremental: true } : {}),
       ...(maxRate === undefined ? {} : { maxRate }),
       ...(wal === 'include' ? { wal: true } : {}),

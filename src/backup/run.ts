@@ -18,7 +18,7 @@ import { VERSION } from '../package.js';
 import type { BackupFacts } from '../server/backup-facts.js';
 import { contentOf } from '../store/content.js';
 import { claimBackup, findLeftovers, keysOf, removeUnfinished } from './claim.js';
-import { ALGORITHM, type Copied, type CopyListener, copyBackup } from './copy.js';
+import { type Copied, type CopyListener, copyBackup } from './copy.js';
 import { compareWithManifest } from './digests.js';
 import { BackupObjects, createOwn, surely } from './objects.js';
 import type {
@@ -195,7 +195,7 @@ export class BackupRun {
         actual: `${manifest.systemId}`,
       });
     }
-    compareWithManifest(manifest, sink.files, ALGORITHM);
+    compareWithManifest(manifest, sink.files, this.#algorithm);
     const labelFile = sink.verbatim.get('backup_label');
     if (!labelFile) throw new CorruptObjectError('the base backup has no backup_label');
     const label = parseBackupLabel(labelFile);
@@ -294,12 +294,13 @@ export class BackupRun {
     const threads = Math.min(4, availableParallelism());
     const memory = new VolumeMemory({ codec, level, threads, uploads: UPLOADS });
     const onFailure = (error: unknown): void => this.#stop.abort(error);
+    const algorithm = this.#algorithm;
     const [parent] = this.#parent?.chain ?? [];
     const onVerbatim: SinkOptions['onVerbatim'] = (path, content) => {
       if (path === 'backup_label') requireBasedOn(content, lease.id, parent);
     };
     const sink = new BackupSink({
-      ...{ memory, objects, algorithm: ALGORITHM, onVerbatim, onFailure },
+      ...{ memory, objects, algorithm, onVerbatim, onFailure },
     });
     this.#sink = sink;
     const listener: CopyListener = {
@@ -320,7 +321,10 @@ export class BackupRun {
         this.#progress = { ...this.#progress, phase: 'store' };
       },
     };
-    const options = { label: lease.id, ...this.#options, isIncremental: parent !== undefined };
+    const isIncremental = parent !== undefined;
+    const options = {
+      ...{ label: lease.id, ...this.#options, isIncremental, manifestChecksums: algorithm },
+    };
     if (this.#parent) {
       await this.#source.physical.uploadManifest(this.#parent.manifest, this.#stop.signal);
     }
@@ -330,6 +334,11 @@ export class BackupRun {
     } finally {
       await sink.close();
     }
+  }
+
+  /** What the server takes of each file, as what comes is checked: it costs the server the least. */
+  get #algorithm(): NonNullable<TakeBackupOptions['manifestChecksums']> {
+    return this.#options.manifestChecksums ?? 'CRC32C';
   }
 
   /** The record comes last: with it the backup exists. */

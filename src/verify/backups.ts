@@ -1,7 +1,8 @@
-import { createHash, type Hash } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import { readClaim } from '../archive/backups/abandoned.js';
 import { type BackupArea, openBackupArea } from '../archive/backups/area.js';
 import { readBackups, readRecord } from '../archive/backups/catalog.js';
+import { type FileHash, fileHash } from '../archive/backups/file-hash.js';
 import { backupKey, CLAIM, RECORD } from '../archive/backups/keys.js';
 import { BackupReader } from '../archive/backups/reader.js';
 import { judgeBackups, type PlacedBackup } from '../archive/backups/state.js';
@@ -339,17 +340,16 @@ class OneBackup {
   #tarReader(oid: number | undefined): TarReader {
     const root = oid === undefined ? '' : `pg_tblspc/${oid}/`;
     const expected = new Map((this.#manifest?.files ?? []).map((file) => [file.path, file]));
-    let hash: Hash | undefined;
+    let hash: FileHash | undefined;
     return new TarReader({
       member: ({ type, name }) => {
         const algorithm = expected.get(`${root}${name}`)?.checksum?.algorithm;
-        const isKnown = algorithm !== undefined && algorithm !== 'CRC32C';
-        hash = type === 'file' && isKnown ? createHash(algorithm.toLowerCase()) : undefined;
+        hash = type === 'file' && algorithm ? fileHash(algorithm) : undefined;
       },
-      content: (piece) => void hash?.update(piece),
+      content: (piece) => hash?.update(piece),
       done: ({ type, name, size }) => {
         if (type !== 'file') return;
-        this.#files.set(`${root}${name}`, { size, digest: hash?.digest('hex') ?? '' });
+        this.#files.set(`${root}${name}`, { size, digest: hash?.digest() ?? '' });
       },
     });
   }
@@ -375,6 +375,5 @@ function difference(
 ): string | undefined {
   if (!is) return 'is in the manifest, and not in the backup';
   if (is.size !== size) return `has ${is.size} bytes, in the manifest ${size}`;
-  const isKnown = checksum !== undefined && checksum.algorithm !== 'CRC32C';
-  return isKnown && checksum.hex !== is.digest ? 'is not what the manifest says' : undefined;
+  return checksum && checksum.hex !== is.digest ? 'is not what the manifest says' : undefined;
 }

@@ -9,6 +9,7 @@ import type { BaseBackupHandler, BaseBackupStream } from '../../src/connection/b
 import type { Lsn } from '../../src/lsn.js';
 import type { ObjectStore } from '../../src/store/store.js';
 import { rootHistory } from '../../src/wal/timeline.js';
+import { checksumOf } from '../support/checksum.js';
 
 export const SYSTEM = 7_300_000_000_000_000_001n;
 const START = 0x2000028n as Lsn;
@@ -35,6 +36,8 @@ export interface FakeBackup {
   terminated?: boolean;
   /** Said by the manifest. */
   manifest?: FakeFile[];
+  /** Whatever was asked for. */
+  algorithm?: 'CRC32C' | 'SHA256';
   /** Bytes a chunk. */
   chunk?: number;
 }
@@ -70,10 +73,13 @@ export function tarOf(files: readonly FakeFile[], terminated = true): Buffer {
   return Buffer.concat([...parts, ...(terminated ? [Buffer.alloc(2 * TAR_BLOCK)] : [])]);
 }
 
-export function manifestOf(files: readonly FakeFile[]): Buffer {
+export function manifestOf(
+  files: readonly FakeFile[],
+  algorithm: 'CRC32C' | 'SHA256' = 'CRC32C',
+): Buffer {
   const entries = files.map(({ name, content }) => {
-    const sum = createHash('sha256').update(content).digest('hex');
-    return `{ "Path": "${name}", "Size": ${content.length}, "Last-Modified": "2026-11-28 01:00:00 GMT", "Checksum-Algorithm": "SHA256", "Checksum": "${sum}" }`;
+    const sum = checksumOf(algorithm, content);
+    return `{ "Path": "${name}", "Size": ${content.length}, "Last-Modified": "2026-11-28 01:00:00 GMT", "Checksum-Algorithm": "${algorithm}", "Checksum": "${sum}" }`;
   });
   const text = `{ "PostgreSQL-Backup-Manifest-Version": 2,
 "System-Identifier": ${SYSTEM},
@@ -126,7 +132,7 @@ export function fakeServer(backup: FakeBackup): BackupSource['physical'] {
 }
 
 async function send(
-  { tars, terminated, manifest, chunk = 1000 }: FakeBackup,
+  { tars, terminated, manifest, algorithm, chunk = 1000 }: FakeBackup,
   handler: BaseBackupHandler,
   paused: () => Promise<void> | undefined,
   signal: AbortSignal | undefined,
@@ -152,7 +158,8 @@ async function send(
     handler.onArchive({ name, oid, location: oid === undefined ? undefined : '/there' });
     await pieces(tarOf(files, terminated), (piece) => handler.onData(piece));
   }
-  await pieces(manifestOf(manifest ?? manifestFiles({ tars })), (p) => handler.onManifest(p));
+  const said = manifestOf(manifest ?? manifestFiles({ tars }), algorithm);
+  await pieces(said, (p) => handler.onManifest(p));
   return { end: { lsn: END, timeline: 1 } };
 }
 

@@ -286,3 +286,20 @@ test('a warning for each file of a server does not flood the record', () => {
   expect(warnings.messages).toHaveLength(101);
   expect(warnings.messages.at(-1)).toBe('99900 more warnings behind the first 100');
 });
+
+test('files are proven by the checksum that the server was asked for, and by no other', async () => {
+  const sums = (algorithm: 'CRC32C' | 'SHA256') => ({
+    backup: { ...WHOLE, algorithm },
+    options: { manifestChecksums: algorithm },
+  });
+  const [crc, sha] = [sums('CRC32C'), sums('SHA256')];
+  await backUp(new MemoryStore(), sha.backup, sha.options);
+  const asked = backUp(new MemoryStore(), crc.backup, sha.options);
+  await expect(asked).rejects.toThrow('has no checksum by SHA256 in it');
+  const wrong = { ...FILES[4]!, content: pseudo(70_000, 9) };
+  const manifest = manifestFiles(WHOLE).map((file) => (file.name === wrong.name ? wrong : file));
+  for (const { backup, options } of [crc, sha]) {
+    const other = backUp(new MemoryStore(), { ...backup, manifest }, options);
+    await expect(other).rejects.toThrow('"base/1/1259" has another checksum');
+  }
+});

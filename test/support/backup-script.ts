@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { type TarMember, tarHeader } from '../../src/base/tar.js';
 import { formatLsn } from '../../src/lsn.js';
 import * as backend from './backend-messages.js';
+import { checksumOf } from './checksum.js';
 
 /** A tar that a scripted server sends. Without an OID it is that of a data directory. */
 export interface ScriptedTar {
@@ -89,8 +90,8 @@ export function scriptedManifest({ major, tars, start, end }: ScriptedBackup): B
       .filter(([path]) => !path.endsWith('/'))
       .map(([path, content]) => {
         const name = oid === undefined ? path : `pg_tblspc/${oid}/${path}`;
-        const sum = createHash('sha256').update(content).digest('hex');
-        return `{ "Path": ${JSON.stringify(name)}, "Size": ${Buffer.from(content).length}, "Last-Modified": "2025-11-28 01:00:00 GMT", "Checksum-Algorithm": "SHA256", "Checksum": "${sum}" }`;
+        const sum = checksumOf('CRC32C', content);
+        return `{ "Path": ${JSON.stringify(name)}, "Size": ${Buffer.from(content).length}, "Last-Modified": "2025-11-28 01:00:00 GMT", "Checksum-Algorithm": "CRC32C", "Checksum": "${sum}" }`;
       }),
   );
   const range = `{ "Timeline": 1, "Start-LSN": "${formatLsn(start ?? 0x2000028n)}", "End-LSN": "${formatLsn(end ?? 0x2000100n)}" }`;

@@ -1,5 +1,4 @@
 import { execFileSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
 import { mkdirSync, readdirSync, readFileSync, statSync, symlinkSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { type TakeBackupOptions, type TakenBackup, takeBackup } from '../../src/backup/backup.js';
@@ -7,6 +6,7 @@ import { parseTablespaceMap } from '../../src/base/label.js';
 import { parseManifest } from '../../src/base/manifest.js';
 import { connect } from '../../src/connection/connect.js';
 import { settingsFor } from '../connection/fixtures.js';
+import { checksumOf } from './checksum.js';
 import type { PostgresServer } from './postgres.js';
 import { scratchDir, serverUser } from './scratch.js';
 
@@ -73,8 +73,8 @@ export function manifestDifferences(data: string, manifest: Buffer): string[] {
     // Removed by `extractBackup`.
     if (path === 'tablespace_map') continue;
     const content = readFileSync(join(data, path));
-    const sha256 = createHash('sha256').update(content).digest('hex');
-    if (content.length !== size || sha256 !== checksum?.hex) wrong.push(path);
+    const sum = checksum && checksumOf(checksum.algorithm as 'CRC32C' | 'SHA256', content);
+    if (content.length !== size || sum !== checksum?.hex) wrong.push(path);
   }
   return [...wrong, ...left];
 }

@@ -15,6 +15,7 @@ import {
   sampleArchive,
   writeLedger,
 } from '../support/archives.js';
+import { checksumOf } from '../support/checksum.js';
 import { labelOf, type StoreBackup, storeBackup, tarOf } from '../support/stored-backup.js';
 
 const ID = '20261127T201500F-3fa91c';
@@ -31,8 +32,9 @@ const SPACE = { 'PG_18_202506291/5/16400': bytes(2500) };
 /** As a server makes it. */
 function manifestOf(files: Record<string, Buffer>): Buffer {
   const entries = Object.entries(files).map(([path, content]) => {
-    const checksum = createHash('sha256').update(content).digest('hex');
-    return `{ "Path": "${path}", "Size": ${content.length}, "Last-Modified": "2026-11-28 01:00:00 GMT", "Checksum-Algorithm": "SHA256", "Checksum": "${checksum}" }`;
+    const algorithm = path.startsWith('base') ? 'SHA256' : 'CRC32C';
+    const checksum = checksumOf(algorithm, content);
+    return `{ "Path": "${path}", "Size": ${content.length}, "Last-Modified": "2026-11-28 01:00:00 GMT", "Checksum-Algorithm": "${algorithm}", "Checksum": "${checksum}" }`;
   });
   const text = `{ "PostgreSQL-Backup-Manifest-Version": 1,\n"Files": [\n${entries.join(',\n')}\n],\n"WAL-Ranges": [\n{ "Timeline": 1, "Start-LSN": "0/1000028", "End-LSN": "0/1000100" }\n],\n`;
   const sum = createHash('sha256').update(text).digest('hex');

@@ -1,4 +1,3 @@
-import { createHash, type Hash } from 'node:crypto';
 import type { Frame } from '../../base/base-index.js';
 import {
   FIXED_HEADER,
@@ -8,6 +7,7 @@ import {
   parseIncrementalHeader,
 } from '../../base/incremental.js';
 import { CorruptObjectError } from '../../errors.js';
+import { type FileHash, fileHash } from '../backups/file-hash.js';
 import type { FrameCache } from './frames.js';
 import type { FileSource } from './source.js';
 
@@ -19,7 +19,7 @@ export class FileCursor {
   readonly source: FileSource;
   readonly #frames: FrameCache;
   readonly #left: Iterator<{ piece: FileSource['pieces'][0]; n: number; frame: Frame }>;
-  #hash: Hash | undefined;
+  #hash: FileHash | undefined;
   #content: Uint8Array = new Uint8Array();
   /** What of the file `#content` is: from the one byte up to the other. */
   #from = 0;
@@ -31,7 +31,7 @@ export class FileCursor {
     this.#left = source.pieces
       .flatMap((piece) => piece.frames.map((frame, n) => ({ piece, n, frame })))
       .values();
-    this.#hash = source.sha256 === undefined ? undefined : createHash('sha256');
+    this.#hash = source.checksum && fileHash(source.checksum.algorithm);
   }
 
   /** For messages. */
@@ -73,9 +73,9 @@ export class FileCursor {
   /** Reads what is left. @throws CorruptObjectError if the file is not what the manifest says */
   async end(): Promise<void> {
     while (await this.#next());
-    const { size, sha256 } = this.source;
+    const { size, checksum } = this.source;
     if (this.#to !== size) throw this.corrupt(`it has ${this.#to} bytes instead of ${size}`);
-    if (this.#hash && this.#hash.digest('hex') !== sha256) {
+    if (this.#hash && this.#hash.digest() !== checksum?.hex) {
       throw this.corrupt('it is not what the manifest of that backup says');
     }
     this.#hash = undefined;

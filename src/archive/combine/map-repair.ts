@@ -88,7 +88,7 @@ export class MapRepair {
     const { frames, geometry } = this.#context;
     const { blockSize } = geometry;
     const cursors = sources.map(
-      (source) => new FileCursor({ ...source, sha256: undefined }, frames),
+      (source) => new FileCursor({ ...source, checksum: undefined }, frames),
     );
     const versions = await versionsOf(cursors, geometry);
     const plan = planBlocks(versions.map(({ version }) => version));

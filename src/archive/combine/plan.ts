@@ -137,7 +137,7 @@ function locator(reader: BackupReader, index: BaseIndex, backup: number) {
       if (frames.length === 0) break;
       pieces.push(frames.length === piece.frames.length ? piece : { ...piece, frames });
     }
-    return { backup, path, kind, size, offset, sha256: undefined, pieces };
+    return { backup, path, kind, size, offset, checksum: undefined, pieces };
   };
 }
 
@@ -166,10 +166,10 @@ async function takeDigests(
     const source = left.get(path);
     if (!source) continue;
     left.delete(path);
-    if (source.size !== size || checksum?.algorithm !== 'SHA256') {
+    if (source.size !== size || !checksum) {
       throw corrupt(reader, path, `has ${source.size} bytes, in its manifest ${size}`);
     }
-    source.sha256 = checksum.hex;
+    source.checksum = checksum;
   }
   for (const path of left.keys()) throw corrupt(reader, path, 'is not in its manifest');
 }

@@ -1,4 +1,5 @@
 import type { Geometry } from '../../base/incremental.js';
+import type { ManifestFile } from '../../base/manifest.js';
 import type { Piece } from '../backups/reader.js';
 import type { FrameCache } from './frames.js';
 
@@ -13,8 +14,8 @@ export interface FileSource {
   size: number;
   /** Of its content within the tar. */
   offset: number;
-  /** In hex, of that backup's manifest; undefined where that has another checksum, or none. */
-  sha256: string | undefined;
+  /** Of that backup's manifest. */
+  checksum: ManifestFile['checksum'];
   /** What has its content, in order. */
   pieces: Piece[];
 }

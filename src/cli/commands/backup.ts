@@ -44,6 +44,8 @@ export function parseMaxRate(text: string): number {
 
 const parseCheckpoint = (text: string) => wordOf('--checkpoint', text, ['fast', 'spread'] as const);
 const parseWal = (text: string) => wordOf('--wal', text, ['archive', 'include'] as const);
+const parseChecksums = (text: string) =>
+  wordOf('--manifest-checksums', text.toUpperCase(), ['CRC32C', 'SHA256'] as const);
 const parseTimeout = (text: string): number => parseIntOption(text, '--wal-timeout', 0, 1_000_000);
 
 function wordOf<T extends string>(option: string, text: string, words: readonly T[]): T {
@@ -101,6 +103,14 @@ const OPTIONS: readonly OptionSpec[] = [
     help: 'how long to wait for that',
     default: '300',
     check: parseTimeout,
+  },
+  {
+    long: 'manifest-checksums',
+    argument: 'CRC32C|SHA256',
+    group: GROUP,
+    help: 'what the server takes of each file, which is checked as it comes',
+    default: 'CRC32C',
+    check: parseChecksums,
   },
   {
     long: 'no-verify-checksums',
@@ -206,6 +216,7 @@ function takeOptions(
     checkpoint: parseCheckpoint(text('checkpoint') ?? 'fast'),
     wal: parseWal(text('wal') ?? 'archive'),
     walTimeout: parseTimeout(text('wal-timeout') ?? '300') * 1000,
+    manifestChecksums: parseChecksums(text('manifest-checksums') ?? 'CRC32C'),
     keep: values.keep === true,
     verifyChecksums: values['no-verify-checksums'] !== true,
     fallback: values['no-fallback'] !== true,

@@ -1,9 +1,8 @@
-import { createHash } from 'node:crypto';
 import { posix } from 'node:path';
+import { fileHash } from '../../archive/backups/file-hash.js';
 import type { BackupManifest, ManifestAlgorithm, ManifestFile } from '../../base/manifest.js';
 import { readFully, storageError } from '../../files/durable.js';
 import { OPEN_OWN } from '../../files/file-system.js';
-import { crc32c, LITTLE_ENDIAN_HOST } from '../../wal/crc32c.js';
 import type { RestoreFileSystem } from '../file-system.js';
 import type { Layout, PlacedFile } from '../layout.js';
 
@@ -58,7 +57,7 @@ export async function isSame(
     throw storageError('open file', path, e);
   });
   try {
-    const digest = digestOf(algorithm);
+    const digest = fileHash(algorithm);
     // The next bytes come while those are digested.
     const buffers = [Buffer.allocUnsafe(Math.min(CHUNK, size)), Buffer.alloc(0)];
     if (size > CHUNK) buffers[1] = Buffer.allocUnsafe(CHUNK);
@@ -73,32 +72,10 @@ export async function isSame(
       next = at < size ? read(at, n + 1) : undefined;
       digest.update(bytes);
     }
-    return digest.hex() === hex;
+    return digest.digest() === hex;
   } catch (e) {
     throw storageError('read file', path, e);
   } finally {
     await fs.close(fd);
   }
-}
-
-function digestOf(algorithm: ManifestAlgorithm): {
-  update(bytes: Uint8Array): void;
-  hex(): string;
-} {
-  if (algorithm === 'CRC32C') {
-    let crc = 0;
-    return {
-      update: (bytes) => {
-        crc = crc32c(bytes, 0, bytes.length, crc);
-      },
-      hex: () => {
-        const bytes = Buffer.alloc(4);
-        if (LITTLE_ENDIAN_HOST) bytes.writeUInt32LE(crc >>> 0);
-        else bytes.writeUInt32BE(crc >>> 0);
-        return bytes.toString('hex');
-      },
-    };
-  }
-  const hash = createHash(algorithm.toLowerCase());
-  return { update: (bytes) => void hash.update(bytes), hex: () => hash.digest('hex') };
 }
