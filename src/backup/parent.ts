@@ -113,7 +113,7 @@ function unfit(record: BackupRecord, { systemId, history }: ServerState): string
   for (const { lsn, timeline } of [record.start, record.end]) {
     const end = timelineEnd(history, timeline);
     if (isInHistory(history, timeline) && (end === undefined || lsn <= end)) continue;
-    return `it was taken at ${formatLsn(lsn)} on timeline ${timeline}, past which the server, on timeline ${history.timeline}, did not come`;
+    return `it was taken at ${formatLsn(lsn)} on timeline ${timeline}, which is not in the history of the server, on timeline ${history.timeline}`;
   }
   return undefined;
 }
@@ -208,9 +208,13 @@ const REFUSALS: readonly [RegExp, string][] = [
 
 /** A refusal of the server, before anything of a backup came. */
 export function serverRefusal(cause: ServerError): NoIncrementalError {
-  const { message, detail } = cause;
+  const { message, severity, detail } = cause;
+  const said = message
+    .slice(message.indexOf(`${severity}: `))
+    .replace(`${severity}: `, '')
+    .trim();
   const hint = REFUSALS.find(([words]) => words.test(message))?.[1] ?? cause.hint;
-  return new NoIncrementalError(`the server refuses: ${message}`, {
+  return new NoIncrementalError(`the server refuses: ${said}`, {
     cause,
     ...(hint === undefined ? {} : { hint }),
     ...(detail === undefined ? {} : { detail }),

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test, vi } from 'vitest';
-import { listFiles } from '../../src/backups/list-backups.js';
+import { listBackups, listFiles } from '../../src/backups/list-backups.js';
 import { type BackupRecord, parseBackupRecord } from '../../src/base/backup-record.js';
 import { connect } from '../../src/connection/connect.js';
 import type { ReplicationConnection } from '../../src/connection/connection.js';
@@ -10,6 +10,7 @@ import type { BackupPosition, BaseBackupOptions } from '../../src/protocol/base-
 import { rejection, settingsFor } from '../connection/fixtures.js';
 import { summarizingServer, takeChain } from '../support/backup-chain.js';
 import { disposer } from '../support/cleanup.js';
+import { runCli } from '../support/cli.js';
 import { MAJORS, PostgresServer } from '../support/postgres.js';
 import { archiveDirectory } from '../support/receiving.js';
 import { backupOf } from '../support/taken-backup.js';
@@ -134,6 +135,16 @@ test.each(NEW)('a chain of backups of PostgreSQL %i', async (major) => {
     ...{ wal: 'include', incremental: first.id, fallback: false },
   });
   expect(named.record.parent).toBe(first.id);
+  const args = ['backup', archive, '-d', server.conninfo(), '--wal=include', '-w', '--json'];
+  const run = runCli([...args, '--incremental=full']);
+  await run.exit;
+  const told = JSON.parse(run.stdout.trim().split('\n').at(-1) as string);
+  expect(told).toMatchObject({ type: 'backup', parent: full.id });
+  expect(told).not.toHaveProperty('fallback');
+  const list = await listBackups(archive);
+  const newest = list.backups.find(({ id }) => id === second.id);
+  expect(newest).toMatchObject({ chain: [first.id, full.id], kind: 'incremental' });
+  expect(newest?.saved).toBeGreaterThan(0);
   const files = await listFiles(archive, named.id);
   expect(files.some(({ path }) => /INCREMENTAL\.\d+$/.test(path))).toBe(true);
   expectClean(archive);
