@@ -1,12 +1,14 @@
 import { createHash } from 'node:crypto';
 import type { Archive } from '../../src/archive/archive.js';
 import type { TakeBackupOptions, TakenBackup } from '../../src/backup/options.js';
+import type { BackupParent } from '../../src/backup/parent.js';
 import { BackupRun } from '../../src/backup/run.js';
 import { type BackupSource, Warnings } from '../../src/backup/source.js';
 import { TAR_BLOCK, tarHeader } from '../../src/base/tar.js';
 import { parseRecipients } from '../../src/codec/age/recipients.js';
 import type { BaseBackupHandler, BaseBackupStream } from '../../src/connection/base-backup.js';
 import type { Lsn } from '../../src/lsn.js';
+import type { BaseBackupOptions } from '../../src/protocol/base-backup.js';
 import type { ObjectStore } from '../../src/store/store.js';
 import { rootHistory } from '../../src/wal/timeline.js';
 import { checksumOf } from '../support/checksum.js';
@@ -15,7 +17,7 @@ export const SYSTEM = 7_300_000_000_000_000_001n;
 const START = 0x2000028n as Lsn;
 const END = 0x2000100n as Lsn;
 
-const LABEL = `START WAL LOCATION: 0/2000028 (file 000000010000000000000002)
+export const LABEL = `START WAL LOCATION: 0/2000028 (file 000000010000000000000002)
 CHECKPOINT LOCATION: 0/2000060
 BACKUP METHOD: streamed
 BACKUP FROM: primary
@@ -40,6 +42,9 @@ export interface FakeBackup {
   algorithm?: 'CRC32C' | 'SHA256';
   /** Bytes a chunk. */
   chunk?: number;
+  /** Told what is uploaded, and then whether an incremental backup is asked for. */
+  uploaded?: (manifest: Buffer) => void | Promise<void>;
+  asked?: (options: BaseBackupOptions) => void;
 }
 
 /** Bytes that compress to about three quarters, always the same. */
@@ -114,8 +119,13 @@ export function manifestFiles({ tars }: FakeBackup): FakeFile[] {
 export function fakeServer(backup: FakeBackup): BackupSource['physical'] {
   return {
     serverVersion: 150_000,
-    uploadManifest: async () => {},
-    baseBackup(_: unknown, handler: BaseBackupHandler, signal?: AbortSignal): BaseBackupStream {
+    uploadManifest: async (manifest) => backup.uploaded?.(manifest),
+    baseBackup(
+      options: BaseBackupOptions,
+      handler: BaseBackupHandler,
+      signal?: AbortSignal,
+    ): BaseBackupStream {
+      backup.asked?.(options);
       let resume: (() => void) | undefined;
       let paused: Promise<void> | undefined;
       return {
@@ -177,9 +187,10 @@ export async function backUp(
   options: Partial<TakeBackupOptions> & {
     archive?: Archive;
     facts?: Partial<BackupSource['facts']>;
+    parent?: BackupParent;
   } = {},
 ): Promise<TakenBackup> {
-  const { archive = FULL, facts, ...rest } = options;
+  const { archive = FULL, facts, parent, ...rest } = options;
   const { recipients } = rest;
   const state: BackupSource['state'] = {
     systemId: SYSTEM,
@@ -192,7 +203,7 @@ export async function backUp(
   };
   const connect = async () => ({}) as never;
   const given: TakeBackupOptions = { place: 'memory:', connect, ...rest };
-  return new BackupRun(given, {
+  const source: BackupSource = {
     ...{ physical: fakeServer(backup), state, archive, clock: () => new Date() },
     facts: {
       ...{
@@ -207,5 +218,6 @@ export async function backUp(
     area: { place: 'memory:', store, prefix: '', close: async () => {} },
     recipients: recipients && (await parseRecipients(recipients)),
     warnings: new Warnings(given.onWarning),
-  }).run();
+  };
+  return new BackupRun(given, source, parent).run();
 }
