@@ -55,6 +55,12 @@ export function parseBackupLabel(content: Buffer, name = 'backup_label'): Backup
   };
 }
 
+/** Of a full backup that an incremental one was made into: nothing says any more what it was based on. */
+export function fullBackupLabel(content: Buffer): Buffer {
+  const text = content.toString('latin1').replace(/^INCREMENTAL FROM (LSN|TLI): .*\n/gm, '');
+  return Buffer.from(text, 'latin1');
+}
+
 /** One line of `tablespace_map`: the symbolic link `pg_tblspc/OID` and where it leads. */
 export interface TablespaceLink {
   oid: number;

@@ -1,4 +1,5 @@
 import type { BackupArea } from '../archive/backups/area.js';
+import { chainOf } from '../archive/backups/chain.js';
 import type { Catalog } from '../archive/catalog.js';
 import type { LocateOptions, TargetResult } from '../archive/targets/locate.js';
 import type {
@@ -10,7 +11,7 @@ import { beginOf } from '../archive/targets/window.js';
 import { planTimeline } from '../archive/way/plan.js';
 import type { BackupRecord } from '../base/backup-record.js';
 import {
-  NotSupportedError,
+  CorruptObjectError,
   UnreachableTargetError,
   UsageError,
   type WalkeepError,
@@ -26,6 +27,8 @@ export interface Candidate {
 }
 
 export interface Choice extends Candidate {
+  /** What it is made of: the full backup first, itself last. */
+  links: Candidate[];
   located: LocatedTarget;
 }
 
@@ -65,18 +68,18 @@ export async function chooseBackup(options: ChooseOptions): Promise<Choice> {
   const { catalog, target, timeline, backup } = options;
   const named = options.candidates.filter(({ record }) => !backup || record.id === backup);
   if (named.length === 0) throw noBackup(options);
-  if (backup !== undefined && named[0]?.record.parent !== undefined) throw incremental(backup);
   const history = historyOf(options);
-  const full = named.filter(({ record }) => record.parent === undefined);
-  const onWay = full.filter(({ record }) => isOnWay(record, history)).sort(newestFirst);
-  if (onWay.length === 0) throw offWay(full, history);
+  const whole = wholeOf(named, options);
+  const onWay = whole.filter(({ record }) => isOnWay(record, history)).sort(newestFirst);
+  if (onWay.length === 0) throw offWay(whole, history);
   let first: UnreachableTarget | undefined;
   let last: UnreachableTarget | undefined;
   for (const [i, candidate] of onWay.entries()) {
     const isLast = i === onWay.length - 1;
     if (!isLast && isPlainlyLater(candidate.record, target)) continue;
     const alone = locatedAlone(candidate.record, options);
-    if (alone) return { ...candidate, located: alone };
+    const links = linksOf(candidate, options);
+    if (alone) return { ...candidate, located: alone, links };
     if (!catalog) throw noWal(candidate.record);
     const found = await options.locate(catalog, target, {
       timeline: timeline ?? history.timeline,
@@ -86,7 +89,7 @@ export async function chooseBackup(options: ChooseOptions): Promise<Choice> {
       signal: options.signal,
     });
     if ('located' in found) {
-      return { ...candidate, located: found.located };
+      return { ...candidate, located: found.located, links };
     }
     last = found.unreachable;
     first ??= last;
@@ -180,8 +183,35 @@ function noWal({ id }: BackupRecord): Error {
   );
 }
 
-function incremental(id: string): Error {
-  return new NotSupportedError(`"${id}" is an incremental backup, which cannot be restored yet`);
+/**
+ * Those of which all is there that they are based on.
+ * @throws CorruptObjectError where there are none, and something is missing
+ */
+function wholeOf(named: readonly Candidate[], options: ChooseOptions): Candidate[] {
+  let problem: unknown;
+  const whole = named.filter((candidate) => {
+    try {
+      return linksOf(candidate, options).length > 0;
+    } catch (e) {
+      problem ??= e;
+      return false;
+    }
+  });
+  if (whole.length === 0) throw problem;
+  return whole;
+}
+
+/** What a backup is made of, the full one first. @throws CorruptObjectError if something is missing */
+function linksOf({ record }: Candidate, { candidates }: ChooseOptions): Candidate[] {
+  const find = (id: string) => candidates.find((one) => one.record.id === id);
+  const found = chainOf(record, (id) => find(id)?.record);
+  if ('chain' in found) {
+    return found.chain.toReversed().flatMap(({ id }) => find(id) ?? []);
+  }
+  throw new CorruptObjectError(`backup ${record.id} cannot be restored: ${found.broken}`, {
+    key: record.id,
+    hint: 'Give the place that has the others, too, or restore an earlier one.',
+  });
 }
 
 function offWay(candidates: readonly Candidate[], history: TimelineHistory): Error {

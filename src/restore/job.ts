@@ -1,6 +1,7 @@
 import type { BackupReader, Piece } from '../archive/backups/reader.js';
 import { fsyncFile, storageError, writeFully } from '../files/durable.js';
 import { CREATE_NEW, OPEN_EXISTING } from '../files/file-system.js';
+import { type CombiningContext, type PlacedCombined, writeCombined } from './combine.js';
 import { type ExpectedFile, isSame } from './delta/compare.js';
 import type { Owner, RestoreFileSystem } from './file-system.js';
 import type { FilePart } from './layout.js';
@@ -14,12 +15,13 @@ export type RestoreJob =
       parts: FilePart[][];
     }
   | { kind: 'sync'; paths: string[] }
-  | { kind: 'compare'; files: ExpectedFile[] };
+  | { kind: 'compare'; files: ExpectedFile[] }
+  | { kind: 'combine'; files: PlacedCombined[] };
 
 /** What a job tells. @param same paths of files that are as they are to be */
 export type JobProgress = (done: number, same?: string[]) => void;
 
-export interface JobContext {
+export interface JobContext extends CombiningContext {
   reader: BackupReader;
   fs: RestoreFileSystem;
   owner: Owner | undefined;
@@ -55,6 +57,10 @@ export async function runJob(
   if (job.kind === 'sync') {
     await severalAtOnce(job.paths, (path) => fsyncFile(path, context.fs));
     progress(job.paths.length);
+    return;
+  }
+  if (job.kind === 'combine') {
+    await writeCombined(job.files, context, progress);
     return;
   }
   let i = 0;

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import type { BackupRecord } from '../base/backup-record.js';
 import type { BaseIndex, Frame, IndexedMember, TarIndex } from '../base/base-index.js';
+import { wholePath } from '../base/incremental.js';
 import { TAR_BLOCK } from '../base/tar.js';
 import { CorruptObjectError, NotSupportedError, UsageError } from '../errors.js';
 
@@ -29,6 +30,14 @@ export interface PlacedFile {
   offset: number;
 }
 
+/** A file that an incremental backup has in part. */
+export interface CombinedPlace {
+  path: string;
+  mode: number;
+  /** Below the data directory of the server, as `CombinedFile.path`. */
+  name: string;
+}
+
 /** What is made of a backup, and where. */
 export interface Layout {
   /** Those that are one's own: each must be empty before. The data directory first. */
@@ -38,6 +47,8 @@ export interface Layout {
   links: { path: string; to: string }[];
   /** Of each tar, in the order of their contents. */
   files: PlacedFile[][];
+  /** Of an incremental backup, what is made of its whole chain. */
+  combined: CombinedPlace[];
   /** Those that make a server of it, each under the other name until all else is durable. */
   controls: { path: string; until: string }[];
   /** Bits of the roots: 0750 where the group may read the server's files. */
@@ -59,7 +70,7 @@ const LEFT_OUT =
 export function layoutOf(record: BackupRecord, index: BaseIndex, roots: Roots): Layout {
   const { dataDir, walDir, polarData, tablespaces } = roots;
   const layout: Layout = {
-    ...{ roots: [dataDir], directories: [], links: [], files: [], controls: [] },
+    ...{ roots: [dataDir], directories: [], links: [], files: [], combined: [], controls: [] },
     mode: modeOf(index),
   };
   if (walDir !== undefined) {
@@ -92,7 +103,10 @@ export function layoutOf(record: BackupRecord, index: BaseIndex, roots: Roots): 
   const placing = { layout, directory, walDir, dataDir };
   for (const [i, tar] of index.tars.entries()) {
     const root = rootOf(record.tars[i] as BackupRecord['tars'][0], record, roots);
-    layout.files.push(placed(tar, root, placing));
+    const oid = record.tars[i]?.oid;
+    const prefix = oid === undefined ? '' : `pg_tblspc/${oid}/`;
+    const inner = record.parent === undefined ? placing : { ...placing, prefix };
+    layout.files.push(placed(tar, root, inner));
   }
   // Not in the tar of a server whose pg_wal is a link, say.
   directory(join(walDir ?? join(dataDir, 'pg_wal')), layout.mode);
@@ -118,6 +132,8 @@ interface Placing {
   directory: (path: string, mode: number) => void;
   walDir: string | undefined;
   dataDir: string;
+  /** Before the names of an incremental backup's tar. */
+  prefix?: string;
 }
 
 function placed(tar: TarIndex, root: string, placing: Placing): PlacedFile[] {
@@ -128,7 +144,11 @@ function placed(tar: TarIndex, root: string, placing: Placing): PlacedFile[] {
     if (root === dataDir && LEFT_OUT.test(name)) continue;
     const inWal = root === dataDir && walDir !== undefined && /^pg_wal(\/|$)/.test(name);
     const path = inWal ? join(walDir, name.slice('pg_wal'.length)) : join(root, name);
-    if (member.type === 'directory') directory(path, member.mode);
+    const whole = placing.prefix === undefined ? undefined : wholePath(member.name);
+    if (whole !== undefined && member.type === 'file') {
+      const { mode } = member;
+      layout.combined.push({ path: wholePath(path) ?? path, mode, name: placing.prefix + whole });
+    } else if (member.type === 'directory') directory(path, member.mode);
     else if (member.type === 'symlink') requireTablespace(member, layout, path);
     else {
       const file = {
@@ -154,9 +174,12 @@ function requireTablespace({ name }: IndexedMember, { links }: Layout, path: str
 }
 
 /** @throws CorruptObjectError if something lies in a directory that the backup does not have */
-function requireParents({ files, controls, roots }: Layout, made: ReadonlySet<string>): void {
+function requireParents(
+  { files, combined, controls, roots }: Layout,
+  made: ReadonlySet<string>,
+): void {
   const known = new Set([...made, ...roots]);
-  for (const { path } of [...files.flat(), ...controls]) {
+  for (const { path } of [...files.flat(), ...combined, ...controls]) {
     const parent = path.slice(0, path.lastIndexOf('/'));
     if (!known.has(parent)) throw new CorruptObjectError(`the backup has no directory "${parent}"`);
   }

@@ -5,10 +5,11 @@ import { BackupReader } from '../archive/backups/reader.js';
 import { locateTarget } from '../archive/targets/locate.js';
 import { planTimeline } from '../archive/way/plan.js';
 import type { BaseIndex } from '../base/base-index.js';
-import { TargetError, UsageError } from '../errors.js';
+import { NotSupportedError, TargetError, UsageError } from '../errors.js';
 import { type ControlSettings, controlSettings } from '../server/control-file.js';
 import { segmentFileName, segmentOf } from '../wal/file-name.js';
 import { type Choice, chooseBackup } from './choose.js';
+import { type Combined, combinedOf } from './combine.js';
 import { commandOf } from './command.js';
 import { missingPaths } from './config/adopt.js';
 import { adoptedFiles } from './config/adopted.js';
@@ -36,6 +37,8 @@ export interface Prepared {
   reader: BackupReader;
   index: BaseIndex;
   layout: Layout;
+  /** Of an incremental backup: what is made of its chain. */
+  combined?: Combined | undefined;
   /** Of what stands in the data directory already. */
   found: Marker | undefined;
   /** What was asked for: the same for the same command. */
@@ -110,6 +113,8 @@ async function planOf(
   const index = await reader.index(signal);
   const roots = rootsOf(record, options);
   const layout = layoutOf(record, index, roots);
+  if (standing && record.parent !== undefined) throw noDelta(choice);
+  const combined = await combinedOf(choice.links, layout, keys, signal);
   const owner = await ownerOf(options.owner, dataDir);
   const wal = walOf(choice);
   const walBytes = Math.min(Number(wal.to - wal.from), MOST_WAL) + WAL_AHEAD * record.segmentSize;
@@ -132,7 +137,7 @@ async function planOf(
   const { state, marker } = delta
     ? ({ state: 'taken', marker: undefined } as const)
     : await requireFree(layout, places, fs);
-  const space = delta ? delta.space : await spaceOf(layout, walBytes);
+  const space = delta ? delta.space : await spaceOf(layout, walBytes, combined?.files);
   // What a half restore has there is removed first.
   if (state === 'empty' || state === 'absent') requireSpace(space);
   const isBegun = marker !== undefined || standing?.resumed !== undefined;
@@ -181,7 +186,17 @@ async function planOf(
   // Of two runs of one command the second may find newer WAL.
   const command = createHash('sha256').update(plan.command).digest('hex').slice(0, 16);
   const begun = { found: marker, command, delta: delta?.prepared };
-  return { plan, sources, choice, reader, index: frames, layout, ...begun };
+  return { plan, sources, choice, reader, index: frames, layout, combined, ...begun };
+}
+
+/** Files of a chain are in no manifest before they are made: there is nothing to compare with. */
+function noDelta({ record: { id }, links }: Choice): NotSupportedError {
+  return new NotSupportedError(
+    `"${id}" is an incremental backup, which is not restored by --delta`,
+    {
+      hint: `Make a full one of it with "walkeep backups PLACE --merge ${id}", or name one with --backup ${links[0]?.record.id}.`,
+    },
+  );
 }
 
 /** With the place of each tablespace that is not where it was. */

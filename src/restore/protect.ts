@@ -20,7 +20,7 @@ export interface Protection {
  * @throws ArchiveBusyError while an expire is about to remove it; UnreachableTargetError if one has
  */
 export async function protect(
-  { record, area }: Choice,
+  { record, area, links }: Choice,
   signal: AbortSignal | undefined,
   onWait?: (expire: string) => void,
 ): Promise<Protection> {
@@ -33,14 +33,18 @@ export async function protect(
   let held: Awaited<ReturnType<typeof openBackupArea>> | undefined;
   try {
     held = await openBackupArea(area.place, { systemId, writable: true, signal });
-    const needs = { backups: [id], wal: [{ timeline: start.timeline, lsn: start.lsn }] };
+    const backups = links.filter((link) => link.area === area).map((link) => link.record.id);
+    const needs = { backups, wal: [{ timeline: start.timeline, lsn: start.lsn }] };
     const lease = await holdLease(held, { id, kind: 'restore', needs, signal, onWait });
     const release = async (): Promise<void> => {
       await lease.release();
       await held?.close();
     };
-    const { record: still } = await readRecord(held, id, signal);
-    if (still) {
+    let isThere = true;
+    for (const one of backups) {
+      if (!(await readRecord(held, one, signal)).record) isThere = false;
+    }
+    if (isThere) {
       // What killed ones left; that it cannot be removed is no reason to restore nothing.
       await endDeadLeases(held, { now: await lease.time(), signal }).catch((e) => {
         if (signal?.aborted || !(e instanceof WalkeepError)) throw e;

@@ -1,9 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import { TargetError } from '../errors.js';
 import { acquireDirectoryLock } from '../files/lock.js';
+import type { Combined } from './combine.js';
 import { carryOutDelta, compareDelta, type DeltaRun } from './delta/carry-out.js';
 import { makeDirectory, nodeRestoreFileSystem, type RestoreFileSystem } from './file-system.js';
-import type { Layout } from './layout.js';
 import { type Marker, makeStartable, removeHalf, removeMarkers } from './marker.js';
 import type { DeltaCompared, RestoreOptions, RestorePlan, RestoreResult } from './options.js';
 import { type Prepared, prepare } from './plan.js';
@@ -62,10 +62,11 @@ export async function restoreBackup(
   } finally {
     await sources.close();
   }
+  const total = totalOf(prepared);
   return {
     plan,
-    files: compared?.changed.files ?? filesOf(prepared.layout),
-    bytes: compared?.changed.bytes ?? plan.backup.size,
+    files: compared?.changed.files ?? total.files,
+    bytes: compared?.changed.bytes ?? total.bytes,
     duration: performance.now() - began,
     compared,
   };
@@ -93,10 +94,19 @@ async function carryOutProtected(
   }
 }
 
+/** Bytes of tar, with those that come out of other backups, and files. */
+function totalOf({ plan, layout, combined }: Pick<Prepared, 'plan' | 'layout' | 'combined'>) {
+  const others = combined?.files ?? [];
+  return {
+    bytes: others.reduce((sum, { size }) => sum + size, plan.backup.size),
+    files: layout.files.reduce((sum, { length }) => sum + length, others.length),
+  };
+}
+
 /** What carrying out takes of all that was prepared. */
 type Carried = Pick<
   Prepared,
-  'plan' | 'choice' | 'layout' | 'reader' | 'index' | 'command' | 'delta'
+  'plan' | 'choice' | 'layout' | 'combined' | 'reader' | 'index' | 'command' | 'delta'
 >;
 type CarryOptions = Omit<RestoreOptions, 'dataDir'>;
 
@@ -110,7 +120,7 @@ export async function carryOut(
   fs: RestoreFileSystem,
   confirm: () => Promise<void> = async () => {},
 ): Promise<DeltaCompared | undefined> {
-  const { plan, layout, reader, index, command, delta } = prepared;
+  const { plan, layout, combined, reader, index, command, delta } = prepared;
   if (delta) return carryOutDelta(deltaRun({ ...prepared, delta }, options, fs, confirm));
   const { places, jobs = JOBS, signal, onProgress } = options;
   // As it is now that nobody else is at it.
@@ -122,15 +132,15 @@ export async function carryOut(
     return undefined;
   }
   if (found) await removeHalf(found, fs);
-  const { id, size } = plan.backup;
+  const { id } = plan.backup;
   const { roots, controls, mode } = layout;
   const marker: Marker = {
     ...{ format: 1, token: randomUUID(), backup: id, command, roots, controls },
   };
-  const total = { bytes: size, files: filesOf(layout) };
+  const total = totalOf(prepared);
   const done = { bytes: 0, files: 0 };
   await writeBackup({
-    ...{ layout, reader, index, marker, owner: plan.owner, threads: jobs, fs, signal },
+    ...{ layout, combined, reader, index, marker, owner: plan.owner, threads: jobs, fs, signal },
     setting: settingOf(prepared, options, fs),
     progress: (more, of) => {
       done[of] += more;
@@ -145,18 +155,15 @@ export async function carryOut(
   return undefined;
 }
 
-function filesOf({ files }: Layout): number {
-  return files.reduce((sum, { length }) => sum + length, 0);
-}
-
 /** What a thread opens the backup with; undefined for a file system that no thread has. */
 function settingOf(
-  { choice, plan }: Carried,
+  { choice, plan, combined }: Carried,
   { keys = {} }: CarryOptions,
   fs: RestoreFileSystem,
 ): WorkerSetting | undefined {
   if (fs !== nodeRestoreFileSystem) return undefined;
-  return { place: choice.area.place, keys, record: plan.backup, owner: plan.owner };
+  const chain = placesOf(combined);
+  return { place: choice.area.place, keys, record: plan.backup, owner: plan.owner, chain };
 }
 
 function deltaRun(
@@ -176,6 +183,14 @@ function deltaRun(
       await confirm();
     },
   };
+}
+
+/** What a thread opens the chain with. */
+function placesOf(combined: Combined | undefined): WorkerSetting['chain'] {
+  if (!combined) return undefined;
+  const { links, geometry, checksums } = combined.chain;
+  const places = links.map(({ area, record }) => ({ place: area.place, record }));
+  return { geometry, checksums, links: places };
 }
 
 /** @throws TargetError if another restore has ended there, of which only the markers are left */

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { BackupReader } from '../archive/backups/reader.js';
-import { parseTablespaceMap, tablespaceMap } from '../base/label.js';
+import { fullBackupLabel, parseTablespaceMap, tablespaceMap } from '../base/label.js';
 import { storageError, writeFileDurably } from '../files/durable.js';
 import {
   adoptFile,
@@ -39,6 +39,7 @@ export async function settle(options: SettleOptions): Promise<void> {
   const { plan, reader, fs, signal } = options;
   const { dataDir } = plan;
   await settleTablespaces(options);
+  await settleLabel(options);
   await settleConfig(options);
   const auto = join(dataDir, 'postgresql.auto.conf');
   const before = (await readText(auto, fs)) ?? '';
@@ -78,6 +79,14 @@ async function settleTablespaces(options: SettleOptions): Promise<void> {
     return { oid, path: to === undefined ? old : Buffer.from(to, 'utf8').toString('latin1') };
   });
   await put(path, tablespaceMap(links), options);
+}
+
+/** A server does not start on an incremental backup: what was combined is a full one. */
+async function settleLabel(options: SettleOptions): Promise<void> {
+  if (options.plan.backup.parent === undefined) return;
+  const path = join(options.plan.dataDir, 'backup_label');
+  const content = await readBytes(path, options.fs);
+  if (content) await put(path, fullBackupLabel(content), options);
 }
 
 async function settleConfig(options: SettleOptions): Promise<void> {

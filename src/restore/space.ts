@@ -19,7 +19,11 @@ const BLOCK = 4096;
  * What is needed of each file system that one of the roots is on.
  * @param wal bytes that recovery puts into pg_wal
  */
-export async function spaceOf(layout: Layout, wal: number): Promise<Space[]> {
+export async function spaceOf(
+  layout: Layout,
+  wal: number,
+  combined: readonly { path: string; size: number }[] = [],
+): Promise<Space[]> {
   const byDevice = new Map<number, Space>();
   const known = new Map<string, Space>();
   for (const root of layout.roots) {
@@ -35,7 +39,7 @@ export async function spaceOf(layout: Layout, wal: number): Promise<Space[]> {
     const root = roots.find((one) => path === one || path.startsWith(`${one}/`));
     return known.get(root ?? (layout.roots[0] as string)) as Space;
   };
-  for (const { path, size } of layout.files.flat()) {
+  for (const { path, size } of [...layout.files.flat(), ...combined]) {
     spaceFor(path).needed += Math.ceil(size / BLOCK) * BLOCK;
   }
   for (const { path } of layout.directories) spaceFor(path).needed += BLOCK;

@@ -1,6 +1,8 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { openBackupArea } from '../archive/backups/area.js';
 import { BackupReader } from '../archive/backups/reader.js';
+import { FrameCache } from '../archive/combine/frames.js';
+import type { CombineContext } from '../archive/combine/source.js';
 import type { ArchiveOptions } from '../archive/places/open-archive.js';
 import type { BackupRecord } from '../base/backup-record.js';
 import { type ErrorDetails, WalkeepError } from '../errors.js';
@@ -13,6 +15,13 @@ export interface WorkerSetting {
   keys: ArchiveOptions;
   record: BackupRecord;
   owner: Owner | undefined;
+  /** Of an incremental backup: all that it is made of, itself too. */
+  chain?: (Omit<CombineContext, 'frames'> & { links: ChainPlace[] }) | undefined;
+}
+
+interface ChainPlace {
+  place: string;
+  record: BackupRecord;
 }
 
 /** What the thread says: progress, then that a job is done or failed. */
@@ -32,9 +41,19 @@ export type WorkerMessage =
 let opened: Promise<JobContext> | undefined;
 
 async function open(): Promise<JobContext> {
-  const { place, keys, record, owner } = workerData as WorkerSetting;
+  const { place, keys, record, owner, chain } = workerData as WorkerSetting;
   const area = await openBackupArea(place, { systemId: record.systemId });
-  return { reader: new BackupReader(area, record, keys), fs: nodeRestoreFileSystem, owner };
+  const reader = new BackupReader(area, record, keys);
+  const context = { reader, fs: nodeRestoreFileSystem, owner };
+  if (!chain) return context;
+  const { links, ...rest } = chain;
+  const readers: BackupReader[] = [];
+  for (const link of links) {
+    const { systemId } = link.record;
+    const other = link.place === place ? area : await openBackupArea(link.place, { systemId });
+    readers.push(new BackupReader(other, link.record, keys));
+  }
+  return { ...context, combine: { ...rest, frames: new FrameCache(readers) } };
 }
 
 parentPort?.on('message', async (job: RestoreJob) => {

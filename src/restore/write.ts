@@ -1,6 +1,8 @@
 import type { BackupReader } from '../archive/backups/reader.js';
+import { FrameCache } from '../archive/combine/frames.js';
 import type { BaseIndex } from '../base/base-index.js';
 import { fsyncDir, storageError } from '../files/durable.js';
+import { type Combined, combineBatches } from './combine.js';
 import { makeDirectory, type Owner, type RestoreFileSystem } from './file-system.js';
 import { makeFile, type RestoreJob, severalAtOnce } from './job.js';
 import { type Layout, type PlacedFile, partsOf } from './layout.js';
@@ -12,6 +14,8 @@ export interface WriteOptions {
   layout: Layout;
   reader: BackupReader;
   index: BaseIndex;
+  /** Of an incremental backup. */
+  combined?: Combined | undefined;
   marker: Marker;
   owner: Owner | undefined;
   threads: number;
@@ -35,7 +39,9 @@ const SYNCED_AT_ONCE = 128;
 export async function writeBackup(options: WriteOptions): Promise<void> {
   const { layout, reader, index, marker, owner, threads, setting, fs, signal } = options;
   const { progress = () => {}, settle } = options;
-  const context = { reader, fs, owner, signal };
+  const chain = options.combined?.chain;
+  const combine = chain && { ...chain, frames: new FrameCache(chain.readers, signal) };
+  const context = { reader, fs, owner, signal, combine };
   const pool = { threads, context, setting };
   await makeRoots(options);
   for (const { path, mode } of layout.directories) await makeOne(path, mode, options);
@@ -108,16 +114,20 @@ export function spanningFiles(
   return spanning;
 }
 
-function* writeJobs({ layout, reader, index }: WriteOptions): Generator<RestoreJob> {
+function* writeJobs({ layout, reader, index, combined }: WriteOptions): Generator<RestoreJob> {
   const files = new Map(index.tars.map((tar, i) => [tar.name, layout.files[i] ?? []]));
   for (const piece of reader.pieces(index)) {
     const own = files.get(piece.tar) ?? [];
     yield { kind: 'write', piece, parts: piece.frames.map((frame) => partsOf(own, frame)) };
   }
+  for (const files of combineBatches(combined?.files ?? [])) yield { kind: 'combine', files };
 }
 
-export function* syncJobs({ files }: Pick<Layout, 'files'>): Generator<RestoreJob> {
-  const paths = files.flat().map(({ path }) => path);
+export function* syncJobs({
+  files,
+  combined,
+}: Pick<Layout, 'files' | 'combined'>): Generator<RestoreJob> {
+  const paths = [...files.flat(), ...combined].map(({ path }) => path);
   for (let at = 0; at < paths.length; at += SYNCED_AT_ONCE) {
     yield { kind: 'sync', paths: paths.slice(at, at + SYNCED_AT_ONCE) };
   }

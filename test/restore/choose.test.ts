@@ -127,10 +127,26 @@ describe('the backup of a restore', () => {
     await expect(choose({}, { backup: '20260801T000000F-000000' })).rejects.toMatchObject({
       ...{ code: 'WK_USAGE', hint: expect.stringContaining(id) },
     });
-    const parent = [backup(9, 7n, 8n, 1, { parent: id })];
-    await expect(choose({}, { candidates: parent, backup: parent[0]!.record.id })).rejects.toThrow(
-      /incremental/,
-    );
+  });
+
+  it('is an incremental one where all is there that it is based on', async () => {
+    const full = backup(8, 5n, 6n);
+    const { id, start } = full.record;
+    const first = backup(9, 7n, 8n, 1, { parent: id, incrementalFrom: start });
+    const [parent, from] = [first.record.id, first.record.start];
+    const second = backup(10, 8n, 9n, 1, { parent, incrementalFrom: from });
+    const lost = backup(11, 9n, 10n, 1, { parent: '20260801T070000F-000000' });
+    const candidates = [second, lost, full, first];
+    expect(await choose({}, { candidates })).toEqual({ chosen: '10', asked: [9] });
+    expect(await choose({}, { candidates, backup: parent })).toEqual({ chosen: '09', asked: [8] });
+    const named = choose({}, { candidates, backup: lost.record.id });
+    await expect(named).rejects.toMatchObject({
+      ...{ code: 'WK_CORRUPT_OBJECT', message: expect.stringContaining('070000F-000000') },
+    });
+    // What was taken between is not what it was made from.
+    const other = backup(12, 10n, 11n, 1, { parent, incrementalFrom: start });
+    const wrong = choose({}, { candidates: [other, first, full], backup: other.record.id });
+    await expect(wrong).rejects.toThrow(/began at/);
   });
 
   it('is told from none, and from one that cannot be proven', async () => {

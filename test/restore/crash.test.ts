@@ -30,7 +30,7 @@ const plan: RestorePlan = {
   ...{ space: [], settings: SETTINGS, signalFile: 'recovery.signal', action: 'pause' },
   ...{ adopted: [], state: 'fresh', warnings: [], command: '' },
 };
-const choice = { record, area, located: plan.located };
+const choice = { record, area, located: plan.located, links: [{ record, area }] };
 
 async function run(fs: RestoreFileSystem): Promise<void> {
   const prepared = { plan, choice, layout, reader, index, command: 'command' };

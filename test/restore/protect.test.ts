@@ -22,7 +22,7 @@ it('a restore tells of the expire that it waits for, and begins when that has en
   const record = await stored(place);
   const area = await openBackupArea(place, { writable: true });
   const intent = await holdIntent(area, { id: 'expire-1' });
-  const choice = { record, area, located: {} as never };
+  const choice = { record, area, located: {} as never, links: [{ record, area }] };
   let told: (expire: string) => void = () => {};
   const waiting = new Promise<string>((resolve) => {
     told = resolve;

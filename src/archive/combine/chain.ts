@@ -25,25 +25,6 @@ export interface Chain {
 }
 
 /**
- * The backups that one is made of, the full one first; or the ID of the first that is not there.
- * @param find gives the complete backup of an ID
- */
-export function linksOf<Link extends { record: BackupRecord }>(
-  last: Link,
-  find: (id: string) => Link | undefined,
-): { links: Link[] } | { missing: string } {
-  const links = [last];
-  for (let { parent } = last.record; parent !== undefined; ) {
-    const link = find(parent);
-    // In a circle there is no full one.
-    if (!link || links.includes(link)) return { missing: parent };
-    links.unshift(link);
-    parent = link.record.parent;
-  }
-  return { links };
-}
-
-/**
  * Opens the backups of a chain, and proves that each begins where the one before it does: the server
  * made it from all changes since then, and from no others.
  * @throws CorruptObjectError; EncryptedError, and what the places throw

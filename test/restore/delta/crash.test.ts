@@ -57,7 +57,7 @@ async function run(fs: RestoreFileSystem, { walDir }: Place): Promise<DeltaCompa
   if (!standing) throw new Error('nothing stands there');
   const conditions = { record, layout, places: [], owner: undefined, tablespaces, standby: false };
   const stamp = standing.resumed?.stamp ?? stampOf(new Date('2026-11-28T12:00:00Z'));
-  const choice = { record, area, located: plan.located };
+  const choice = { record, area, located: plan.located, links: [{ record, area }] };
   const delta = { standing, conditions, stamp, written: new Set<string>() };
   const prepared = { plan, choice, layout, reader, index, command: 'command', delta };
   return carryOut(prepared, { places: [], jobs: 1 }, fs);
@@ -153,7 +153,7 @@ async function fresh({ walDir }: Place): Promise<Map<string, string>> {
   const { fs } = tree.process(new Random(4));
   const layout = layoutFor({ walDir });
   const { plan } = await planned({ walDir });
-  const choice = { record, area, located: plan.located };
+  const choice = { record, area, located: plan.located, links: [{ record, area }] };
   const prepared = { plan, choice, layout, reader, index, command: 'command' };
   await carryOut(prepared, { places: [], jobs: 1 }, fs);
   return contentOf(tree, '/walkeep-test');
@@ -297,7 +297,7 @@ describe('a delta restore', () => {
     expect(tree.find(`${DATA}/.walkeep-delta`)).toBeDefined();
     const before = sorted(contentOf(tree, '/walkeep-test'));
     const { plan } = await planned(place);
-    const choice = { record, area, located: plan.located };
+    const choice = { record, area, located: plan.located, links: [{ record, area }] };
     const prepared = { plan, choice, layout: layoutFor(place), reader, index, command: 'command' };
     const again = carryOut(prepared, { places: [], jobs: 1 }, tree.process(random).fs);
     await expect(again).rejects.toMatchObject({
