@@ -5,7 +5,7 @@ import { CorruptObjectError, ProtocolError } from '../errors.js';
 import { DigestThread, type FileDigest } from './digests.js';
 import type { FramePart } from './frame-digests.js';
 import type { BackupObjects } from './objects.js';
-import { type VolumeMemory, VolumeWriter } from './volumes.js';
+import { type FrameDigest, type VolumeMemory, VolumeWriter } from './volumes.js';
 
 /** Files of the main tar that are stored once more, as they are: what reads backups needs them first. */
 export const VERBATIM = {
@@ -191,15 +191,20 @@ class TarStream {
     this.#options.onVerbatim?.(path, content);
   }
 
-  async #digest(frame: Buffer, offset: number): Promise<string | undefined> {
+  async #digest(frame: Buffer, offset: number): Promise<FrameDigest> {
     const { memory, algorithm } = this.#options;
     const { parts, ended } = this.#partsOf(offset, offset + frame.length);
-    const job = { frame, parts, algorithm, whole: memory.isPlain };
+    const { isPlain } = memory;
+    const [only] = parts;
+    const isContent = parts.length === 1 && only?.from === 0 && only.to === frame.length;
+    const job = { frame, parts, algorithm, whole: isPlain || isContent };
     const { files, sha256 } = await this.#sink.digests.take(job);
     for (const [i, file] of ended.entries()) {
       file.digest = Buffer.from(files[i] ?? '', 'hex').toString('latin1');
     }
-    return sha256;
+    return isPlain
+      ? { stored: sha256, content: undefined }
+      : { stored: undefined, content: sha256 };
   }
 
   /** Content in a frame, and the files that end there. */

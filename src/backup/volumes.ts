@@ -183,11 +183,11 @@ export class VolumeWriter {
     digested.catch(() => {});
     compressed.catch(() => {});
     this.#packing = this.#packing.then(async () => {
-      const sha256 = await digested;
+      const { stored, content } = await digested;
       const bytes = await compressed;
-      if (sha256 !== undefined) await this.#storeFrame(frame, sha256, buffer);
+      if (stored !== undefined) await this.#storeFrame(frame, stored, buffer);
       else {
-        await this.#pack(bytes, frame.length);
+        await this.#pack(bytes, frame.length, content);
         this.#memory.releaseFrame(buffer);
       }
     });
@@ -204,14 +204,15 @@ export class VolumeWriter {
     });
   }
 
-  async #pack(bytes: Uint8Array, length: number): Promise<void> {
+  async #pack(bytes: Uint8Array, length: number, content: string | undefined): Promise<void> {
     const { volume } = this.#memory.options;
     if (this.#volume && this.#packed + bytes.length > volume) this.#storeVolume(this.#volume);
     this.#volume ??= await this.#memory.takeVolume();
     if (bytes.length > this.#volume.length) this.#volume = Buffer.allocUnsafeSlow(bytes.length);
     this.#volume.set(bytes, this.#packed);
     const sha256 = createHash('sha256').update(bytes).digest('hex');
-    this.#addFrame({ length, at: this.#packed, stored: bytes.length, sha256 });
+    const own = content === undefined ? {} : { content };
+    this.#addFrame({ length, at: this.#packed, stored: bytes.length, sha256, ...own });
     this.#packed += bytes.length;
   }
 
@@ -249,6 +250,14 @@ export class VolumeWriter {
   }
 }
 
+/** SHA-256 of a frame before it is compressed, in hex. */
+export interface FrameDigest {
+  /** Where it is stored as it is. */
+  stored: string | undefined;
+  /** Where it is compressed, and nothing but a part of a file. */
+  content: string | undefined;
+}
+
 export interface VolumeWriterOptions {
   name: string;
   /** Of the number of a volume: the names are in the order of the volumes. */
@@ -256,10 +265,9 @@ export interface VolumeWriterOptions {
   memory: VolumeMemory;
   objects: BackupObjects;
   /**
-   * Takes the digests of what is in a frame, in the order of the calls; gives that of the frame, in
-   * hex, where it is stored as it is.
+   * Takes the digests of what is in a frame, in the order of the calls.
    * @param offset of its first byte within the tar
    */
-  digest(frame: Buffer, offset: number): Promise<string | undefined>;
+  digest(frame: Buffer, offset: number): Promise<FrameDigest>;
   onFailure(error: unknown): void;
 }

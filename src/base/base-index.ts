@@ -37,6 +37,11 @@ export interface Frame {
   stored: number;
   /** SHA-256 of these, in hex. */
   sha256: string;
+  /**
+   * SHA-256 of its bytes of tar, in hex, of a frame that has nothing but a part of one file: a delta
+   * compares such a part of a large file by itself.
+   */
+  content?: string | undefined;
 }
 
 /** `offset` is that of its header within the tar: the content is one block behind it. */
@@ -44,7 +49,8 @@ export type IndexedMember = TarMember;
 
 /**
  * Lines of JSON: `{"format":1}`, then for each tar `["tar",name]`, its frames
- * `["f",length,volume,at,stored,sha256]` (offsets follow from the lengths) and its members
+ * `["f",length,volume,at,stored,sha256,content]` (offsets follow from the lengths; the last one only
+ * where there is one) and its members
  * `["m",name,type,size,mode,mtime,offset,link]`. Stored compressed with gzip.
  */
 export function* baseIndexLines(index: BaseIndex): Generator<string, void, void> {
@@ -52,7 +58,8 @@ export function* baseIndexLines(index: BaseIndex): Generator<string, void, void>
   for (const { name, frames, members } of index.tars) {
     yield `${JSON.stringify(['tar', name])}\n`;
     for (const f of frames) {
-      yield `${JSON.stringify(['f', f.length, f.volume, f.at, f.stored, f.sha256])}\n`;
+      const fields = [f.length, f.volume, f.at, f.stored, f.sha256];
+      yield `${JSON.stringify(['f', ...fields, ...(f.content === undefined ? [] : [f.content])])}\n`;
     }
     for (const m of members) {
       const fields = [m.name, m.type, m.size, m.mode, m.mtime, m.offset];
@@ -111,12 +118,14 @@ const isCount = (value: unknown): value is number =>
   Number.isSafeInteger(value) && (value as number) >= 0;
 
 function takeFrame({ frames }: TarIndex, fields: readonly unknown[]): boolean {
-  const [length, volume, at, stored, sha256] = fields;
+  const [length, volume, at, stored, sha256, content] = fields;
   const isFrame = isCount(length) && isCount(volume) && isCount(at) && isCount(stored);
   if (!isFrame || typeof sha256 !== 'string') return false;
+  if (content !== undefined && typeof content !== 'string') return false;
   const last = frames.at(-1);
   const offset = last ? last.offset + last.length : 0;
-  frames.push({ offset, length, volume, at, stored, sha256 });
+  const frame = { offset, length, volume, at, stored, sha256 };
+  frames.push(content === undefined ? frame : { ...frame, content });
   return true;
 }
 

@@ -18,6 +18,8 @@ export interface RestoreFileSystem extends TreeFileSystem {
   /** Where a link leads. */
   readlink(path: string): Promise<string>;
   chmod(path: string, mode: number): Promise<void>;
+  /** Makes an open file so long, whatever it was. */
+  ftruncate(fd: number, size: number): Promise<void>;
   /** Of an open file. */
   fchown(fd: number, owner: Owner): Promise<void>;
   /** Of the name itself. */
@@ -36,6 +38,7 @@ export const nodeRestoreFileSystem: RestoreFileSystem = {
   symlink: fsp.symlink,
   readlink: (path) => fsp.readlink(path),
   chmod: fsp.chmod,
+  ftruncate: promisify(fs.ftruncate),
   fchown: (fd, { uid, gid }) => fchown(fd, uid, gid),
   lchown: (path, { uid, gid }) => fsp.lchown(path, uid, gid),
   makeSmallFile: (path, mode, content, owner) => {

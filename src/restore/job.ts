@@ -2,7 +2,7 @@ import type { BackupReader, Piece } from '../archive/backups/reader.js';
 import { fsyncFile, storageError, writeFully } from '../files/durable.js';
 import { CREATE_NEW, OPEN_EXISTING } from '../files/file-system.js';
 import { type CombiningContext, type PlacedCombined, writeCombined } from './combine.js';
-import { type ExpectedFile, isSame } from './delta/compare.js';
+import { type ExpectedFile, type SameFile, sameIn } from './delta/compare.js';
 import type { Owner, RestoreFileSystem } from './file-system.js';
 import type { FilePart } from './layout.js';
 
@@ -18,8 +18,8 @@ export type RestoreJob =
   | { kind: 'compare'; files: ExpectedFile[] }
   | { kind: 'combine'; files: PlacedCombined[] };
 
-/** What a job tells. @param same paths of files that are as they are to be */
-export type JobProgress = (done: number, same?: string[]) => void;
+/** What a job tells. @param same what of the files is as it is to be */
+export type JobProgress = (done: number, same?: SameFile[]) => void;
 
 export interface JobContext extends CombiningContext {
   reader: BackupReader;
@@ -45,9 +45,10 @@ export async function runJob(
   progress: JobProgress,
 ): Promise<void> {
   if (job.kind === 'compare') {
-    const same: string[] = [];
+    const same: SameFile[] = [];
     await severalAtOnce(job.files, async (file) => {
-      if (await isSame(file, context.fs)) same.push(file.path);
+      const found = await sameIn(file, context.fs);
+      if (found) same.push(found);
       context.signal?.throwIfAborted();
     });
     const bytes = job.files.reduce((sum, { size }) => sum + size, 0);

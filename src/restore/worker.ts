@@ -6,6 +6,7 @@ import type { CombineContext } from '../archive/combine/source.js';
 import type { ArchiveOptions } from '../archive/places/open-archive.js';
 import type { BackupRecord } from '../base/backup-record.js';
 import { type ErrorDetails, WalkeepError } from '../errors.js';
+import type { SameFile } from './delta/compare.js';
 import { nodeRestoreFileSystem, type Owner } from './file-system.js';
 import { type JobContext, type RestoreJob, runJob } from './job.js';
 
@@ -26,7 +27,7 @@ interface ChainPlace {
 
 /** What the thread says: progress, then that a job is done or failed. */
 export type WorkerMessage =
-  | { type: 'progress'; done: number; same?: string[] | undefined }
+  | { type: 'progress'; done: number; same?: SameFile[] | undefined }
   | { type: 'done' }
   | {
       type: 'failed';

@@ -209,6 +209,13 @@ class SimulatedProcess {
         file.mtimeNs = this.#tree.tick();
         return bytes.length;
       }),
+      ftruncate: call((fd: number, size: number) => {
+        const file = this.#file(fd);
+        const whole = Buffer.alloc(size);
+        file.bytes.copy(whole);
+        file.bytes = whole;
+        file.mtimeNs = this.#tree.tick();
+      }),
       fsync: call((fd: number) => this.#tree.sync(this.#node(fd))),
       rename: call((from: string, to: string) => {
         const [a, b] = [this.#tree.parent(from), this.#tree.parent(to)];

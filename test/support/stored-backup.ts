@@ -101,7 +101,12 @@ export async function storeBackup(options: StoreBackup): Promise<BackupRecord> {
         ...{ offset, length: plain.length, volume: volumes.length - 1, at },
         ...{ stored: stored.length, sha256: createHash('sha256').update(stored).digest('hex') },
       };
-      tar.frames.push(found);
+      const end = offset + plain.length;
+      const isContent = tar.members.some(
+        (m) => m.offset + TAR_BLOCK <= offset && end <= m.offset + TAR_BLOCK + m.size,
+      );
+      const content = createHash('sha256').update(plain).digest('hex');
+      tar.frames.push(isContent && codec !== 'none' ? { ...found, content } : found);
     }
     const names = volumes.map((_, n) => `${name}${suffix}.${String(n).padStart(4, '0')}`);
     for (const [n, parts] of volumes.entries()) await put(names[n] as string, Buffer.concat(parts));

@@ -1,23 +1,25 @@
 import { dirname, join } from 'node:path';
 import type { BackupReader } from '../../archive/backups/reader.js';
-import type { BaseIndex } from '../../base/base-index.js';
+import type { BaseIndex, TarIndex } from '../../base/base-index.js';
 import { parseManifest } from '../../base/manifest.js';
 import { TargetError } from '../../errors.js';
 import { durableRename, fsyncDir, storageError } from '../../files/durable.js';
+import { OPEN_EXISTING } from '../../files/file-system.js';
 import { emptyDirectory, makeDirectory, type RestoreFileSystem } from '../file-system.js';
 import { type JobContext, makeFile, type RestoreJob, severalAtOnce } from '../job.js';
-import { type Layout, type PlacedFile, partsOf } from '../layout.js';
+import { type FilePart, type Layout, type PlacedFile, partsOf } from '../layout.js';
 import { MARKER } from '../marker.js';
 import type { Amount, DeltaCompared, RestorePlan, RestoreProgress } from '../options.js';
 import { type PoolOptions, runJobs } from '../pool.js';
 import type { WorkerSetting } from '../worker.js';
 import { makeLink, makeOne, spanningFiles, syncJobs } from '../write.js';
-import { type ExpectedFile, expectedFiles } from './compare.js';
+import { type ExpectedFile, expectedFiles, type SameFile } from './compare.js';
 import { type DeltaMarker, removeDeltaMarker, writeDeltaMarker } from './marker.js';
 import { putAside } from './old-wal.js';
+import { isServersOwn } from './own.js';
 import { oldWalOf, type PreparedDelta, surveyOf } from './prepare.js';
 import { requireDelta, requireNoServer, type Standing, standingIn } from './standing.js';
-import { bytesBelow, isServersOwn, type Survey } from './survey.js';
+import { bytesBelow, type Survey } from './survey.js';
 
 export interface DeltaRun {
   plan: RestorePlan;
@@ -40,11 +42,13 @@ export interface DeltaRun {
 const COMPARED_BYTES = 64 * 1024 * 1024;
 const COMPARED_FILES = 128;
 
+type Same = ReadonlyMap<string, SameFile['parts']>;
+
 /** What becomes of each file. */
 interface Decision {
   compared: DeltaCompared;
-  /** Paths of files of the layout that stay. */
-  same: ReadonlySet<string>;
+  /** What of the files of the layout stays, by path. */
+  same: Same;
   found: Survey;
 }
 
@@ -151,21 +155,22 @@ async function disarm(
 }
 
 async function decide(run: DeltaRun): Promise<Decision> {
-  const { layout, reader, delta, fs, signal, progress } = run;
+  const { layout, reader, index, delta, fs, signal, progress } = run;
   const found = await surveyOf(delta, fs);
   const manifest = parseManifest(await reader.object('backup_manifest', signal));
   const { tablespaces } = delta.conditions;
-  const expected = expectedFiles(layout, manifest, tablespaces).filter(({ path, size }) => {
-    return found.sizes.get(path) === size;
+  const known = expectedFiles(layout, { index, manifest, codec: reader.record.codec }, tablespaces);
+  const expected = known.filter(({ path, size, parts }) => {
+    return found.sizes.get(path) === size || (found.sizes.has(path) && parts.length > 0);
   });
   const total = expected.reduce((sum, { size }) => sum + size, 0);
   let done = 0;
-  const same = new Set<string>();
+  const same = new Map<string, SameFile['parts']>();
   const { threads, setting } = run;
   const context: JobContext = { reader, fs, owner: run.plan.owner, signal };
-  await runJobs(compareJobs(expected), { threads, context, setting }, (more, paths = []) => {
+  await runJobs(compareJobs(expected), { threads, context, setting }, (more, files = []) => {
     done += more;
-    for (const path of paths) same.add(path);
+    for (const { path, parts } of files) same.set(path, parts);
     progress({ phase: 'compare', done, total });
   });
   return { found, same, compared: await amounts(run, found, same) };
@@ -189,18 +194,23 @@ function* compareJobs(expected: readonly ExpectedFile[]): Generator<RestoreJob> 
 async function amounts(
   run: DeltaRun,
   { sizes, stale, foreign }: Survey,
-  same: ReadonlySet<string>,
+  same: Same,
 ): Promise<DeltaCompared> {
-  const { layout, delta, fs } = run;
+  const { layout, index, delta, fs } = run;
   const compared: DeltaCompared = {
     ...{ same: none(), changed: none(), removed: none(), read: 0, kept: [] },
   };
+  const starts = new Map(
+    layout.files.flatMap((tar, i) => [...lengthsAt(tar, index.tars[i], same)]),
+  );
   for (const { path, size } of layout.files.flat()) {
-    const amount = same.has(path) ? compared.same : compared.changed;
-    amount.files++;
-    amount.bytes += size;
+    const isSame = same.get(path) === 'all';
+    (isSame ? compared.same : compared.changed).files++;
+    const stays = isSame ? size : (starts.get(path) ?? 0);
+    compared.same.bytes += stays;
+    compared.changed.bytes += size - stays;
     const isPeoples = sizes.has(path) && !isServersOwn(path, layout);
-    if (!same.has(path) && isPeoples) compared.kept.push({ path, as: `${path}.${delta.stamp}` });
+    if (!isSame && isPeoples) compared.kept.push({ path, as: `${path}.${delta.stamp}` });
   }
   for (const path of foreign) compared.kept.push({ path, as: `${path}.${delta.stamp}` });
   for (const one of stale) {
@@ -213,6 +223,20 @@ async function amounts(
     for (const { stored } of piece.frames) compared.read += stored;
   }
   return compared;
+}
+
+/** Bytes that stay of each file of which only parts do. */
+function* lengthsAt(
+  files: readonly PlacedFile[],
+  tar: TarIndex | undefined,
+  same: Same,
+): Generator<[string, number]> {
+  const lengths = new Map(tar?.frames.map(({ offset, length }) => [offset, length]));
+  for (const { path, offset } of files) {
+    const parts = same.get(path) ?? [];
+    if (parts === 'all' || parts.length === 0) continue;
+    yield [path, parts.reduce((sum, at) => sum + (lengths.get(offset + at) ?? 0), 0)];
+  }
 }
 
 function none(): Amount {
@@ -262,7 +286,8 @@ async function setMode(path: string, mode: number, fs: RestoreFileSystem): Promi
 async function writeChanged(run: DeltaRun, decision: Decision, pool: PoolOptions): Promise<void> {
   const { layout, index, fs, progress } = run;
   const { same, found } = decision;
-  const changed = layout.files.map((tar) => tar.filter(({ path }) => !same.has(path)));
+  const isAnew = ({ path }: PlacedFile) => !same.has(path);
+  const changed = layout.files.map((tar) => tar.filter(isAnew));
   const kept = new Set(decision.compared.kept.map(({ path }) => path));
   // Whole: what is a name of theirs elsewhere stays as it is.
   const there = changed.flat().filter(({ path }) => found.sizes.has(path) && !kept.has(path));
@@ -270,6 +295,8 @@ async function writeChanged(run: DeltaRun, decision: Decision, pool: PoolOptions
   const empty = changed.flat().filter(({ size }) => size === 0);
   const spanning = index.tars.flatMap((tar, i) => spanningFiles(tar.frames, changed[i] ?? []));
   await severalAtOnce([...empty, ...spanning], (file) => makeFile(file, pool.context));
+  const partly = layout.files.flat().filter(({ path }) => (same.get(path) ?? 'all') !== 'all');
+  await severalAtOnce(partly, (file) => setSize(file, fs));
   const jobs = writeJobs(run, same);
   const total = jobs.reduce((sum, job) => sum + tarBytes(job), 0);
   let done = 0;
@@ -277,6 +304,20 @@ async function writeChanged(run: DeltaRun, decision: Decision, pool: PoolOptions
     done += more;
     progress({ phase: 'files', done, total });
   });
+}
+
+/** Of a file of which parts stay: it may have grown, or been cut short. */
+async function setSize({ path, size }: PlacedFile, fs: RestoreFileSystem): Promise<void> {
+  try {
+    const fd = await fs.open(path, OPEN_EXISTING, 0);
+    try {
+      await fs.ftruncate(fd, size);
+    } finally {
+      await fs.close(fd);
+    }
+  } catch (e) {
+    throw storageError('write file', path, e);
+  }
 }
 
 function tarBytes(job: RestoreJob): number {
@@ -287,20 +328,25 @@ function tarBytes(job: RestoreJob): number {
 /** Reads no frame but those that have something of a file that is to be written. */
 function writeJobs(
   { layout, reader, index }: Pick<DeltaRun, 'layout' | 'reader' | 'index'>,
-  same: ReadonlySet<string>,
+  same: Same,
 ): (RestoreJob & { kind: 'write' })[] {
   const files = new Map<string, PlacedFile[]>();
   for (const [i, tar] of index.tars.entries()) {
     const own = layout.files[i] ?? [];
     files.set(
       tar.name,
-      own.filter(({ path, size }) => !same.has(path) && size > 0),
+      own.filter(({ path, size }) => same.get(path) !== 'all' && size > 0),
     );
   }
   const jobs: (RestoreJob & { kind: 'write' })[] = [];
   for (const piece of reader.pieces(index)) {
     const own = files.get(piece.tar) ?? [];
-    const parts = piece.frames.map((frame) => partsOf(own, frame));
+    // A part begins where its frame does: what is before it in the file is in others.
+    const isToWrite = ({ path, at }: FilePart) => {
+      const stays = same.get(path);
+      return !Array.isArray(stays) || !stays.includes(at);
+    };
+    const parts = piece.frames.map((frame) => partsOf(own, frame).filter(isToWrite));
     if (parts.some(({ length }) => length > 0)) jobs.push({ kind: 'write', piece, parts });
   }
   return jobs;

@@ -1,32 +1,56 @@
 import { posix } from 'node:path';
 import { fileHash } from '../../archive/backups/file-hash.js';
+import type { BackupRecord } from '../../base/backup-record.js';
+import type { BaseIndex, Frame } from '../../base/base-index.js';
 import type { BackupManifest, ManifestAlgorithm, ManifestFile } from '../../base/manifest.js';
 import { readFully, storageError } from '../../files/durable.js';
 import { OPEN_OWN } from '../../files/file-system.js';
 import type { RestoreFileSystem } from '../file-system.js';
 import type { Layout, PlacedFile } from '../layout.js';
+import { isServersOwn } from './own.js';
 
 /** What a file must be for it to stay. */
 export interface ExpectedFile {
   path: string;
   /** Bytes. */
   size: number;
-  algorithm: ManifestAlgorithm;
-  hex: string;
+  /** Of all of it; absent where nothing tells: it is made of several backups, say. */
+  checksum?: { algorithm: ManifestAlgorithm; hex: string } | undefined;
+  /** Parts of a large one that are read by themselves, in their order; of the rest nothing is known. */
+  parts: ExpectedPart[];
+}
+
+export interface ExpectedPart {
+  /** Within the file. */
+  at: number;
+  length: number;
+  /** In hex. */
+  sha256: string;
+}
+
+/** What of a file stays: all of it, or the parts that begin at these places. */
+export interface SameFile {
+  path: string;
+  parts: 'all' | number[];
 }
 
 const CHUNK = 1024 * 1024;
 
 /**
- * The files of a layout that can be compared, by what the manifest says of them: those that it does
- * not have, or without a checksum, or that are made of several backups, are written anew.
+ * What is known of the files of a layout: by the manifest of each as a whole, by the index of the
+ * frames that have nothing but a part of one. Those of which nothing is known are left out.
  * @param tablespaces where each is, by OID
  */
 export function expectedFiles(
-  { roots, links, files }: Layout,
-  manifest: BackupManifest,
+  layout: Layout,
+  {
+    index,
+    manifest,
+    codec,
+  }: Pick<BackupRecord, 'codec'> & { index: BaseIndex; manifest: BackupManifest },
   tablespaces: ReadonlyMap<number, string>,
 ): ExpectedFile[] {
+  const { roots, links, files } = layout;
   const [dataDir] = roots as [string];
   const known = new Map(manifest.files.map((file): [string, ManifestFile] => [file.path, file]));
   const bases: [string, string][] = [...tablespaces].map(([oid, to]) => [to, `pg_tblspc/${oid}/`]);
@@ -37,45 +61,98 @@ export function expectedFiles(
     const [root, prefix] = bases.find(([root]) => path.startsWith(`${root}/`)) as [string, string];
     return Buffer.from(`${prefix}${path.slice(root.length + 1)}`, 'utf8').toString('latin1');
   };
-  return files.flat().flatMap((file) => {
-    const found = known.get(nameOf(file));
-    if (!found?.checksum || found.size !== file.size) return [];
-    return [{ path: file.path, size: file.size, ...found.checksum }];
+  return files.flatMap((tar, i) => {
+    const parts = partsWithin(tar, index.tars[i]?.frames ?? [], codec);
+    return tar.flatMap((file) => {
+      const found = known.get(nameOf(file));
+      const checksum = found?.size === file.size ? found.checksum : undefined;
+      const own = isServersOwn(file.path, layout) ? (parts.get(file) ?? []) : [];
+      if (!checksum && own.length === 0) return [];
+      return [{ path: file.path, size: file.size, checksum, parts: own }];
+    });
   });
 }
 
-/** True if a file has just this content. @throws StorageError if it cannot be read */
-export async function isSame(
-  { path, size, algorithm, hex }: ExpectedFile,
+/** Of each file the frames that have nothing else, where it is known what they hold. */
+function partsWithin(
+  files: readonly PlacedFile[],
+  frames: readonly Frame[],
+  codec: BackupRecord['codec'],
+): Map<PlacedFile, ExpectedPart[]> {
+  const found = new Map<PlacedFile, ExpectedPart[]>();
+  let n = 0;
+  for (const { offset, length, sha256, ...frame } of frames) {
+    const content = codec === 'none' ? sha256 : frame.content;
+    if (content === undefined) continue;
+    const behind = (file: PlacedFile | undefined) =>
+      file !== undefined && file.offset + file.size < offset + length;
+    while (behind(files[n])) n++;
+    const file = files[n];
+    if (!file || file.offset > offset) continue;
+    const part = { at: offset - file.offset, length, sha256: content };
+    const parts = found.get(file);
+    if (parts) parts.push(part);
+    else found.set(file, [part]);
+  }
+  return found;
+}
+
+/** What of a file is as it must be; undefined: nothing. @throws StorageError if it cannot be read */
+export async function sameIn(
+  { path, size, checksum, parts }: ExpectedFile,
   fs: RestoreFileSystem,
-): Promise<boolean> {
+): Promise<SameFile | undefined> {
   const found = await fs.stat(path).catch((e) => {
     throw storageError('look at file', path, e);
   });
-  if (found?.kind !== 'file' || found.size !== size) return false;
+  if (found?.kind !== 'file') return undefined;
+  // By another name of it somebody may keep it as it is.
+  const inPlace = found.links === 1 ? parts : [];
+  const isWhole = checksum !== undefined && found.size === size;
+  if (!isWhole && inPlace.length === 0) return undefined;
   const fd = await fs.open(path, OPEN_OWN, 0).catch((e) => {
     throw storageError('open file', path, e);
   });
   try {
-    const digest = fileHash(algorithm);
-    // The next bytes come while those are digested.
-    const buffers = [Buffer.allocUnsafe(Math.min(CHUNK, size)), Buffer.alloc(0)];
-    if (size > CHUNK) buffers[1] = Buffer.allocUnsafe(CHUNK);
-    const read = (at: number, n: number) =>
-      readFully(fs, fd, (buffers[n & 1] as Buffer).subarray(0, size - at), at);
-    let next = size > 0 ? read(0, 0) : undefined;
-    for (let at = 0, n = 0; at < size; n++) {
-      const length = (await next) as number;
-      if (length === 0) return false;
-      const bytes = (buffers[n & 1] as Buffer).subarray(0, length);
-      at += length;
-      next = at < size ? read(at, n + 1) : undefined;
-      digest.update(bytes);
+    if (isWhole) {
+      const { algorithm, hex } = checksum;
+      const range = { at: 0, length: size };
+      if ((await digestIn(fd, range, algorithm, fs)) === hex) return { path, parts: 'all' };
     }
-    return digest.digest() === hex;
+    const same: number[] = [];
+    for (const part of inPlace) {
+      if (part.at + part.length > found.size) break;
+      if ((await digestIn(fd, part, 'SHA256', fs)) === part.sha256) same.push(part.at);
+    }
+    return same.length === 0 ? undefined : { path, parts: same };
   } catch (e) {
     throw storageError('read file', path, e);
   } finally {
     await fs.close(fd);
   }
+}
+
+/** Undefined where the file is shorter. */
+async function digestIn(
+  fd: number,
+  { at: from, length }: { at: number; length: number },
+  algorithm: ManifestAlgorithm,
+  fs: RestoreFileSystem,
+): Promise<string | undefined> {
+  const digest = fileHash(algorithm);
+  // The next bytes come while those are digested.
+  const buffers = [Buffer.allocUnsafe(Math.min(CHUNK, length)), Buffer.alloc(0)];
+  if (length > CHUNK) buffers[1] = Buffer.allocUnsafe(CHUNK);
+  const read = (done: number, n: number) =>
+    readFully(fs, fd, (buffers[n & 1] as Buffer).subarray(0, length - done), from + done);
+  let next = length > 0 ? read(0, 0) : undefined;
+  for (let done = 0, n = 0; done < length; n++) {
+    const got = (await next) as number;
+    if (got === 0) return undefined;
+    const bytes = (buffers[n & 1] as Buffer).subarray(0, got);
+    done += got;
+    next = done < length ? read(done, n + 1) : undefined;
+    digest.update(bytes);
+  }
+  return digest.digest();
 }

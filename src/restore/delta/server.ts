@@ -1,5 +1,6 @@
 import fsp from 'node:fs/promises';
 import { basename, join } from 'node:path';
+import { SERVER_DIRECTORIES } from './own.js';
 
 /** What was found out of programs at work in a data directory. */
 export interface Looked {
@@ -9,12 +10,6 @@ export interface Looked {
   unseen: string[];
 }
 
-/** Directories of PostgreSQL's own, in which there is nothing but what a backup has or leaves out. */
-export const SERVER_DIRECTORIES: readonly string[] = [
-  ...['base', 'global', 'pg_commit_ts', 'pg_dynshmem', 'pg_logical', 'pg_multixact', 'pg_notify'],
-  ...['pg_replslot', 'pg_serial', 'pg_snapshots', 'pg_stat', 'pg_stat_tmp', 'pg_subtrans'],
-  ...['pg_tblspc', 'pg_twophase', 'pg_wal', 'pg_xact'],
-];
 /** PolarDB's and others' are called after it. */
 const SERVER_PROGRAM = /postgres|postmaster/;
 /** statfs(2): NFS, SMB, CIFS, SMB2, Ceph, FUSE, GFS2, OCFS2, Lustre, 9p. */

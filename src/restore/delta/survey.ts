@@ -4,7 +4,7 @@ import type { RestoreFileSystem } from '../file-system.js';
 import type { Layout } from '../layout.js';
 import { isOwnName, MARKER } from '../marker.js';
 import { DELTA_MARKER } from './marker.js';
-import { SERVER_DIRECTORIES } from './server.js';
+import { OWN_FILES, SERVER_DIRECTORIES } from './own.js';
 import type { Standing } from './standing.js';
 
 type Kind = Exclude<FileKind, 'fifo'> | 'directory';
@@ -21,9 +21,6 @@ export interface Survey {
   sizes: Map<string, number>;
 }
 
-/** Files that a server makes in its data directory, or that tell it what to do. */
-const OWN_FILES =
-  /^(postmaster\.(pid|opts)|(recovery|standby)\.signal|recovery\.(conf|done)|(backup_label|tablespace_map)(\.old)?|backup_manifest|promote|fallback_promote|logrotate|current_logfiles(\.tmp)?|PG_VERSION|postgresql\.auto\.conf(\.tmp)?)$/;
 /** As old pg_wal directories are called that a delta has put aside. */
 export const OLD_WAL = /^pg_wal\.\d{8}T\d{6}Z$/;
 
@@ -114,15 +111,6 @@ export async function survey(
     else if (!keepWal) await visit(root, true);
   }
   return found;
-}
-
-/** False for what people put there, or a server for them: configuration, logs. */
-export function isServersOwn(path: string, { roots }: Layout): boolean {
-  const [dataDir] = roots as [string];
-  const other = roots.slice(1).find((root) => path.startsWith(`${root}/`));
-  if (other !== undefined) return true;
-  const [first = '', ...inner] = path.slice(dataDir.length + 1).split('/');
-  return inner.length > 0 ? SERVER_DIRECTORIES.includes(first) : OWN_FILES.test(first);
 }
 
 /** Bytes of what is there, of a directory with all in it. */

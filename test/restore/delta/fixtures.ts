@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { crc32c } from '../../../src/wal/crc32c.js';
 import type { Made, StoreBackup } from '../../support/stored-backup.js';
 import { tarOf } from '../../support/stored-backup.js';
-import { BASE, IN_PLACE, SPACE } from '../restorable.js';
+import { BASE, bytes, IN_PLACE, SPACE } from '../restorable.js';
 
 export const CATALOG_VERSION = 202506291;
 
@@ -38,6 +38,9 @@ export function manifestOf(tars: readonly { prefix: string; members: readonly Ma
   return Buffer.from(`${text}"Manifest-Checksum": "${sum}"}\n`);
 }
 
+/** Files of which parts are compared by themselves. */
+export const PARTS = ['base/5/parts', 'base/5/grown', 'base/5/cut'];
+
 /** The backup of `restorable.ts` with what a delta takes: a manifest, a pg_control of a cluster. */
 export function deltaBackup(systemId: bigint): {
   base: Made[];
@@ -46,6 +49,8 @@ export function deltaBackup(systemId: bigint): {
   const base = BASE.map((one) =>
     one.name === 'global/pg_control' ? { ...one, content: controlFile(systemId) } : one,
   );
+  // So large that most of its frames have nothing else.
+  base.splice(-1, 0, ...PARTS.map((name) => ({ name, content: bytes(30_000) })));
   return {
     base,
     options: {
