@@ -58,10 +58,14 @@ export interface WriterOptions {
   newSystem?: boolean | undefined;
   /** Whole segments come one after the other: the WAL index is made as well. */
   index?: boolean | undefined;
+  /** Called to send what is ready, so that who stores several at a time sends fewer. */
+  send?: Send | undefined;
   /** The store need not be able to create only what is absent. */
   unfenced?: boolean | undefined;
   signal?: AbortSignal | undefined;
 }
+
+export type Send = <T>(create: () => Promise<T>, signal: AbortSignal | undefined) => Promise<T>;
 
 /** `present`: the same was there. */
 export type StoreOutcome = 'stored' | 'present';
@@ -207,7 +211,9 @@ export class StoreArchiveWriter {
         ...object.meta,
       };
       const known = defined && bytes === plain ? digest : undefined;
-      const created = await this.#store.create(key, contentOf(bytes, known), { meta, signal });
+      const content = contentOf(bytes, known);
+      const create = () => this.#store.create(key, content, { meta, signal });
+      const created = await (this.#o.send ? this.#o.send(create, signal) : create());
       return { created, size: bytes.length };
     } finally {
       release();

@@ -118,7 +118,7 @@ export const SHIP_OPTIONS: readonly OptionSpec[] = [
     short: 'j',
     argument: 'N',
     group: OPTIONS,
-    help: 'segments under way at the same time, for each place',
+    help: 'segments on their way at the same time, for each place',
     default: '2',
     check: parseJobs,
   },

@@ -9,7 +9,7 @@ import { StoreArchive } from '../archive/places/store-archive.js';
 import { segmentAt } from '../archive/segment-source.js';
 import {
   type CheckedWal,
-  digestOf,
+  canonicalDigest,
   partialSegment,
   readChecked,
   wholeSegment,
@@ -122,11 +122,11 @@ async function load(
   if (content.bytes.length !== size) throw new StorageError(`"${path}" became shorter`, { path });
   const name = file.slice(0, 24);
   const { timeline } = segment;
-  const { bytes, walEnd, unusedFrom } = content;
+  const { bytes, walEnd } = content;
   if (!segment.partial && !verify) {
     const start = segmentStart(segment.segment, size);
     const end = segmentStart(segment.segment + 1n, size);
-    const digest = digestOf(bytes, unusedFrom);
+    const digest = canonicalDigest(content);
     return { whole: true, wal: { name, timeline, start, end, bytes, ...digest } };
   }
   const cut = walEnd.fault && walEnd.kind === 'zeros';

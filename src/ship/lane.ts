@@ -8,6 +8,7 @@ import {
 import type { HeldFile } from '../archive/shipping/progress.js';
 import {
   type ObjectCodec,
+  type Send,
   StoreArchiveWriter,
   type StoreResult,
 } from '../archive/store-archive-writer.js';
@@ -21,7 +22,9 @@ import { type ShipState, troubleOf } from './state.js';
 
 /** How a lane works. Times are milliseconds. */
 export interface LaneOptions {
+  /** Segments under way at the same time; `send` says how many of them are sent. */
   jobs: number;
+  send: Send;
   /** True if a place that does not answer is to be given up after a while. */
   mayGiveUp(): boolean;
   giveUpAfter: number;
@@ -178,12 +181,12 @@ export class Lane {
     }
     const { systemId, segmentSize } = this.#snapshot.identity;
     this.#state.begins(systemId, segmentSize);
-    const { codec, newSystem, unfenced } = this.#o;
+    const { codec, send, newSystem, unfenced } = this.#o;
     const { writer } = this.#state.progress;
     let store: ObjectStore | undefined;
     await this.#persist(signal, async () => {
       store ??= await this.#openStore();
-      const known = { systemId, segmentSize, codec, writer, index: true };
+      const known = { systemId, segmentSize, codec, writer, index: true, send };
       const options = { ...known, newSystem, unfenced, signal };
       this.#writer = await StoreArchiveWriter.open(store, options);
     }).catch(async (e) => {

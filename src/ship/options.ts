@@ -32,7 +32,7 @@ export interface ShipOptions {
   places: readonly (string | ObjectStore)[];
   /** Ends when all that is there is shipped, rather than waiting for more. Default false. */
   once?: boolean;
-  /** Segments under way at the same time, for each place. Default 2. */
+  /** Segments on their way at the same time, for each place. Default 2. */
   jobs?: number;
   /** Default zstd, or gzip:1 where Node.js has no zstd of its own (before 22.15). */
   compression?: ShipCompression;

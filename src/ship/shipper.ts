@@ -24,6 +24,7 @@ import {
 import { mayPass, pause, retryDelay } from './retry.js';
 import { ShipSource, type Snapshot } from './source.js';
 import { ShipState } from './state.js';
+import { Turns } from './turns.js';
 
 const POLL = 5000;
 /** Of a store, where each look is a listing. */
@@ -150,8 +151,14 @@ export class WalShipper extends EventEmitter<ShipEvents> {
   #lane(source: ShipSource, state: ShipState, codec: ObjectCodec, target: Target): Lane {
     const { open, borrowed } = target;
     const o = this.#o;
+    const jobs = o.jobs ?? 2;
+    const turns = new Turns(jobs);
+    // What is not compressed takes longest to send: one more is made ready meanwhile. Where it is, one
+    // more would take memory and gain little.
+    const ahead = o.compression?.method === 'none' && !o.recipients?.length ? 1 : 0;
     const options = {
-      jobs: o.jobs ?? 2,
+      jobs: jobs + ahead,
+      send: <T>(create: () => Promise<T>, given?: AbortSignal) => turns.take(create, given),
       mayGiveUp: () => this.#finishing,
       giveUpAfter: o.giveUpAfter ?? GIVE_UP,
       quietTime: o.quietTime ?? QUIET,

@@ -1,7 +1,8 @@
 import { copyFileSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { readShipProgress } from '../../src/archive/shipping/read-ship-progress.js';
+import { ShipSource } from '../../src/ship/source.js';
 import { MemoryObjects, MemoryStore } from '../../src/store/memory.js';
 import { edit, fixtureArchive, SEGMENT, sampleArchive, writeLedger } from '../support/archives.js';
 import { scratchDir } from '../support/scratch.js';
@@ -73,6 +74,31 @@ test('takes one PUT a segment, and no LIST', async () => {
   const again = memory(store.objects);
   await shipOnce(sampleArchive(12).directory, [again]);
   expect(again.calls.filter(({ op }) => op === 'list')).toEqual([]);
+});
+
+test('what is not compressed is made ready while the one before is on its way', async () => {
+  const { directory } = sampleArchive(5);
+  const store = memory(new MemoryObjects());
+  const loaded = vi.spyOn(ShipSource.prototype, 'load');
+  const create = store.create.bind(store);
+  let [begun, underWay, most] = [0, 0, 0];
+  store.create = async (key, ...rest) => {
+    if (!key.includes('/wal/')) return create(key, ...rest);
+    most = Math.max(most, ++underWay);
+    try {
+      const wanted = Math.min(4, ++begun + 1);
+      const ready = () => loaded.mock.calls.length >= wanted;
+      await waitFor(ready, { what: 'the next segment to be read' });
+      return await create(key, ...rest);
+    } finally {
+      underWay--;
+    }
+  };
+  const { result } = await shipOnce(directory, [store], { jobs: 1 });
+  expect(result.places[0]?.error).toBeUndefined();
+  expect(differences(directory, store.objects)).toEqual([]);
+  expect(most).toBe(1);
+  loaded.mockRestore();
 });
 
 test('follows timelines, with their histories before their WAL', async () => {

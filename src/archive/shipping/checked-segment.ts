@@ -48,6 +48,8 @@ export interface SegmentContent {
   /** Why the file as a file is not a whole segment; undefined if it is. */
   problem: string | undefined;
   seen: SeenMarks | undefined;
+  /** SHA-256 of all the bytes as they are, in hex. */
+  sha256: string;
 }
 
 const ZEROS = new Uint8Array(8192);
@@ -78,8 +80,10 @@ export async function readChecked(
   const lastWord = segmentSize - 8;
   let at = 0;
   let unusedFrom = segmentSize;
+  const hash = createHash('sha256');
   const take = (chunk: Uint8Array): boolean => {
     into.set(chunk, at);
+    hash.update(chunk);
     const border = Math.min(Math.max(lastWord - at, 0), chunk.length);
     verifier.feed(chunk, 0, border);
     if (at + border === lastWord && verifier.unused === 8) {
@@ -104,6 +108,7 @@ export async function readChecked(
     unusedFrom,
     problem: problemOf(read, segmentSize),
     seen,
+    sha256: hash.digest('hex'),
   };
 }
 
@@ -128,7 +133,7 @@ export function wholeSegment(
   { name, path, segmentSize }: { name: string; path: string; segmentSize: number },
   forks: readonly Lsn[],
 ): CheckedWal | undefined {
-  const { bytes, walEnd, problem, unusedFrom, validLength } = content;
+  const { bytes, walEnd, problem, validLength } = content;
   const start = segmentStart(segment.segment, segmentSize);
   const end = segmentStart(segment.segment + 1n, segmentSize);
   if (problem !== undefined) throw new StorageError(`"${path}" ${problem}`, { path });
@@ -148,7 +153,7 @@ export function wholeSegment(
     throw faultToError({ ...fault, message: `"${path}": ${fault.message}` });
   }
   const { timeline } = segment;
-  return { name, timeline, start, end, bytes, ...digestOf(bytes, unusedFrom), seen: content.seen };
+  return { name, timeline, start, end, bytes, ...canonicalDigest(content), seen: content.seen };
 }
 
 /**
@@ -169,17 +174,20 @@ export function partialSegment(
   bytes.copy(good, 0, 0, length);
   const end = (start + BigInt(length)) as Lsn;
   const { timeline } = segment;
-  return { name, timeline, start, end, bytes: good, ...digestOf(good, length) };
+  const digest = createHash('sha256').update(good).digest('hex');
+  return { name, timeline, start, end, bytes: good, digest, defined: true };
 }
 
 /** SHA-256 of WAL that is the same for all copies of it: undefined bytes count as zeros. */
-export function digestOf(
-  bytes: Uint8Array,
-  unusedFrom: number,
-): Pick<CheckedWal, 'digest' | 'defined'> {
+export function canonicalDigest({
+  bytes,
+  unusedFrom,
+  sha256,
+}: SegmentContent): Pick<CheckedWal, 'digest' | 'defined'> {
+  if (unusedFrom >= bytes.length) return { digest: sha256, defined: true };
   const hash = createHash('sha256').update(bytes.subarray(0, unusedFrom));
   for (let left = bytes.length - unusedFrom; left > 0; left -= ZEROS.length) {
     hash.update(ZEROS.subarray(0, Math.min(left, ZEROS.length)));
   }
-  return { digest: hash.digest('hex'), defined: unusedFrom >= bytes.length };
+  return { digest: hash.digest('hex'), defined: false };
 }
