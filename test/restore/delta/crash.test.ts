@@ -51,7 +51,7 @@ async function run(fs: RestoreFileSystem, { walDir }: Place): Promise<DeltaCompa
       { oid: 16389, from: 'pg_tblspc/16389', to: `${DATA}/pg_tblspc/16389`, inPlace: true },
     ],
     ...{ space: [], settings: SETTINGS, signalFile: 'recovery.signal', action: 'pause' },
-    ...{ adopted: [], state: 'fresh', warnings: [] },
+    ...{ adopted: [], state: 'fresh', warnings: [], command: '' },
   };
   const standing = await standingIn(DATA, fs);
   if (!standing) throw new Error('nothing stands there');
@@ -187,7 +187,7 @@ async function planned({ walDir }: Place): Promise<{ plan: RestorePlan }> {
         { oid: 16389, from: 'pg_tblspc/16389', to: `${DATA}/pg_tblspc/16389`, inPlace: true },
       ],
       ...{ space: [], settings: SETTINGS, signalFile: 'recovery.signal', action: 'pause' },
-      ...{ adopted: [], state: 'fresh', warnings: [] },
+      ...{ adopted: [], state: 'fresh', warnings: [], command: '' },
     },
   };
 }
