@@ -14,7 +14,7 @@ import {
   TargetError,
 } from '../errors.js';
 import { fsyncDir, reason, storageError } from '../files/durable.js';
-import { type FileSystem, grantMode, nodeFileSystem } from '../files/file-system.js';
+import { type FileSystem, grant, nodeFileSystem } from '../files/file-system.js';
 import { MAX_SEGMENT_SIZE } from '../wal/file-name.js';
 
 /** Bytes a read. */
@@ -45,7 +45,7 @@ export class TargetFile {
     this.#temporary = temporary;
     this.#mode = mode;
     this.#fd = fs.openSync(temporary, 'wx+', mode);
-    grantMode(this.#fd, mode);
+    grant(this.#fd, temporary, mode);
   }
 
   /** An empty one. @throws TargetError, DiskFullError */

@@ -3,6 +3,7 @@ import fsp from 'node:fs/promises';
 import type { Duplex } from 'node:stream';
 import { promisify } from 'node:util';
 import type { ZlibOptions } from 'node:zlib';
+import { giveFile } from './owner.js';
 import { readRegular } from './regular-file.js';
 
 /**
@@ -71,7 +72,7 @@ const fstat = promisify(fs.fstat) as (fd: number) => Promise<fs.Stats>;
  * Gives a file that was just made the bits of `mode` that the umask took: whoever may read the
  * server's files may read ours, as with pg_receivewal, which sets the umask for that.
  */
-export function grantMode(fd: number, mode: number): void {
+function grantMode(fd: number, mode: number): void {
   if ((fs.fstatSync(fd).mode & mode) === mode) return;
   try {
     fs.fchmodSync(fd, mode);
@@ -80,11 +81,17 @@ export function grantMode(fd: number, mode: number): void {
   }
 }
 
+/** What a file that was just made is to have. */
+export function grant(fd: number, path: string, mode: number): void {
+  grantMode(fd, mode);
+  giveFile(fd, path);
+}
+
 /** The real file system. `readFile` follows no link and reads regular files only. */
 export const nodeFileSystem: FileSystem = {
   openSync: (path, flags, mode) => {
     const fd = fs.openSync(path, flags, mode);
-    if (flags & constants.O_EXCL) grantMode(fd, mode);
+    if (flags & constants.O_EXCL) grant(fd, path, mode);
     return fd;
   },
   closeSync: fs.closeSync,
@@ -102,7 +109,7 @@ export const nodeFileSystem: FileSystem = {
   sizeSync: (path) => fs.lstatSync(path, { throwIfNoEntry: false })?.size,
   open: async (path, flags, mode) => {
     const fd = await open(path, flags, mode);
-    if (flags & constants.O_EXCL) grantMode(fd, mode);
+    if (flags & constants.O_EXCL) grant(fd, path, mode);
     return fd;
   },
   close: promisify(fs.close),

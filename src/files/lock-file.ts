@@ -2,6 +2,7 @@ import { lstat, mkdir, open, readdir, rename, rm, rmdir, unlink } from 'node:fs/
 import { join } from 'node:path';
 import { fsyncError } from './durable.js';
 import { linkAnew } from './hard-link.js';
+import { giveDirectory, giveFile } from './owner.js';
 import type { ProcessIdentity } from './process-identity.js';
 import { readRegular } from './regular-file.js';
 
@@ -16,6 +17,7 @@ const OWNER = 'owner';
 export async function writeIdentity(path: string, identity: ProcessIdentity): Promise<void> {
   const handle = await open(path, 'wx', 0o600);
   try {
+    giveFile(handle.fd, path);
     await handle.writeFile(`${JSON.stringify(identity)}\n`);
     await handle.sync().catch((e) => {
       throw fsyncError(path, e);
@@ -61,6 +63,7 @@ export async function putLock(
   const directory = `${staged}.dir`;
   try {
     await mkdir(directory, { mode: 0o700 });
+    giveDirectory(directory);
     await writeIdentity(join(directory, OWNER), identity);
     return await renameLock(directory, path);
   } finally {

@@ -1,8 +1,10 @@
 import fs from 'node:fs';
 import fsp from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { promisify } from 'node:util';
 import { type FileSystem, nodeFileSystem } from './file-system.js';
 import { linkAnew } from './hard-link.js';
+import { giveDirectory } from './owner.js';
 
 /** What of a name, or of an open file, is looked at. */
 export interface FileStat {
@@ -60,7 +62,10 @@ export const nodeTreeFileSystem: TreeFileSystem = {
   fstat: async (fd) => seen(await fstat(fd, { bigint: true })),
   mkdir: (path, mode) =>
     fsp.mkdir(path, { mode }).then(
-      () => true,
+      () => {
+        giveDirectory(path);
+        return true;
+      },
       (e: NodeJS.ErrnoException) => {
         if (e.code === 'EEXIST') return false;
         throw e;
@@ -69,3 +74,11 @@ export const nodeTreeFileSystem: TreeFileSystem = {
   rmdir: fsp.rmdir,
   link: linkAnew,
 };
+
+/** Makes a directory, and those on the way to it. Throws Node's errors. */
+export async function makeDirectories(path: string, mode: number): Promise<void> {
+  // A link to one is one.
+  if (await nodeTreeFileSystem.stat(`${path}/.`)) return;
+  if (dirname(path) !== path) await makeDirectories(dirname(path), mode);
+  await nodeTreeFileSystem.mkdir(path, mode);
+}

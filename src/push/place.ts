@@ -1,12 +1,13 @@
-import { type FileHandle, lstat, mkdir, open, readdir, rm, unlink } from 'node:fs/promises';
+import { type FileHandle, lstat, open, readdir, rm, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ReadAt } from '../archive/compare.js';
 import { NotSupportedError, StorageError } from '../errors.js';
 import { fsyncDir, fsyncError, fsyncFile, storageError } from '../files/durable.js';
-import { grantMode } from '../files/file-system.js';
+import { grant } from '../files/file-system.js';
 import { linkAnew } from '../files/hard-link.js';
 import { ownIdentity, type ProcessIdentity } from '../files/process-identity.js';
 import { isOrphaned, stagedName } from '../files/staged-name.js';
+import { nodeTreeFileSystem } from '../files/tree-file-system.js';
 
 /** The file that is pushed, open for reading. */
 export interface PushSource {
@@ -33,10 +34,8 @@ const CHUNK = 1024 * 1024;
 /** A new name in the staging directory, which is made first if need be. */
 export async function stagingPath(directory: string): Promise<string> {
   const staging = join(directory, STAGING);
-  await mkdir(staging, { mode: 0o700 }).catch((e) => {
-    if ((e as NodeJS.ErrnoException).code !== 'EEXIST') {
-      throw storageError('create directory', staging, e);
-    }
+  await nodeTreeFileSystem.mkdir(staging, 0o700).catch((e) => {
+    throw storageError('create directory', staging, e);
   });
   // A link would have us write, and remove, wherever it leads.
   if (!(await lstat(staging)).isDirectory()) {
@@ -69,7 +68,7 @@ export async function stageCopy(source: PushSource, directory: string): Promise<
       throw storageError('create file', path, e);
     });
     try {
-      grantMode(target.fd, source.mode);
+      grant(target.fd, path, source.mode);
       await copy(source, target, path);
       await target.sync().catch((e) => {
         throw fsyncError(path, e);

@@ -1,9 +1,6 @@
-import { statSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import { openBackupArea } from '../archive/backups/area.js';
 import { readRecord } from '../archive/backups/catalog.js';
 import { endDeadLeases, holdLease, type Lease } from '../archive/backups/lease.js';
-import { isStore } from '../archive/places/open-archive.js';
 import { ArchiveBusyError, UnreachableTargetError, WalkeepError } from '../errors.js';
 import type { Choice } from './choose.js';
 
@@ -28,7 +25,6 @@ export async function protect(
     ...{ lease: undefined, problem },
     release: async () => {},
   });
-  if (wouldBeForeign(area.place)) return none('it belongs to another user than root');
   const { systemId, id, start } = record;
   let held: Awaited<ReturnType<typeof openBackupArea>> | undefined;
   try {
@@ -61,14 +57,4 @@ export async function protect(
   throw new UnreachableTargetError(`backup "${id}" was removed a moment ago`, {
     hint: 'Run it again: it chooses among those that are there.',
   });
-}
-
-/** Root's files in the archive of another user could never be removed by who expires backups there. */
-function wouldBeForeign(place: string): boolean {
-  if (process.getuid?.() !== 0 || (isStore(place) && !/^file:|^\//i.test(place))) return false;
-  try {
-    return statSync(/^file:/i.test(place) ? fileURLToPath(place) : place).uid !== 0;
-  } catch {
-    return false;
-  }
 }

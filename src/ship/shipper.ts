@@ -1,6 +1,5 @@
 import { createHash } from 'node:crypto';
 import { EventEmitter } from 'node:events';
-import { mkdir } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { isStore } from '../archive/places/open-archive.js';
@@ -9,6 +8,7 @@ import { placeIdentity } from '../archive/shipping/progress.js';
 import type { ObjectCodec } from '../archive/store-archive-writer.js';
 import { InternalError, StorageError, UsageError, WalkeepError } from '../errors.js';
 import { storageError } from '../files/durable.js';
+import { makeDirectories } from '../files/tree-file-system.js';
 import { parsePlace } from '../store/place.js';
 import type { ObjectStore } from '../store/store.js';
 import { Changes } from './changes.js';
@@ -130,7 +130,7 @@ export class WalShipper extends EventEmitter<ShipEvents> {
     }
     // A directory that is shipped must be there; what is only for progress is made.
     if (this.#state !== this.#directory) {
-      await mkdir(this.#state, { recursive: true, mode: 0o700 }).catch((e) => {
+      await makeDirectories(this.#state, 0o700).catch((e) => {
         throw storageError('create directory', this.#state, e);
       });
     }

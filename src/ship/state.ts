@@ -1,5 +1,4 @@
 import { randomUUID } from 'node:crypto';
-import { mkdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import {
   type HeldFile,
@@ -14,6 +13,7 @@ import { withRange } from '../archive/shipping/ranges.js';
 import { DirectoryLockedError, StorageError, type WalkeepError } from '../errors.js';
 import { storageError } from '../files/durable.js';
 import { acquireDirectoryLock, type DirectoryLock } from '../files/lock.js';
+import { nodeTreeFileSystem } from '../files/tree-file-system.js';
 import type { Lsn } from '../lsn.js';
 
 /**
@@ -163,8 +163,8 @@ export class ShipState {
 
 /** Its parent is there, or has gone with what was to be shipped. */
 async function makeDirectory(path: string): Promise<void> {
-  await mkdir(path, { mode: 0o700 }).catch((e) => {
-    if (e.code !== 'EEXIST') throw storageError('create directory', path, e);
+  await nodeTreeFileSystem.mkdir(path, 0o700).catch((e) => {
+    throw storageError('create directory', path, e);
   });
 }
 
