@@ -8,7 +8,8 @@ import {
   WalkeepError,
 } from '../errors.js';
 import { formatLsn } from '../lsn.js';
-import type { Content, Got, Head, Metadata, ObjectStore } from '../store/store.js';
+import { readWhole } from '../store/read-whole.js';
+import type { Content, Head, Metadata, ObjectStore } from '../store/store.js';
 import { parseStoredName } from '../wal/file-name.js';
 import { WalComparison } from '../wal/same-wal.js';
 import { indexKey } from './backups/keys.js';
@@ -110,8 +111,7 @@ export class StoreArchiveWriter {
   static async open(store: ObjectStore, options: WriterOptions): Promise<StoreArchiveWriter> {
     const { signal } = options;
     for (;;) {
-      const found = await store.get(ARCHIVE_KEY, { signal });
-      const text = found && (await bytesOf(found)).toString();
+      const text = await readWhole(store, ARCHIVE_KEY, String, { signal });
       const archive = text === undefined ? undefined : parseMarker(store, ARCHIVE_KEY, text);
       const known = await requireOwnSystem(store, archive, options);
       if (!archive) await requireNoFlatDirectory(store, signal);
@@ -252,17 +252,16 @@ export class StoreArchiveWriter {
     key: string,
     { same }: Pick<StoredObject, 'same'>,
     signal: AbortSignal | undefined,
-    tries = 2,
   ): Promise<boolean | undefined> {
-    const got = await this.#store.get(key, { signal });
-    if (!got) return undefined;
     try {
-      const stored = await this.#o.codec.decode(await bytesOf(got));
+      const bytes = await readWhole(this.#store, key, (read) => read, { signal });
+      if (!bytes) return undefined;
+      const stored = await this.#o.codec.decode(bytes);
       return stored !== undefined && (await same(stored));
     } catch (e) {
-      if (!(e instanceof CorruptObjectError)) throw e;
       // Damaged there, rather than on its way, it is no copy of ours.
-      return tries > 1 && this.#isSame(key, { same }, signal, tries - 1);
+      if (e instanceof CorruptObjectError) return false;
+      throw e;
     }
   }
 
@@ -360,9 +359,9 @@ async function requireOwnSystem(
   { systemId, segmentSize, newSystem, signal }: WriterOptions,
 ): Promise<boolean> {
   const key = systemKey(systemId);
-  const own = await store.get(key, { signal });
-  if (own) {
-    const size = parseMarker(store, key, (await bytesOf(own)).toString()).segmentSize;
+  const own = await readWhole(store, key, String, { signal });
+  if (own !== undefined) {
+    const size = parseMarker(store, key, own).segmentSize;
     if (size === segmentSize) return true;
     throw new SystemIdentifierError(`"${store.place}" has segments of ${size} bytes`, {
       key,
@@ -399,10 +398,4 @@ function sha256(bytes: Uint8Array): string {
 /** @param digest of the bytes, where it was taken already */
 function contentOf(bytes: Uint8Array, digest = sha256(bytes)): Content {
   return { size: bytes.length, sha256: digest, proven: true, open: () => [bytes] };
-}
-
-async function bytesOf({ body }: Got): Promise<Buffer> {
-  const pieces: Uint8Array[] = [];
-  for await (const piece of body) pieces.push(Buffer.from(piece));
-  return Buffer.concat(pieces);
 }

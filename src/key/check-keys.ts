@@ -5,19 +5,13 @@ import {
   openArchive,
 } from '../archive/places/open-archive.js';
 import { nameOf, StoreArchive } from '../archive/places/store-archive.js';
-import { MOST_TRIES, pathOf } from '../archive/places/store-segment.js';
+import { pathOf } from '../archive/places/store-segment.js';
 import { systemPrefix } from '../archive/store-keys.js';
 import type { Identities } from '../codec/age/identities.js';
 import { detectCodec, encryptionOf } from '../codec/stages.js';
-import {
-  ArchiveAccessError,
-  CorruptObjectError,
-  StorageError,
-  StoreUncertainError,
-  UsageError,
-} from '../errors.js';
-import { bytesOf } from '../store/content.js';
+import { ArchiveAccessError, CorruptObjectError, StorageError, UsageError } from '../errors.js';
 import { openStore } from '../store/open.js';
+import { readWhole } from '../store/read-whole.js';
 import type { ObjectStore } from '../store/store.js';
 import { parseStoredName, unreadableFormOf } from '../wal/file-name.js';
 
@@ -185,21 +179,13 @@ async function look(
   }
 }
 
-/** Read again where a connection broke; undefined if there is no such object. */
-async function bytesAt(
+function bytesAt(
   store: ObjectStore,
   key: string,
   range: { start: number; end: number },
   signal: AbortSignal | undefined,
 ): Promise<Uint8Array | undefined> {
-  for (let tries = 1; ; tries++) {
-    try {
-      const got = await store.get(key, { range, signal });
-      return got && (await bytesOf(got.body));
-    } catch (e) {
-      if (!(e instanceof StoreUncertainError) || tries === MOST_TRIES) throw e;
-    }
-  }
+  return readWhole(store, key, (bytes) => bytes, { range, signal });
 }
 
 /** The answers in the order of the questions, of which some are asked at a time. */

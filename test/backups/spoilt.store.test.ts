@@ -186,8 +186,10 @@ describe.skipIf(!rgw)(`requests of a store are spoilt whenever it may be, seed $
       // A gateway that keeps its objects in memory has no room for all of them.
       await expirePlace(place, { redundancy: 2 });
       const left = await storedBackups(store, 'shop/', known);
-      expect([left.complete.length, left.begun]).toEqual([2, []]);
-      complete = 2;
+      expect(left.begun).toEqual([]);
+      // Of one that was killed when it had come to its end the lease stays for a quarter of an hour.
+      complete = left.complete.length;
+      expect(complete).toBeGreaterThanOrEqual(2);
     }
   });
 

@@ -1,6 +1,6 @@
-import { StoreUncertainError } from '../../errors.js';
+import { StoreAccessError, StoreUncertainError } from '../../errors.js';
 import { liveness, ownIdentity, type ProcessIdentity } from '../../files/process-identity.js';
-import { bytesOf } from '../../store/content.js';
+import { readWhole } from '../../store/read-whole.js';
 import type { BackupArea } from './area.js';
 import type { StoredBackup } from './catalog.js';
 import { backupKey, CLAIM } from './keys.js';
@@ -31,14 +31,14 @@ export async function readClaim(
   id: string,
   signal: AbortSignal | undefined,
 ): Promise<ProcessIdentity | undefined> {
-  const got = await store.get(backupKey(prefix, id, CLAIM), { signal });
-  if (!got) return undefined;
+  const key = backupKey(prefix, id, CLAIM);
   try {
-    const text = (await bytesOf(got.body, MOST_CLAIM)).toString('utf8');
+    const text = await readWhole(store, key, String, { signal, limit: MOST_CLAIM });
+    if (text === undefined) return undefined;
     const { format, writer } = JSON.parse(text) as { format: number; writer: ProcessIdentity };
     return format === 1 && typeof writer.pid === 'number' ? writer : undefined;
   } catch (e) {
-    if (e instanceof StoreUncertainError) throw e;
+    if (e instanceof StoreUncertainError || e instanceof StoreAccessError) throw e;
     signal?.throwIfAborted();
     return undefined;
   }

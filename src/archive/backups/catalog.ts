@@ -1,6 +1,6 @@
 import { type BackupRecord, isBackupId, parseBackupRecord } from '../../base/backup-record.js';
 import { CorruptObjectError, type WalkeepError } from '../../errors.js';
-import { bytesOf } from '../../store/content.js';
+import { readWhole } from '../../store/read-whole.js';
 import type { BackupArea } from './area.js';
 import { BACKUPS, backupKey, KEEP, RECORD } from './keys.js';
 
@@ -55,9 +55,9 @@ export async function readRecord(
 ): Promise<{ record?: BackupRecord; problem?: WalkeepError }> {
   const key = backupKey(prefix, id, RECORD);
   try {
-    const got = await store.get(key, { signal });
-    if (!got) return {};
-    const record = parseBackupRecord(Buffer.from(await bytesOf(got.body)), key);
+    const parse = (bytes: Buffer) => parseBackupRecord(bytes, key);
+    const record = await readWhole(store, key, parse, { signal });
+    if (!record) return {};
     if (record.id !== id) throw new CorruptObjectError(`"${key}" is of backup ${record.id}`);
     return { record };
   } catch (e) {

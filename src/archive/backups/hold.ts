@@ -2,7 +2,9 @@ import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { CorruptObjectError, LeaseLostError, WalkeepError } from '../../errors.js';
 import { liveness, ownIdentity, type ProcessIdentity } from '../../files/process-identity.js';
-import { bytesOf, contentOf } from '../../store/content.js';
+import { contentOf } from '../../store/content.js';
+import { readWhole } from '../../store/read-whole.js';
+import type { ObjectStore } from '../../store/store.js';
 import type { BackupArea } from './area.js';
 
 /** Milliseconds. */
@@ -314,23 +316,28 @@ async function readHolds(
   }
   const all: Found[] = [];
   for (const one of found.values()) {
-    const got = await store.get(one.keys.at(-1) as string, { signal });
-    const content = got && (await contentOfHold(got.body));
-    if (content?.ended === true) continue;
-    if (got) all.push({ ...one, content });
+    const newest = await contentOfHold(store, one.keys.at(-1) as string, signal);
+    if (newest?.content?.ended === true) continue;
+    if (newest) all.push({ ...one, content: newest.content });
     // Renewed or released since.
     else all.push(...(await readHolds({ store, prefix }, kind, signal, one.prefix)));
   }
   return all;
 }
 
-/** Undefined for a damaged one, and one of a newer walkeep. */
-async function contentOfHold(body: AsyncIterable<Uint8Array>): Promise<Json | undefined> {
+/** Undefined: it is gone. Without a content: it is damaged, or of a newer walkeep. */
+async function contentOfHold(
+  store: ObjectStore,
+  key: string,
+  signal: AbortSignal | undefined,
+): Promise<{ content: Json | undefined } | undefined> {
   try {
-    const content = JSON.parse(String(await bytesOf(body))) as Json | null;
-    return content?.format === 1 ? content : undefined;
+    const text = await readWhole(store, key, String, { signal });
+    if (text === undefined) return undefined;
+    const content = JSON.parse(text) as Json | null;
+    return { content: content?.format === 1 ? content : undefined };
   } catch (e) {
-    if (e instanceof CorruptObjectError || e instanceof SyntaxError) return undefined;
+    if (e instanceof CorruptObjectError || e instanceof SyntaxError) return { content: undefined };
     throw e;
   }
 }

@@ -2,7 +2,7 @@ import { gunzipSync } from 'node:zlib';
 import type { Identities } from '../../codec/age/identities.js';
 import { decodeBytes } from '../../codec/stages.js';
 import { CorruptObjectError, type WalkeepError } from '../../errors.js';
-import { bytesOf } from '../../store/content.js';
+import { readWhole } from '../../store/read-whole.js';
 import type { BackupArea } from '../backups/area.js';
 import { INDEX } from '../backups/keys.js';
 import type { RecoveryTarget } from '../targets/target.js';
@@ -119,9 +119,8 @@ export async function readGroup(
   identities: Identities | undefined,
   signal?: AbortSignal,
 ): Promise<StoredIndexGroup | undefined> {
-  const got = await store.get(key, { signal });
-  if (!got) return undefined;
-  const stored = await bytesOf(got.body);
+  const stored = await readWhole(store, key, (bytes) => bytes, { signal });
+  if (!stored) return undefined;
   return parseStoredIndex(await plainOf(stored, key, identities), key);
 }
 

@@ -1,6 +1,5 @@
-import { StoreUncertainError } from '../../errors.js';
 import type { DirectoryEntry } from '../../files/file-system.js';
-import { bytesOf } from '../../store/content.js';
+import { readWhole } from '../../store/read-whole.js';
 import type { ObjectStore } from '../../store/store.js';
 import {
   historyFileName,
@@ -16,7 +15,7 @@ import type { LedgerState } from '../ledger-entry.js';
 import { overAndOver, type StoredSegment } from '../segment-source.js';
 import { isUnreadable, unreadableForm } from './directory-archive.js';
 import { FlatSegment } from './flat-segment.js';
-import { MOST_TRIES, pathOf } from './store-segment.js';
+import { pathOf } from './store-segment.js';
 
 /** Names that one file may go through, as in a directory here. */
 const MOST_NAMES = 20;
@@ -151,14 +150,7 @@ export class FlatStoreArchive implements Archive {
   }
 
   /** A small file, read again where a connection broke or it was replaced; undefined if absent. */
-  async #content(name: string): Promise<Buffer | undefined> {
-    for (let tries = 1; ; tries++) {
-      try {
-        const found = await this.#store.get(name);
-        return found && (await bytesOf(found.body));
-      } catch (e) {
-        if (!(e instanceof StoreUncertainError) || tries === MOST_TRIES) throw e;
-      }
-    }
+  #content(name: string): Promise<Buffer | undefined> {
+    return readWhole(this.#store, name, (bytes) => bytes);
   }
 }

@@ -1,14 +1,13 @@
 import {
   ArchiveAccessError,
   CorruptObjectError,
-  StoreUncertainError,
   StoreUnsupportedError,
   SystemIdentifierError,
   UsageError,
   WalkeepError,
 } from '../../errors.js';
 import type { DirectoryEntry } from '../../files/file-system.js';
-import { bytesOf } from '../../store/content.js';
+import { readWhole } from '../../store/read-whole.js';
 import type { Entry, ObjectStore } from '../../store/store.js';
 import { historyFileName, parseStoredName } from '../../wal/file-name.js';
 import { judgeHistory, type StoredHistory } from '../../wal/history-file.js';
@@ -24,7 +23,7 @@ import {
   segmentKey,
   systemPrefix,
 } from '../store-keys.js';
-import { gone, MOST_TRIES, pathOf, type SegmentObject, StoreSegment } from './store-segment.js';
+import { gone, pathOf, type SegmentObject, StoreSegment } from './store-segment.js';
 
 /** Version of what archive.json and the rest of the layout is. */
 const FORMAT = 1;
@@ -319,15 +318,8 @@ export class StoreArchive implements Archive {
   }
 
   /** The content of a small object, read again where a connection broke; undefined if there is none. */
-  async #content(key: string): Promise<Buffer | undefined> {
-    for (let tries = 1; ; tries++) {
-      try {
-        const found = await this.#store.get(key);
-        return found && (await bytesOf(found.body));
-      } catch (e) {
-        if (!(e instanceof StoreUncertainError) || tries === MOST_TRIES) throw e;
-      }
-    }
+  #content(key: string): Promise<Buffer | undefined> {
+    return readWhole(this.#store, key, (bytes) => bytes);
   }
 
   /** @throws CorruptObjectError, StoreUnsupportedError */

@@ -1,0 +1,36 @@
+import { CorruptObjectError, StoreUncertainError } from '../errors.js';
+import { bytesOf } from './content.js';
+import type { GetOptions, ObjectStore } from './store.js';
+
+/** Bodies that break off, or come damaged, before that counts. */
+const MOST_BROKEN = 4;
+const MOST_DAMAGED = 2;
+
+/**
+ * What `use` makes of all bytes of a small object; undefined if there is none. A store repeats what it
+ * was asked for, but not what it has begun to give: a body that breaks off, or was changed on its way,
+ * is asked for again, so that one lost connection fails nothing, and nothing is called damaged
+ * that is whole where it lies.
+ * @param use throws CorruptObjectError for what it cannot be
+ * @throws as ObjectStore.get and `use`; RangeError beyond `limit` bytes
+ */
+export async function readWhole<T>(
+  store: ObjectStore,
+  key: string,
+  use: (bytes: Buffer) => T,
+  { limit, ...options }: GetOptions & { limit?: number } = {},
+): Promise<T | undefined> {
+  for (let broken = 0, damaged = 0; ; ) {
+    const got = await store.get(key, options);
+    if (!got) return undefined;
+    try {
+      return use(await bytesOf(got.body, limit));
+    } catch (e) {
+      options.signal?.throwIfAborted();
+      if (e instanceof StoreUncertainError) broken += 1;
+      else if (e instanceof CorruptObjectError) damaged += 1;
+      else throw e;
+      if (broken === MOST_BROKEN || damaged === MOST_DAMAGED) throw e;
+    }
+  }
+}
