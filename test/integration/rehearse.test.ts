@@ -26,7 +26,7 @@ import { workload } from '../support/workload.js';
 /** Kills of a rehearsal; WALKEEP_REHEARSE_KILLS=50 for more of them. */
 const KILLS = Number(process.env.WALKEEP_REHEARSE_KILLS ?? 12);
 
-vi.setConfig({ testTimeout: 180_000 + 10_000 * KILLS });
+vi.setConfig({ testTimeout: 180_000 + 30_000 * KILLS });
 
 const keep = disposer();
 
