@@ -241,7 +241,9 @@ export function compressWhole(
   plain: Uint8Array,
   { level }: { level?: number },
 ): Promise<Uint8Array> {
-  return inPool(plain, { ...settings(level), chunkSize: LARGE_CHUNK });
+  // In one piece, mostly: several would be copied into another one, and all be garbage for a while.
+  const chunkSize = Math.max(LARGE_CHUNK, plain.length >> 1);
+  return inPool(plain, { ...settings(level), chunkSize });
 }
 
 const inPool = promisify<Uint8Array, ZlibOptions, Uint8Array>(zlib.gzip);
