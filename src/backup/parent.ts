@@ -1,3 +1,4 @@
+import type { Archive } from '../archive/archive.js';
 import type { BackupArea } from '../archive/backups/area.js';
 import { readBackups, readRecord } from '../archive/backups/catalog.js';
 import { chainOf, linkProblem } from '../archive/backups/chain.js';
@@ -17,7 +18,7 @@ import {
 } from '../errors.js';
 import { formatLsn } from '../lsn.js';
 import type { ServerState } from '../server/server-state.js';
-import { isInHistory, timelineEnd } from '../wal/timeline.js';
+import { commonTimeline, isInHistory, timelineEnd } from '../wal/timeline.js';
 import type { BackupSource } from './source.js';
 
 /** What an incremental backup is based on. */
@@ -39,11 +40,12 @@ const MANIFEST = 'backup_manifest';
  *   is not there; StoreUncertainError
  */
 export async function findParent(
-  { area, state, facts, physical }: Pick<BackupSource, 'area' | 'state' | 'facts' | 'physical'>,
+  source: Pick<BackupSource, 'archive' | 'area' | 'state' | 'facts' | 'physical'>,
   which: string,
   keys: ArchiveKeys,
   signal: AbortSignal | undefined,
 ): Promise<BackupParent> {
+  const { archive, area, state, facts, physical } = source;
   requireServer(physical.serverVersion, facts.summarizeWal);
   const found = await readBackups(area, signal);
   const backups = judgeBackups(found, { leases: [], now: new Date() });
@@ -51,6 +53,7 @@ export async function findParent(
   const records = new Map(backups.flatMap(({ found: { record } }) => asEntry(record)));
   const chain = chainOf(parent, (id) => records.get(id));
   if ('broken' in chain) throw new NoIncrementalError(chain.broken);
+  await requireTimeline(archive, parent, state);
   const manifest = await manifestOf(area, parent, keys, signal);
   return { chain: chain.chain as BackupParent['chain'], manifest };
 }
@@ -116,6 +119,26 @@ function unfit(record: BackupRecord, { systemId, history }: ServerState): string
     return `it was taken at ${formatLsn(lsn)} on timeline ${timeline}, which is not in the history of the server, on timeline ${history.timeline}`;
   }
   return undefined;
+}
+
+/**
+ * Two servers that were promoted from one count on with one number: a server believes that a backup on
+ * such a timeline is of its own past. The history in the archive is that of whom the backup is of.
+ * @throws NoIncrementalError; what the archive throws where it cannot tell
+ */
+async function requireTimeline(
+  archive: Archive,
+  { id, end: { timeline } }: BackupRecord,
+  { history }: ServerState,
+): Promise<void> {
+  if (timeline === 1) return;
+  const stored = await archive.history(timeline);
+  if (stored.state !== 'good') return;
+  if (commonTimeline(stored.history, history) === timeline) return;
+  throw new NoIncrementalError(
+    `backup ${id} was taken on another timeline ${timeline} than that of the server`,
+    { hint: 'Two servers were promoted from one: each needs an archive of its own.' },
+  );
 }
 
 /** @throws NoIncrementalError, StoreUncertainError */

@@ -1,11 +1,13 @@
 import { expect, test } from 'vitest';
 import { backupKey } from '../../src/archive/backups/keys.js';
 import { readLeases } from '../../src/archive/backups/lease.js';
-import type { BackupParent } from '../../src/backup/parent.js';
+import { type BackupParent, findParent } from '../../src/backup/parent.js';
+import type { BackupSource } from '../../src/backup/source.js';
 import { CorruptObjectError, NoIncrementalError } from '../../src/errors.js';
 import type { Lsn } from '../../src/lsn.js';
 import { MemoryStore } from '../../src/store/memory.js';
 import type { ObjectStore } from '../../src/store/store.js';
+import { rootHistory, type TimelineHistory } from '../../src/wal/timeline.js';
 import { storeBackup, tarOf } from '../support/stored-backup.js';
 import { backUp, type FakeBackup, FILES, LABEL, SYSTEM, WHOLE } from './fake-server.js';
 
@@ -83,6 +85,58 @@ test('a backup that is based on something else ends with its label', async () =>
     await expect(failed).rejects.toThrow(/the server sent (no|an|another) /);
     expect(await keysIn(store, 'backups/')).toEqual(before);
   }
+});
+
+test('of the backups that the server comes from the newest is chosen, with its chain', async () => {
+  const store = newStore();
+  const [last, full] = (await parentIn(store)).chain;
+  const area = { place: 'memory:', store, prefix: '', close: async () => {} };
+  const find = (
+    which: string,
+    given: { server?: TimelineHistory; stored?: TimelineHistory } = {},
+  ) => {
+    const { server = rootHistory(1), stored } = given;
+    const history = async () => (stored ? { state: 'good', history: stored } : { state: 'absent' });
+    const source = {
+      ...{ area, physical: { serverVersion: 170_010 } },
+      ...{ archive: { history }, facts: { summarizeWal: true } },
+      state: { systemId: SYSTEM, timeline: server.timeline, history: server },
+    } as unknown as BackupSource;
+    // Found and held is the chain; the manifest of these is none.
+    return findParent(source, which, {}, undefined).catch((e: Error) => e.message);
+  };
+  const unread = (id: string) => expect.stringContaining(`backups/${id}/`);
+  expect(await find('last')).toEqual(unread(last.id));
+  expect(await find('full')).toEqual(unread(full!.id));
+  expect(await find(full!.id)).toEqual(unread(full!.id));
+  const at = (timeline: number, lsn: bigint): TimelineHistory => ({
+    ...{ timeline, ancestors: [{ timeline: 1, end: lsn as Lsn, reason: '' }] },
+  });
+  // It left the timeline before the last one was taken, or both of them.
+  expect(await find('last', { server: at(2, 0x1700000n) })).toEqual(unread(full!.id));
+  expect(await find('last', { server: at(2, 0x42n) })).toMatch(
+    /^there is no backup that it can be based on: backup .* not in the history of the server/,
+  );
+  expect(await find(last.id, { server: at(2, 0x1700000n) })).toMatch(/not in the history/);
+
+  // One of another timeline 2, which the archive has the history of.
+  const point = { lsn: 0x1a00028n as Lsn, timeline: 2, time: '2026-11-27T21:15:00.000Z' };
+  const third = await storeBackup({
+    ...{ store, id: '20261127T221500F-3fa91e', tars: [] },
+    record: { systemId: SYSTEM, start: point, end: point },
+  });
+  const own = at(2, 0x1900000n);
+  expect(await find('last', { server: own, stored: own })).toEqual(unread(third.id));
+  expect(await find('last', { server: own })).toEqual(unread(third.id));
+  const later = {
+    ...own,
+    timeline: 3,
+    ancestors: [...own.ancestors, { ...own.ancestors[0]!, timeline: 2, end: 0x1b00000n as Lsn }],
+  };
+  expect(await find('last', { server: later, stored: own })).toEqual(unread(third.id));
+  expect(await find('last', { server: own, stored: at(2, 0x1940000n) })).toBe(
+    `backup ${third.id} was taken on another timeline 2 than that of the server`,
+  );
 });
 
 test('what is removed before it is held is nothing to be based on', async () => {
