@@ -78,16 +78,20 @@ export class MemberSlots {
     const { interval = INTERVAL } = this.o;
     const session = new MemberSession(settings, this.o.slot);
     let told = '';
+    let done: MemberState['did'];
     for (let failures = 0; !signal.aborted; ) {
       const hurry = this.hurry.signal;
       const state = await this.look(session, member);
       if (signal.aborted) break;
-      if (state) {
-        const { covers, reason, did = '' } = state;
+      done = state?.did ?? done;
+      // Nothing can be said before the first stream begins, which is when it is looked at again.
+      if (state && state.reason !== 'nothing archived') {
+        const { covers, reason } = state;
         // Where a slot is changes all the time; what could not be reached stays that, however.
         const key = `${covers} ${reason}`;
-        if (key !== told || did !== '') this.o.tell(state);
+        if (key !== told || done) this.o.tell({ ...state, ...(done ? { did: done } : {}) });
         told = key;
+        done = undefined;
       }
       failures = state?.reason === 'unreachable' ? failures + 1 : 0;
       const backoff = Math.min(LONGEST, Math.max(interval, FIRST * 2 ** failures));

@@ -125,6 +125,9 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
     if (event === 'connect') {
       const { systemId } = told as ReceiverEvents['connect'][0];
       news = this.durable.note(systemId, undefined);
+    } else if (event === 'start') {
+      // From there on WAL is needed: what lies before is here, or given up.
+      news = this.durable.note(undefined, told as ReceiverEvents['start'][0]);
     } else if (event === 'progress') {
       const { flushed: lsn, timeline } = told as ReceiverEvents['progress'][0];
       news = this.durable.note(undefined, { lsn, timeline });

@@ -1,9 +1,12 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { disposer } from '../support/cleanup.js';
 import { runCli } from '../support/cli.js';
 import { Members, memberCovers, underLoad } from '../support/members.js';
-import { MAJORS, type Major } from '../support/postgres.js';
-import { archiveDirectory, holds, receive } from '../support/receiving.js';
+import { MAJORS, type Major, PostgresServer } from '../support/postgres.js';
+import { archiveDirectory, holds, receive, writeWal } from '../support/receiving.js';
+import { freePort } from '../support/server-config.js';
 import { waitFor } from '../support/wait.js';
 
 const keep = disposer();
@@ -83,3 +86,112 @@ test.each(TRIED)(
   },
   ROUNDS * 180_000,
 );
+
+/** Writes as much as segments have, and has each member forget what it may. */
+async function goOn(members: Members, bytes = 5_000_000): Promise<void> {
+  await writeWal(members.primary, bytes);
+  for (const server of members.servers) if (server.running) await server.sql('CHECKPOINT');
+  await members.followed();
+  // A restartpoint takes the last checkpoint that was replayed.
+  for (const standby of members.standbys) if (standby.running) await standby.sql('CHECKPOINT');
+}
+
+test.each(TRIED.slice(-1))(
+  'a failover that would lose WAL is told before, PostgreSQL %i',
+  async (major) => {
+    const external = '--member-slots=external';
+    const { members, directory, run } = await receiving(major, external, '--ensure-slot');
+    const [b, c] = members.standbys as [PostgresServer, PostgresServer];
+    const covers = async () => (await memberCovers(members, directory, external)).covers;
+    // Nobody made any yet.
+    await run.waitForOutput(
+      new RegExp(`warning: member 127.0.0.1:${b.port} covers: no: it has no`),
+    );
+    await run.waitForOutput(new RegExp(`: member 127.0.0.1:${members.primary.port} covers: yes: `));
+    const none = await memberCovers(members, directory, external);
+    expect(none.code).toBe(2);
+    expect(none.covers.get(b.port)).toMatch(/^no: it has no replication slot "walkeep"/);
+    expect(none.covers.get(members.primary.port)).toMatch(/^yes: /);
+    for (const standby of [b, c]) {
+      await standby.sql("SELECT pg_create_physical_replication_slot('walkeep', true)");
+    }
+    await waitFor(async () => [...(await covers()).values()].every((s) => s.startsWith('yes: ')), {
+      what: 'all to cover',
+      intervalMs: 200,
+    });
+    await run.stop('SIGKILL');
+    await goOn(members);
+    // What replaced a member that had it: the slot begins where nothing is received yet.
+    await b.sql("SELECT pg_drop_replication_slot('walkeep')");
+    await b.sql("SELECT pg_create_physical_replication_slot('walkeep', true)");
+    const ahead = await memberCovers(members, directory, external);
+    expect(ahead.code).toBe(2);
+    expect(ahead.covers.get(b.port)).toMatch(
+      /^no: .*, ahead of .*: it protects nothing until then/,
+    );
+    expect(ahead.covers.get(c.port)).toMatch(/^yes: /);
+    const nagios = runCli([
+      ...['check', '--nagios', '-w', '-D', directory, '-d', members.conninfo],
+      ...['-S', 'walkeep', external],
+    ]);
+    expect((await keep(nagios).exit).code).toBe(2);
+    expect(nagios.stdout).toMatch(/^WALKEEP CRITICAL - .*member covers: no: 127.0.0.1:/);
+    await members.failOver(b);
+    await goOn(members);
+    const again = keep(
+      receive(directory, members.conninfo, ['-S', 'walkeep', '--synchronous', '--no-loop']),
+    );
+    expect((await again.exit).code).toBe(1);
+    expect(again.stderr).toMatch(/gap|has already been removed/);
+  },
+);
+
+test('slots that are lost are made anew; other clusters, rights and machines are told', async () => {
+  const { members, directory, run } = await receiving(MAJORS.at(-1)!, OURS);
+  const [b, c] = members.standbys as [PostgresServer, PostgresServer];
+  await allCover(members, directory);
+  expect(run.stderr).toMatch(
+    new RegExp(`: member 127.0.0.1:${b.port} covers: yes \\(slot created\\)`),
+  );
+  await run.stop('SIGKILL');
+  await b.configure({ max_slot_wal_keep_size: '1MB' });
+  await goOn(members);
+  const lost = await memberCovers(members, directory, OURS);
+  expect(lost.code).toBe(2);
+  expect(lost.covers.get(b.port)).toMatch(/^no: its replication slot "walkeep" is lost/);
+  expect(lost.covers.get(c.port)).toMatch(/^yes: /);
+
+  const other = keep(await PostgresServer.create({ major: MAJORS.at(-1)!, fresh: true }));
+  const nobody = await freePort();
+  await members.primary.sql('CREATE ROLE limited LOGIN REPLICATION');
+  await members.followed();
+  // May replicate, and connect to no database.
+  writeFileSync(join(c.dataDir, 'pg_hba.conf'), HBA);
+  await c.configure({});
+  const hosts = [b.port, c.port, other.port, nobody];
+  const option = `--members=host=${hosts.map(() => '127.0.0.1')} port=${hosts} user=limited`;
+  const start = () => keep(receive(directory, members.conninfo, ['-S', 'walkeep', OURS, option]));
+  await other.sql('CREATE ROLE limited LOGIN REPLICATION');
+  const second = start();
+  const says = (port: number, text: string) =>
+    second.waitForOutput(new RegExp(`member 127.0.0.1:${port} covers: ${text}`));
+  await says(b.port, 'yes \\(slot replaced\\)');
+  await says(c.port, 'unknown: .*no pg_hba.conf entry');
+  await says(other.port, 'no: it is of cluster \\d+, the archive of \\d+');
+  await says(nobody, 'unknown: .*refused');
+  expect(second.stderr).toMatch(/hint: The role needs REPLICATION, and in pg_hba.conf a line for/);
+  expect(await other.sql('SELECT * FROM pg_replication_slots')).toEqual([]);
+  const { code, covers } = await memberCovers(members, directory, OURS, option);
+  expect(code).toBe(2);
+  expect(covers.get(b.port)).toMatch(/^yes: /);
+  expect(covers.get(c.port)).toMatch(/^unknown: /);
+  expect(covers.get(other.port)).toMatch(/^no: it is of cluster/);
+  expect(covers.get(nobody)).toMatch(/^unknown: /);
+  // It is found out by itself that things are well.
+  writeFileSync(join(c.dataDir, 'pg_hba.conf'), `${HBA}host postgres limited 127.0.0.1/32 trust\n`);
+  await c.configure({});
+  await says(c.port, 'yes: ');
+  expect(await second.stop()).toEqual({ code: 0, signal: null });
+});
+
+const HBA = 'local all postgres trust\nhost replication all 127.0.0.1/32 trust\n';

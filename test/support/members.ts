@@ -127,7 +127,7 @@ export class Members implements AsyncDisposable {
   /** Until all standbys have what the primary has now. */
   async followed(): Promise<void> {
     const lsn = await this.primary.currentLsn();
-    for (const standby of this.standbys) {
+    for (const standby of this.standbys.filter((s) => s.running)) {
       await waitFor(async () => (await standby.currentLsn()) >= lsn, {
         what: 'standbys to follow',
       });
