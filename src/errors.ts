@@ -43,6 +43,7 @@ export type ErrorCode =
   | 'WK_REWRITE'
   | 'WK_SERVER'
   | 'WK_SINK'
+  | 'WK_STANDBY'
   | 'WK_STORAGE'
   | 'WK_STORE_ACCESS'
   | 'WK_STORE_CONFLICT'
@@ -202,6 +203,11 @@ export class WalRemovedError extends ServerError {
 /** The WAL is of another cluster than the directory. */
 export class SystemIdentifierError extends WalkeepError {
   readonly code = 'WK_SYSTEM_IDENTIFIER';
+}
+
+/** The server is a standby, and what was asked for needs a primary. */
+export class StandbyError extends WalkeepError {
+  readonly code = 'WK_STANDBY';
 }
 
 /** The server's timeline history contradicts what is stored here. */

@@ -3,12 +3,11 @@ import { join } from 'node:path';
 import type { Archive, StoreFacts } from '../archive/archive.js';
 import { acceptExpiredGaps } from '../archive/backups/expired-gaps.js';
 import type { Catalog, CatalogTimeline } from '../archive/catalog.js';
-import { inspectWal } from '../archive/good-wal.js';
-import type { SegmentFile } from '../archive/listing.js';
 import { readCatalog } from '../archive/read-catalog.js';
+import { type DivergedWal, divergedWal, endOfTimeline } from '../archive/way/diverged.js';
 import { storageError } from '../files/durable.js';
 import type { Lsn } from '../lsn.js';
-import { segmentOf, segmentStart } from '../wal/file-name.js';
+import { segmentOf } from '../wal/file-name.js';
 import { isInHistory, type TimelineHistory, timelineEnd } from '../wal/timeline.js';
 
 /** Up to where an archive reaches. */
@@ -22,6 +21,8 @@ export interface ArchiveFacts {
   catalog: Catalog;
   /** On the way of the server's timeline; undefined if nothing of it is here. */
   end: ArchiveEnd | undefined;
+  /** What was received beyond where the timeline that is followed, or the server, left it. */
+  diverged: readonly DivergedWal[];
   /** Number of the last segment of which there is a file on that way. */
   lastSegment: bigint | undefined;
   /** Milliseconds since the newest file was written to. */
@@ -74,6 +75,7 @@ export async function readArchiveFacts(
     catalog,
     lastSegment: files?.segment,
     end: withLedger(files, catalog, history),
+    diverged: await divergedWal(catalog),
     lastWriteAge: age(sample),
     lastSegmentAge: age(sample.filter((file) => !file.partial)),
     rate: rateOf(sample, catalog.segmentSize),
@@ -104,21 +106,10 @@ async function endOfFiles(
   catalog: Catalog,
   history: TimelineHistory | undefined,
 ): Promise<(ArchiveEnd & { segment: bigint }) | undefined> {
-  const { archive, segmentSize } = catalog;
   for (const { timeline, segments } of [...catalog.timelines].reverse()) {
     const last = segments.at(-1);
     if (!last || (history && !isInHistory(history, timeline))) continue;
-    const file = last.files[0] as SegmentFile;
-    let lsn = segmentStart(last.segment + (file.partial ? 0n : 1n), segmentSize);
-    if (file.partial) {
-      for (const listed of last.files) {
-        const wal = await archive
-          .segment(listed.name, (stored) => inspectWal(stored, listed, segmentSize))
-          .catch(() => undefined);
-        const end = segmentStart(last.segment, segmentSize) + BigInt(wal?.validLength ?? 0);
-        if (end > lsn) lsn = end as Lsn;
-      }
-    }
+    let lsn = (await endOfTimeline(catalog, { segments })) as Lsn;
     const fork = history && timelineEnd(history, timeline);
     if (fork !== undefined && fork < lsn) lsn = fork;
     return { timeline, lsn, segment: last.segment };

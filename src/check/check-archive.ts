@@ -78,6 +78,18 @@ function checkTimeline({ state }: ServerFacts, { catalog, end }: ArchiveFacts): 
   );
 }
 
+/** WAL that was received, and confirmed, beyond what the new primary took over. */
+export function checkDiverged({ catalog, diverged }: ArchiveFacts): CheckResult[] {
+  const { warn } = judge('beyond fork');
+  return diverged.map(({ timeline, from, to }) => {
+    const files = historyFileName(timeline).slice(0, 8);
+    return warn(
+      `${formatBytes(Number(to - from))} of timeline ${timeline}, from ${formatLsn(from)} to ${formatLsn(to)}, were received and are not on the timeline that followed: transactions in it are missing there`,
+      `"walkeep find --timeline ${timeline} --beyond-fork ${catalog.archive.place}" lists them. When that is settled, move the files of segments ${files}* from there on out of the directory.`,
+    );
+  });
+}
+
 /** How many of a list are named in a message. */
 const NAMED = 3;
 

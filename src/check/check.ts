@@ -24,6 +24,7 @@ import {
   checkCluster,
   checkContinuity,
   checkDisk,
+  checkDiverged,
   checkPermissions,
   checkReceiver,
 } from './check-archive.js';
@@ -135,7 +136,7 @@ async function checkTogether(options: CheckOptions, place: Place): Promise<Check
         results.push(checkPosition(server, archive, point, sql?.walSenderTimeout));
       }
     }
-    results.push(...checkContinuity(archive));
+    results.push(...checkContinuity(archive), ...checkDiverged(archive));
     results.push(...(await checkBackups(place.archive!.place, archive.catalog, options)));
     const { local, store } = archive;
     if (store) results.push(...checkStore(store));

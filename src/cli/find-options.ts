@@ -33,6 +33,10 @@ export const FIND_OPTIONS: readonly OptionSpec[] = [
     help: 'follow the way to timeline N (default: the newest)',
   },
   {
+    ...{ long: 'beyond-fork', group: WHICH },
+    help: 'with --timeline: transactions that the timeline which followed did not take over',
+  },
+  {
     ...{ long: 'full', group: WHICH },
     help: 'read all WAL, also where by its times nothing can be: for clocks that went back by more than an hour',
   },
@@ -81,10 +85,13 @@ export function findArguments(
     return value === undefined ? undefined : parseTimestamp(value);
   };
   const at = time('at');
-  const others = ['after', 'before', 'xid', 'restore-point', 'drops', 'limit'];
+  const others = ['after', 'before', 'xid', 'restore-point', 'drops', 'beyond-fork', 'limit'];
   const other = others.find((name) => values[name] !== undefined);
   if (at !== undefined && other !== undefined) {
     throw new UsageError(`--at cannot be used together with --${other}`, { hint });
+  }
+  if (values['beyond-fork'] === true && values.timeline === undefined) {
+    throw new UsageError('--beyond-fork needs --timeline to be specified', { hint });
   }
   const target = values.target === true;
   const stop = text('stop');
@@ -103,6 +110,7 @@ export function findArguments(
     xid: countOption(values, 'xid', U32_MAX),
     restorePoint: text('restore-point'),
     drops: values.drops,
+    beyondFork: values['beyond-fork'],
     full: values.full,
     keys: keysOf(values),
   });

@@ -1,9 +1,12 @@
 import type { Archive, PassedOver } from '../archive/archive.js';
+import type { Catalog } from '../archive/catalog.js';
 import { type ArchiveOptions, withArchives } from '../archive/places/open-archive.js';
 import { readCatalog } from '../archive/read-catalog.js';
+import { divergedWal } from '../archive/way/diverged.js';
 import { decoding, type Plan, type PlannedSegment, planTimeline } from '../archive/way/plan.js';
 import { scanSegments } from '../archive/way/read.js';
 import { type Damage, DamageTolerantScan, type ScanVisitor } from '../archive/way/scan.js';
+import { UsageError } from '../errors.js';
 import { formatLsn, type Lsn } from '../lsn.js';
 import {
   aBigint,
@@ -33,6 +36,11 @@ export interface FindProgress {
 export interface FindOptions extends EventFilter {
   /** Follow the way to this timeline; default the newest. */
   timeline?: number;
+  /**
+   * Of `timeline` only the transactions beyond where the archive left it: those that a new primary
+   * did not take over.
+   */
+  beyondFork?: boolean;
   /** Read all of it, however much clocks may have gone back. */
   full?: boolean;
   /** Awaited between two segments: what comes of one may be taken before the next is read. */
@@ -53,6 +61,7 @@ const CHECKS: Checks<FindOptions> = {
   restorePoint: aText,
   drops: aSwitch,
   timeline: aTimeline,
+  beyondFork: aSwitch,
   full: aSwitch,
   between: aFunction,
   onProgress: aFunction,
@@ -93,14 +102,31 @@ export async function findEvents(
 ): Promise<FindResult> {
   checkOptions('find', options, CHECKS);
   return withArchives(places, options.keys ?? {}, async (archive) => {
-    const plan = planTimeline(await readCatalog(archive), options.timeline);
-    const matcher = new EventMatcher(options);
-    const segments = await segmentsToRead(plan, options, options.after);
-    return walk(plan, segments, options, (event) => {
-      if (matcher.matches(event) && onEvent(event)) return true;
-      return !options.full && matcher.past(event);
+    const catalog = await readCatalog(archive);
+    const plan = planTimeline(catalog, options.timeline);
+    const range = options.beyondFork ? await beyondFork(catalog, options) : options;
+    const matcher = new EventMatcher(range);
+    const segments = await segmentsToRead(plan, range, range.after);
+    return walk(plan, segments, range, (event) => {
+      const wanted = !range.beyondFork || BEYOND.includes(event.kind);
+      if (wanted && matcher.matches(event) && onEvent(event)) return true;
+      return !range.full && matcher.past(event);
     });
   });
+}
+
+/** What is looked for beyond a fork: what was confirmed there, or prepared, and what cannot be read. */
+const BEYOND: readonly WalEvent['kind'][] = ['commit', 'prepare', 'damage'];
+
+/** The same from the fork on; nothing at all where the archive was not left, or not gone beyond. */
+async function beyondFork(catalog: Catalog, options: FindOptions): Promise<FindOptions> {
+  const { timeline, since = 0n as Lsn } = options;
+  if (timeline === undefined) {
+    throw new UsageError('to look beyond a fork needs a timeline to be specified');
+  }
+  const found = (await divergedWal(catalog)).find((wal) => wal.timeline === timeline);
+  if (!found) return { ...options, since, until: since };
+  return { ...options, since: since > found.from ? since : found.from };
 }
 
 /** The state of the database at a time, as recovery_target_time finds it. */

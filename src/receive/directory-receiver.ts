@@ -10,6 +10,7 @@ import {
 import { type FileSystem, nodeFileSystem } from '../files/file-system.js';
 import { INVALID_LSN } from '../lsn.js';
 import { readServerState } from '../server/server-state.js';
+import type { TimelineHistory } from '../wal/timeline.js';
 import type { ReceiverEvents, WalReceiverOptions } from './options.js';
 import { Refusals } from './refusals.js';
 import { mayRetry } from './retry.js';
@@ -30,6 +31,8 @@ export interface Surroundings {
   onHeadway(): void;
   /** Asked on each connection. */
   chooseWriteReport(connection: ReplicationConnection, signal: AbortSignal): Promise<WriteReport>;
+  /** A timeline was left, where it may have been received further. */
+  onLeft?(timeline: number, way: TimelineHistory): void;
   /** Absent: the disk. */
   fs?: FileSystem;
 }
@@ -101,6 +104,9 @@ export class DirectoryReceiver {
     });
     if (this.slotInvalid === 'replace') this.slotInvalid = 'replaced';
     try {
+      const left = archive.ledger.state.timeline;
+      if (left !== undefined && left !== server.timeline)
+        this.around.onLeft?.(left, server.history);
       const { lsn, timeline } = archive.start;
       await this.compareFirst(connection, archive);
       tell('start', { lsn, timeline });
@@ -109,6 +115,9 @@ export class DirectoryReceiver {
         follow: async (at, received, end) => {
           onPhase('command');
           const next = await archive.follow(connection, at.timeline, end);
+          if (received > end.startLsn) {
+            this.around.onLeft?.(at.timeline, await archive.history(connection, next.timeline));
+          }
           tell('timeline', { timeline: next.timeline, lsn: received });
           this.around.onHeadway();
           return next;

@@ -227,6 +227,11 @@ export interface ReceiverEvents {
    */
   stop: [{ lsn: Lsn; timeline: number; reason: 'endpos' | 'signal' }];
   warning: [ReceiverWarning];
+  /**
+   * WAL was received that the timeline which is followed now does not have: from where that left
+   * `timeline` to the last record that is stored. It stays in its files.
+   */
+  diverged: [{ timeline: number; from: Lsn; to: Lsn; followed: number }];
   /** With `members`: one was looked at for the first time, or is not what it was. */
   member: [MemberState];
   /** The connection is gone; `retryIn` is undefined when no further try is made. */

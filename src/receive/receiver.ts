@@ -11,6 +11,7 @@ import {
   DiskFullError,
   InternalError,
   SinkError,
+  StandbyError,
   WalkeepError,
 } from '../errors.js';
 import { nodeFileSystem } from '../files/file-system.js';
@@ -19,6 +20,7 @@ import type { Lsn } from '../lsn.js';
 import { connectedStandbys, peerWarnings } from '../server/sync-peers.js';
 import { readSyncStandby } from '../server/sync-standby.js';
 import { DirectoryReceiver, type StopReason } from './directory-receiver.js';
+import { DivergedWatch } from './diverged-watch.js';
 import { DurablePlace, MemberSlots } from './member-slots.js';
 import {
   checkReceiverOptions,
@@ -30,6 +32,7 @@ import {
 } from './options.js';
 import { abortableDelay, Backoff, mayRetry } from './retry.js';
 import type { WriteReport } from './target/paced-target.js';
+import type { RunOwner } from './timeline-run.js';
 import { overConnection, patient } from './watchdog.js';
 
 /**
@@ -53,6 +56,10 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
   private readonly durable = new DurablePlace();
   private members: MemberSlots | undefined;
   private lastPosition: ReceiverPosition | undefined;
+  private readonly diverged: DivergedWatch;
+  /** Ends the run, for a defect in what runs beside it. */
+  private readonly failed = new AbortController();
+  private readonly fail = (error: unknown): void => this.failed.abort(error);
 
   constructor(options: WalReceiverOptions) {
     super();
@@ -63,8 +70,11 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
     this.backoff = new Backoff(options.retryDelay);
     const { onSegment } = options;
     if (onSegment) this.o.onSegment = (segment) => typed(onSegment, segment);
+    const tell: RunOwner['tell'] = (event, ...args) => this.tell(event, ...args);
+    this.diverged = new DivergedWatch(options.directory, tell);
     this.receiver = new DirectoryReceiver(this.o, {
-      tell: (event, ...args) => this.tell(event, ...args),
+      tell,
+      onLeft: (left, way) => this.diverged.look(left, way, this.fail),
       onHeadway: () => this.backoff.reset(),
       chooseWriteReport: (connection, stop) => this.checkSyncStandby(connection, stop),
     });
@@ -78,13 +88,13 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
   async run(signal: AbortSignal = new AbortController().signal): Promise<Lsn> {
     await loadCodecs();
     const lock = await this.lock(signal);
-    const failed = new AbortController();
-    const stop = AbortSignal.any([signal, failed.signal]);
+    const stop = AbortSignal.any([signal, this.failed.signal]);
     try {
       let reason: StopReason | undefined = lock ? undefined : 'signal';
-      if (lock) await this.startMembers((error) => failed.abort(error));
+      if (lock) await this.startMembers();
       while (reason === undefined) reason = await this.attempt(stop);
-      if (failed.signal.aborted) throw failed.signal.reason;
+      await this.diverged.end();
+      if (this.failed.signal.aborted) throw this.failed.signal.reason;
       const { last } = this.receiver;
       this.tell('stop', { ...last, reason });
       return last.lsn;
@@ -95,7 +105,7 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
   }
 
   /** Begins to keep the members' slots, from what the ledger says is durable here. */
-  private async startMembers(fail: (error: unknown) => void): Promise<void> {
+  private async startMembers(): Promise<void> {
     const { members, slot, directory } = this.o;
     if (!members || slot === undefined) return;
     const { connection, slots: keeper, interval } = members;
@@ -115,7 +125,7 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
       ...{ settings, slot, keeper, interval },
       archived: () => this.durable.archived,
       tell: (state) => this.tell('member', state),
-      fail,
+      fail: this.fail,
     });
   }
 
@@ -220,6 +230,11 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
   ): Promise<WriteReport> {
     const { synchronous = false, apply = 'none', writeReport, checkSyncStandby } = this.o;
     if (checkSyncStandby === false) return writeReport === 'sync' ? 'sync' : 'slow';
+    if (synchronous && connection.parameters.get('in_hot_standby') === 'on') {
+      throw new StandbyError('the server is a standby: no commit waits for who receives from it', {
+        hint: 'With --synchronous connect to the primary: name all hosts and target_session_attrs=read-write. Without it, receiving from a standby is fine.',
+      });
+    }
     const applicationName = this.settings?.applicationName ?? '';
     const state = await readSyncStandby(connection, { applicationName, synchronous, apply });
     const others = state.listed?.names.some(

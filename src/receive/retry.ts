@@ -4,6 +4,7 @@ import {
   CorruptWalError,
   DiskFullError,
   ServerError,
+  StandbyError,
   TlsError,
   type WalkeepError,
 } from '../errors.js';
@@ -14,10 +15,11 @@ const SETTINGS = /^(28...|42...|0A...|3D...|55000|53300)$/;
 /** Errors that are passing once a stream has run, though they end the process before. */
 function passesOnceStreamed(error: WalkeepError): boolean {
   // A password or a certificate may be rotating, a dead walsender may still hold its place or our
-  // slot.
+  // slot, a standby may be about to be promoted.
   return (
     error instanceof ServerError ||
     error instanceof AuthenticationError ||
+    error instanceof StandbyError ||
     error instanceof TlsError
   );
 }
