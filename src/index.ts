@@ -99,6 +99,8 @@ export type { PushOptions, PushResult } from './push/push.js';
 export type { VerifyMode } from './receive/inspector.js';
 export type {
   CompressionOption,
+  MemberState,
+  MembersOption,
   ReceivedSegment,
   ReceiverEvents,
   ReceiverPosition,
@@ -136,6 +138,7 @@ export type {
 } from './restore/options.js';
 export { planRestore, restoreBackup } from './restore/restore.js';
 export { parseTarget, type WrittenTarget } from './restore/target-text.js';
+export type { MemberCover, MemberReason, MemberSlotKeeper } from './server/member-slot.js';
 export type {
   KeepLocal,
   ShipCompression,

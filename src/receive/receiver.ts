@@ -47,6 +47,8 @@ import { overConnection, patient } from './watchdog.js';
 export class WalReceiver extends EventEmitter<ReceiverEvents> {
   private readonly o: WalReceiverOptions;
   private settings: ConnectionSettings | undefined;
+  /** Times in a row that no host could be connected to. */
+  private failedRounds = 0;
   private readonly backoff: Backoff;
   private readonly receiver: DirectoryReceiver;
   /** Warnings about synchronous standbys, each said once. */
@@ -198,6 +200,10 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
     }
   }
 
+  private patient(receiveTimeout: number): ConnectionSettings {
+    return patient(this.settings as ConnectionSettings, receiveTimeout, this.failedRounds);
+  }
+
   private async connect(signal: AbortSignal): Promise<ReplicationConnection> {
     const { connection, receiveTimeout = RECEIVE_TIMEOUT } = this.o;
     if (typeof connection !== 'string') this.settings ??= connection;
@@ -211,12 +217,15 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
       onNotice: (n: { message: string }) => this.warn('WK_SERVER_NOTICE', n.message),
     };
     try {
-      return await connect(patient(this.settings, receiveTimeout), options);
+      const connected = await connect(this.patient(receiveTimeout), options);
+      this.failedRounds = 0;
+      return connected;
     } catch (e) {
+      this.failedRounds += 1;
       const { promptPassword } = this.o;
       if (!(e instanceof AuthenticationError && e.needsPassword && promptPassword)) throw e;
       this.settings = { ...this.settings, password: await promptPassword() };
-      return connect(patient(this.settings, receiveTimeout), options);
+      return connect(this.patient(receiveTimeout), options);
     }
   }
 

@@ -2,12 +2,23 @@ import type { ReplicationConnection } from '../connection/connection.js';
 import type { ConnectionSettings } from '../connection/conninfo/settings.js';
 import { TimeoutError } from '../errors.js';
 
+/** Milliseconds for one host at first, where there are others to try. */
+const NEXT_HOST = 5000;
+
 /**
  * Settings with a limit for connecting: libpq waits for ever unless connect_timeout is set, and a
- * server that hangs would hang us too.
+ * server that hangs would hang us too. Where several hosts are named a machine that is gone must not
+ * keep us from the new primary; one that only is slow gets twice the time with each round that failed.
  */
-export function patient(settings: ConnectionSettings, receiveTimeout: number): ConnectionSettings {
-  return { ...settings, connectTimeout: settings.connectTimeout || 2 * receiveTimeout };
+export function patient(
+  settings: ConnectionSettings,
+  receiveTimeout: number,
+  failedRounds = 0,
+): ConnectionSettings {
+  const limit = 2 * receiveTimeout;
+  const first = NEXT_HOST * 2 ** Math.min(failedRounds, 20);
+  const several = settings.targets.length > 1 && (limit === 0 || first < limit);
+  return { ...settings, connectTimeout: settings.connectTimeout || (several ? first : limit) };
 }
 
 /**

@@ -1,6 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { blocksOf } from '../docs/documents.js';
 import { disposer } from '../support/cleanup.js';
 import { runCli } from '../support/cli.js';
 import { Members, memberCovers, underLoad } from '../support/members.js';
@@ -13,6 +14,9 @@ const keep = disposer();
 /** Failovers of each major; unset: one, of the oldest and the newest. */
 const ROUNDS = Number(process.env.WALKEEP_FAILOVERS ?? 1);
 const TRIED = process.env.WALKEEP_FAILOVERS ? MAJORS : MAJORS.filter((m) => m === 14 || m === 18);
+
+/** The role that the document makes: it has to be enough. */
+const ROLE = blocksOf('docs/failover.md').find(({ language }) => language === 'sql')!.text;
 
 const OURS = '--member-slots=walkeep';
 
@@ -96,6 +100,37 @@ async function goOn(members: Members, bytes = 5_000_000): Promise<void> {
   for (const standby of members.standbys) if (standby.running) await standby.sql('CHECKPOINT');
 }
 
+test.each(TRIED.slice(-1))('away during two promotions, PostgreSQL %i', async (major) => {
+  const { members, directory, run } = await receiving(major, OURS);
+  const [first, second] = members.standbys as [PostgresServer, PostgresServer];
+  await allCover(members, directory);
+  await writeWal(members.primary, 1_500_000);
+  expect(await run.stop('SIGKILL')).toMatchObject({ signal: 'SIGKILL' });
+  await goOn(members);
+  expect(await members.failOver(first)).toBe(2);
+  await goOn(members);
+  expect(await members.failOver(second)).toBe(3);
+  await goOn(members);
+  const options = ['-S', 'walkeep', '--synchronous', OURS];
+  const again = keep(receive(directory, members.conninfo, options));
+  // The rest of each timeline up to its fork comes first, from a server that was on none of them.
+  await again.waitForOutput(
+    /\(timeline 1\)[\s\S]*switched to timeline 2[\s\S]*switched to timeline 3/,
+  );
+  await waitFor(
+    async () => {
+      const problem = await holds(directory, second, await second.currentLsn(), 3);
+      const problems = [...(problem ? [problem] : []), ...members.differences(directory)];
+      if (problems.length > 0) throw new Error(problems.join('; '));
+      return true;
+    },
+    { what: 'the receiver to catch up' },
+  );
+  expect(again.stderr).not.toMatch(/gap|has already been removed/);
+  expect(await again.stop()).toEqual({ code: 0, signal: null });
+  expect((await keep(runCli(['verify', directory])).exit).code).toBe(0);
+});
+
 test.each(TRIED.slice(-1))(
   'a failover that would lose WAL is told before, PostgreSQL %i',
   async (major) => {
@@ -163,15 +198,15 @@ test('slots that are lost are made anew; other clusters, rights and machines are
 
   const other = keep(await PostgresServer.create({ major: MAJORS.at(-1)!, fresh: true }));
   const nobody = await freePort();
-  await members.primary.sql('CREATE ROLE limited LOGIN REPLICATION');
+  await members.primary.sql(ROLE);
   await members.followed();
   // May replicate, and connect to no database.
   writeFileSync(join(c.dataDir, 'pg_hba.conf'), HBA);
   await c.configure({});
   const hosts = [b.port, c.port, other.port, nobody];
-  const option = `--members=host=${hosts.map(() => '127.0.0.1')} port=${hosts} user=limited`;
+  const option = `--members=host=${hosts.map(() => '127.0.0.1')} port=${hosts} user=replicator`;
   const start = () => keep(receive(directory, members.conninfo, ['-S', 'walkeep', OURS, option]));
-  await other.sql('CREATE ROLE limited LOGIN REPLICATION');
+  await other.sql(ROLE);
   const second = start();
   const says = (port: number, text: string) =>
     second.waitForOutput(new RegExp(`member 127.0.0.1:${port} covers: ${text}`));
@@ -188,7 +223,10 @@ test('slots that are lost are made anew; other clusters, rights and machines are
   expect(covers.get(other.port)).toMatch(/^no: it is of cluster/);
   expect(covers.get(nobody)).toMatch(/^unknown: /);
   // It is found out by itself that things are well.
-  writeFileSync(join(c.dataDir, 'pg_hba.conf'), `${HBA}host postgres limited 127.0.0.1/32 trust\n`);
+  writeFileSync(
+    join(c.dataDir, 'pg_hba.conf'),
+    `${HBA}host postgres replicator 127.0.0.1/32 trust\n`,
+  );
   await c.configure({});
   await says(c.port, 'yes: ');
   expect(await second.stop()).toEqual({ code: 0, signal: null });
