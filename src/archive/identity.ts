@@ -75,7 +75,7 @@ export async function sampleIdentity(
     const parsed = parseSegmentFileName(name, MIN_SEGMENT_SIZE);
     if (!parsed) continue;
     const page = await archive
-      .segment(name, (file) => readFirstPage(file.read))
+      .segment(name, (file) => readFirstPage((limit, take) => file.read(limit, take)))
       .catch(() => undefined);
     const header = page && parseLongHeader(page);
     if (header) headers.push({ ...header, magic: parsePageHeader(page).magic });

@@ -2,6 +2,7 @@ import { UsageError } from '../errors.js';
 import { formatLsn } from '../lsn.js';
 import { OBEYED } from '../text.js';
 import { formatTimestamp } from '../wal/records/timestamp.js';
+import { quoteWord } from '../words.js';
 import { eventTime, type WalEvent } from './event.js';
 
 /** Settings of a recovery, by name, not quoted. */
@@ -91,7 +92,7 @@ function quoted(value: string): string {
 export function restoreCommand(places: readonly string[]): string {
   const words = places.map((place) => {
     const plain = /^[\w@+=:,./-]+$/.test(place);
-    const word = plain ? place : `'${place.replaceAll("'", "'\\''")}'`;
+    const word = plain ? place : quoteWord(place);
     return word.replaceAll('%', '%%');
   });
   return `walkeep fetch ${words.join(' ')} %f %p`;

@@ -4,9 +4,13 @@ import { gzipSync } from 'node:zlib';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { newestIdentity, readFirstPage, sampleIdentity } from '../../src/archive/identity.js';
 import { openDirectory } from '../../src/archive/places/directory-archive.js';
+import { StoreSegment } from '../../src/archive/places/store-segment.js';
 import { readSegment } from '../../src/archive/segment-reader.js';
+import type { StoredSegment } from '../../src/archive/segment-source.js';
 import { scanDirectory } from '../../src/archive/wal-directory.js';
 import { compressFile } from '../../src/codec/codec.js';
+import { contentOf } from '../../src/store/content.js';
+import { MemoryStore } from '../../src/store/memory.js';
 import { segmentFileName } from '../../src/wal/file-name.js';
 import { parseLongHeader } from '../../src/wal/long-header.js';
 import { LONG_PAGE_HEADER } from '../../src/wal/page.js';
@@ -106,4 +110,24 @@ it('a stray file decides nothing where a sample is asked', async () => {
   expect(sampled).toEqual({ systemId: 11n, segmentSize: MB, blockSize: 8192, magic: 0xd110 });
   // Where the cluster is known, its own files tell the rest.
   expect(await sampleIdentity(openDirectory(dir), names, 22n)).toMatchObject({ systemId: 22n });
+});
+
+it('a sample is asked also in a store, where a segment reads by itself', async () => {
+  const store = new MemoryStore();
+  const segment = page(11n, 2);
+  await store.create('systems/11/wal/00000001/a', contentOf(segment));
+  const asked: string[] = [];
+  const archive = {
+    segment: <T>(of: string, read: (file: StoredSegment) => T | Promise<T>) => {
+      asked.push(of);
+      const key = 'systems/11/wal/00000001/a';
+      const identities = async () => undefined;
+      return Promise.resolve(
+        read(new StoreSegment({ store, key, name: of, partial: false, identities })),
+      );
+    },
+  };
+  const sampled = await sampleIdentity(archive, [name(2)]);
+  expect(sampled).toMatchObject({ systemId: 11n, segmentSize: MB });
+  expect(asked).toEqual([name(2)]);
 });

@@ -1,10 +1,8 @@
-import { execFileSync } from 'node:child_process';
 import { describe, expect, it } from 'vitest';
 import { StoreAccessError, StoreUncertainError, UsageError } from '../../src/errors.js';
 import { parsePlace, type SshPlace } from '../../src/store/place.js';
 import { sshCommand } from '../../src/store/ssh/ssh-store.js';
 import { whyEnded } from '../../src/store/ssh/why-ended.js';
-import { splitWords } from '../../src/store/ssh/words.js';
 
 const place = (text: string) => parsePlace(text) as SshPlace;
 
@@ -29,22 +27,6 @@ describe('the command that leads to a host', () => {
     expect(words.slice(0, 5)).toEqual(['ssh', '-i', '/etc/a key', '-o', 'ProxyJump=x']);
     expect(words.at(-1)).toBe(`sudo -u wal /opt/walkeep store --stdio '/it'\\''s'`);
     expect(() => sshCommand(place('ssh://b/x'), { WALKEEP_RSH: `ssh 'x` })).toThrow(UsageError);
-  });
-
-  it('has the words that a shell would find', () => {
-    for (const text of [
-      `a b  c`,
-      ` 'a b' "c d" `,
-      `a'b'"c"d`,
-      `''`,
-      `"" x`,
-      `"a\\"b\\\\c" a\\ b \\'`,
-      `-o 'IdentityFile=/x y/z'`,
-    ]) {
-      const printed = execFileSync('sh', ['-c', `for w in ${text}; do printf '%s\\0' "$w"; done`]);
-      expect(splitWords('X', text)).toEqual(printed.toString().split('\0').slice(0, -1));
-    }
-    for (const text of [`'a`, `"a`, 'a\\']) expect(() => splitWords('X', text)).toThrow(/X has/);
   });
 });
 

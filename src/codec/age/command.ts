@@ -1,41 +1,12 @@
 import { spawn } from 'node:child_process';
 import { EncryptedError, UsageError } from '../../errors.js';
 import { oneLine } from '../../text.js';
+import { splitWords } from '../../words.js';
 
 /** A person may have to touch a key. */
 const TIMEOUT = 60_000;
 /** Bytes of output: thousands of identities. */
 const MOST_OUTPUT = 1024 * 1024;
-
-/**
- * A command line as a list of arguments: words between blanks; `'…'` and `"…"` keep blanks, `\`
- * takes the next character as it is (not in `'…'`). Nothing else means anything: no variables, no
- * patterns, no pipes.
- * @throws UsageError
- */
-export function splitCommand(text: string): string[] {
-  const words: string[] = [];
-  let word: string | undefined;
-  let quote: string | undefined;
-  for (let i = 0; i < text.length; i++) {
-    const char = text[i] as string;
-    if (char === '\\' && quote !== "'") {
-      i += 1;
-      if (i === text.length) throw new UsageError('a command ends with a backslash');
-      word = (word ?? '') + text[i];
-    } else if (char === quote) quote = undefined;
-    else if (quote === undefined && (char === "'" || char === '"')) {
-      quote = char;
-      word ??= '';
-    } else if (quote === undefined && /\s/.test(char)) {
-      if (word !== undefined) words.push(word);
-      word = undefined;
-    } else word = (word ?? '') + char;
-  }
-  if (quote !== undefined) throw new UsageError(`a command has a ${quote} that is not closed`);
-  if (word !== undefined) words.push(word);
-  return words;
-}
 
 /**
  * What the identity command prints. @throws EncryptedError, UsageError, the signal's reason
@@ -44,7 +15,11 @@ export async function outputOf(
   command: string | readonly string[],
   { timeout = TIMEOUT, signal }: { timeout?: number; signal?: AbortSignal },
 ): Promise<string> {
-  const [program, ...args] = typeof command === 'string' ? splitCommand(command) : command;
+  const words = typeof command === 'string' ? splitWords(command) : command;
+  if (!words) {
+    throw new UsageError('the identity command has a quote or backslash without its end');
+  }
+  const [program, ...args] = words;
   if (program === undefined) throw new UsageError('the identity command is empty');
   signal?.throwIfAborted();
   const failed = (why: string, cause?: unknown) =>

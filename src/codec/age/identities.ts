@@ -52,7 +52,7 @@ export class Identities {
 
   /**
    * What a command prints, which is run without a shell.
-   * @param command see `splitCommand`
+   * @param command see `splitWords`
    * @throws EncryptedError, UsageError
    */
   static async fromCommand(

@@ -80,15 +80,34 @@ export function receiving(message: IncomingMessage, options: Receiving): AsyncIt
     }
   }
 
-  const proven = provenBody(timed(), { key, length, sha256 });
-  return {
-    [Symbol.asyncIterator]: () => ({
-      next: () => proven.next(),
-      // A generator that was not begun does not come to its end.
-      return: async () => {
-        message.destroy();
-        return proven.return();
-      },
-    }),
-  };
+  return new Body(message, provenBody(timed(), { key, length, sha256 }));
+}
+
+/** Its connection ends with one that is dropped unread, or halfway: nothing of it can come any more. */
+const DROPPED = new FinalizationRegistry<IncomingMessage>((message) => message.destroy());
+
+/** Its own iterator, so that whoever reads holds it. */
+class Body implements AsyncIterableIterator<Uint8Array> {
+  readonly #message: IncomingMessage;
+  readonly #bytes: AsyncGenerator<Uint8Array, void, void>;
+
+  constructor(message: IncomingMessage, bytes: AsyncGenerator<Uint8Array, void, void>) {
+    this.#message = message;
+    this.#bytes = bytes;
+    DROPPED.register(this, message);
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  next(): Promise<IteratorResult<Uint8Array>> {
+    return this.#bytes.next();
+  }
+
+  async return(): Promise<IteratorResult<Uint8Array>> {
+    // A generator that was not begun does not come to its end.
+    this.#message.destroy();
+    return this.#bytes.return();
+  }
 }

@@ -1,11 +1,11 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { StoreUncertainError } from '../../errors.js';
+import { StoreUncertainError, UsageError } from '../../errors.js';
+import { quoteWord, splitWords } from '../../words.js';
 import type { SshPlace } from '../place.js';
 import { StdioStore } from '../stdio/client.js';
 import { StdioSession } from '../stdio/session.js';
 import type { ObjectStore } from '../store.js';
 import { whyEnded } from './why-ended.js';
-import { quoteWord, splitWords } from './words.js';
 
 export interface SshStoreOptions {
   /**
@@ -45,7 +45,8 @@ export function openSshStore(place: SshPlace, options: SshStoreOptions = {}): Ob
 
 /** The words of the command that leads there. @throws UsageError */
 export function sshCommand(place: SshPlace, env: NodeJS.ProcessEnv): string[] {
-  const rsh = splitWords('WALKEEP_RSH', env.WALKEEP_RSH || 'ssh');
+  const rsh = splitWords(env.WALKEEP_RSH || 'ssh');
+  if (!rsh) throw new UsageError('WALKEEP_RSH has a quote or backslash without its end');
   const walkeep = env.WALKEEP_REMOTE_COMMAND || 'walkeep';
   const port = place.port === undefined ? [] : ['-p', `${place.port}`];
   const host = place.user === undefined ? place.host : `${place.user}@${place.host}`;

@@ -3,6 +3,8 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { rootCertificates } from 'node:tls';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { afterEach, beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 import {
   CorruptObjectError,
@@ -585,6 +587,33 @@ describe('a body', () => {
       size += next.value.length;
     }
     expect(size).toBe(140_000);
+  });
+
+  it('holds no connection once nobody can read it any more', async () => {
+    setFlagsFromString('--expose-gc');
+    const collect = runInNewContext('gc') as () => void;
+    service.objects.set('long', { body: Buffer.alloc(20_000_000), headers: {} });
+    const store = service.open();
+    const before = service.openConnections;
+    const drop = async (read: boolean) => {
+      const got = await store.get('long');
+      if (read) await got!.body[Symbol.asyncIterator]().next();
+    };
+    await drop(false);
+    await drop(true);
+    expect(service.openConnections).toBeGreaterThan(before);
+    await waitFor(() => {
+      collect();
+      return service.openConnections <= before;
+    });
+    // One that is being read stays, however often memory is collected.
+    const got = await store.get('long');
+    let size = 0;
+    for await (const piece of got!.body) {
+      if (size === 0) collect();
+      size += piece.length;
+    }
+    expect(size).toBe(20_000_000);
   });
 
   it('that was stored by others has no digest to prove', async () => {

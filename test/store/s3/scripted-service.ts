@@ -74,6 +74,11 @@ export class Service {
     return (this.#server.address() as AddressInfo).port;
   }
 
+  /** Connections that are open. */
+  get openConnections(): number {
+    return this.#sockets.size;
+  }
+
   get connections(): number {
     return this.#connections;
   }

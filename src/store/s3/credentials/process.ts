@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process';
 import { StoreAccessError, StoreUncertainError } from '../../../errors.js';
+import { splitWords } from '../../../words.js';
 import { credentialsOf, jsonOf } from './answer.js';
 import type { Credentials, Environment } from './source.js';
 
@@ -17,7 +18,7 @@ export async function fromProcess(
   timeoutMs: number = TIMEOUT_MS,
 ): Promise<Credentials> {
   const from = `the credential_process of the profile "${profile}"`;
-  const words = wordsOf(command);
+  const words = splitWords(command);
   if (!words?.[0]) {
     throw new StoreAccessError(`${from} is no command`, { hint: 'Look at its quotes.' });
   }
@@ -26,25 +27,6 @@ export async function fromProcess(
     throw new StoreUncertainError(`${from} did not print credentials of version 1`);
   }
   return credentialsOf(fields, from);
-}
-
-/** The words of a command line, with the quotes of a shell and nothing else of it. */
-export function wordsOf(command: string): string[] | undefined {
-  const words: string[] = [];
-  let rest = command.trim();
-  while (rest !== '') {
-    const word = /^(?:[^\s'"\\]|\\.|'[^']*'|"(?:[^"\\]|\\.)*")+(?=\s|$)/s.exec(rest)?.[0];
-    if (word === undefined) return undefined;
-    words.push(
-      word.replaceAll(
-        /'([^']*)'|"((?:[^"\\]|\\.)*)"|\\(.)/gs,
-        (_all, single?: string, double?: string, escaped?: string) =>
-          single ?? double?.replaceAll(/\\(["\\$`])/g, '$1') ?? escaped ?? '',
-      ),
-    );
-    rest = rest.slice(word.length).trimStart();
-  }
-  return words;
 }
 
 function outputOf(

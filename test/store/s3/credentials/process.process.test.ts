@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { fromProcess, wordsOf } from '../../../../src/store/s3/credentials/process.js';
+import { fromProcess } from '../../../../src/store/s3/credentials/process.js';
 import { scratchDir } from '../../../support/scratch.js';
 import { waitFor } from '../../../support/wait.js';
 import { SECRET } from './endpoint.js';
@@ -40,16 +40,6 @@ test('no shell looks at its command', async () => {
     ...['$HOME', '$(id)', 'a b', 'c"d', '>x', ';y'],
   ]);
 });
-
-test.each([
-  ['a  b', ['a', 'b']],
-  ["'a b'c", ['a bc']],
-  ['""', ['']],
-  ['"C:\\dir"', ['C:\\dir']],
-  ['"a', undefined],
-  ["a 'b", undefined],
-  ['a\\', undefined],
-])('%j are the words %j', (command, words) => expect(wordsOf(command)).toEqual(words));
 
 describe('one that does not do as it should', () => {
   test.each([

@@ -1,5 +1,3 @@
-import { UsageError } from '../../errors.js';
-
 /** For a POSIX shell, one word. */
 export function quoteWord(word: string): string {
   return `'${word.replaceAll("'", `'\\''`)}'`;
@@ -7,18 +5,18 @@ export function quoteWord(word: string): string {
 
 /**
  * The words of a command that is started without a shell: between blanks, with quotes and backslashes
- * as a shell has them, and nothing else of a shell. @throws UsageError
+ * as a shell has them, and nothing else of a shell. Undefined: a quote or backslash lacks its end.
  */
-export function splitWords(name: string, text: string): string[] {
+export function splitWords(text: string): string[] | undefined {
   const words: string[] = [];
   const pattern = /\s+|'([^']*)'|"((?:[^"\\]|\\.)*)"|\\(.)|([^\s'"\\]+)/gsy;
   let word: string | undefined;
   let match = pattern.exec(text);
   for (let at = 0; at < text.length; match = pattern.exec(text)) {
-    if (!match) throw new UsageError(`${name} has a quote or backslash without its end`);
+    if (!match) return undefined;
     at = pattern.lastIndex;
     const [all, single, double, escaped, plain] = match;
-    const part = single ?? double?.replace(/\\(["\\])/g, '$1') ?? escaped ?? plain;
+    const part = single ?? double?.replace(/\\(["\\$`])/g, '$1') ?? escaped ?? plain;
     if (part !== undefined) word = (word ?? '') + part;
     else if (all && word !== undefined) {
       words.push(word);
