@@ -84,6 +84,16 @@ export class PgBackRest {
     });
   }
 
+  /** Backs up the server, which is stopped. */
+  backupStopped(): void {
+    this.#run([`--pg1-path=${this.#dataDir}`, '--no-online', '--type=full', 'backup']);
+  }
+
+  /** The command that restores the backup. */
+  restore(target: string): string[] {
+    return [...this.#command, `--pg1-path=${target}`, '--type=none', 'restore'];
+  }
+
   /** The command that fetches a segment; `dataDir` is the working directory of who calls it. */
   get(dataDir: string, name: string, target: string): string[] {
     return [...this.#command, `--pg1-path=${dataDir}`, 'archive-get', name, target];

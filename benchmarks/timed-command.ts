@@ -1,4 +1,6 @@
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { serverUser } from '../test/support/scratch.js';
 
 /** What one command took, start to end as who calls it sees it. */
@@ -37,4 +39,31 @@ export function timed(command: readonly string[], cwd: string): Timed {
   }
   const [user, system, began, ended] = figures as [number, number, number, number];
   return { ms: (ended - began) * 1000, cpuMs: (user + system) * 1000 };
+}
+
+/** Milliseconds between two looks at a process: the peak is the kernel's, until the process has ended. */
+const LOOK = 20;
+
+/**
+ * Runs a command to its end as the servers' user; gives the most memory that it had, MB.
+ * @throws if its exit code is not 0
+ */
+export async function peakMemory([program, ...args]: readonly string[], cwd: string) {
+  const child = spawn(program as string, args, {
+    ...{ ...serverUser, cwd, stdio: 'ignore' },
+    env: { PATH: process.env.PATH, LC_ALL: 'C', HOME: '/' },
+  });
+  let peak = 0;
+  const timer = setInterval(() => {
+    try {
+      const status = readFileSync(`/proc/${child.pid}/status`, 'utf8');
+      peak = Math.max(peak, Number(/VmHWM:\s+(\d+) kB/.exec(status)?.[1] ?? 0));
+    } catch {
+      // It has just ended.
+    }
+  }, LOOK);
+  const [code] = await once(child, 'exit');
+  clearInterval(timer);
+  if (code !== 0) throw new Error(`${program} ${args.join(' ')} ended with ${code}`);
+  return peak * 1.024e-3;
 }
