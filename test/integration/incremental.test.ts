@@ -6,6 +6,8 @@ import { type BackupRecord, parseBackupRecord } from '../../src/base/backup-reco
 import { connect } from '../../src/connection/connect.js';
 import type { ReplicationConnection } from '../../src/connection/connection.js';
 import { ServerError } from '../../src/errors.js';
+import { expirePlace } from '../../src/expire/expire.js';
+import { keepBackup } from '../../src/expire/keep.js';
 import type { BackupPosition, BaseBackupOptions } from '../../src/protocol/base-backup.js';
 import { rejection, settingsFor } from '../connection/fixtures.js';
 import { summarizingServer, takeChain } from '../support/backup-chain.js';
@@ -15,7 +17,7 @@ import { MAJORS, PostgresServer } from '../support/postgres.js';
 import { archiveDirectory } from '../support/receiving.js';
 import { backupOf } from '../support/taken-backup.js';
 import { TakenStream } from '../support/taken-stream.js';
-import { expectClean } from '../support/whole-backups.js';
+import { expectClean, wholeBackups } from '../support/whole-backups.js';
 
 vi.setConfig({ testTimeout: 120_000 });
 
@@ -147,5 +149,16 @@ test.each(NEW)('a chain of backups of PostgreSQL %i', async (major) => {
   expect(newest?.saved).toBeGreaterThan(0);
   const files = await listFiles(archive, named.id);
   expect(files.some(({ path }) => /INCREMENTAL\.\d+$/.test(path))).toBe(true);
+  // What is based on something goes with it, and never after it; what is pinned keeps its chain.
+  await keepBackup(archive, fourth.id);
+  const next = await backupOf(server, archive, { wal: 'include' });
+  const removed: string[] = [];
+  const onRemove = (one: { kind: string; id?: string }) => void removed.push(one.id ?? one.kind);
+  await expirePlace(archive, { redundancy: 1, onRemove });
+  expect(removed).toHaveLength(4);
+  expect(removed.indexOf(second.id)).toBeLessThan(removed.indexOf(first.id));
+  expect(removed.indexOf(named.id)).toBeLessThan(removed.indexOf(first.id));
+  const left = wholeBackups(archive).complete.map(({ id }) => id);
+  expect(left).toEqual([full.id, fourth.id, next.id]);
   expectClean(archive);
 });
