@@ -127,7 +127,17 @@ test.each([
     const sizes = record.objects.filter(({ name }) => volumes.includes(name)).map((o) => o.size);
     expect(Math.max(...sizes)).toBeLessThanOrEqual(most);
     if (method === 'none') expect(sizes.reduce((a, b) => a + b)).toBe(size);
-    expect((await tarsOf(store, record))[0]!.equals(tarOf(files))).toBe(true);
+    const whole = tarOf(files);
+    expect((await tarsOf(store, record))[0]!.equals(whole)).toBe(true);
+    // What has nothing but a part of the large file can be compared by itself.
+    const stored = await objectOf(store, record.id, 'base.index');
+    const text = Buffer.from((await decodeBytes(stored, { name: 'index' })).content).toString();
+    const { frames } = parseBaseIndex(text).tars[0]!;
+    const told = frames.filter(({ content }) => content !== undefined);
+    expect(told).toHaveLength(method === 'none' ? 0 : frames.length - 2);
+    for (const { offset, length, content } of told) {
+      expect(sha256(whole.subarray(offset, offset + length))).toBe(content);
+    }
   },
 );
 

@@ -1,4 +1,4 @@
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import type { BackupReader } from '../../archive/backups/reader.js';
 import type { BaseIndex, TarIndex } from '../../base/base-index.js';
 import { parseManifest } from '../../base/manifest.js';
@@ -43,6 +43,10 @@ const COMPARED_BYTES = 64 * 1024 * 1024;
 const COMPARED_FILES = 128;
 
 type Same = ReadonlyMap<string, SameFile['parts']>;
+
+/** Bytes of a file that is configuration still. */
+const MOST_COMPARED = 1024 * 1024;
+const STAMP = /\.\d{8}T\d{6}Z$/;
 
 /** What becomes of each file. */
 interface Decision {
@@ -209,8 +213,10 @@ async function amounts(
     const stays = isSame ? size : (starts.get(path) ?? 0);
     compared.same.bytes += stays;
     compared.changed.bytes += size - stays;
-    const isPeoples = sizes.has(path) && !isServersOwn(path, layout);
-    if (!isSame && isPeoples) compared.kept.push({ path, as: `${path}.${delta.stamp}` });
+    const isPeoples = !isSame && sizes.has(path) && !isServersOwn(path, layout);
+    if (isPeoples && !(await isKeptAlready(path, fs))) {
+      compared.kept.push({ path, as: `${path}.${delta.stamp}` });
+    }
   }
   for (const path of foreign) compared.kept.push({ path, as: `${path}.${delta.stamp}` });
   for (const one of stale) {
@@ -223,6 +229,21 @@ async function amounts(
     for (const { stored } of piece.frames) compared.read += stored;
   }
   return compared;
+}
+
+/** Of what one delta after the other would keep, and is the same, one copy is enough. */
+async function isKeptAlready(path: string, fs: RestoreFileSystem): Promise<boolean> {
+  const size = (await fs.stat(path))?.size ?? 0;
+  if (size > MOST_COMPARED) return false;
+  const [directory, name] = [dirname(path), basename(path)];
+  for (const other of await fs.readdir(directory)) {
+    const isCopy = other.name.startsWith(`${name}.`) && STAMP.test(other.name);
+    if (!isCopy || other.kind !== 'file') continue;
+    const copy = join(directory, other.name);
+    if ((await fs.stat(copy))?.size !== size) continue;
+    if ((await fs.readFile(copy)).equals(await fs.readFile(path))) return true;
+  }
+  return false;
 }
 
 /** Bytes that stay of each file of which only parts do. */

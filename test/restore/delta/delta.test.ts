@@ -1,0 +1,218 @@
+import { createHash } from 'node:crypto';
+import {
+  existsSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { generateX25519Identity, identityToRecipient } from 'age-encryption';
+import { describe, expect, it } from 'vitest';
+import type { Lsn } from '../../../src/lsn.js';
+import { openFileStore } from '../../../src/store/file/file-store.js';
+import { run } from '../../cli/run.js';
+import { scratchDir } from '../../support/scratch.js';
+import { type StoreBackup, storeBackup } from '../../support/stored-backup.js';
+import { archiveOf, SEGMENT, SYSTEM_ID } from '../../support/wal-archive.js';
+import { loadFixture } from '../../wal/fixtures.js';
+import { controlFile, deltaBackup, PARTS } from './fixtures.js';
+
+const { start } = loadFixture('switch');
+const { base, options } = deltaBackup(SYSTEM_ID);
+
+interface Lost {
+  dir: string;
+  root: string;
+  data: string;
+  one: string;
+  args: string[];
+}
+
+/** A directory that was restored from an archive, as a server that ran on it would have it. */
+async function lost(backup: Partial<StoreBackup> = {}, args: string[] = []): Promise<Lost> {
+  const { dir } = archiveOf('switch');
+  const store = await openFileStore(dir, { init: true });
+  const point = { timeline: 1, time: '2026-11-20T21:58:00.000Z' };
+  await storeBackup({
+    ...{ store, frame: 5000, volume: 16_000, ...options, ...backup },
+    record: {
+      ...{ systemId: SYSTEM_ID, segmentSize: SEGMENT, serverVersion: 180004 },
+      start: { ...point, lsn: (start + 0x28n) as Lsn },
+      end: { ...point, lsn: (start + 0x80n) as Lsn },
+      tablespaces: [
+        { oid: 16388, location: '/old/space', inPlace: false },
+        { oid: 16389, location: 'pg_tblspc/16389', inPlace: true },
+      ],
+    },
+  });
+  await store.close();
+  const root = scratchDir('lost', { forServer: true });
+  const made = { dir, root, data: join(root, 'data'), one: join(root, 'one'), args };
+  const restored = await restore(made);
+  expect(restored.stderr).toMatch(/restored/);
+  writeFileSync(join(made.data, 'global/pg_control'), controlFile(SYSTEM_ID, { time: 5 }));
+  for (const name of ['backup_label', 'tablespace_map', 'recovery.signal']) {
+    rmSync(join(made.data, name));
+  }
+  return made;
+}
+
+function restore({ dir, data, one, args }: Lost, ...more: string[]) {
+  const mapping = more.includes('-T') ? [] : ['-T', `/old/space=${one}`];
+  const own = [...mapping, '--restore-command', 'x', ...args, ...more];
+  return run('walkeep', 'restore', ...own, dir, data);
+}
+
+function treeOf(path: string, name = '', found: Record<string, string> = {}) {
+  for (const entry of readdirSync(path, { withFileTypes: true })) {
+    const [at, as] = [join(path, entry.name), `${name}/${entry.name}`];
+    if (entry.isDirectory()) treeOf(at, as, found);
+    else if (entry.isSymbolicLink()) found[as] = `-> ${readlinkSync(at)}`;
+    else found[as] = readFileSync(at).toString('latin1');
+  }
+  return found;
+}
+
+const flipped = (name: string): Buffer => {
+  const content = Buffer.from(base.find((one) => one.name === name)?.content as Buffer);
+  content[12_000] = (content[12_000] as number) ^ 1;
+  return content;
+};
+
+describe('walkeep restore --delta', () => {
+  const identity = generateX25519Identity();
+  it.each([
+    ['none', {}],
+    ['gzip', {}],
+    ['lz4', {}],
+    ['gzip, encrypted', { encrypted: true }],
+    ['gzip, a manifest without checksums', { bare: true }],
+  ] as const)(
+    'makes the same again, of %s',
+    async (what, { encrypted, bare }: { encrypted?: boolean; bare?: boolean }) => {
+      const codec = what.split(',')[0] as 'none';
+      const key = await identity;
+      const file = join(scratchDir('key'), 'key');
+      writeFileSync(file, `${key}\n`);
+      const made = await lost(
+        {
+          codec,
+          ...(encrypted ? { recipients: [await identityToRecipient(key)] } : {}),
+          ...(bare ? { others: { backup_manifest: withoutChecksums() } } : {}),
+        },
+        encrypted ? ['--identity', file] : [],
+      );
+      const again = await restore(made, '--delta');
+      expect(again.stderr).toMatch(/restored/);
+      const whole = treeOf(made.root);
+      for (const name of PARTS) writeFileSync(join(made.data, name), flipped(name));
+      writeFileSync(join(made.data, 'base/5/small'), 'yy');
+      const planned = await restore(made, '--delta', '-n', '--json');
+      const { compared } = JSON.parse(planned.stdout).delta;
+      if (bare) expect(compared.same.bytes).toBeGreaterThan(40_000);
+      else expect(compared.same.bytes).toBeGreaterThan(60_000);
+      const once = await restore(made, '--delta');
+      expect(once.stderr).toMatch(/same: .* in \d+ files/);
+      expect(once.code).toBe(0);
+      expect(treeOf(made.root)).toEqual(whole);
+    },
+  );
+
+  it('writes to no file that has another name elsewhere, and through no link', async () => {
+    const made = await lost();
+    const parts = join(made.data, 'base/5/parts');
+    writeFileSync(parts, flipped('base/5/parts'));
+    linkSync(parts, join(made.root, 'copy'));
+    const small = join(made.data, 'base/5/small');
+    renameSync(small, join(made.root, 'theirs'));
+    writeFileSync(join(made.root, 'theirs'), 'theirs');
+    symlinkSync(join(made.root, 'theirs'), small);
+    const log = join(made.root, 'logs');
+    mkdirSync(log);
+    writeFileSync(join(log, 'log'), 'log');
+    symlinkSync(log, join(made.data, 'log'));
+    rmSync(join(made.data, 'pg_replslot'), { recursive: true });
+    symlinkSync(log, join(made.data, 'pg_replslot'));
+    const done = await restore(made, '--delta');
+    expect(done.code, done.stderr).toBe(0);
+    expect(readFileSync(join(made.root, 'copy')).equals(flipped('base/5/parts'))).toBe(true);
+    expect(readFileSync(parts).equals(flipped('base/5/parts'))).toBe(false);
+    expect(readFileSync(join(made.root, 'theirs'), 'utf8')).toBe('theirs');
+    expect(readFileSync(small, 'utf8')).toBe('x');
+    expect(lstatSync(join(made.data, 'pg_replslot')).isDirectory()).toBe(true);
+    expect(readdirSync(log)).toEqual(['log']);
+  });
+
+  it('follows a pg_wal that is a link, and puts what it leads to aside', async () => {
+    const made = await lost();
+    const wal = join(made.root, 'wal');
+    renameSync(join(made.data, 'pg_wal'), wal);
+    symlinkSync(wal, join(made.data, 'pg_wal'));
+    writeFileSync(join(wal, '00000001000000000000000F'), 'wal');
+    const done = await restore(made, '--delta');
+    expect(done.code, done.stderr).toBe(0);
+    expect(readlinkSync(join(made.data, 'pg_wal'))).toBe(wal);
+    expect(readdirSync(wal)).toEqual(['archive_status']);
+    const [aside] = readdirSync(made.root).filter((name) => name.startsWith('wal.'));
+    expect(readdirSync(join(made.root, aside as string))).toContain('00000001000000000000000F');
+    expect(done.stderr).toContain(`rm -r ${join(made.root, aside as string)}`);
+
+    // Elsewhere: the old one stays where it is.
+    const other = join(made.root, 'other');
+    writeFileSync(join(wal, '00000001000000000000000F'), 'wal');
+    const moved = await restore(made, '--delta', '--waldir', other);
+    expect(moved.code, moved.stderr).toBe(0);
+    expect(readlinkSync(join(made.data, 'pg_wal'))).toBe(other);
+    expect(readdirSync(wal)).toContain('00000001000000000000000F');
+  });
+
+  it('refuses what is not the place of a tablespace', async () => {
+    const made = await lost();
+    const before = treeOf(made.root);
+    const other = join(made.root, 'other');
+    const mapped = await restore(made, '--delta', '-T', `/old/space=${other}`);
+    expect(mapped).toMatchObject({
+      code: 3,
+      stderr: expect.stringContaining(`-T OLD=${made.one}`),
+    });
+    expect(treeOf(made.root)).toEqual(before);
+    rmSync(join(made.data, 'pg_tblspc/16388'));
+    const without = treeOf(made.root);
+    const foreign = await restore(made, '--delta');
+    expect(foreign).toMatchObject({
+      code: 3,
+      stderr: expect.stringContaining('none of the server'),
+    });
+    expect(treeOf(made.root)).toEqual(without);
+  });
+
+  it('restores into a directory that is empty, and goes on with a restore that was none of deltas', async () => {
+    const made = await lost();
+    rmSync(made.data, { recursive: true });
+    rmSync(made.one, { recursive: true });
+    const fresh = await restore(made, '--delta');
+    expect(fresh.code, fresh.stderr).toBe(0);
+    expect(existsSync(join(made.data, 'global/pg_control'))).toBe(true);
+  });
+});
+
+/** As a server without manifest checksums writes it. */
+function withoutChecksums(): Buffer {
+  const text = ((options.others as Record<string, Buffer>).backup_manifest as Buffer).toString(
+    'utf8',
+  );
+  const bare = text.replace(/, "Checksum-Algorithm": "SHA256", "Checksum": "[0-9a-f]+"/g, '');
+  const lines = bare.slice(0, bare.indexOf('"Manifest-Checksum"'));
+  return Buffer.from(`${lines}"Manifest-Checksum": "${sha256(lines)}"}\n`);
+}
+
+function sha256(text: string): string {
+  return createHash('sha256').update(text).digest('hex');
+}
