@@ -30,10 +30,17 @@ export function reportEvents(
   { verbose, progress }: ReportOptions,
 ): Report {
   const printed = new WeakSet<object>();
+  const told = new RepeatedError();
   let connected = false;
+  let server: string | undefined;
 
-  receiver.on('connect', () => {
+  receiver.on('connect', ({ host, port, timeline }) => {
     connected = true;
+    const now = `"${host}", port ${port}`;
+    if (server !== undefined && server !== now) {
+      output.info(`connected to another server: ${now} (timeline ${timeline})`);
+    }
+    server = now;
   });
   receiver.on('partial', ({ file }) => {
     output.info(`not renaming "${file}", segment is not complete`);
@@ -41,11 +48,14 @@ export function reportEvents(
   receiver.on('warning', ({ message, hint }) => output.warning(message, hint));
   receiver.on('member', (state) => reportMember(state, output));
   receiver.on('disconnect', ({ error, retryIn }) => {
-    output.report(error);
+    const now = performance.now();
+    const isNews = told.isNews(error.message, now);
     printed.add(error);
-    if (retryIn !== undefined) {
-      output.info(`disconnected; waiting ${formatSeconds(retryIn)} to try again`);
-    }
+    if (retryIn !== undefined && !isNews) return;
+    output.report(error);
+    if (retryIn === undefined) return;
+    const wait = retryIn < 50 ? 'trying again' : `waiting ${formatSeconds(retryIn)} to try again`;
+    output.info(`disconnected; ${wait}`);
   });
   if (verbose) reportVerbose(receiver, output);
   const end = progress ? reportProgress(receiver, output) : () => {};
@@ -55,6 +65,25 @@ export function reportEvents(
     printed: (error) => typeof error === 'object' && error !== null && printed.has(error),
     end,
   };
+}
+
+/** Times that the same error is told, one after the other, before it is told once a minute. */
+const TOLD_EACH = 10;
+const TOLD_EVERY = 60_000;
+
+/** An error that comes again and again, a server that is down, must not bury what came before it. */
+class RepeatedError {
+  private message: string | undefined;
+  private count = 0;
+  private toldAt = 0;
+
+  isNews(message: string, now: number): boolean {
+    this.count = message === this.message ? this.count + 1 : 1;
+    this.message = message;
+    if (this.count > TOLD_EACH && now - this.toldAt < TOLD_EVERY) return false;
+    this.toldAt = now;
+    return true;
+  }
 }
 
 /** `member db2:5432 covers: yes`, with what that rests on. */

@@ -30,6 +30,7 @@ export function toServerError(notice: ServerNotice, context = ''): WalkeepError 
   };
   if (isWalRemoved(notice)) {
     return new WalRemovedError(message, {
+      hint: AFTER_REMOVED_WAL,
       ...details,
       file: SEGMENT_FILE.exec(notice.message)?.[0],
     });
@@ -39,6 +40,12 @@ export function toServerError(notice: ServerNotice, context = ''): WalkeepError 
   }
   return new ServerError(message, details);
 }
+
+/** WAL that the server has removed is not lost if it is anywhere else; what is lost leaves a hole. */
+const AFTER_REMOVED_WAL =
+  'Look for the segments in pg_wal of its standbys or in another archive, and bring them with "walkeep push"; ' +
+  'give the receiver a slot, so that the server keeps WAL for it; if they are lost, take a new base backup and ' +
+  'go on behind the hole with --accept-gap.';
 
 /** What to do where the server itself does not say. */
 function ownHint({ code, message }: ServerNotice): string | undefined {

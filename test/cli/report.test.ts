@@ -60,6 +60,44 @@ describe('reportEvents', () => {
     expect(report.printed(new ConnectionError('other'))).toBe(false);
   });
 
+  it('tells an error that repeats ten times, and then once a minute', () => {
+    vi.useFakeTimers();
+    try {
+      const { receiver, lines } = setUp();
+      const refuse = (text: string) =>
+        receiver.emit('disconnect', { error: new ConnectionError(text), retryIn: 5000 });
+      for (let second = 0; second < 180; second += 5) {
+        refuse('refused');
+        vi.advanceTimersByTime(5000);
+      }
+      const told = () => lines().filter((line) => line.startsWith('error: '));
+      expect(told()).toHaveLength(10 + 2);
+      refuse('no route');
+      refuse('refused');
+      expect(told().slice(-2)).toEqual(['error: no route', 'error: refused']);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  it('names another server that it connects to, and no wait of 0 seconds', () => {
+    const { receiver, lines } = setUp();
+    const connect = (host: string, timeline: number) =>
+      receiver.emit('connect', {
+        ...{ host, port: 5432, serverVersion: 180000, systemId: 1n, timeline },
+        flushLsn: toLsn(1n),
+      });
+    connect('db1', 1);
+    receiver.emit('disconnect', { error: new ConnectionError('gone'), retryIn: 0 });
+    connect('db1', 1);
+    connect('db2', 2);
+    expect(lines()).toEqual([
+      'error: gone',
+      'disconnected; trying again',
+      'connected to another server: "db2", port 5432 (timeline 2)',
+    ]);
+  });
+
   it('announces no retry that will not be made', () => {
     const { receiver, lines } = setUp();
     receiver.emit('disconnect', { error: new ConnectionError('gone'), retryIn: undefined });
