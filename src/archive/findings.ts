@@ -42,6 +42,7 @@ export type FindingCode =
   | 'backup-unfinished'
   | 'backup-without-wal'
   | 'backup-foreign'
+  | 'backup-page'
   | 'backup-not-checked';
 
 /** One thing that a check of an archive found. */

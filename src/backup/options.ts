@@ -79,6 +79,11 @@ export interface TakeBackupOptions {
   keep?: boolean;
   /** The server compares the checksums of all pages that it reads, where it has any. Default true. */
   verifyChecksums?: boolean;
+  /**
+   * They are compared here too, as they come: those that are wrong are named, and fail the backup
+   * unless `verifyChecksums` is false.
+   */
+  verifyPages?: boolean;
   /** Take a cluster beside the one that the store has, as after pg_upgrade. */
   newSystem?: boolean;
   /** Use also a store that cannot create only what is absent. */
@@ -144,6 +149,7 @@ const CHECKS: Checks<TakeBackupOptions> = {
   manifestChecksums: oneOf('CRC32C', 'SHA256'),
   keep: aSwitch,
   verifyChecksums: aSwitch,
+  verifyPages: aSwitch,
   newSystem: aSwitch,
   unfenced: aSwitch,
   signal: aSignal,

@@ -11,9 +11,10 @@ import {
 } from '../base/backup-record.js';
 import { baseIndexLines, INDEX_COMPRESSION } from '../base/base-index.js';
 import { parseBackupLabel } from '../base/label.js';
+import { PageCheck } from '../base/page-check.js';
 import { compressorOf, quickCompression } from '../codec/codecs.js';
 import { CorruptObjectError, ServerError, StoreUncertainError, WalkeepError } from '../errors.js';
-import { INVALID_LSN } from '../lsn.js';
+import { INVALID_LSN, type Lsn } from '../lsn.js';
 import { VERSION } from '../package.js';
 import type { BackupFacts } from '../server/backup-facts.js';
 import { contentOf } from '../store/content.js';
@@ -179,6 +180,7 @@ export class BackupRun {
       compression = quickCompression(),
       wal = 'archive',
       walTimeout = WAL_TIMEOUT,
+      verifyChecksums = true,
     } = this.#options;
     const objects = new BackupObjects(area, id, { claim, recipients, signal });
     this.#objects = objects;
@@ -204,6 +206,7 @@ export class BackupRun {
     if (label.start !== start.lsn || label.timeline !== start.timeline) {
       throw new CorruptObjectError('the backup_label is of another backup');
     }
+    const isJudged = await this.#judgePages(sink, start.lsn);
     await objects.put('backup_manifest', bytes);
     for (const [path, content] of sink.verbatim) await objects.put(VERBATIM[path], content);
     const index = { tars: tars.map((tar) => tar.index) };
@@ -240,7 +243,7 @@ export class BackupRun {
       encrypted: recipients !== undefined,
       pageChecksums: {
         enabled: facts.dataChecksums ?? false,
-        checked: facts.dataChecksums === true && this.#options.verifyChecksums !== false,
+        checked: isJudged || (facts.dataChecksums === true && verifyChecksums),
       },
       tablespaces: tablespaces.flatMap(({ oid, location }) =>
         oid === undefined || location === undefined
@@ -306,6 +309,7 @@ export class BackupRun {
     const listener: CopyListener = {
       onStart: (start, total) => {
         this.#started = true;
+        if (this.#options.verifyPages) sink.pages = new PageCheck({ start: start.lsn });
         this.#progress = { ...this.#progress, phase: 'copy', ...(total && { total }) };
         // Where it cannot be told, as much is kept as before.
         lease.narrow({ backups: this.#chain, wal: [start] }).catch(() => {});
@@ -334,6 +338,17 @@ export class BackupRun {
     } finally {
       await sink.close();
     }
+  }
+
+  async #judgePages({ pages, verbatim }: BackupSink, start: Lsn): Promise<boolean> {
+    if (!pages) return false;
+    const { judgePages } = await import('./pages.js');
+    const { connect, verifyChecksums = true } = this.#options;
+    return judgePages(pages, {
+      ...{ control: verbatim.get('global/pg_control'), start, isStrict: verifyChecksums },
+      connect: () => connect('off', () => {}),
+      warn: (message) => this.#source.warnings.add({ code: 'WK_PAGE_CHECKSUM', message }),
+    });
   }
 
   /** What the server takes of each file, as what comes is checked: it costs the server the least. */

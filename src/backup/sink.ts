@@ -1,5 +1,6 @@
 import type { TarIndex } from '../base/base-index.js';
 import type { ManifestAlgorithm } from '../base/manifest.js';
+import type { PageCheck } from '../base/page-check.js';
 import { TAR_BLOCK, type TarMember, TarReader } from '../base/tar.js';
 import { CorruptObjectError, ProtocolError } from '../errors.js';
 import { DigestThread, type FileDigest } from './digests.js';
@@ -51,6 +52,8 @@ export class BackupSink {
   /** By path below the data directory. */
   readonly files = new Map<string, FileDigest>();
   readonly verbatim = new Map<Verbatim, Buffer>();
+  /** Looks at the pages, if that was asked for. */
+  pages: PageCheck | undefined;
   /** Bytes of tar that came. */
   bytes = 0;
   /** Of the number of a volume. */
@@ -143,7 +146,10 @@ class TarStream {
     this.#root = rootOf(oid);
     this.#reader = new TarReader({
       member: (member) => this.#begin(member),
-      content: (piece) => void this.#kept?.push(Buffer.from(piece)),
+      content: (piece) => {
+        this.#kept?.push(Buffer.from(piece));
+        sink.pages?.content(piece);
+      },
       done: (member) => this.#done(member),
     });
   }
@@ -168,6 +174,7 @@ class TarStream {
     if (this.#sink.files.has(path)) {
       throw new CorruptObjectError(`${JSON.stringify(path)} is twice in the base backup`);
     }
+    this.#sink.pages?.begin(path);
     const file = { size: member.size, digest: '' };
     this.#sink.files.set(path, file);
     const from = member.offset + TAR_BLOCK;

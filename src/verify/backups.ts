@@ -14,15 +14,19 @@ import type { BackupRecord } from '../base/backup-record.js';
 import type { BaseIndex } from '../base/base-index.js';
 import { parseBackupLabel } from '../base/label.js';
 import { type BackupManifest, type ManifestFile, parseManifest } from '../base/manifest.js';
+import { PageCheck, pagesText } from '../base/page-check.js';
 import { TarReader } from '../base/tar.js';
 import { decompressAtOnce } from '../codec/at-once.js';
 import { CorruptObjectError, EncryptedError, UsageError } from '../errors.js';
 import { formatLsn } from '../lsn.js';
+import { controlGeometry } from '../server/control-file.js';
 
 /** How the base backups of a place are checked. */
 export interface BackupChecking {
   /** Only what is there, not what it holds. */
   quick: boolean;
+  /** Also the checksums of pages. */
+  pages?: boolean | undefined;
   keys: ArchiveOptions | undefined;
   finding(finding: Finding): void;
   /** Bytes of objects that were read. */
@@ -211,6 +215,7 @@ class OneBackup {
   #closed = false;
   #manifest: BackupManifest | undefined;
   readonly #files = new Map<string, { size: number; digest: string }>();
+  #pages: PageCheck | undefined;
   /** Every tar was read to its end. */
   #whole = true;
 
@@ -228,9 +233,11 @@ class OneBackup {
       if (name === LABEL && bytes) this.#label(bytes);
     }
     if (objects.some(({ name }) => name === MANIFEST) && !this.#closed) await this.#readManifest();
+    if (this.#checking.pages === true && !this.#closed) this.#pages = await this.#pageCheck();
     const index = this.#closed ? undefined : await this.#index();
     for (const [i, tar] of tars.entries()) await this.#tar(tar, index?.tars[i]);
     if (this.#manifest && this.#whole && !this.#closed) this.#compare(this.#manifest);
+    if (this.#pages && this.#pages.wrong > 0) this.#wrongPages(this.#pages);
     if (!this.#closed) return;
     this.#checking.finding({
       ...{ severity: 'info', code: 'backup-not-checked', file: this.#reader.key(RECORD) },
@@ -284,6 +291,32 @@ class OneBackup {
       this.#damaged(e, 'base.index');
       return undefined;
     }
+  }
+
+  /** Undefined where the cluster has no checksums. */
+  async #pageCheck(): Promise<PageCheck | undefined> {
+    try {
+      const control = await this.#reader.content('pg_control', this.#checking.signal);
+      const geometry = controlGeometry(control);
+      if (!geometry?.checksums) return undefined;
+      return new PageCheck({ start: this.#record.start.lsn, ...geometry });
+    } catch (e) {
+      this.#damaged(e, 'pg_control');
+      return undefined;
+    }
+  }
+
+  #wrongPages({ bad, wrong }: PageCheck): void {
+    const { id, pageChecksums } = this.#record;
+    this.#checking.finding({
+      severity: pageChecksums.checked ? 'error' : 'warning',
+      code: 'backup-page',
+      file: this.#reader.key(RECORD),
+      message: `backup ${id}: ${pagesText(bad, wrong)}`,
+      hint: pageChecksums.checked
+        ? 'Restored, the server refuses to read them: use another backup.'
+        : 'Nobody compared them when it was taken: they are damaged, or were written just then, and are whole in the WAL.',
+    });
   }
 
   async #readManifest(): Promise<void> {
@@ -344,9 +377,13 @@ class OneBackup {
     return new TarReader({
       member: ({ type, name }) => {
         const algorithm = expected.get(`${root}${name}`)?.checksum?.algorithm;
+        if (type === 'file') this.#pages?.begin(`${root}${name}`);
         hash = type === 'file' && algorithm ? fileHash(algorithm) : undefined;
       },
-      content: (piece) => hash?.update(piece),
+      content: (piece) => {
+        hash?.update(piece);
+        this.#pages?.content(piece);
+      },
       done: ({ type, name, size }) => {
         if (type !== 'file') return;
         this.#files.set(`${root}${name}`, { size, digest: hash?.digest() ?? '' });

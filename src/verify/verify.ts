@@ -34,6 +34,8 @@ export interface VerifyOptions {
   quick?: boolean | undefined;
   /** `false` leaves base backups out, as do `since` and `timeline`. */
   backups?: boolean | undefined;
+  /** Also the checksums of the pages in base backups. */
+  verifyPages?: boolean | undefined;
   /** Threads. Default: one for each core. */
   jobs?: number | undefined;
   /** Bytes of WAL that a thread takes at a time. */
@@ -51,6 +53,7 @@ const CHECKS: Checks<VerifyOptions> = {
   timeline: aTimeline,
   quick: aSwitch,
   backups: aSwitch,
+  verifyPages: aSwitch,
   jobs: aNumber(1, 1024),
   jobBytes: aNumber(1, Number.MAX_SAFE_INTEGER),
   onFinding: aFunction,
@@ -176,7 +179,8 @@ async function verifyIn(
     ofBackups += more;
     progress(0);
   };
-  await backups?.run(catalog, { quick, keys, finding, progress: ofBackup, signal });
+  const { verifyPages: pages } = options;
+  await backups?.run(catalog, { quick, pages, keys, finding, progress: ofBackup, signal });
 
   const findings = [...found.values()].sort(byPlace);
   const count = (severity: Severity) => findings.filter((f) => f.severity === severity).length;

@@ -1,12 +1,20 @@
 import { execFileSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { generateX25519Identity, identityToRecipient } from 'age-encryption';
 import { expect, test, vi } from 'vitest';
 import { openArchive } from '../../src/archive/places/open-archive.js';
 import { parseBackupRecord } from '../../src/base/backup-record.js';
 import { openFileStore } from '../../src/store/file/file-store.js';
+import { verifyArchive } from '../../src/verify/verify.js';
 import { segmentFileName } from '../../src/wal/file-name.js';
 import { disposer } from '../support/cleanup.js';
 import { runCli } from '../support/cli.js';
@@ -243,6 +251,21 @@ test('a server whose pages are damaged gives no backup', async () => {
   // Who wants what is left of it says so.
   const { record } = await backupOf(server, archive, { wal: 'include', verifyChecksums: false });
   expect(record.pageChecksums).toEqual({ enabled: true, checked: false });
+  // And is told which they are, of the backup that was taken as of the one that was.
+  const named = `1 page has a wrong checksum: block 1 of "${row?.path}"`;
+  const how = { wal: 'include', verifyChecksums: false, verifyPages: true } as const;
+  const { id, record: looked } = await backupOf(server, archive, how);
+  expect(looked.warnings.join()).toContain(named);
+  expect(looked.pageChecksums).toEqual({ enabled: true, checked: true });
+  const segment = await server.switchWal();
+  copyFileSync(join(server.dataDir, 'pg_wal', segment), join(archive, segment));
+  const { findings } = await verifyArchive(archive, { verifyPages: true });
+  const pages = findings.filter(({ code }) => code === 'backup-page');
+  expect(pages.map(({ severity }) => severity).sort()).toEqual(['error', 'warning']);
+  expect(pages.find(({ file }) => file.includes(id))?.message).toBe(`backup ${id}: ${named}`);
+  expect((await verifyArchive(archive)).findings.map(({ code }) => code)).not.toContain(
+    'backup-page',
+  );
 });
 
 test('a backup that is killed is no backup, and the next one removes what is left of it', async () => {

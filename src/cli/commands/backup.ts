@@ -118,6 +118,11 @@ const OPTIONS: readonly OptionSpec[] = [
     help: 'let the server send pages whose checksums are wrong',
   },
   {
+    long: 'verify-pages',
+    group: GROUP,
+    help: 'compare the checksums of all pages here, too, and name those that are wrong',
+  },
+  {
     long: 'compress',
     short: 'Z',
     argument: 'METHOD[:LEVEL]',
@@ -219,6 +224,7 @@ function takeOptions(
     manifestChecksums: parseChecksums(text('manifest-checksums') ?? 'CRC32C'),
     keep: values.keep === true,
     verifyChecksums: values['no-verify-checksums'] !== true,
+    verifyPages: values['verify-pages'] === true,
     fallback: values['no-fallback'] !== true,
     keys: keysOf(values) ?? {},
     unfenced: values.unfenced === true,

@@ -27,6 +27,11 @@ const OPTIONS: readonly OptionSpec[] = [
   },
   { long: 'no-backups', group: 'Options:', help: 'leave base backups out' },
   {
+    long: 'verify-pages',
+    group: 'Options:',
+    help: 'compare the checksums of all pages in base backups, too',
+  },
+  {
     long: 'jobs',
     short: 'j',
     argument: 'N',
@@ -69,6 +74,7 @@ export const command: Command = {
       jobs: countOption(values, 'jobs', MAX_THREADS),
       quick: values.quick === true,
       backups: values['no-backups'] !== true,
+      verifyPages: values['verify-pages'] === true,
       keys: keysOf(values),
     };
     const { verifyArchive } = await import('../../verify/verify.js');
