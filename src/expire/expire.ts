@@ -31,8 +31,6 @@ export type { ExpiredBackup, ExpiredWal, ExpireOptions, ExpireResult };
 
 /** Keys that are removed by one call: between two it is seen whether that is still ours to do. */
 const BATCH = 200;
-/** An object of the index of targets is of so many segments. */
-const INDEXED = 32n;
 
 /**
  * Removes from a place the backups, and the WAL, that nothing needs: no window, no backup that stays,
@@ -178,17 +176,18 @@ function rangesOf(segments: readonly PlacedSegment[], segmentSize: number): Expi
 /** Objects of the index of which no segment stays. */
 function indexOf(wal: PlaceWal, removed: readonly PlacedSegment[]): string[] {
   const gone = new Set(removed);
-  const kept = new Set(
-    wal.segments
-      .filter((one) => !gone.has(one))
-      .map((one) => `${one.timeline} ${one.segment / INDEXED}`),
-  );
+  const kept = new Set<string>();
+  for (const size of new Set(wal.index.map(({ segments }) => BigInt(segments)))) {
+    for (const one of wal.segments) {
+      if (!gone.has(one)) kept.add(`${one.timeline} ${one.segment / size} ${size}`);
+    }
+  }
   const perId = 0x1_0000_0000n / BigInt(wal.segmentSize);
   return wal.index
-    .filter(({ base }) => {
+    .filter(({ base, segments }) => {
       const timeline = Number.parseInt(base.slice(0, 8), 16);
       const first = BigInt(`0x${base.slice(8, 16)}`) * perId + BigInt(`0x${base.slice(16)}`);
-      return !kept.has(`${timeline} ${first / INDEXED}`);
+      return !kept.has(`${timeline} ${first / BigInt(segments)} ${segments}`);
     })
     .map((object) => object.key);
 }

@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { describe, expect, it } from 'vitest';
 import { TIMING } from '../../src/archive/backups/hold.js';
-import { backupKey, CLAIM, indexKey } from '../../src/archive/backups/keys.js';
+import { backupKey, CLAIM, indexKey, joinedKey } from '../../src/archive/backups/keys.js';
 import { holdLease } from '../../src/archive/backups/lease.js';
 import { expireArea } from '../../src/expire/expire.js';
 import { keepInArea } from '../../src/expire/keep.js';
@@ -86,6 +86,23 @@ describe('an expire', () => {
     expect(gone.filter((key) => !/backups\/|wal\/|index\//.test(key))).toEqual([]);
     expect(keysOf(objects).filter((key) => /lease|intent|clock/.test(key))).toEqual([]);
     expect(await expire(store, { window: 3 * DAY })).toMatchObject({ backups: [], wal: [] });
+  });
+
+  it('removes joined objects of the index with the last of their segments', async () => {
+    const { clock, store, objects } = place();
+    await beginArchive(store);
+    for (const [day, first] of [1000, 1030].entries()) {
+      await putWal(store, 1, first, first + 30);
+      await putBackup(store, idOf(day), first);
+      clock.now += DAY;
+    }
+    const joined = ['000000010000000000000000', '000000010000000000000400'].map((name) =>
+      joinedKey(PREFIX, name),
+    );
+    for (const key of joined) await store.create(key, contentOf(Buffer.from(key)));
+    expect((await expire(store, { redundancy: 2 })).index).toBe(0);
+    expect((await expire(store, { redundancy: 1 })).index).toBe(1);
+    expect(keysOf(objects).filter((key) => key.endsWith('.32'))).toEqual([joined[1]]);
   });
 
   it('removes at once what a dead process of this machine left, and never what may be at work', async () => {

@@ -10,6 +10,7 @@
  * lease/<id>/<writer>/<n>         a running backup or restore, renewed by the next n
  * intent/<id>/<writer>/<n>        a running expire
  * index/<TLI8>/<segment24>        of the 32 segments from that one on
+ * index/<TLI8>/<segment24>.32     the 32 of these from that one on, joined
  * ```
  */
 export const RECORD = 'backup.json';
@@ -20,6 +21,7 @@ export const KEEP = 'keep/';
 export const LEASE = 'lease/';
 export const INTENT = 'intent/';
 export const INDEX = 'index/';
+export const JOINED_SUFFIX = '.32';
 
 /** @param name of an object of the backup; absent for the prefix of them all */
 export function backupKey(prefix: string, id: string, name = ''): string {
@@ -33,4 +35,9 @@ export function keepKey(prefix: string, id: string): string {
 /** @param segment 24 digits of the first of the 32 */
 export function indexKey(prefix: string, segment: string): string {
   return `${prefix}${INDEX}${segment.slice(0, 8)}/${segment}`;
+}
+
+/** @param segment 24 digits of the first of the 1024 */
+export function joinedKey(prefix: string, segment: string): string {
+  return `${indexKey(prefix, segment)}${JOINED_SUFFIX}`;
 }

@@ -3,10 +3,11 @@ import { parseSegmentFileName, parseStoredName } from '../../wal/file-name.js';
 import type { TimelineHistory } from '../../wal/timeline.js';
 import type { Archive } from '../archive.js';
 import { sampleIdentity } from '../identity.js';
+import { GROUP, JOINED } from '../index/format.js';
 import type { LedgerState } from '../ledger-entry.js';
 import { nameOf } from '../places/store-archive.js';
 import type { BackupArea } from './area.js';
-import { INDEX } from './keys.js';
+import { INDEX, JOINED_SUFFIX } from './keys.js';
 import type { StoredWalSegment } from './ways.js';
 
 /** A segment with all objects or files that hold it. */
@@ -27,12 +28,12 @@ export interface PlaceWal {
   histories: (TimelineHistory & { stored: Date })[];
   /** Timelines whose history is here and cannot be read, with why. */
   unread: { timeline: number; why: string }[];
-  /** Objects of the index of targets, with the first segment that each is of. */
-  index: { key: string; base: string; size: number }[];
+  /** Objects of the index of targets, with the first segment that each is of, and how many. */
+  index: { key: string; base: string; segments: number; size: number }[];
   ledger: LedgerState | undefined;
 }
 
-const INDEXED = new RegExp(`^${INDEX}[0-9A-F]{8}/([0-9A-F]{24})$`);
+const INDEXED = new RegExp(`^${INDEX}[0-9A-F]{8}/([0-9A-F]{24})(\\${JOINED_SUFFIX})?$`);
 
 /**
  * One LIST, and a GET for each history.
@@ -53,8 +54,9 @@ export async function readPlaceWal(
     const inner = key.slice(prefix.length);
     const name = archive.isDirectory ? inner : nameOf(inner);
     if (name !== undefined && !name.includes('/')) entries.push({ name, key, size, modified });
-    const [, base] = INDEXED.exec(inner) ?? [];
-    if (base !== undefined) index.push({ key, base, size });
+    const [, base, joined] = INDEXED.exec(inner) ?? [];
+    const segments = joined === undefined ? GROUP : GROUP * JOINED;
+    if (base !== undefined) index.push({ key, base, segments, size });
   }
   const cluster = ledger ?? (await archive.cluster());
   const names = entries.map((one) => one.name).filter((name) => isSegment(name));

@@ -11,6 +11,9 @@ export const INDEX_FORMAT = 1;
 /** Segments that one object tells of: the numbers of the first are multiples of it. */
 export const GROUP = 32;
 
+/** Objects that a joined one has: the number of its first segment is a multiple of so many groups. */
+export const JOINED = 32;
+
 /** Times of transactions' ends, commits and aborts, in microseconds since 2000. */
 export interface EndTimes {
   first: TimestampTz;
@@ -152,6 +155,23 @@ export function parseStoredIndex(bytes: Buffer, key: string): StoredIndexGroup {
   } catch (e) {
     throw e instanceof CorruptObjectError ? e : wrong((e as Error).message, e);
   }
+}
+
+/** The objects of a joined one, each as it was, in their order. @throws CorruptObjectError */
+export function partsOfJoined(bytes: Buffer, key: string): Buffer[] {
+  const parts: Buffer[] = [];
+  for (let at = 0; at < bytes.length; ) {
+    const line = bytes.indexOf(0x0a, at) + 1;
+    const end = line === 0 ? 0 : bytes.indexOf(0x0a, line) + 1;
+    if (end === 0) break;
+    parts.push(bytes.subarray(at, end));
+    at = end;
+  }
+  const length = parts.reduce((sum, part) => sum + part.length, 0);
+  if (parts.length === JOINED && length === bytes.length) return parts;
+  throw new CorruptObjectError(`"${key}" is no whole joined object of the WAL index`, {
+    ...{ key, hint: 'Remove it; "walkeep index" makes another one.' },
+  });
 }
 
 /** The same with all it has. */

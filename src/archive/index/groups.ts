@@ -1,8 +1,8 @@
 import type { Lsn } from '../../lsn.js';
 import { segmentFileName, segmentOf } from '../../wal/file-name.js';
-import { indexKey } from '../backups/keys.js';
+import { indexKey, joinedKey } from '../backups/keys.js';
 import type { Plan } from '../way/plan.js';
-import { GROUP } from './format.js';
+import { GROUP, JOINED } from './format.js';
 
 /** A segment on a way that an index can tell of: a complete file, all of which is on the way. */
 export interface IndexPlace {
@@ -34,4 +34,15 @@ export function groupStart({ segment, slot }: IndexPlace, segmentSize: number): 
 
 export function groupKey(prefix: string, { group }: IndexPlace): string {
   return indexKey(prefix, group);
+}
+
+/** The key of the joined object that has a group, and the group's place in it. */
+export function joinedPlace(
+  prefix: string,
+  { timeline, segment }: IndexPlace,
+  segmentSize: number,
+): { key: string; at: number } {
+  const at = Number((segment / BigInt(GROUP)) % BigInt(JOINED));
+  const first = segment - (segment % BigInt(GROUP * JOINED));
+  return { key: joinedKey(prefix, segmentFileName(timeline, first, segmentSize)), at };
 }

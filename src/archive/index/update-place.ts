@@ -1,6 +1,6 @@
 import { parseRecipients } from '../../codec/age/recipients.js';
 import { openBackupArea } from '../backups/area.js';
-import { type ArchiveOptions, openArchive } from '../places/open-archive.js';
+import { type ArchiveOptions, identitiesOf, openArchive } from '../places/open-archive.js';
 import { readArchive } from '../read-catalog.js';
 import { type UpdatedIndex, type UpdateIndexOptions, updateIndex } from './update.js';
 
@@ -28,7 +28,8 @@ export async function updateIndexAt(
     const systemId = keys.systemId ?? catalog.systemId;
     const area = await openBackupArea(place, { systemId, writable: true, signal });
     try {
-      return await updateIndex(catalog, area, { ...options, ...sealed });
+      const identities = identitiesOf(keys);
+      return await updateIndex(catalog, area, { ...options, ...sealed, identities });
     } finally {
       await area.close();
     }

@@ -1,5 +1,6 @@
 import { INDEX_COMPRESSION } from '../../base/base-index.js';
 import { AGE_MAGIC } from '../../codec/age/age.js';
+import type { Identities } from '../../codec/age/identities.js';
 import type { Recipients } from '../../codec/age/recipients.js';
 import { encodeBytes } from '../../codec/stages.js';
 import { EncryptedError } from '../../errors.js';
@@ -11,11 +12,14 @@ import type { Catalog } from '../catalog.js';
 import { readMarks } from '../way/marks.js';
 import { type Plan, planTimeline } from '../way/plan.js';
 import { GROUP, type IndexedSegment, indexBytes, indexedSegment } from './format.js';
-import { groupKey, groupStart, type IndexPlace, indexPlace } from './groups.js';
+import { groupKey, groupStart, type IndexPlace, indexPlace, joinedPlace } from './groups.js';
+import { joinGroups } from './join.js';
 
 export interface UpdateIndexOptions {
   /** Whom what is stored is encrypted to. */
   recipients?: Recipients | undefined;
+  /** What opens objects that are encrypted. */
+  identities?: (() => Promise<Identities | undefined>) | undefined;
   /** Objects that are made at most. */
   limit?: number | undefined;
   signal?: AbortSignal | undefined;
@@ -56,7 +60,8 @@ export async function updateIndex(
   const result: UpdatedIndex = { created: 0, present: 0, left: 0, unsound: [] };
   const there = new Set<string>();
   for await (const { key } of area.store.list(`${area.prefix}${INDEX}`, { signal })) there.add(key);
-  for (const group of groupsOf(catalog, area)) {
+  const groups = groupsOf(catalog, area);
+  for (const group of groups) {
     signal?.throwIfAborted();
     if (there.has(group.key)) {
       result.present++;
@@ -84,9 +89,24 @@ export async function updateIndex(
     const stored = await encodeBytes(bytes, { codec: INDEX_COMPRESSION, recipients });
     const { created } = await area.store.create(group.key, contentOf(stored), { signal });
     result[created ? 'created' : 'present']++;
+    there.add(group.key);
     if (created) onObject?.(group.key);
   }
+  for (const [key, keys] of joinedOf(groups, area)) {
+    if (there.has(key) || !keys.every((one) => there.has(one))) continue;
+    await joinGroups(area, key, keys, options);
+  }
   return result;
+}
+
+/** The groups of each joined object, in the order of their segments. */
+function joinedOf(groups: readonly Group[], { prefix }: BackupArea): Map<string, string[]> {
+  const joined = new Map<string, string[]>();
+  for (const { key, plan, places } of [...groups].sort((a, b) => (a.key < b.key ? -1 : 1))) {
+    const into = joinedPlace(prefix, places[0]!.place, plan.segmentSize);
+    joined.set(into.key, [...(joined.get(into.key) ?? []), key]);
+  }
+  return joined;
 }
 
 /**

@@ -1,0 +1,56 @@
+import { INDEX_COMPRESSION } from '../../base/base-index.js';
+import { AGE_MAGIC } from '../../codec/age/age.js';
+import type { Identities } from '../../codec/age/identities.js';
+import type { Recipients } from '../../codec/age/recipients.js';
+import { encodeBytes } from '../../codec/stages.js';
+import { CorruptObjectError, EncryptedError } from '../../errors.js';
+import { contentOf } from '../../store/content.js';
+import { readWhole } from '../../store/read-whole.js';
+import type { BackupArea } from '../backups/area.js';
+import { plainOf } from './facts.js';
+import { JOINED, parseStoredIndex } from './format.js';
+
+/** Bytes of a joined object, not compressed, at most: of larger ones opening many is not what it costs. */
+const MOST = 16 << 20;
+
+export interface JoinOptions {
+  /** What opens objects that are encrypted. */
+  identities?: (() => Promise<Identities | undefined>) | undefined;
+  recipients?: Recipients | undefined;
+  signal?: AbortSignal | undefined;
+}
+
+/**
+ * Stores 32 objects of the index once more, as one. It is made where all of them can be read, and never
+ * readable to more than they are.
+ * @param keys of the 32, in the order of their segments
+ * @throws what a store throws, the signal's reason
+ */
+export async function joinGroups(
+  { store }: BackupArea,
+  key: string,
+  keys: readonly string[],
+  { identities = async () => undefined, recipients, signal }: JoinOptions,
+): Promise<void> {
+  if (keys.length !== JOINED) return;
+  const parts: Buffer[] = [];
+  let length = 0;
+  for (const one of keys) {
+    const stored = await readWhole(store, one, (bytes) => bytes, { signal });
+    if (!stored) return;
+    const isSealed = AGE_MAGIC.equals(stored.subarray(0, AGE_MAGIC.length));
+    if (isSealed && !recipients) return;
+    try {
+      const plain = await plainOf(stored, one, await identities());
+      parseStoredIndex(plain, one);
+      parts.push(plain);
+      length += plain.length;
+    } catch (e) {
+      if (e instanceof EncryptedError || e instanceof CorruptObjectError) return;
+      throw e;
+    }
+    if (length > MOST) return;
+  }
+  const bytes = await encodeBytes(Buffer.concat(parts), { codec: INDEX_COMPRESSION, recipients });
+  await store.create(key, contentOf(bytes), { signal });
+}
