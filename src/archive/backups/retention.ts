@@ -148,7 +148,8 @@ class Planning {
       return;
     }
     const heads = this.#heads(complete);
-    const newest = [...heads].sort(byEnd).slice(Math.max(0, heads.length - redundancy));
+    const ends = this.#firstOfChains([...heads].sort(byEnd));
+    const newest = ends.slice(Math.max(0, ends.length - redundancy));
     // Without a window a branch goes with the backups of its time.
     const since =
       window === undefined
@@ -162,7 +163,7 @@ class Planning {
         this.#from(ways, way, on, base, 'the window');
       }
       if (redundancy > 0) {
-        const first = on.filter((b) => heads.includes(b)).at(-redundancy);
+        const first = this.#firstOfChains(on.filter((b) => heads.includes(b))).at(-redundancy);
         this.#from(ways, way, on, first ?? on[0], 'redundancy');
       }
     }
@@ -195,7 +196,7 @@ class Planning {
     });
   }
 
-  /** Full backups; where one cannot be restored though what is based on it can, the first of these. */
+  /** Full backups; where one cannot be restored though what is based on it can, these. */
   #heads(complete: readonly Complete[]): Complete[] {
     const usable = new Set(complete.map((b) => b.id));
     const hasUsableParent = (b: JudgedBackup | undefined): boolean => {
@@ -205,6 +206,21 @@ class Planning {
       );
     };
     return complete.filter((b) => !hasUsableParent(b));
+  }
+
+  /** Those that hang on one full backup count once: what spoils that spoils them all. */
+  #firstOfChains(heads: readonly Complete[]): Complete[] {
+    const seen = new Set<string>();
+    return heads.filter((b) => {
+      let root: JudgedBackup = b;
+      for (let one: JudgedBackup | undefined = b; one; ) {
+        root = one;
+        one = one.record?.parent === undefined ? undefined : this.#byId.get(one.record.parent);
+      }
+      const isFirst = !seen.has(root.id);
+      seen.add(root.id);
+      return isFirst;
+    });
   }
 
   #alive(ways: Ways, complete: readonly Complete[], hasWal: boolean, since: number): Way[] {

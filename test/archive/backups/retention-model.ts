@@ -24,6 +24,8 @@ interface Branch {
 interface ModelBackup {
   id: string;
   parent?: ModelBackup;
+  /** Its parent is there, and is not what it was taken against: it began elsewhere. */
+  strayed?: boolean;
   cluster: Cluster;
   branch: Branch;
   start: number;
@@ -181,11 +183,13 @@ export class RetentionWorld {
       ...{ cluster, branch, start: from, end: cluster.end(branch), stored: this.#place },
       ...{ state, kept, ...(incremental ? { parent: this.#pick(parents.slice(-4)) } : {}) },
     };
+    if (incremental && this.#below(12) === 0) backup.strayed = true;
     this.#backups.push(backup);
   }
 
   #isWhole(b: ModelBackup): boolean {
-    return b.state === 'complete' && (!b.parent || this.#isWhole(b.parent));
+    if (b.state !== 'complete' || b.strayed) return false;
+    return !b.parent || this.#isWhole(b.parent);
   }
 
   #promote(): void {
@@ -493,7 +497,10 @@ export class RetentionWorld {
     const byTime = [...heads].sort(
       (a, b) => a.stored - b.stored || a.end - b.end || order(a) - order(b),
     );
-    const newest = redundancy > 0 ? byTime.slice(-redundancy) : [];
+    // What hangs on one full backup is one: it goes with that.
+    const root = (b: ModelBackup) => chain(b).at(-1);
+    const byChain = byTime.filter((b, i) => byTime.findIndex((o) => root(o) === root(b)) === i);
+    const newest = redundancy > 0 ? byChain.slice(-redundancy) : [];
     const since =
       window === undefined
         ? Math.min(newest[0]?.stored ?? place, place - 24 * HOUR)
@@ -533,7 +540,11 @@ export class RetentionWorld {
       stays(branch, (b, on) => {
         const later = on.filter((o) => after(o, b));
         const forWindow = window !== undefined && !later.some((o) => o.stored <= since);
-        return forWindow || later.filter((o) => heads.includes(o)).length < redundancy;
+        const tops = on.filter((o) => heads.includes(o));
+        const isFirst = (o: ModelBackup) =>
+          !tops.some((other) => root(other) === root(o) && after(o, other));
+        const newer = later.filter((o) => tops.includes(o) && isFirst(o));
+        return forWindow || newer.length < redundancy;
       });
     }
     for (const one of newest) stays(one.branch, (b) => b === one || after(b, one));
