@@ -33,6 +33,8 @@ export interface Surroundings {
   chooseWriteReport(connection: ReplicationConnection, signal: AbortSignal): Promise<WriteReport>;
   /** A timeline was left, where it may have been received further. */
   onLeft?(timeline: number, way: TimelineHistory): void;
+  /** True while a primary of a later timeline is seen elsewhere. */
+  outrun?(timeline: number): boolean;
   /** Absent: the disk. */
   fs?: FileSystem;
 }
@@ -156,6 +158,7 @@ export class DirectoryReceiver {
     const owner: RunOwner = {
       ...{ refusals: this.refusals, writeReport, tell: this.around.tell },
       noteProgress: () => this.noteProgress(),
+      outrun: (timeline) => this.around.outrun?.(timeline) ?? false,
     };
     const run = new TimelineRun(this.o, connection, archive, at, owner);
     onPhase('command');

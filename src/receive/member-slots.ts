@@ -10,6 +10,7 @@ import {
   type MemberSlotKeeper,
   type ObservedMember,
 } from '../server/member-slot.js';
+import { isInHistory } from '../wal/timeline.js';
 import { abortableDelay } from './retry.js';
 
 /** Milliseconds between looks at a member. */
@@ -40,6 +41,8 @@ export interface MemberSlotsOptions {
   archived(): ArchivedWal | undefined;
   /** A member was seen for the first time, or is not what it was. */
   tell(state: MemberState): void;
+  /** A member is a primary that goes on from what is archived. */
+  sawPrimary(timeline: number): void;
   /** A defect: of a listener, or ours. */
   fail(error: unknown): void;
 }
@@ -130,6 +133,9 @@ export class MemberSlots {
 
   private async decide(session: MemberSession): Promise<MemberDecision & { seen: ObservedMember }> {
     const seen = await session.observe(this.stop.signal);
+    const { systemId, durable } = this.o.archived()!;
+    const goesOn = durable && isInHistory(seen.history, durable.timeline);
+    if (!seen.standby && seen.systemId === systemId && goesOn) this.o.sawPrimary(seen.timeline);
     return { seen, ...this.judge(seen) };
   }
 

@@ -58,6 +58,8 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
   private readonly durable = new DurablePlace();
   private members: MemberSlots | undefined;
   private lastPosition: ReceiverPosition | undefined;
+  /** The latest timeline that a member was seen to write, as a primary that goes on from ours. */
+  private seenTimeline = 0;
   private readonly diverged: DivergedWatch;
   /** Ends the run, for a defect in what runs beside it. */
   private readonly failed = new AbortController();
@@ -77,6 +79,7 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
     this.receiver = new DirectoryReceiver(this.o, {
       tell,
       onLeft: (left, way) => this.diverged.look(left, way, this.fail),
+      outrun: (timeline) => this.seenTimeline > timeline,
       onHeadway: () => this.backoff.reset(),
       chooseWriteReport: (connection, stop) => this.checkSyncStandby(connection, stop),
     });
@@ -127,6 +130,9 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
       ...{ settings, slot, keeper, interval },
       archived: () => this.durable.archived,
       tell: (state) => this.tell('member', state),
+      sawPrimary: (written) => {
+        this.seenTimeline = written;
+      },
       fail: this.fail,
     });
   }

@@ -31,6 +31,8 @@ export interface StreamOptions {
   statusInterval: number;
   /** Milliseconds of silence before the server is asked; it is given up at twice that. 0: never. */
   receiveTimeout: number;
+  /** True while another server is seen to go on: then little silence is borne. */
+  outrun?: () => boolean;
   /** Called at most four times a second when more was received. */
   onProgress: (received: Lsn, serverEnd: Lsn) => void;
 }
@@ -45,6 +47,8 @@ const PAUSED_STATUS_MS = 10_000;
 /** A paused stream that gets nothing to disk for so long is given up: it hangs a shutdown. */
 const STALL_LIMIT_MS = 60_000;
 const TICK_MS = 250;
+/** The most silence before a server is asked that was outrun: it answers, or is gone. */
+const OUTRUN_SILENCE_MS = 2000;
 
 /**
  * One COPY BOTH stream on one timeline: takes XLogData, has it checked, hands it to the target, and
@@ -78,7 +82,9 @@ export class StreamSession implements CopyBothHandler, TargetListener {
   private movedAt = 0;
   private movedTo = 0;
   private activeSince = 0;
+  /** Up to when the server was heard when it was asked, and when that was. */
   private askedAt = -1;
+  private askedSince = 0;
   private seenByOwner = -1;
 
   constructor(options: StreamOptions) {
@@ -366,19 +372,23 @@ export class StreamSession implements CopyBothHandler, TargetListener {
   private tickActive(now: number): void {
     if (this.isReplyDue(now)) this.sendStatus(false);
     this.target.tick(now, true);
-    const { receiveTimeout, connection } = this.o;
-    if (receiveTimeout === 0) return;
+    const { connection, outrun } = this.o;
+    if (this.o.receiveTimeout === 0) return;
+    const most = outrun?.() ? OUTRUN_SILENCE_MS : Number.POSITIVE_INFINITY;
+    const receiveTimeout = Math.min(this.o.receiveTimeout, most);
     const heard = Math.max(connection.lastReceivedAt, this.activeSince);
-    if (now - heard > 2 * receiveTimeout) {
+    if (now - heard <= receiveTimeout) return;
+    if (this.askedAt !== heard) {
+      this.askedAt = heard;
+      this.askedSince = now;
+      this.sendStatus(true);
+    } else if (now - this.askedSince > receiveTimeout) {
       this.onFailure(
         new TimeoutError(
           `nothing was received from the server for ${((now - heard) / 1000).toFixed(0)} seconds`,
           { hint: 'The server or the network may be dead.' },
         ),
       );
-    } else if (now - heard > receiveTimeout && this.askedAt !== heard) {
-      this.askedAt = heard;
-      this.sendStatus(true);
     }
   }
 }

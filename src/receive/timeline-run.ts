@@ -33,6 +33,8 @@ export interface RunOwner {
   tell<K extends keyof ReceiverEvents>(event: K, ...args: ReceiverEvents[K]): void;
   /** WAL was stored for a while: the next failure is a new one. */
   noteProgress(): void;
+  /** True while a primary of a later timeline is seen, which goes on from this one. */
+  outrun?(timeline: number): boolean;
 }
 
 /** One stream of one timeline into the directory: what it finds, its target, checks and ledger. */
@@ -206,6 +208,7 @@ export class TimelineRun {
       reportFlush: synchronous || o.slot !== undefined,
       statusInterval: o.statusInterval ?? 10_000,
       receiveTimeout: o.receiveTimeout ?? RECEIVE_TIMEOUT,
+      outrun: () => this.owner.outrun?.(at.timeline) ?? false,
       onProgress: (received, serverEnd) => this.onProgress(received, serverEnd),
       ...(o.slot === undefined ? {} : { slot: o.slot }),
       ...(o.endLsn === undefined ? {} : { endLsn: o.endLsn }),

@@ -8,6 +8,7 @@ import { Members, memberCovers, underLoad } from '../support/members.js';
 import { MAJORS, type Major, PostgresServer } from '../support/postgres.js';
 import { archiveDirectory, holds, receive, writeWal } from '../support/receiving.js';
 import { freePort } from '../support/server-config.js';
+import { TcpProxy } from '../support/tcp-proxy.js';
 import { waitFor } from '../support/wait.js';
 
 const keep = disposer();
@@ -229,7 +230,29 @@ test('slots that are lost are made anew; other clusters, rights and machines are
   );
   await c.configure({});
   await says(c.port, 'yes: ');
+  // No session of ours keeps a server from stopping.
+  await members.primary.stop();
+  await b.stop();
   expect(await second.stop()).toEqual({ code: 0, signal: null });
+});
+
+test('a primary that vanishes without a word is left when another one is promoted', async () => {
+  const members = keep(await Members.create(MAJORS.at(-1)!));
+  const proxy = keep(await TcpProxy.listen(members.primary.port));
+  const [next] = members.standbys as [PostgresServer, PostgresServer];
+  const directory = archiveDirectory();
+  const conninfo = `host=127.0.0.1,127.0.0.1 port=${proxy.port},${next.port} user=postgres target_session_attrs=read-write`;
+  // By itself it would bear the silence for twenty minutes.
+  const options = ['-S', 'walkeep', '--synchronous', OURS, '--receive-timeout=600'];
+  const run = keep(receive(directory, conninfo, options));
+  await run.waitForOutput(new RegExp(`: member 127.0.0.1:${next.port} covers: yes`));
+  await writeWal(members.primary, 100_000);
+  await members.followed();
+  proxy.stall();
+  await next.promote();
+  await run.waitForOutput(/nothing was received from the server for \d+ seconds/);
+  await run.waitForOutput(/switched to timeline 2|streaming at \S+ \(timeline 2\)/);
+  expect(await run.stop()).toEqual({ code: 0, signal: null });
 });
 
 const HBA = 'local all postgres trust\nhost replication all 127.0.0.1/32 trust\n';
