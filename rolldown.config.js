@@ -1,11 +1,11 @@
 import { defineConfig } from 'rolldown';
 
 /**
- * The commands that PostgreSQL starts once a segment, and the receiver, for which a failover may be
- * waiting, each in one CommonJS file: to find and read modules one by one takes longer than to run
- * them. What only helps or explains stays outside.
+ * The commands that PostgreSQL starts once a segment, the receiver, for which a failover may be
+ * waiting, and the shipper, each in one CommonJS file: to find and read modules one by one takes longer
+ * than to run them, and more memory. What only helps or explains stays outside.
  */
-const COMMANDS = ['fetch', 'push', 'receive'];
+const COMMANDS = ['fetch', 'push', 'receive', 'ship'];
 
 /** Leaves a module beside main.js outside, under its path as seen from the one file. */
 const outside = (command) => ({
