@@ -15,10 +15,14 @@ import { killAtEnd, packageRoot, scratchDir } from '../support/scratch.js';
 import { makeWal } from '../wal/synthetic.js';
 
 const rgw = sharedRgw();
-/** All of it: `WALKEEP_FAULTS=500` segments with stalls of 30 s; half an hour. */
+/**
+ * All of it: `WALKEEP_FAULTS=500` segments with stalls of 30 s; half an hour. `WALKEEP_STALL_MS` makes
+ * them shorter, for memory alone, `WALKEEP_SHIP_CODEC` compresses with another codec.
+ */
 const FULL = Number(process.env.WALKEEP_FAULTS ?? 0);
 const SEGMENTS = FULL || 24;
-const STALL_MS = FULL ? 30_000 : 300;
+const STALL_MS = Number(process.env.WALKEEP_STALL_MS ?? (FULL ? 30_000 : 300));
+const CODEC = process.env.WALKEEP_SHIP_CODEC ?? 'gzip:1';
 const SIZE = 16 * 2 ** 20;
 /** Drawn by path, so that the bucket has a name that stays: each run has the same faults. */
 const CHANCES = { 'slow-down': 0.1, 'reset-after-send': 0.1, stall: 0.1, truncate: 0.1 };
@@ -63,7 +67,7 @@ describe.skipIf(!rgw)('walkeep ship through a proxy that spoils four requests of
     while (begun.size < Math.min(BACKLOG, SEGMENTS)) add();
 
     const place = `s3://${bucket}?endpoint=${proxy.url}&ca=${authority.cert}`;
-    const args = ['ship', '--json', '-Z', 'gzip:1', directory, place];
+    const args = ['ship', '--json', '-Z', CODEC, directory, place];
     const child = spawn(join(packageRoot, 'bin', 'walkeep'), args, {
       env: { PATH: process.env.PATH, ...environmentOf(rgw!.owner) },
       stdio: ['ignore', 'pipe', 'inherit'],
