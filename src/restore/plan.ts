@@ -47,6 +47,9 @@ export interface Prepared {
   delta?: PreparedDelta | undefined;
 }
 
+/** Says of every file that it is not there. */
+const NOTHING = 'false';
+
 /** Recovery keeps segments until its next restart point: what max_wal_size is by default. */
 const MOST_WAL = 1024 * 1024 * 1024;
 /** Segments that are read ahead, and the one that is replayed. */
@@ -145,8 +148,12 @@ async function planOf(
   const config = await configOf(reader, index, adopted, signal);
   const adoption = { dataDir, configDir, adopted, occupied, main: config };
   const notes = await adoptionNotes(reader, index, adoption, signal);
-  const restoreCommand = options.restoreCommand ?? restoreCommandOf({ ...keys, places });
-  if (options.restoreCommand === undefined && options.tryFetch !== false && state !== 'complete') {
+  // All that it needs is in the backup, and a place without any WAL is no answer to a server.
+  const isAlone = record.wal === 'included' && !sources.catalog && !options.standby;
+  const own = isAlone ? NOTHING : restoreCommandOf({ ...keys, places });
+  const restoreCommand = options.restoreCommand ?? own;
+  const isTried = options.restoreCommand === undefined && options.tryFetch !== false && !isAlone;
+  if (isTried && state !== 'complete') {
     const names = firstNames(choice, sources);
     const included = record.wal === 'included';
     await requireFetch({ command: restoreCommand, owner, names, included, signal });

@@ -107,6 +107,26 @@ describe('walkeep restore', () => {
     expect(plain(JSON.parse(again.stdout))).toEqual(plain(JSON.parse(planned.stdout)));
   });
 
+  it('asks no archive for what the backup brings along', async () => {
+    const dir = scratchDir('alone');
+    const point = { timeline: 1, time: '2026-11-20T21:58:00.000Z' };
+    await storeBackup({
+      store: await openFileStore(dir, { init: true }),
+      tars: [{ name: 'base.tar', bytes: tarOf(BASE) }],
+      record: {
+        ...{ systemId: SYSTEM_ID, segmentSize: SEGMENT, serverVersion: 180004, wal: 'included' },
+        start: { ...point, lsn: (start + 0x28n) as Lsn },
+        end: { ...point, lsn: (start + 0x80n) as Lsn },
+      },
+    });
+    const owner = process.getuid?.() === 0 ? ['--owner', '65534:65534'] : [];
+    const data = join(scratchDir('restored'), 'data');
+    const { code, stdout, stderr } = await run('walkeep', 'restore', '-n', ...owner, dir, data);
+    expect(code, stderr).toBe(0);
+    // PostgreSQL ends its recovery where a restore_command fails in another way than "not there".
+    expect(stdout).toContain("restore_command = 'false'");
+  });
+
   it('restores, says what to do next, and overwrites nothing', async () => {
     const manifest = Buffer.from('{ "PostgreSQL-Backup-Manifest-Version": 1,\n');
     const made = await archive({ others: { backup_manifest: manifest } });
