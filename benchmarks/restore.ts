@@ -16,6 +16,7 @@ import { median, pairedRatio } from './statistics.js';
 import { peakMemory, type Timed, timed } from './timed-command.js';
 
 const MEGABYTES = Number(process.env.WALKEEP_BENCH_MB ?? 2048);
+/** None: only the memory is looked at. */
 const ROUNDS = Number(process.env.WALKEEP_BENCH_ROUNDS ?? 5);
 /** Small ones, besides those of the database. */
 const FILES = Number(process.env.WALKEEP_BENCH_FILES ?? 0);
@@ -92,7 +93,7 @@ for (let round = 0; round < ROUNDS; round += 1) {
 for (const [codec] of CODECS) {
   const name = `walkeep ${codec}`;
   for (const other of [`pgBackRest ${codec}`, `tar ${codec}`]) {
-    if (!commands[other]) continue;
+    if (!commands[other] || ROUNDS === 0) continue;
     const pair = [name, other].map((one) => join(targetOf(one), 'base'));
     execFileSync('diff', ['-rq', ...pair]);
   }
@@ -106,17 +107,18 @@ const ratioTo = (name: string, other: string): string => {
   const { ratio, low, high } = pairedRatio(speeds(name), speeds(other));
   return `${ratio.toFixed(2)} [${low.toFixed(2)}, ${high.toFixed(2)}]`;
 };
-print(
-  `A restore of ${megabytes.toFixed(0)} MB and ${FILES} more files, ${ROUNDS} rounds`,
-  ['command', 'MB/s', 'to pgBackRest', 'to tar', 'CPU s/GB'],
-  Object.keys(commands).map((name) => [
-    name,
-    median(speeds(name)).toFixed(0),
-    ratioTo(name, name.replace('walkeep', 'pgBackRest')),
-    ratioTo(name, name.replace('walkeep', 'tar')),
-    median((results[name] ?? []).map(({ cpuMs }) => cpuMs / megabytes)).toFixed(2),
-  ]),
-);
+if (ROUNDS > 0)
+  print(
+    `A restore of ${megabytes.toFixed(0)} MB and ${FILES} more files, ${ROUNDS} rounds`,
+    ['command', 'MB/s', 'to pgBackRest', 'to tar', 'CPU s/GB'],
+    Object.keys(commands).map((name) => [
+      name,
+      median(speeds(name)).toFixed(0),
+      ratioTo(name, name.replace('walkeep', 'pgBackRest')),
+      ratioTo(name, name.replace('walkeep', 'tar')),
+      median((results[name] ?? []).map(({ cpuMs }) => cpuMs / megabytes)).toFixed(2),
+    ]),
+  );
 print(
   'Peak memory',
   ['command', 'RSS MB'],
