@@ -22,6 +22,7 @@ export { readShipProgress, type ShipStatus } from './archive/shipping/read-ship-
 export type { LocatedTarget, RecoveryTarget } from './archive/targets/target.js';
 export { type DirectoryScan, scanDirectory } from './archive/wal-directory.js';
 export { takeBackup } from './backup/backup.js';
+export { type MergedBackup, type MergeOptions, mergeBackup } from './backup/merge.js';
 export type {
   BackupProgress,
   BackupWarning,

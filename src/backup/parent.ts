@@ -100,13 +100,17 @@ function chosen(
       ? [record]
       : [],
   );
-  const [newest] = records
-    .filter((record) => unfit(record, state) === undefined)
-    .sort((a, b) => (a.end.lsn > b.end.lsn ? -1 : 1));
+  const [newest] = records.filter((record) => unfit(record, state) === undefined).sort(newestFirst);
   if (newest) return newest;
   const [other] = records;
   const why = other && `: backup ${other.id}: ${unfit(other, state)}`;
   throw new NoIncrementalError(`there is no backup that it can be based on${why ?? ''}`);
+}
+
+/** Of one that another was merged into, the merged one: its chain is the shorter. */
+function newestFirst(a: BackupRecord, b: BackupRecord): number {
+  if (a.end.lsn === b.end.lsn) return a.id < b.id ? 1 : -1;
+  return a.end.lsn < b.end.lsn ? 1 : -1;
 }
 
 /** Why the server cannot tell what changed since a backup. */

@@ -1,27 +1,20 @@
 import { availableParallelism } from 'node:os';
 import { basename } from 'node:path';
-import type { BackupArea } from '../archive/backups/area.js';
-import { backupKey, keepKey, RECORD } from '../archive/backups/keys.js';
-import { endDeadLeases, holdLease, type Lease } from '../archive/backups/lease.js';
-import {
-  type BackupObject,
-  type BackupRecord,
-  backupRecordBytes,
-  type OutsideFile,
-} from '../base/backup-record.js';
+import { holdLease, type Lease } from '../archive/backups/lease.js';
+import type { BackupObject, BackupRecord, OutsideFile } from '../base/backup-record.js';
 import { baseIndexLines, INDEX_COMPRESSION } from '../base/base-index.js';
 import { parseBackupLabel } from '../base/label.js';
 import { PageCheck } from '../base/page-check.js';
 import { compressorOf, quickCompression } from '../codec/codecs.js';
-import { CorruptObjectError, ServerError, StoreUncertainError, WalkeepError } from '../errors.js';
+import { CorruptObjectError, ServerError, WalkeepError } from '../errors.js';
 import { INVALID_LSN, type Lsn } from '../lsn.js';
 import { VERSION } from '../package.js';
 import type { BackupFacts } from '../server/backup-facts.js';
-import { contentOf } from '../store/content.js';
-import { claimBackup, findLeftovers, keysOf, removeUnfinished } from './claim.js';
+import { claimBackup } from './claim.js';
+import { commitBackup, leaveNothing, removeLeftovers } from './commit.js';
 import { type Copied, type CopyListener, copyBackup } from './copy.js';
 import { compareWithManifest } from './digests.js';
-import { BackupObjects, createOwn, surely } from './objects.js';
+import { BackupObjects } from './objects.js';
 import type {
   BackupProgress,
   TakeBackupOptions,
@@ -112,12 +105,14 @@ export class BackupRun {
       lease.signal.addEventListener('abort', lost);
       if (this.#parent) await requireChain(area, this.#parent, signal);
       await this.#lookAtWal();
-      const cleaned = await this.#cleanUp(area, lease);
+      const { warnings } = this.#source;
+      const cleaned = await removeLeftovers(area, lease, signal, (w) => warnings.add(w));
       return { ...(await this.#take(id, claim, lease)), cleaned };
     } catch (e) {
       const error = this.#stop.signal.aborted ? this.#stop.signal.reason : e;
       this.#stop.abort(error);
-      await this.#leaveNothing(area, id);
+      // A record that arrives late would be that of a backup without objects.
+      if (!this.#committing) await leaveNothing(area, id);
       throw error;
     } finally {
       await lease?.release();
@@ -135,38 +130,6 @@ export class BackupRun {
       message: `nobody seems to receive the WAL of this server into "${archive.place}": ${why}`,
       hint: 'Start "walkeep receive", and for a store "walkeep ship": the backup waits at its end until the archive has its WAL; or use --wal include.',
     });
-  }
-
-  /** What others left behind; that it cannot be removed is no reason to have no backup. */
-  async #cleanUp(area: BackupArea, lease: Lease): Promise<string[]> {
-    const signal = this.#stop.signal;
-    const cleaned: string[] = [];
-    let at = 'what unfinished backups left';
-    try {
-      for (const leftover of await findLeftovers(area, lease.id, signal)) {
-        at = `unfinished backup ${leftover.id}`;
-        if (await removeUnfinished(area, leftover, signal)) cleaned.push(leftover.id);
-      }
-      at = 'leases that nobody holds any more';
-      await endDeadLeases(area, { now: await lease.time(), signal });
-    } catch (e) {
-      signal.throwIfAborted();
-      if (!(e instanceof WalkeepError)) throw e;
-      const { code, message } = e;
-      this.#source.warnings.add({ code, message: `could not remove ${at}: ${message}` });
-    }
-    return cleaned;
-  }
-
-  async #leaveNothing(area: BackupArea, id: string): Promise<void> {
-    // A record that arrives late would be that of a backup without objects.
-    if (this.#committing) return;
-    try {
-      const keys = await keysOf(area, id);
-      await removeUnfinished(area, { id, keys: [...keys.keys()], lease: [] });
-    } catch {
-      // The next backup does it. What failed first is what is told.
-    }
   }
 
   async #take(
@@ -260,7 +223,12 @@ export class BackupRun {
       walkeep: VERSION,
     };
     this.#progress = { ...this.#progress, phase: 'commit' };
-    await this.#commit(area, record, lease);
+    await commitBackup(area, record, {
+      ...{ lease, keep: this.#options.keep, signal },
+      onCommitting: () => {
+        this.#committing = true;
+      },
+    });
     const stored = objects.stored.reduce((sum, { size }) => sum + size, 0);
     const whole = performance.now() - this.#began;
     return { id, record, stored, files: sink.files.size, duration: { whole, copy: duration } };
@@ -354,41 +322,6 @@ export class BackupRun {
   /** What the server takes of each file, as what comes is checked: it costs the server the least. */
   get #algorithm(): NonNullable<TakeBackupOptions['manifestChecksums']> {
     return this.#options.manifestChecksums ?? 'CRC32C';
-  }
-
-  /** The record comes last: with it the backup exists. */
-  async #commit(area: BackupArea, record: BackupRecord, lease: Lease): Promise<void> {
-    const signal = this.#stop.signal;
-    const { prefix, store } = area;
-    const { id } = record;
-    const there = await surely(() => keysOf(area, id, signal), signal);
-    const lost = record.objects.find(
-      ({ name, size }) => there.get(backupKey(prefix, id, name)) !== size,
-    );
-    if (lost) {
-      const key = backupKey(prefix, id, lost.name);
-      throw new CorruptObjectError(`"${key}" is not in "${store.place}" any more`, {
-        key,
-        hint: 'Something else removes objects there, or took this backup for one that was given up.',
-      });
-    }
-    if (this.#options.keep) {
-      await createOwn(area, keepKey(prefix, id), contentOf(Buffer.from('\n')), signal);
-    }
-    const content = contentOf(backupRecordBytes(record));
-    await surely(() => lease.confirm(), signal);
-    signal.throwIfAborted();
-    this.#committing = true;
-    try {
-      await createOwn(area, backupKey(prefix, id, RECORD), content, undefined);
-    } catch (cause) {
-      if (!(cause instanceof StoreUncertainError)) throw cause;
-      throw new StoreUncertainError(`whether backup ${id} exists is not known: ${cause.message}`, {
-        cause,
-        key: backupKey(prefix, id, RECORD),
-        hint: '"walkeep backups" tells.',
-      });
-    }
   }
 
   #report(): void {

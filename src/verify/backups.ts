@@ -20,6 +20,7 @@ import { decompressAtOnce } from '../codec/at-once.js';
 import { CorruptObjectError, EncryptedError, UsageError } from '../errors.js';
 import { formatLsn } from '../lsn.js';
 import { controlGeometry } from '../server/control-file.js';
+import { chainProblem } from './chain.js';
 
 /** How the base backups of a place are checked. */
 export interface BackupChecking {
@@ -38,6 +39,8 @@ export interface BackupChecking {
 export class BackupCheck {
   readonly #area: BackupArea;
   readonly #backups: readonly PlacedBackup[];
+  /** Those of which something is damaged; what is based on one comes behind it. */
+  readonly #bad = new Set<string>();
 
   private constructor(area: BackupArea, backups: readonly PlacedBackup[]) {
     this.#area = area;
@@ -127,9 +130,31 @@ export class BackupCheck {
       if (backup.problem !== undefined && backup.problem !== backup.broken) {
         checking.finding(damaged(file, new CorruptObjectError(backup.problem, { key: file })));
       }
-    } else await new OneBackup(this.#area, record, checking).run();
+    } else await this.#whole(backup, record, checking);
     await this.#foreign(backup, record, checking);
     if (record.wal === 'archive') this.#wal(record, file, catalog, ways, checking);
+  }
+
+  /** All that it holds; and, of an incremental one, whether that goes together with its chain. */
+  async #whole(
+    { id, chain, state }: PlacedBackup,
+    record: BackupRecord,
+    checking: BackupChecking,
+  ): Promise<void> {
+    const { keys, signal } = checking;
+    const finding = (f: Finding): void => {
+      if (f.severity === 'error') this.#bad.add(id);
+      checking.finding(f);
+    };
+    await new OneBackup(this.#area, record, { ...checking, finding }).run();
+    const isKnown = this.#bad.has(id) || chain.some((one) => this.#bad.has(one.id));
+    if (record.parent === undefined || state !== 'complete' || isKnown) return;
+    const problem = await chainProblem(this.#area, [...chain.toReversed(), record], keys, signal);
+    if (!problem) return;
+    checking.finding({
+      ...damaged(problem.key ?? backupKey(this.#area.prefix, id, RECORD), problem),
+      hint: 'Take a full backup: this one, and what is based on it, cannot be restored.',
+    });
   }
 
   /** What lies beside its objects; of older walkeeps the record does not name the claim. */

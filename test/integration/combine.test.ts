@@ -6,6 +6,7 @@ import { openChain } from '../../src/archive/combine/chain.js';
 import { openCombined } from '../../src/archive/combine/file.js';
 import { FrameCache } from '../../src/archive/combine/frames.js';
 import { planChain } from '../../src/archive/combine/plan.js';
+import { mergeBackup } from '../../src/backup/merge.js';
 import type { TakenBackup } from '../../src/backup/options.js';
 import { restoreBackup } from '../../src/restore/restore.js';
 import { summarizingServer, takeChain } from '../support/backup-chain.js';
@@ -15,9 +16,10 @@ import { archiveDirectory } from '../support/receiving.js';
 import { relationDifferences } from '../support/relation-pages.js';
 import { readsEveryPage } from '../support/restoring.js';
 import { giveToServer, serverUser } from '../support/scratch.js';
+import { backupOf, extractBackup, manifestDifferences } from '../support/taken-backup.js';
 import { waitFor } from '../support/wait.js';
 
-vi.setConfig({ testTimeout: 300_000 });
+vi.setConfig({ testTimeout: 600_000 });
 
 const keep = disposer();
 const NEW = MAJORS.filter((major) => major >= 17);
@@ -185,6 +187,15 @@ test.each(NEW)(
     await server.stop();
 
     const { id } = chain.at(-1) as TakenBackup;
+    const merged = await mergeBackup({ place: archive, id });
+    expect(merged.from).toEqual(chain.map((one) => one.id));
+    expect(merged.record).not.toHaveProperty('parent');
+    const again = await restored(server, archive, merged.id);
+    expect(relationDifferences(server.dataDir, again.dataDir).differences).toEqual([]);
+    // With tar alone, and by the manifest that it got.
+    const manifest = readFileSync(join(archive, 'backups', merged.id, 'backup_manifest'));
+    const wrong = manifestDifferences(extractBackup(archive, merged), manifest);
+    expect(wrong.filter((path) => !/^pg_wal\/[0-9A-F]{24}$/.test(path))).toEqual([]);
     const whole = await restored(server, archive, id);
     const { differences, pages } = relationDifferences(server.dataDir, whole.dataDir);
     expect(differences).toEqual([]);
@@ -193,6 +204,9 @@ test.each(NEW)(
     // Only now: who reads tables changes pages, and has that logged.
     await server.start();
     const expected = await digests(server);
+    // The server itself takes it for what an incremental backup is based on.
+    const based = { wal: 'include', incremental: 'last', fallback: false } as const;
+    expect((await backupOf(server, archive, based)).record.parent).toBe(merged.id);
     const rows = await server.sql("SELECT pg_relation_filepath('visible') AS path");
     const { path } = rows[0] as { path: string };
     await recovered(whole);
@@ -208,7 +222,7 @@ test.each(NEW)(
     expect(asIs.equals(readFileSync(map))).toBe(false);
     writeFileSync(map, asIs);
     await recovered(stale);
-    const wrong = (await digests(stale)).filter((line) => !expected.includes(line));
-    expect(wrong).toEqual([expect.stringMatching(/^postgres visible on: 8000 /)]);
+    const rowsBack = (await digests(stale)).filter((line) => !expected.includes(line));
+    expect(rowsBack).toEqual([expect.stringMatching(/^postgres visible on: 8000 /)]);
   },
 );

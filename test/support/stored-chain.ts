@@ -7,6 +7,7 @@ import type { BackupRecord } from '../../src/base/backup-record.js';
 import type { Geometry } from '../../src/base/incremental.js';
 import { formatLsn, type Lsn } from '../../src/lsn.js';
 import { MemoryObjects, MemoryStore } from '../../src/store/memory.js';
+import type { ObjectStore } from '../../src/store/store.js';
 import { type StoreBackup, storeBackup, tarOf } from './stored-backup.js';
 
 /** Files of one backup by their paths; below `pg_tblspc/OID/` those of a tablespace. */
@@ -14,8 +15,8 @@ export type BackupFiles = ReadonlyMap<string, Buffer>;
 
 export interface StoredChain {
   objects: MemoryObjects;
-  store: MemoryStore;
-  area: { place: string; store: MemoryStore; prefix: string; close(): Promise<void> };
+  store: ObjectStore;
+  area: { place: string; store: ObjectStore; prefix: string; close(): Promise<void> };
   records: BackupRecord[];
 }
 
@@ -32,7 +33,7 @@ export function controlFile({ blockSize, segmentBlocks }: Geometry, checksums = 
 export function manifestOf(files: BackupFiles): Buffer {
   const lines = [...files].map(([path, content]) => {
     const sha = createHash('sha256').update(content).digest('hex');
-    return `{ "Path": ${JSON.stringify(path)}, "Size": ${content.length}, "Last-Modified": "2026-11-28 01:00:00 GMT", "Checksum-Algorithm": "SHA256", "Checksum": "${sha}" }`;
+    return `{ "Path": ${JSON.stringify(Buffer.from(path, 'latin1').toString())}, "Size": ${content.length}, "Last-Modified": "2026-11-28 01:00:00 GMT", "Checksum-Algorithm": "SHA256", "Checksum": "${sha}" }`;
   });
   const text = `{ "PostgreSQL-Backup-Manifest-Version": 2,\n"System-Identifier": 7000000000000000001,\n"Files": [\n${lines.join(',\n')}\n],\n"WAL-Ranges": [\n{ "Timeline": 1, "Start-LSN": "0/2000028", "End-LSN": "0/2000100" }\n],\n`;
   const sum = createHash('sha256').update(text).digest('hex');
@@ -44,15 +45,17 @@ export interface ChainOptions extends Partial<StoreBackup> {
   checksums?: boolean;
   /** Other manifests, by the number of the backup. */
   manifests?: Record<number, Buffer>;
+  /** What a backup says of itself otherwise than it is. */
+  labels?: Record<number, (label: string) => string>;
 }
 
 /** Stores a full backup and incremental ones, each based on the one before. */
 export async function storeChain(
   backups: readonly BackupFiles[],
-  { geometry, checksums, manifests = {}, ...options }: ChainOptions,
+  { geometry, checksums, manifests = {}, labels = {}, ...options }: ChainOptions,
 ): Promise<StoredChain> {
   const objects = new MemoryObjects();
-  const store = new MemoryStore({ objects });
+  const store = options.store ?? new MemoryStore({ objects });
   const records: BackupRecord[] = [];
   for (const [n, given] of backups.entries()) {
     const before = records.at(-1);
@@ -66,7 +69,8 @@ export async function storeChain(
         ? [`INCREMENTAL FROM LSN: ${formatLsn(before.start.lsn)}`, 'INCREMENTAL FROM TLI: 1']
         : []),
     ];
-    const labelFile = Buffer.from(`${label.join('\n')}\n`);
+    const said = labels[n] ?? ((text: string) => text);
+    const labelFile = Buffer.from(said(`${label.join('\n')}\n`));
     const control = controlFile(geometry, checksums);
     const files = new Map([['backup_label', labelFile], ...given, ['global/pg_control', control]]);
     const time = new Date(Date.UTC(2026, 10, 28, 1, n)).toISOString();
@@ -83,7 +87,9 @@ export async function storeChain(
           backup_manifest: manifests[n] ?? manifestOf(files),
         },
         record: {
-          ...(before ? { parent: before.id } : {}),
+          ...(before
+            ? { parent: before.id, incrementalFrom: { lsn: before.start.lsn, timeline: 1 } }
+            : {}),
           start: point,
           end: { ...point, lsn: (lsn + 0x100n) as Lsn },
           walRanges: [{ timeline: 1, start: lsn, end: (lsn + 0x100n) as Lsn }],

@@ -33,7 +33,7 @@ const PROGRAM = { none: 'cat', gzip: 'gzip -dc', lz4: 'lz4 -dc', zstd: 'zstd -dc
  * Restores a backup from a directory archive with the tools of the system alone, as the docs say.
  * Tablespaces are put into new directories. Gives the data directory.
  */
-export function extractBackup(archive: string, { record }: TakenBackup): string {
+export function extractBackup(archive: string, { record }: Pick<TakenBackup, 'record'>): string {
   const dir = scratchDir('extracted', { forServer: true });
   const data = join(dir, 'data');
   const from = join(archive, 'backups', record.id);

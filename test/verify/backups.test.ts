@@ -16,7 +16,9 @@ import {
   writeLedger,
 } from '../support/archives.js';
 import { checksumOf } from '../support/checksum.js';
+import { incrementalFile } from '../support/incremental-file.js';
 import { labelOf, type StoreBackup, storeBackup, tarOf } from '../support/stored-backup.js';
+import { controlFile, storeChain } from '../support/stored-chain.js';
 
 const ID = '20261127T201500F-3fa91c';
 const random = randomNumbers(7);
@@ -27,6 +29,8 @@ const FILES = {
   'base/1/1249': bytes(3000),
   'global/pg_control': bytes(512),
 };
+/** Of the usual geometry. */
+const CONTROL = controlFile({ blockSize: 8192, segmentBlocks: 131_072 });
 const SPACE = { 'PG_18_202506291/5/16400': bytes(2500) };
 
 /** As a server makes it. */
@@ -189,7 +193,7 @@ describe('verify of base backups', () => {
       await storeBackup({
         ...{ store, id: child, record },
         tars: [{ name: 'base.tar', bytes: tarOf([{ name: 'PG_VERSION', content: '18\n' }]) }],
-        others: { backup_manifest: manifest, backup_label: label(record) },
+        others: { backup_manifest: manifest, backup_label: label(record), pg_control: CONTROL },
       });
       return directory;
     };
@@ -211,6 +215,48 @@ describe('verify of base backups', () => {
       const found = await findingsOf(await chained(at, label));
       expect(found).toMatchObject([{ code: 'backup-damaged', file }]);
     }
+  });
+
+  it('combines a chain, and names what is flipped anywhere in it', async () => {
+    const geometry = { blockSize: 1024, segmentBlocks: 8 };
+    const part = (...blocks: number[]) =>
+      incrementalFile(new Map(blocks.map((b) => [b, bytes(1024)])), 4, geometry);
+    const chained = async (last: [string, Buffer][]) => {
+      const { directory } = sampleArchive(3);
+      const store = await openFileStore(directory, { init: true });
+      const backups = [
+        new Map([['base/5/16384', bytes(4096)]]),
+        new Map([['base/5/INCREMENTAL.16384', part(1, 2)]]),
+        new Map(last),
+      ];
+      const { records } = await storeChain(backups, { store, geometry });
+      return { directory, records };
+    };
+    const { directory, records } = await chained([['base/5/INCREMENTAL.16384', part(3)]]);
+    expect(await findingsOf(directory)).toEqual([]);
+    for (const { id, objects } of records) {
+      for (const { name, size } of objects) {
+        const path = join(directory, 'backups', id, name);
+        const good = readFileSync(path);
+        const bad = Buffer.from(good);
+        const at = Math.floor(random() * size);
+        bad.writeUInt8(bad.readUInt8(at) ^ (1 << Math.floor(random() * 8)), at);
+        writeFileSync(path, bad);
+        const [found, ...more] = await findingsOf(directory);
+        expect([found?.file, found?.code]).toEqual([`backups/${id}/${name}`, 'backup-damaged']);
+        // Nobody is told twice, of what is based on it.
+        expect(more.filter(({ file }) => !file?.includes(id))).toEqual([]);
+        writeFileSync(path, good);
+      }
+    }
+    // Each of them is whole, and they do not go together.
+    const lacking = await chained([['base/5/INCREMENTAL.16385', part(3)]]);
+    expect(await findingsOf(lacking.directory)).toMatchObject([
+      {
+        code: 'backup-damaged',
+        message: expect.stringMatching(/"base.5.16385" of backup \S+01I?/),
+      },
+    ]);
   });
 
   it('finds the WAL that it needs missing, and names what was never finished', async () => {

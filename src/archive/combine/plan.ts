@@ -70,13 +70,16 @@ function withoutFull(sources: FileSource[] | undefined): FileSource[] | undefine
   return sources?.map((source) => (source.backup === 0 ? { ...source, pieces: [] } : source));
 }
 
-interface Placed {
+/** A file of a backup. */
+export interface Placed {
+  /** Below the data directory. */
   path: string;
+  /** Number of its tar. */
   tar: number;
   member: TarMember;
 }
 
-function* membersOf({ record }: BackupReader, { tars }: BaseIndex): Generator<Placed> {
+export function* membersOf({ record }: BackupReader, { tars }: BaseIndex): Generator<Placed> {
   for (const [tar, { members }] of tars.entries()) {
     const oid = record.tars[tar]?.oid;
     const root = oid === undefined ? '' : `pg_tblspc/${oid}/`;
@@ -113,7 +116,7 @@ function addMains(
 }
 
 /** What has the content of a member. */
-function locator(reader: BackupReader, index: BaseIndex, backup: number) {
+export function locator(reader: BackupReader, index: BaseIndex, backup: number) {
   const byTar = new Map<string, Piece[]>();
   for (const piece of reader.pieces(index)) {
     const own = byTar.get(piece.tar);

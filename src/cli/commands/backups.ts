@@ -5,6 +5,7 @@ import { formatLsn } from '../../lsn.js';
 import { formatBytes, formatSeconds } from '../../units.js';
 import { formatIsoTimestamp, formatTimestamp } from '../../wal/records/timestamp.js';
 import { ARCHIVE_OPTIONS } from '../archive-options.js';
+import { MERGE_OPTIONS, merge } from '../backups/merge.js';
 import type { Command } from '../command.js';
 import { jsonLine } from '../json.js';
 import type { Output } from '../output.js';
@@ -17,9 +18,11 @@ export const command: Command = {
   usage: 'backups [OPTION]... PLACE [BACKUP]',
   description:
     'Shows the base backups of a place: their state, size and duration, what each can be restored ' +
-    'to and why no further, and a picture of that on an axis of time; or one of them in detail.',
+    'to and why no further, and a picture of that on an axis of time; or one of them in detail. ' +
+    'With --merge it makes a full backup of a chain of incremental ones.',
   options: () => [
     { long: 'files', group: 'Options:', help: 'list the files of one backup' },
+    ...MERGE_OPTIONS,
     ...KEY_OPTIONS,
     ...ARCHIVE_OPTIONS,
   ],
@@ -31,6 +34,13 @@ export const command: Command = {
       throw misuse(`too many command-line arguments (first is "${extra}")`);
     }
     if (values.files === true && id === undefined) throw misuse('--files wants a backup');
+    if (typeof values.merge === 'string') {
+      if (id !== undefined) throw misuse('--merge has its backup, and takes no other');
+      return merge(place, values.merge, values, output);
+    }
+    if (values.keep === true || values['recipients-file'] !== undefined) {
+      throw misuse('--keep and --recipients-file are for --merge');
+    }
     const { listBackups, listFiles } = await import('../../backups/list-backups.js');
     const { signal, release } = stopOnSignals(output);
     const options = { ...keysOf(values), id, signal };
