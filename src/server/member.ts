@@ -20,6 +20,9 @@ import { secureSearchPath, sqlRows } from './sql.js';
 const CONNECT_TIMEOUT = 10_000;
 const PATIENCE = 30_000;
 
+/** SQLSTATEs of a slot that is there already, is not there any more, or is in use by now. */
+const OVERTAKEN: readonly string[] = ['42710', '42704', '55006'];
+
 /** Name of a member in all that is said of it. */
 export function memberName({ host, hostaddr, port }: HostTarget): string {
   const name = host === '' ? (hostaddr ?? '') : host;
@@ -86,7 +89,14 @@ export class MemberSession {
   async act(action: SlotAction, signal?: AbortSignal): Promise<void> {
     await this.within(signal, async (connection) => {
       const name = `'${this.slot.replaceAll("'", "''")}'`;
-      const run = (call: string) => connection.query(`SELECT pg_catalog.${call}`);
+      const run = async (call: string): Promise<void> => {
+        try {
+          await connection.query(`SELECT pg_catalog.${call}`);
+        } catch (e) {
+          // The receiver itself, or another program, came first: what is so now the next look tells.
+          if (!(e instanceof ServerError && OVERTAKEN.includes(e.sqlstate))) throw e;
+        }
+      };
       if (action.kind === 'advance') {
         await run(`pg_replication_slot_advance(${name}, '${formatLsn(action.to)}')`);
         return;

@@ -12,7 +12,7 @@ import type { Client } from 'pg';
 import { expect } from 'vitest';
 import { type CliRun, runCli } from './cli.js';
 import { type Major, PostgresServer } from './postgres.js';
-import { differences } from './receiving.js';
+import { differences, writeWal } from './receiving.js';
 import { giveToServer, scratchDir } from './scratch.js';
 import { waitFor } from './wait.js';
 
@@ -201,3 +201,25 @@ export async function memberCovers(
   }
   return { code, covers, said: cli.stdout };
 }
+
+export const OURS = '--member-slots=walkeep';
+
+/** Writes as much as segments have, and has each member forget what it may. */
+export async function goOn(members: Members, bytes = 5_000_000): Promise<void> {
+  await writeWal(members.primary, bytes);
+  for (const server of members.servers) if (server.running) await server.sql('CHECKPOINT');
+  await members.followed();
+  // A restartpoint takes the last checkpoint that was replayed.
+  for (const standby of members.standbys) if (standby.running) await standby.sql('CHECKPOINT');
+}
+
+/** Until `check` says of all members that they cover. */
+export const allCover = (members: Members, directory: string) =>
+  waitFor(
+    async () => {
+      const { covers, said } = await memberCovers(members, directory, OURS);
+      if ([...covers.values()].filter((text) => text.startsWith('yes: ')).length === 3) return true;
+      throw new Error(said);
+    },
+    { what: 'all members to cover', intervalMs: 200, timeoutMs: 120_000 },
+  );
