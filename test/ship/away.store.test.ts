@@ -29,7 +29,13 @@ describe.skipIf(!rgw)('receive --store while the store is away', () => {
   it('receives on, tells the lag to a segment, and ships all when it is back', {
     timeout,
   }, async () => {
-    const server = keep(await PostgresServer.create({ major: 18, archive: true }));
+    const server = keep(
+      await PostgresServer.create({
+        major: 18,
+        archive: true,
+        segmentSizeMb: SECONDS > 0 ? 16 : 1,
+      }),
+    );
     const bucket = await rgw!.createBucket();
     const proxy = keep(await FaultProxy.listen({ target: rgw!.facts.http }));
     const directory = archiveDirectory();
