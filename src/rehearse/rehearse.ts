@@ -8,7 +8,7 @@ import { lookAround, runQueries } from './queries.js';
 import { awaitTarget } from './recovery.js';
 import { runnerOf } from './runner.js';
 import { makeScratch, removeScratch, type Scratch, sweep } from './scratch.js';
-import { RehearsalServer } from './server.js';
+import { inherited, RehearsalServer } from './server.js';
 import { type LogStory, storyOf } from './server-log.js';
 import { Sessions } from './session.js';
 
@@ -152,16 +152,18 @@ class Rehearsal {
       ...{ places, target: wanted, timeline, backup, keys, jobs, signal: this.#signal },
       ...{ dataDir: scratch.dataDir, tablespaceDir: scratch.tablespaces },
       ...(runner ? { owner: `${runner.uid}:${runner.gid}` } : {}),
+      environment: inherited(),
       onWarning: (message) => this.warn(message),
       onProgress: (progress) => this.#options.onProgress?.({ kind: 'restore', progress }),
     };
     if (wanted.kind !== 'latest') {
       restore.action = promote ? 'promote' : 'pause';
       const plan = await planRestore(restore);
-      return { plan, restore: { ...restore, backup: plan.backup.id } };
+      return { plan, restore: { ...restore, backup: plan.backup.id, tryFetch: false } };
     }
     const plan = await planRestore(restore);
-    restore.backup = plan.backup.id;
+    // By the plan it has been tried.
+    Object.assign(restore, { backup: plan.backup.id, tryFetch: false });
     if (promote) return { plan, restore };
     const { lsn } = plan.located;
     const atEnd: RecoveryTarget =

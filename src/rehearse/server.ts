@@ -177,7 +177,7 @@ export class RehearsalServer {
 }
 
 /** Without what libpq, or the server, would take for settings of ours. */
-function inherited(): NodeJS.ProcessEnv {
+export function inherited(): NodeJS.ProcessEnv {
   return Object.fromEntries(
     Object.entries(process.env).filter(([name]) => !/^(?:PG|LC_)/.test(name)),
   );

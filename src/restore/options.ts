@@ -49,6 +49,8 @@ export interface RestoreOptions {
   restoreCommand?: string | undefined;
   /** Default true: that one is tried first, as the server's user. */
   tryFetch?: boolean | undefined;
+  /** What the server will have in its environment; default nothing, as a service. */
+  environment?: NodeJS.ProcessEnv | undefined;
   keys?: ArchiveOptions | undefined;
   signal?: AbortSignal | undefined;
   /** Told before anything is written. */

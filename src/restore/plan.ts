@@ -156,7 +156,8 @@ async function planOf(
   if (isTried && state !== 'complete') {
     const names = firstNames(choice, sources);
     const included = record.wal === 'included';
-    await requireFetch({ command: restoreCommand, owner, names, included, signal });
+    const { environment } = options;
+    await requireFetch({ command: restoreCommand, owner, names, included, environment, signal });
   }
   const action = options.action ?? 'pause';
   const settings: RecoverySettings = {

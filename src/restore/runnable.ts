@@ -18,6 +18,7 @@ export interface TriedCommand {
   owner: Owner | undefined;
   /** Files of WAL of which the server needs the first that is there. */
   names: readonly string[];
+  environment?: NodeJS.ProcessEnv | undefined;
   /** The backup brings that WAL along. */
   included: boolean;
   signal?: AbortSignal | undefined;
@@ -60,7 +61,7 @@ interface Failed {
 }
 
 async function fetched(
-  { command, owner, signal }: TriedCommand,
+  { command, owner, environment = {}, signal }: TriedCommand,
   name: string,
   scratch: string,
 ): Promise<Failed | undefined> {
@@ -71,7 +72,7 @@ async function fetched(
   );
   try {
     await run('/bin/sh', ['-c', line], {
-      ...{ env: {}, cwd: scratch, signal, ...owner },
+      ...{ env: environment, cwd: scratch, signal, ...owner },
       maxBuffer: 1 << 24,
     });
     return undefined;

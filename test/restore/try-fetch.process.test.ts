@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import type { Lsn } from '../../src/lsn.js';
+import { requireFetch } from '../../src/restore/runnable.js';
 import { openFileStore } from '../../src/store/file/file-store.js';
 import { copyPackage } from '../support/package-copy.js';
 import { handOver, installedCommand, walkeep } from '../support/restoring.js';
@@ -61,6 +62,20 @@ describe('the restore_command', () => {
       expect(existsSync(data)).toBe(false);
     }
     expect((await walkeep([...args, '--no-try-fetch'])).code).toBe(0);
+  });
+
+  test('has the environment of the server that runs it', async () => {
+    const { dir } = await archive();
+    handOver(dir);
+    const owner = isRoot
+      ? { uid: serverUser.uid as number, gid: serverUser.gid as number }
+      : undefined;
+    const command = `test "$SEEN" = it && test -z "$HOME" && ${installedCommand()} fetch ${dir} %f %p`;
+    const names = ['000000010000000000000006'];
+    const tried = { command, owner, names, included: false };
+    const environment = { SEEN: 'it', PATH: process.env.PATH };
+    await requireFetch({ ...tried, environment });
+    await expect(requireFetch(tried)).rejects.toThrow(/could not fetch/);
   });
 
   test('that cannot be run is refused', async () => {
