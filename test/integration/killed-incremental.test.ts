@@ -13,7 +13,7 @@ import { expectClean, wholeBackups } from '../support/whole-backups.js';
 const KILLS = Number(process.env.WALKEEP_KILLS ?? 5);
 const SEED = Number(process.env.WALKEEP_KILLS_SEED ?? Date.now() % 1_000_000);
 
-vi.setConfig({ testTimeout: 60_000 + 15_000 * KILLS });
+vi.setConfig({ testTimeout: 60_000 + 40_000 * KILLS });
 
 const keep = disposer();
 const random = new Random(SEED);
