@@ -71,7 +71,7 @@ describe.skipIf(!rgw)('receive --store while the store is away', () => {
       return true;
     };
 
-    await writeWal(server, 3_000_000);
+    await writeWal(server, 3 * segmentSize);
     await waitFor(() => isTold(false), { what: 'the first segments to be shipped' });
 
     proxy.away = true;
