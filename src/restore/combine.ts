@@ -6,6 +6,7 @@ import type { ArchiveKeys } from '../archive/places/open-archive.js';
 import { InternalError } from '../errors.js';
 import { storageError, writeFully } from '../files/durable.js';
 import { CREATE_NEW } from '../files/file-system.js';
+import { type SameFile, sameIn } from './delta/compare.js';
 import type { Owner, RestoreFileSystem } from './file-system.js';
 import type { Layout } from './layout.js';
 
@@ -104,4 +105,28 @@ export async function writeCombined(
     }
     progress(size);
   }
+}
+
+/**
+ * What of files that are there is what the chain has: where a file was not changed since the full
+ * backup, its manifest tells. All others are made anew, and no more is read here than what later
+ * backups have of them.
+ * @throws CorruptObjectError, StorageError, StoreUncertainError, the signal's reason
+ */
+export async function sameCombined(
+  files: readonly PlacedCombined[],
+  { combine, fs, signal }: CombiningContext,
+): Promise<SameFile[]> {
+  if (!combine) throw new InternalError('a chain of backups was not opened');
+  const same: SameFile[] = [];
+  for (const { path, file } of files) {
+    signal?.throwIfAborted();
+    const opened = await openCombined(file, combine);
+    const { size = 0, checksum } = opened.unchanged ?? {};
+    if (checksum === undefined) continue;
+    await opened.prove();
+    const found = await sameIn({ path, size, checksum, parts: [] }, fs);
+    if (found) same.push(found);
+  }
+  return same;
 }

@@ -1,7 +1,12 @@
 import type { BackupReader, Piece } from '../archive/backups/reader.js';
 import { fsyncFile, storageError, writeFully } from '../files/durable.js';
 import { CREATE_NEW, OPEN_EXISTING } from '../files/file-system.js';
-import { type CombiningContext, type PlacedCombined, writeCombined } from './combine.js';
+import {
+  type CombiningContext,
+  type PlacedCombined,
+  sameCombined,
+  writeCombined,
+} from './combine.js';
 import { type ExpectedFile, type SameFile, sameIn } from './delta/compare.js';
 import type { Owner, RestoreFileSystem } from './file-system.js';
 import type { FilePart } from './layout.js';
@@ -16,7 +21,8 @@ export type RestoreJob =
     }
   | { kind: 'sync'; paths: string[] }
   | { kind: 'compare'; files: ExpectedFile[] }
-  | { kind: 'combine'; files: PlacedCombined[] };
+  | { kind: 'combine'; files: PlacedCombined[] }
+  | { kind: 'compare-combined'; files: PlacedCombined[] };
 
 /** What a job tells. @param same what of the files is as it is to be */
 export type JobProgress = (done: number, same?: SameFile[]) => void;
@@ -53,6 +59,14 @@ export async function runJob(
     });
     const bytes = job.files.reduce((sum, { size }) => sum + size, 0);
     progress(bytes, same);
+    return;
+  }
+  if (job.kind === 'compare-combined') {
+    const same = await sameCombined(job.files, context);
+    progress(
+      job.files.reduce((sum, { size }) => sum + size, 0),
+      same,
+    );
     return;
   }
   if (job.kind === 'sync') {

@@ -5,7 +5,7 @@ import { BackupReader } from '../archive/backups/reader.js';
 import { locateTarget } from '../archive/targets/locate.js';
 import { planTimeline } from '../archive/way/plan.js';
 import type { BaseIndex } from '../base/base-index.js';
-import { NotSupportedError, TargetError, UsageError } from '../errors.js';
+import { TargetError, UsageError } from '../errors.js';
 import { type ControlSettings, controlSettings } from '../server/control-file.js';
 import { segmentFileName, segmentOf } from '../wal/file-name.js';
 import { type Choice, chooseBackup } from './choose.js';
@@ -116,7 +116,6 @@ async function planOf(
   const index = await reader.index(signal);
   const roots = rootsOf(record, options);
   const layout = layoutOf(record, index, roots);
-  if (standing && record.parent !== undefined) throw noDelta(choice);
   const combined = await combinedOf(choice.links, layout, keys, signal);
   const owner = await ownerOf(options.owner, dataDir);
   const wal = walOf(choice);
@@ -134,6 +133,7 @@ async function planOf(
       {
         ...{ record, layout, places, owner, tablespaces: roots.tablespaces, written },
         ...{ standby: options.standby !== undefined, catalog: sources.catalog, wal: walBytes },
+        combined: combined?.files ?? [],
       },
       fs,
     ));
@@ -198,15 +198,6 @@ async function planOf(
 }
 
 /** Files of a chain are in no manifest before they are made: there is nothing to compare with. */
-function noDelta({ record: { id }, links }: Choice): NotSupportedError {
-  return new NotSupportedError(
-    `"${id}" is an incremental backup, which is not restored by --delta`,
-    {
-      hint: `Make a full one of it with "walkeep backups PLACE --merge ${id}", or name one with --backup ${links[0]?.record.id}.`,
-    },
-  );
-}
-
 /** With the place of each tablespace that is not where it was. */
 function withMapping(
   options: RestoreOptions,

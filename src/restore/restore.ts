@@ -172,10 +172,10 @@ function deltaRun(
   fs: RestoreFileSystem,
   confirm: () => Promise<void>,
 ): DeltaRun {
-  const { plan, layout, reader, index, delta } = prepared;
+  const { plan, layout, combined, reader, index, delta } = prepared;
   const { jobs = JOBS, signal, onProgress, onCompared } = options;
   return {
-    ...{ plan, layout, reader, index, delta, threads: jobs, fs, signal, onCompared },
+    ...{ plan, layout, combined, reader, index, delta, threads: jobs, fs, signal, onCompared },
     setting: settingOf(prepared, options, fs),
     progress: (progress) => onProgress?.(progress),
     settle: async () => {

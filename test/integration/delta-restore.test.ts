@@ -13,6 +13,7 @@ import {
 } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { expect, test, vi } from 'vitest';
+import { summarizingServer, takeChain } from '../support/backup-chain.js';
 import { disposer } from '../support/cleanup.js';
 import { copyPackage } from '../support/package-copy.js';
 import { MAJORS, type Major, PostgresServer } from '../support/postgres.js';
@@ -266,6 +267,71 @@ test.each(PAIR)(
         (await server.sql('SELECT pg_is_in_recovery() AS r').catch(() => []))[0]?.r === false,
       { what: 'the end of recovery', timeoutMs: 60_000 },
     );
+  },
+);
+
+test.each(MAJORS.filter((major) => major >= 17).slice(-1))(
+  'of a chain of backups only what changed since the full one is read, %i',
+  async (major) => {
+    const server = keep(await summarizingServer(major));
+    for (const name of ['cold', 'hot', 'cut']) {
+      await server.sql(`CREATE TABLE ${name} AS SELECT i, repeat(md5(i::text), 15) AS t
+        FROM generate_series(1, 40000) i`);
+      await server.sql(`VACUUM FREEZE ${name}`);
+    }
+    const archive = archiveDirectory();
+    const changes = [
+      () => server.sql('UPDATE hot SET i = -i WHERE i < 50'),
+      async () => {
+        await server.sql('UPDATE hot SET i = -i WHERE i > 39000');
+        await server.sql('DELETE FROM cut WHERE i > 100');
+        await server.sql('VACUUM cut');
+      },
+    ];
+    const chain = await takeChain(server, archive, changes, { wal: 'include' });
+    await server.sql('DELETE FROM hot WHERE i % 2 = 0');
+    await server.sql('DELETE FROM cold WHERE i = 7');
+    await server.sql('INSERT INTO cut SELECT * FROM hot');
+    await server.sql('CHECKPOINT');
+    await server.kill9();
+    handOver(archive);
+    const args = [
+      'restore',
+      '--to',
+      'immediate',
+      '--action',
+      'promote',
+      '--restore-command',
+      'false',
+      archive,
+    ];
+    const fresh = join(scratchDir('fresh', { forServer: true }), 'data');
+    await walkeepDone([...args, fresh]);
+    const { dataDir } = server;
+    const again = [...args.slice(0, 1), '--delta', ...args.slice(1)];
+    const planned = await walkeepDone([
+      ...again.slice(0, 1),
+      '-n',
+      '--json',
+      ...again.slice(1),
+      dataDir,
+    ]);
+    const { backup, delta } = JSON.parse(planned.stdout);
+    expect(backup.id).toBe(chain.at(-1)?.id);
+    // The databases that nobody used are no small part of it.
+    expect(delta.compared.same.bytes).toBeGreaterThan(15_000_000);
+    expect(delta.compared.changed.bytes).toBeLessThan(80_000_000);
+    await walkeepDone([...again, dataDir]);
+    expectAsFresh(dataDir, [], treeOf(fresh));
+    await server.start();
+    await waitFor(
+      async () =>
+        (await server.sql('SELECT pg_is_in_recovery() AS r').catch(() => []))[0]?.r === false,
+      { what: 'the end of recovery', timeoutMs: 60_000 },
+    );
+    const [counts] = await server.sql(`SELECT (SELECT count(*) FROM cold)::int AS cold,
+      (SELECT count(*) FROM hot)::int AS hot, (SELECT count(*) FROM cut)::int AS cut`);
+    expect(counts).toEqual({ cold: 40000, hot: 40000, cut: 100 });
   },
 );
 

@@ -152,7 +152,8 @@ function expectNoServer(dataDir: string): void {
 function expectWhole(archive: string, id: string, dataDir: string): void {
   if (MAJOR > 16 || !existsSync(VERIFY)) return;
   const manifest = join(archive, 'backups', id, 'backup_manifest');
-  const ignored = ['tablespace_map', '.walkeep-delta', ...readdirSync(dataDir).filter(isOldWal)];
+  const isOurs = (name: string) => isOldWal(name) || name.startsWith('.walkeep-');
+  const ignored = ['tablespace_map', ...readdirSync(dataDir).filter(isOurs)];
   const args = ['-n', '-m', manifest, ...ignored.flatMap((name) => ['-i', name])];
   execFileSync(VERIFY, [...args, dataDir], { ...serverUser, cwd: '/', env: {} });
 }

@@ -1,7 +1,7 @@
 import { NO_VERSION, planBlocks } from '../../base/incremental.js';
 import { FileCursor } from './cursor.js';
 import { MapRepair } from './map-repair.js';
-import type { CombineContext, CombinedFile } from './source.js';
+import type { CombineContext, CombinedFile, FileSource } from './source.js';
 import { type Version, versionsOf } from './version.js';
 
 /** Bytes that are handed on at a time. */
@@ -11,6 +11,10 @@ const OUT = 1024 * 1024;
 export interface OpenedFile {
   /** Bytes. */
   size: number;
+  /** Where nothing of it was changed since the full backup: that has it, to the last byte. */
+  unchanged: FileSource | undefined;
+  /** Proves all sources but that one, without writing anything. Once. @throws as openCombined */
+  prove(): Promise<void>;
   /** All of it, in order; the bytes are valid until `out` has ended. Once. */
   write(out: (bytes: Uint8Array) => Promise<void> | void): Promise<void>;
 }
@@ -31,8 +35,16 @@ export async function openCombined(
   const plan = planBlocks(versions.map(({ version }) => version));
   const repair = file.map && new MapRepair(file.map, context);
   const { blockSize } = geometry;
+  const size = plan.length * blockSize;
+  const last = file.sources.length - 1;
+  const full = file.sources[last];
+  const isUnchanged = full?.size === size && !repair && plan.every((from) => from === last);
   return {
-    size: plan.length * blockSize,
+    size,
+    unchanged: isUnchanged ? full : undefined,
+    async prove() {
+      for (const cursor of cursors.slice(0, -1)) await cursor.end();
+    },
     async write(out) {
       const buffer = new Uint8Array(Math.max(OUT, blockSize));
       let filled = 0;

@@ -1,10 +1,13 @@
 import { basename, dirname, join } from 'node:path';
 import type { BackupReader } from '../../archive/backups/reader.js';
+import { FrameCache } from '../../archive/combine/frames.js';
+import type { FileSource } from '../../archive/combine/source.js';
 import type { BaseIndex, TarIndex } from '../../base/base-index.js';
 import { parseManifest } from '../../base/manifest.js';
 import { TargetError } from '../../errors.js';
 import { durableRename, fsyncDir, storageError } from '../../files/durable.js';
 import { OPEN_EXISTING } from '../../files/file-system.js';
+import { type Combined, combineBatches, type PlacedCombined } from '../combine.js';
 import { emptyDirectory, makeDirectory, type RestoreFileSystem } from '../file-system.js';
 import { type JobContext, makeFile, type RestoreJob, severalAtOnce } from '../job.js';
 import { type FilePart, type Layout, type PlacedFile, partsOf } from '../layout.js';
@@ -26,6 +29,8 @@ export interface DeltaRun {
   layout: Layout;
   reader: BackupReader;
   index: BaseIndex;
+  /** Of an incremental backup. */
+  combined: Combined | undefined;
   delta: PreparedDelta;
   threads: number;
   /** Absent: all is done in this thread. */
@@ -69,7 +74,7 @@ export async function compareDelta(run: DeltaRun): Promise<DeltaCompared> {
  */
 export async function carryOutDelta(given: DeltaRun): Promise<DeltaCompared> {
   const { plan, layout, fs, signal, progress } = given;
-  const { dataDir, owner } = plan;
+  const { dataDir } = plan;
   // As it is now that nobody else is at it.
   const standing = await standingIn(dataDir, fs);
   if (!standing) throw changed(dataDir);
@@ -93,11 +98,11 @@ export async function carryOutDelta(given: DeltaRun): Promise<DeltaCompared> {
   const { kept } = decision.compared;
   for (const path of new Set(kept.map(({ path }) => dirname(path)))) await fsyncDir(path, fs);
   await makeDirectories(run, there);
-  const context: JobContext = { ...{ reader: run.reader, fs, owner, signal } };
-  const pool: PoolOptions = { threads: run.threads, context, setting: run.setting };
+  const pool = poolOf(run);
   await writeChanged(run, decision, pool);
   await run.settle();
-  const total = layout.files.reduce((sum, { length }) => sum + length, 0);
+  const others = layout.combined.length;
+  const total = layout.files.reduce((sum, { length }) => sum + length, others);
   let done = 0;
   // What is the same may be in memory alone: the server that wrote it did not come to sync it.
   await runJobs(syncJobs(layout), pool, (more) => {
@@ -167,12 +172,12 @@ async function decide(run: DeltaRun): Promise<Decision> {
   const expected = known.filter(({ path, size, parts }) => {
     return found.sizes.get(path) === size || (found.sizes.has(path) && parts.length > 0);
   });
-  const total = expected.reduce((sum, { size }) => sum + size, 0);
+  const combined = (run.combined?.files ?? []).filter(({ path }) => found.sizes.has(path));
+  const total = [...expected, ...combined].reduce((sum, { size }) => sum + size, 0);
   let done = 0;
   const same = new Map<string, SameFile['parts']>();
-  const { threads, setting } = run;
-  const context: JobContext = { reader, fs, owner: run.plan.owner, signal };
-  await runJobs(compareJobs(expected), { threads, context, setting }, (more, files = []) => {
+  const jobs = compareJobs(expected, combined);
+  await runJobs(jobs, poolOf(run), (more, files = []) => {
     done += more;
     for (const { path, parts } of files) same.set(path, parts);
     progress({ phase: 'compare', done, total });
@@ -180,8 +185,19 @@ async function decide(run: DeltaRun): Promise<Decision> {
   return { found, same, compared: await amounts(run, found, same) };
 }
 
+function poolOf({ reader, combined, plan, threads, setting, fs, signal }: DeltaRun): PoolOptions {
+  const chain = combined?.chain;
+  const combine = chain && { ...chain, frames: new FrameCache(chain.readers, signal) };
+  const context: JobContext = { reader, fs, owner: plan.owner, signal, combine };
+  return { threads, context, setting };
+}
+
 /** Large ones first: the last thread to end has a small one. */
-function* compareJobs(expected: readonly ExpectedFile[]): Generator<RestoreJob> {
+function* compareJobs(
+  expected: readonly ExpectedFile[],
+  combined: readonly PlacedCombined[],
+): Generator<RestoreJob> {
+  for (const files of combineBatches(combined)) yield { kind: 'compare-combined', files };
   const files = expected.toSorted((a, b) => b.size - a.size);
   for (let at = 0; at < files.length; ) {
     const job: ExpectedFile[] = [];
@@ -218,6 +234,14 @@ async function amounts(
       compared.kept.push({ path, as: `${path}.${delta.stamp}` });
     }
   }
+  const frames = new Map<string, number>();
+  for (const { path, size, file } of run.combined?.files ?? []) {
+    const amount = same.has(path) ? compared.same : compared.changed;
+    amount.files++;
+    amount.bytes += size;
+    for (const source of same.has(path) ? [] : file.sources) takeFrames(source, frames);
+  }
+  for (const stored of frames.values()) compared.read += stored;
   for (const path of foreign) compared.kept.push({ path, as: `${path}.${delta.stamp}` });
   for (const one of stale) {
     const { files, bytes } = await bytesBelow(one, fs);
@@ -229,6 +253,14 @@ async function amounts(
     for (const { stored } of piece.frames) compared.read += stored;
   }
   return compared;
+}
+
+/** Bytes of each frame that a file is read from; of neighbours they are the same. */
+function takeFrames({ backup, pieces }: FileSource, frames: Map<string, number>): void {
+  for (const piece of pieces) {
+    for (const { at, stored } of piece.frames)
+      frames.set(`${backup} ${piece.volume} ${at}`, stored);
+  }
 }
 
 /** Of what one delta after the other would keep, and is the same, one copy is enough. */
@@ -311,15 +343,19 @@ async function writeChanged(run: DeltaRun, decision: Decision, pool: PoolOptions
   const changed = layout.files.map((tar) => tar.filter(isAnew));
   const kept = new Set(decision.compared.kept.map(({ path }) => path));
   // Whole: what is a name of theirs elsewhere stays as it is.
-  const there = changed.flat().filter(({ path }) => found.sizes.has(path) && !kept.has(path));
-  await severalAtOnce(there, ({ path }) => remove(path, 'file', fs));
+  const made = (run.combined?.files ?? []).filter(({ path }) => !same.has(path));
+  const names = [...changed.flat(), ...made].map(({ path }) => path);
+  const there = names.filter((path) => found.sizes.has(path) && !kept.has(path));
+  await severalAtOnce(there, (path) => remove(path, 'file', fs));
   const empty = changed.flat().filter(({ size }) => size === 0);
   const spanning = index.tars.flatMap((tar, i) => spanningFiles(tar.frames, changed[i] ?? []));
   await severalAtOnce([...empty, ...spanning], (file) => makeFile(file, pool.context));
   const partly = layout.files.flat().filter(({ path }) => (same.get(path) ?? 'all') !== 'all');
   await severalAtOnce(partly, (file) => setSize(file, fs));
-  const jobs = writeJobs(run, same);
-  const total = jobs.reduce((sum, job) => sum + tarBytes(job), 0);
+  const combining = combineBatches(made);
+  const jobs: RestoreJob[] = writeJobs(run, same);
+  for (const files of combining) jobs.push({ kind: 'combine', files });
+  const total = jobs.reduce((sum, job) => sum + bytesOf(job), 0);
   let done = 0;
   await runJobs(jobs, pool, (more) => {
     done += more;
@@ -341,7 +377,9 @@ async function setSize({ path, size }: PlacedFile, fs: RestoreFileSystem): Promi
   }
 }
 
-function tarBytes(job: RestoreJob): number {
+/** As the job tells them. */
+function bytesOf(job: RestoreJob): number {
+  if (job.kind === 'combine') return job.files.reduce((sum, { size }) => sum + size, 0);
   if (job.kind !== 'write') return 0;
   return job.piece.frames.reduce((sum, { length }) => sum + length, 0);
 }

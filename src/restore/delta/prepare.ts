@@ -22,6 +22,8 @@ export interface DeltaOptions extends Conditions {
   /** Bytes that recovery puts into pg_wal. */
   wal: number;
   written: ReadonlySet<string>;
+  /** Files that are made of a chain of backups, and about how large they are. */
+  combined: readonly { path: string; size: number }[];
 }
 
 /**
@@ -30,7 +32,7 @@ export interface DeltaOptions extends Conditions {
  */
 export async function prepareDelta(
   standing: Standing,
-  { catalog, wal, written, ...conditions }: DeltaOptions,
+  { catalog, wal, written, combined, ...conditions }: DeltaOptions,
   fs: RestoreFileSystem,
 ): Promise<{ prepared: PreparedDelta; plan: DeltaPlan; space: Space[] }> {
   const unseen = await requireDelta(standing, conditions, fs);
@@ -47,7 +49,7 @@ export async function prepareDelta(
     await requireMovable(from);
   }
   const found = await surveyOf(prepared, fs);
-  const space = await spaceFor(found, conditions, wal, fs, dataDir);
+  const space = await spaceFor(found, { ...conditions, combined, wal }, fs, dataDir);
   requireSpace(space);
   return {
     ...{ prepared, space },
@@ -98,15 +100,17 @@ export async function surveyOf(
 /** What files need more than what is there has, which is removed before. */
 async function spaceFor(
   { sizes, stale }: Survey,
-  { layout }: Conditions,
-  wal: number,
+  { layout, combined, wal }: Conditions & Pick<DeltaOptions, 'combined' | 'wal'>,
   fs: RestoreFileSystem,
   dataDir: string,
 ): Promise<Space[]> {
   const files = layout.files.map((tar) =>
     tar.map((file) => ({ ...file, size: Math.max(0, file.size - (sizes.get(file.path) ?? 0)) })),
   );
-  const space = await spaceOf({ ...layout, files, directories: [] }, wal);
+  const more = combined.map(({ path, size }) => ({
+    ...{ path, size: Math.max(0, size - (sizes.get(path) ?? 0)) },
+  }));
+  const space = await spaceOf({ ...layout, files, directories: [] }, wal, more);
   const [main] = space;
   for (const one of main ? stale : []) {
     if (!one.path.startsWith(`${dataDir}/`)) continue;

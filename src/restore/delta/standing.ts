@@ -141,12 +141,6 @@ export async function requireDelta(
 ): Promise<string[]> {
   const { record, layout, places } = conditions;
   const { dataDir } = standing;
-  if (record.parent !== undefined) {
-    throw new NotSupportedError(
-      `"${record.id}" is an incremental backup, of which no delta can be restored yet`,
-      { hint: 'Restore into an empty directory, or name a full backup with --backup.' },
-    );
-  }
   if (layout.controls.length !== 1 || record.tars.some(({ name }) => name === 'data.tar')) {
     throw new NotSupportedError('a delta of a backup of PolarDB cannot be restored', {
       hint: 'Restore into an empty directory.',

@@ -47,7 +47,7 @@ export async function survey(
   const expected = new Map<string, Kind>();
   for (const { path } of layout.directories) expected.set(path, 'directory');
   for (const { path } of layout.links) expected.set(path, 'link');
-  for (const { path } of layout.files.flat()) expected.set(path, 'file');
+  for (const { path } of [...layout.files.flat(), ...layout.combined]) expected.set(path, 'file');
   const links = new Map(layout.links.map(({ path, to }) => [path, to]));
   const wal = join(dataDir, 'pg_wal');
   const version = `PG_${major}_${catalogVersion}`;
