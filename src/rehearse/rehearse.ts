@@ -2,6 +2,7 @@ import type { RecoveryTarget } from '../archive/targets/target.js';
 import { UsageError, WalkeepError } from '../errors.js';
 import type { RestoreOptions, RestorePlan } from '../restore/options.js';
 import { planRestore, restoreBackup } from '../restore/restore.js';
+import { requireNoLateTablespace } from './late-tablespaces.js';
 import type { RehearseOptions, RehearseProblem, RehearseReport, RehearseStep } from './options.js';
 import { findServer } from './programs.js';
 import { lookAround, runQueries } from './queries.js';
@@ -102,6 +103,8 @@ class Rehearsal {
     const found = await findServer(major, { given: pgBin, owner: runner });
     report.server = found;
     this.#options.onProgress?.({ kind: 'plan', plan, server: found });
+    const { places, keys } = this.#options;
+    await requireNoLateTablespace(places, keys, plan, this.#signal);
     await this.#step('restore', async () => {
       const { files } = await restoreBackup(restore);
       report.files = files;

@@ -1,11 +1,13 @@
 import { mkdirSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test, vi } from 'vitest';
+import { rehearse } from '../../src/rehearse/rehearse.js';
+import { binDir } from '../support/binaries.js';
 import { disposer } from '../support/cleanup.js';
 import { MAJORS, type Major, PostgresServer } from '../support/postgres.js';
 import { archiveDirectory, receive, waitEqual } from '../support/receiving.js';
 import { handOver, walkeepDone } from '../support/restoring.js';
-import { giveToServer } from '../support/scratch.js';
+import { giveToServer, scratchDir, serverUser } from '../support/scratch.js';
 import { backupOf } from '../support/taken-backup.js';
 import { waitFor } from '../support/wait.js';
 
@@ -29,6 +31,14 @@ test('a tablespace that was made after the backup needs its directory, and no mo
   await server.kill9();
   await receiver.stop();
   handOver(archive);
+  // Here the directory is that of the server that it was made on.
+  const refused = await rehearse({
+    ...{ places: [archive], pgBin: binDir(MAJOR), scratch: scratchDir('scratch') },
+    ...(serverUser.uid === undefined ? {} : { runAs: String(serverUser.uid) }),
+  });
+  expect(refused).toMatchObject({ outcome: 'unknown', steps: {} });
+  expect(refused.problem?.message).toMatch(/^tablespace \d+ was made after the backup, at "/);
+  expect(refused.problem?.message).toContain(space);
   // Another machine has no such directory.
   renameSync(space, `${space}.lost`);
   const restored = keep(

@@ -10,7 +10,8 @@ export function tellOfThreads(out: string): string {
     `const threads = require('worker_threads'); const { Worker } = threads;
      threads.Worker = class extends Worker {
        constructor(url, ...rest) {
-         require('fs').appendFileSync(${JSON.stringify(out)}, require('url').fileURLToPath(url));
+         const path = typeof url === 'string' ? url : require('url').fileURLToPath(url);
+         require('fs').appendFileSync(${JSON.stringify(out)}, path);
          super(url, ...rest);
        }
      };
