@@ -3,13 +3,7 @@ import { parseManifest } from '../../src/base/manifest.js';
 import { TarReader } from '../../src/base/tar.js';
 import type { BackupArchive, BaseBackupHandler } from '../../src/connection/base-backup.js';
 import { connect } from '../../src/connection/connect.js';
-import {
-  ConnectionError,
-  InternalError,
-  ProtocolError,
-  ServerError,
-  UsageError,
-} from '../../src/errors.js';
+import { ConnectionError, ProtocolError, ServerError, UsageError } from '../../src/errors.js';
 import { parseLsn } from '../../src/lsn.js';
 import type {
   BackupPosition,
@@ -186,7 +180,7 @@ describe.each(PROTOCOLS)('a backup of %s', (version, bytes, calls) => {
 
   it('leaves the connection to the next command', async () => {
     const { wire, connection, stream } = begin(version);
-    await expect(connection.identifySystem()).rejects.toThrow(InternalError);
+    await expect(connection.identifySystem()).rejects.toThrow(UsageError);
     wire.push(bytes);
     await stream.done;
     const shown = connection.show('x');
