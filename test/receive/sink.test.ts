@@ -295,7 +295,9 @@ test.each([true, false])('tells of a timeline that ended; goes on: %s', async (g
     stop.abort();
   }
   expect(await result).toBe(START + (goesOn ? 1010n : 1000n));
-  expect(told).toEqual([{ timeline: 2, lsn: START + 1000n }, 'flush']);
+  const ancestors = [{ timeline: 1, end: START + 1000n, reason: 'x' }];
+  const history = { timeline: 2, ancestors };
+  expect(told).toEqual([{ timeline: 2, lsn: START + 1000n, history }, 'flush']);
   if (goesOn) expect(second).toMatchObject({ lsn: START + 1000n, timeline: 2 });
   expect(sink.count('close')).toBe(1);
   expect(server.errors).toEqual([]);

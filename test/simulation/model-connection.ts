@@ -101,8 +101,12 @@ export class ModelConnection {
     return s && { timeline: s.wal.id, sent: s.sent };
   }
 
-  show(name: string): Promise<string> {
-    return Promise.resolve(name === 'wal_segment_size' ? `${SEGMENT / 1024 / 1024}MB` : '0700');
+  show(): Promise<string> {
+    return Promise.resolve('0700');
+  }
+
+  segmentSize(): Promise<number> {
+    return Promise.resolve(SEGMENT);
   }
 
   identifySystem(): Promise<SystemIdentification> {

@@ -102,7 +102,8 @@ it.each([
   ['damaged', async () => ({ fileName: '00000002.history', content: Buffer.alloc(0) })],
 ])('a server whose own history is %s is known from the stored one', async (_what, answer) => {
   const connection = {
-    show: async (name: string) => (name === 'wal_segment_size' ? '1MB' : '0700'),
+    show: async () => '0700',
+    segmentSize: async () => 2 ** 20,
     identifySystem: async () => ({ systemId: 7n, timeline: 2, flushLsn: 0n, database: null }),
     timelineHistory: answer,
   } as unknown as ReplicationConnection;
