@@ -107,10 +107,14 @@ function chosen(
   throw new NoIncrementalError(`there is no backup that it can be based on${why ?? ''}`);
 }
 
-/** Of one that another was merged into, the merged one: its chain is the shorter. */
+/**
+ * Of one that another was merged into, the merged one: its chain is the shorter. Its ID does not tell,
+ * which may be of the same second.
+ */
 function newestFirst(a: BackupRecord, b: BackupRecord): number {
-  if (a.end.lsn === b.end.lsn) return a.id < b.id ? 1 : -1;
-  return a.end.lsn < b.end.lsn ? 1 : -1;
+  if (a.end.lsn !== b.end.lsn) return a.end.lsn < b.end.lsn ? 1 : -1;
+  const chained = Number(a.parent !== undefined) - Number(b.parent !== undefined);
+  return chained || (a.id < b.id ? 1 : -1);
 }
 
 /** Why the server cannot tell what changed since a backup. */
