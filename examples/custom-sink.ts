@@ -14,7 +14,7 @@ class FileSink implements WalSink {
   /** End of what the file holds. */
   end: Lsn | undefined;
 
-  async open(): Promise<void> {
+  async resume(): Promise<void> {
     const name = (await readdir(directory)).find((file) => /^[0-9A-F]{16}\.wal$/.test(file));
     if (name === undefined) return;
     this.file = await open(join(directory, name), 'a');
@@ -46,7 +46,7 @@ class FileSink implements WalSink {
 const stop = new AbortController();
 process.once('SIGINT', () => stop.abort());
 const sink = new FileSink();
-await sink.open();
+await sink.resume();
 while (!stop.signal.aborted) {
   try {
     const startLsn = sink.end === undefined ? {} : { startLsn: sink.end };
