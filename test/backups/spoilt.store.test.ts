@@ -243,7 +243,7 @@ describe.skipIf(!rgw)(`requests of a store are spoilt whenever it may be, seed $
       await workload(server, { transactions: 2, switchEvery: 1 });
     }
     await shipper.stop();
-    const newest = (await listBackups(place)).backups.at(-1)?.id;
+    const newest = (await storedBackups(store, 'shop/', new Set())).complete.at(-1)?.id;
     const objects = new Map<string, Buffer>();
     for await (const { key } of store.list('shop/')) {
       objects.set(key.slice('shop/'.length), (await bytesOf(store, key)) as Buffer);
