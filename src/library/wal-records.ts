@@ -1,13 +1,13 @@
 import { type ArchiveOptions, withArchives } from '../archive/places/open-archive.js';
 import { readCatalog } from '../archive/read-catalog.js';
-import { decoding, planTimeline } from '../archive/way/plan.js';
+import { decoding, planTimeline, type UnreadPlace } from '../archive/way/plan.js';
 import { scanSegments } from '../archive/way/read.js';
-import { type Damage, DamageTolerantScan } from '../archive/way/scan.js';
+import { type Damage, DamageTolerantScan, type Unread } from '../archive/way/scan.js';
 import { connect } from '../connection/connect.js';
 import { resolveSettings } from '../connection/conninfo/resolve.js';
 import type { ConnectionSettings } from '../connection/conninfo/settings.js';
-import { CorruptWalError, GapError, type WalkeepError } from '../errors.js';
-import type { Lsn } from '../lsn.js';
+import { CorruptWalError, GapError, NotSupportedError, type WalkeepError } from '../errors.js';
+import { formatLsn, type Lsn } from '../lsn.js';
 import {
   aBigint,
   aFunction,
@@ -26,6 +26,7 @@ import {
 } from '../options.js';
 import { type SinkOpening, type SinkTimeline, streamWal } from '../receive/sink.js';
 import { WalDecoder } from '../wal/decoder.js';
+import { DEFAULT_BLOCK_SIZE, LONG_PAGE_HEADER, SHORT_PAGE_HEADER } from '../wal/page.js';
 import { timelineAt } from '../wal/timeline.js';
 import { HandOver } from './hand-over.js';
 import { LoggedRecord } from './logged-record.js';
@@ -88,9 +89,10 @@ const LIVE: Checks<LiveRecordsOptions> = {
 /**
  * The records of the WAL, checked, in their order and without a gap: of one or several archives, up
  * to the end of what they have, or live from a server, until the signal aborts. A server is asked for
- * no slot, and told of nothing that others could rely on.
- * @throws CorruptWalError where WAL is damaged, GapError where some is missing, and what reading the
- *   place or connecting throws; the signal's reason
+ * no slot, and told of nothing that others could rely on. In memory are the records of one segment, or of
+ * one message of the server, at most.
+ * @throws CorruptWalError where WAL is damaged, GapError where some is missing, NotSupportedError where
+ *   it is in an unknown form, and what reading the place or connecting throws; the signal's reason
  * @example
  * for await (const record of walRecords({ places: '/archive' })) {
  *   console.log(formatLsn(record.lsn), record.rmgrName, record.blocks.length);
@@ -136,12 +138,19 @@ function readArchived(
     const segments = plan.segments.filter(
       ({ start }) => start + size > since && (until === undefined || start < until),
     );
+    const first = plan.segments.find(({ start }) => start + size > since);
+    if (options.since !== undefined && first && first.start > since)
+      throw missingFrom(since as Lsn);
+    const unread = plan.unread.filter(({ to }) => to > since);
+    requireReadable(unread.find(({ from }) => first !== undefined && from < first.start));
     let failure: WalkeepError | undefined;
     const scan = new DamageTolerantScan(
       { ...decoding(plan), select, until },
       {
-        damage(damage) {
-          failure = toError(damage);
+        damage(damage, why) {
+          if (until !== undefined && damage.from >= until) return true;
+          if (damage.resumedAt !== undefined && damage.resumedAt <= since) return false;
+          failure = toError(damage, why);
           return true;
         },
         record(record, major) {
@@ -156,37 +165,50 @@ function readArchived(
     await scanSegments(plan, segments, scan, both, () => records.settled());
     await records.settled();
     if (failure) throw failure;
-    const { missing } = plan;
-    if (missing && (until === undefined || until > missing.from)) {
-      throw toError({
-        kind: 'damage',
-        lsn: missing.from,
-        from: missing.from,
-        message: 'WAL is missing',
-      });
-    }
+    const wanted = (lsn: Lsn): boolean => until === undefined || lsn < until;
+    const end = (segments.at(-1)?.start ?? 0n) + size;
+    // What is behind `until` is not read, but shows that there is more between.
+    const behind = plan.segments.find(({ start }) => until !== undefined && start >= until);
+    if (behind && segments.length > 0 && wanted(end as Lsn)) throw missingFrom(end as Lsn);
+    requireReadable(unread.find(({ from }) => wanted(from)));
+    if (plan.missing && wanted(plan.missing.from)) throw missingFrom(plan.missing.from);
   });
 }
 
-function toError({ lsn, message }: Damage): WalkeepError {
-  if (message.startsWith('WAL is missing')) return new GapError(message, { lsn });
-  return new CorruptWalError(message, { lsn });
+function missingFrom(lsn: Lsn): GapError {
+  return new GapError(`WAL is missing from ${formatLsn(lsn)} on`, { lsn });
+}
+
+/** @throws NotSupportedError */
+function requireReadable(unread: UnreadPlace | undefined): void {
+  if (!unread) return;
+  throw new NotSupportedError(`"${unread.name}" is in a form that cannot be read`, {
+    lsn: unread.from,
+  });
+}
+
+function toError({ lsn, message }: Damage, why: Unread | undefined): WalkeepError {
+  if (why === 'missing') return new GapError(message, { lsn });
+  return why ?? new CorruptWalError(message, { lsn });
 }
 
 async function* live(options: LiveRecordsOptions): AsyncGenerator<LoggedRecord, void> {
-  const { until, timeline, systemId, signal } = options;
+  const { timeline, systemId, signal } = options;
   const connection = await settingsOf(options.connection);
   const since = options.since ?? (await endOf(connection, signal));
   const stop = new AbortController();
   const records = new HandOver<LoggedRecord>();
-  const sink = new DecodingSink({ ...options, since }, records);
+  let isEnough = false;
+  const sink = new DecodingSink({ ...options, since }, records, () => {
+    isEnough = true;
+    stop.abort();
+  });
   const streaming = streamWal(
     {
       connection,
       // The decoder does what else would be done twice.
       ...{ verify: 'off', synchronous: false, sinkTimeout: 0 },
       startLsn: (since - (since % PAGE)) as Lsn,
-      ...(until === undefined ? {} : { endLsn: until }),
       ...(timeline === undefined ? {} : { timeline }),
       ...(systemId === undefined ? {} : { systemId }),
     },
@@ -194,7 +216,8 @@ async function* live(options: LiveRecordsOptions): AsyncGenerator<LoggedRecord, 
     signal ? AbortSignal.any([signal, stop.signal]) : stop.signal,
   ).then(
     () => records.end(signal?.aborted ? signal.reason : undefined),
-    (error) => records.end(sink.failure ?? error),
+    // What it was stopped for is no failure, however the connection ended.
+    (error) => records.end(sink.failure ?? (isEnough ? undefined : error)),
   );
   try {
     yield* records.items();
@@ -218,18 +241,27 @@ async function endOf(settings: ConnectionSettings, signal?: AbortSignal): Promis
   return (await session.identifySystem()).flushLsn;
 }
 
+/** Where the next record can begin at the earliest: behind the header of a page that begins there. */
+function nextStart(end: Lsn, segmentSize: number): bigint {
+  if (end % BigInt(DEFAULT_BLOCK_SIZE) !== 0n) return end;
+  return end + BigInt(end % BigInt(segmentSize) === 0n ? LONG_PAGE_HEADER : SHORT_PAGE_HEADER);
+}
+
 /** Makes records of the WAL that a server sends. */
 class DecodingSink {
   /** What the decoder found wrong, as itself and not as a failure of the sink. */
   failure: unknown;
   private readonly o: LiveRecordsOptions;
   private readonly records: HandOver<LoggedRecord>;
+  /** Called when all that is wanted was handed over. */
+  private readonly enough: () => void;
   private at: SinkOpening | undefined;
   private decoder: WalDecoder | undefined;
 
-  constructor(options: LiveRecordsOptions, records: HandOver<LoggedRecord>) {
+  constructor(options: LiveRecordsOptions, records: HandOver<LoggedRecord>, enough: () => void) {
     this.o = options;
     this.records = records;
+    this.enough = enough;
   }
 
   open(opening: SinkOpening): void {
@@ -242,21 +274,27 @@ class DecodingSink {
   }
 
   async write(chunk: Buffer): Promise<void> {
-    const { at, o, records } = this;
+    const { o, records } = this;
+    const at = this.at as SinkOpening;
     const decoder = this.decoder as WalDecoder;
     try {
       decoder.feed(chunk);
       for (let record = decoder.next(); record; record = decoder.next()) {
         if (o.since !== undefined && record.lsn < o.since) continue;
         if (o.until !== undefined && record.lsn >= o.until) continue;
-        const timeline = (at as SinkOpening).timeline;
-        records.add(new LoggedRecord(record, timeline, decoder.serverMajor));
+        // Behind a switch of timelines the first page header is still to come.
+        const major = decoder.serverMajor ?? Math.floor(at.serverVersion / 10_000);
+        records.add(new LoggedRecord(record, timelineAt(at.history, record.lsn), major));
       }
     } catch (error) {
       this.failure = error;
       throw error;
     }
     await records.settled();
+    // By the end of a record and not of the bytes: one that began before may go on in the next message.
+    if (o.until !== undefined && nextStart(decoder.validEnd, at.segmentSize) >= o.until) {
+      this.enough();
+    }
   }
 
   flush(): void {}

@@ -1,7 +1,7 @@
-import { readdirSync, unlinkSync } from 'node:fs';
+import { readdirSync, renameSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { CorruptWalError, GapError, UsageError } from '../../src/errors.js';
+import { CorruptWalError, GapError, NotSupportedError, UsageError } from '../../src/errors.js';
 import { openArchive } from '../../src/library/open-archive.js';
 import { walRecords } from '../../src/library/wal-records.js';
 import type { Lsn } from '../../src/lsn.js';
@@ -61,6 +61,44 @@ describe('records of an archive', () => {
     expect(seen).toEqual(lsns.slice(0, seen.length));
     unlinkSync(join(damaged.directory, damaged.names[1] as string));
     await expect(all(walRecords({ places: damaged.directory }))).rejects.toThrow(GapError);
+  });
+
+  test('nothing is passed over in silence, and what was not asked for does no harm', async () => {
+    const holed = sampleArchive(4, {}, scratchDir('holed'));
+    const [start, second] = [holed.segmentStart(0), holed.segmentStart(1)];
+    const read = (range: object) => all(walRecords({ places: holed.directory, ...range }));
+    // Damage in front of what is wanted, and right behind it.
+    const [early, late] = [lsns[5] as Lsn, lsns.find((lsn) => lsn > second + 5000n) as Lsn];
+    edit(join(holed.directory, holed.names[0] as string), (content) => {
+      const at = Number(early - start) + 20;
+      content[at] = (content[at] as number) ^ 1;
+      return undefined;
+    });
+    edit(join(holed.directory, holed.names[1] as string), (content) => {
+      const at = Number(late - second) + 20;
+      content[at] = (content[at] as number) ^ 1;
+      return undefined;
+    });
+    const wanted = lsns.filter((lsn) => lsn >= second && lsn < late);
+    const found = await read({ since: wanted[0], until: late });
+    expect(found.map(({ lsn }) => lsn)).toEqual(wanted);
+    await expect(read({ since: wanted[0] })).rejects.toThrow(CorruptWalError);
+    // Missing where it begins, and all of it.
+    unlinkSync(join(holed.directory, holed.names[1] as string));
+    const third = holed.segmentStart(2);
+    for (const range of [{ since: wanted[0] }, { since: wanted[0], until: third }]) {
+      await expect(read(range)).rejects.toThrow(GapError);
+    }
+    unlinkSync(join(holed.directory, holed.names[0] as string));
+    await expect(read({ since: start })).rejects.toThrow(GapError);
+    const rest = lsns.filter((lsn) => lsn >= third);
+    const since = rest[0] as Lsn;
+    expect((await read({ since })).map(({ lsn }) => lsn)).toEqual(rest);
+    // Behind the end is more, which cannot be read.
+    const end = (holed.names[3] as string).replace(/\.partial$/, '');
+    renameSync(join(holed.directory, holed.names[3] as string), join(holed.directory, `${end}.xz`));
+    await expect(read({ since })).rejects.toThrow(NotSupportedError);
+    expect(await read({ since, until: since + 1n })).toHaveLength(1);
   });
 
   test('options that are unknown or of the wrong kind', () => {

@@ -1,4 +1,4 @@
-import { StorageError } from '../../errors.js';
+import { ArchiveAccessError, StorageError } from '../../errors.js';
 import { formatLsn } from '../../lsn.js';
 import type { Archive } from '../archive.js';
 import type { Plan, PlannedFile, PlannedSegment } from './plan.js';
@@ -50,7 +50,7 @@ export function finish({ files }: PlannedSegment, scan: DamageTolerantScan, told
   // Behind a complete one of the parent a partial of the timeline that follows may end.
   scan.finish({ mayEnd: from > to });
   if (told || from >= to) return;
-  scan.unreadable(`WAL is missing: ${formatLsn(from)} to ${formatLsn(to)}`);
+  scan.unreadable(`WAL is missing: ${formatLsn(from)} to ${formatLsn(to)}`, 'missing');
 }
 
 /** Feeds what a file has behind the bytes that others had. True if it told that not all is read. */
@@ -87,7 +87,9 @@ async function scanFile(
   } catch (e) {
     // The rest of the archive is there all the same.
     if (!(e instanceof StorageError)) throw e;
-    scan.unreadable(e.message);
+    // What was read and cannot be decompressed is damaged; of what cannot be read nothing is known.
+    const isDamaged = e.cause === undefined && !(e instanceof ArchiveAccessError);
+    scan.unreadable(e.message, isDamaged ? undefined : e);
   }
   return true;
 }

@@ -1,3 +1,4 @@
+import type { WalkeepError } from '../../errors.js';
 import { formatLsn, type Lsn } from '../../lsn.js';
 import { WalDecoder } from '../../wal/decoder.js';
 import { faultScope, type WalFault } from '../../wal/fault.js';
@@ -18,10 +19,13 @@ export interface Damage {
   message: string;
 }
 
+/** Why a place could not be read, where that is not that the WAL there is damaged. */
+export type Unread = 'missing' | WalkeepError;
+
 /** Takes what is found; true: that was enough. */
 export interface ScanVisitor {
   record(record: WalRecord, major: number | undefined): boolean;
-  damage(damage: Damage): boolean;
+  damage(damage: Damage, why?: Unread): boolean;
 }
 
 export interface ScanOptions {
@@ -85,7 +89,8 @@ export class DamageTolerantScan {
       const from = this.position;
       this.finish({ mayEnd: true });
       const range = `${formatLsn(from)} to ${formatLsn(lsn)}`;
-      this.#report({ kind: 'damage', lsn: from, from, message: `WAL is missing: ${range}` });
+      const message = `WAL is missing: ${range}`;
+      this.#report({ kind: 'damage', lsn: from, from, message }, 'missing');
     }
     this.#at = lsn;
   }
@@ -146,9 +151,9 @@ export class DamageTolerantScan {
   }
 
   /** A file cannot be read, or not to its end. */
-  unreadable(message: string): void {
+  unreadable(message: string, why?: Unread): void {
     const lsn = this.position!;
-    this.#report({ kind: 'damage', lsn, from: lsn, message });
+    this.#report({ kind: 'damage', lsn, from: lsn, message }, why);
   }
 
   #decode(bytes: Uint8Array): void {
@@ -247,7 +252,7 @@ export class DamageTolerantScan {
     this.#report(damage);
   }
 
-  #report(damage: Damage): void {
-    if (this.#visitor.damage(damage)) this.#enough = true;
+  #report(damage: Damage, why?: Unread): void {
+    if (this.#visitor.damage(damage, why)) this.#enough = true;
   }
 }
