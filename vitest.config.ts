@@ -9,12 +9,6 @@ const STORE = ['test/**/*.store.test.ts'];
 /** Minutes of simulated crashes. */
 const SIMULATION = ['test/simulation/**/*.test.ts'];
 
-/**
- * A busy machine can starve a server, or the process beside it, beyond every wait. What did not
- * come in time is asked once more, and shown as "retry x1"; a wrong answer never is.
- */
-const LATE = { count: 1, condition: /^gave up after|Test timed out|Hook timed out/ };
-
 const project = (name: string, include: string[], rest: object = {}) => ({
   extends: true as const,
   test: {
@@ -38,9 +32,9 @@ export default defineConfig({
         exclude: [...SERVER, ...PROCESS, ...STORE, ...SIMULATION],
       }),
       project('simulation', SIMULATION),
-      project('process', PROCESS, { retry: LATE }),
-      project('store', STORE, { globalSetup: ['test/support/rgw-setup.ts'], retry: LATE }),
-      project('server', SERVER, { retry: LATE }),
+      project('process', PROCESS),
+      project('store', STORE, { globalSetup: ['test/support/rgw-setup.ts'] }),
+      project('server', SERVER),
     ],
   },
 });
