@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { basename } from 'node:path';
 import { expect, test } from 'vitest';
 import { connect } from '../../src/connection/connect.js';
@@ -35,6 +36,7 @@ test('records of a server, from now on, and from a position to another', async (
   expect(openings).toHaveLength(1);
   expect(openings[0]).toMatchObject({ timeline: 1, segmentSize: 2 ** 20 });
   const { systemId } = openings[0] as SinkOpening;
+  // Nothing comes behind it by itself: an idle server is not waited for.
   const until = await server.currentLsn();
   const rmgrs = new Set<string>();
   for await (const record of walRecords({ connection, since, until, systemId })) {
@@ -97,8 +99,11 @@ test('onSegment is awaited, and ends the receiver where it fails', async () => {
     },
   });
   expect(receiver.position).toBeUndefined();
+  const started = once(receiver, 'start');
   const done = receiver.run(stop.signal);
   done.catch(() => {});
+  // It begins with the segment that the server is in then.
+  await started;
   await writeWal(server, 4_500_000);
   await expect(done).rejects.toThrow(SinkError);
   await expect(done).rejects.toThrow(/onSegment failed for ".*[0-9A-F]{24}": full/);
