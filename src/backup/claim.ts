@@ -94,7 +94,7 @@ async function grouped({ store }: BackupArea, prefix: string, signal: AbortSigna
 /**
  * Removes what is left of an unfinished backup: its claim last, so that a removal that is broken off
  * is gone on with by the next. First its lease, so that a process that wakes up hears of it.
- * @returns false: it has woken up, and nothing was removed
+ * @returns false: it has woken up, or it is complete, and nothing was removed
  */
 export async function removeUnfinished(
   { store, prefix }: BackupArea,
@@ -105,6 +105,8 @@ export async function removeUnfinished(
   if (lease.length > 0) {
     for await (const _ of store.list(`${prefix}${LEASE}${id}/`, { signal })) return false;
   }
+  // It may have been completed since it was listed: that its writer is gone says so of a whole one too.
+  if (await store.head(backupKey(prefix, id, RECORD), { signal })) return false;
   const claim = backupKey(prefix, id, CLAIM);
   await store.remove([...keys.filter((key) => key !== claim), keepKey(prefix, id)], { signal });
   await store.remove([claim], { signal, prune: backupKey(prefix, id) });
