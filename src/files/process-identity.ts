@@ -63,3 +63,15 @@ export async function liveness(other: ProcessIdentity, self: ProcessIdentity): P
   if (stat.state === 'Z' || stat.state === 'X') return 'dead';
   return other.startTime !== '' && stat.startTime !== other.startTime ? 'dead' : 'alive';
 }
+
+/**
+ * Whether it is certain, wherever its name was found, that the process is gone. Only of this boot of
+ * this machine: in a place that many share, another machine may have the same name.
+ */
+export async function isProvenDead(
+  other: ProcessIdentity,
+  self: ProcessIdentity,
+): Promise<boolean> {
+  const isOfThisBoot = other.bootId !== '' && other.bootId === self.bootId;
+  return isOfThisBoot && (await liveness(other, self)) === 'dead';
+}

@@ -1,4 +1,6 @@
 import { expect, test } from 'vitest';
+import { abandonedOf } from '../../src/archive/backups/abandoned.js';
+import { readBackups } from '../../src/archive/backups/catalog.js';
 import { backupKey, CLAIM, RECORD } from '../../src/archive/backups/keys.js';
 import { holdLease } from '../../src/archive/backups/lease.js';
 import { claimBackup } from '../../src/backup/claim.js';
@@ -66,3 +68,23 @@ test.each([0, 3 * 3_600_000])(
     expect(left).toEqual([...ALL, backupKey('', ID, RECORD)].sort());
   },
 );
+
+test('what a machine of the same name works on is left alone until nothing came for long', async () => {
+  const writer = { bootId: 'another', pid: 1 };
+  expect(await cleaned(writer)).toEqual({ removed: [], left: ALL.toSorted() });
+  expect(await cleaned(writer, { age: 3 * 3_600_000 })).toEqual({ removed: [ID], left: [] });
+});
+
+test.each([
+  [DEAD, true],
+  [{}, false],
+  [{ bootId: 'another' }, false],
+  [{ ...DEAD, bootId: '' }, false],
+])('that the writer %o is dead is proven: %s', async (writer, isDead) => {
+  const store = new MemoryStore();
+  const area = { place: 'memory:', store, prefix: '', close: async () => {} };
+  const claim = { format: 1, writer: { ...(await ownIdentity()), ...writer } };
+  await store.create(backupKey('', ID, CLAIM), bytes(JSON.stringify(claim)));
+  const abandoned = await abandonedOf(area, await readBackups(area), []);
+  expect([...abandoned]).toEqual(isDead ? [ID] : []);
+});

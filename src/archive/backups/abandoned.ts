@@ -1,5 +1,5 @@
 import { StoreAccessError, StoreUncertainError } from '../../errors.js';
-import { liveness, ownIdentity, type ProcessIdentity } from '../../files/process-identity.js';
+import { isProvenDead, ownIdentity, type ProcessIdentity } from '../../files/process-identity.js';
 import { readWhole } from '../../store/read-whole.js';
 import type { BackupArea } from './area.js';
 import type { StoredBackup } from './catalog.js';
@@ -15,14 +15,14 @@ export const ABANDONED = 3_600_000;
 /** Bytes of a claim, at most. */
 const MOST_CLAIM = 64 * 1024;
 
-/** Only of this machine that can be told: of others, and of what cannot be read, the age decides. */
+/** Only of this boot of this machine that can be told: of others, and of what cannot be read, the age decides. */
 export async function isWriterDead(
   area: BackupArea,
   id: string,
   signal: AbortSignal | undefined,
 ): Promise<boolean> {
   const writer = await readClaim(area, id, signal);
-  return writer !== undefined && (await liveness(writer, await ownIdentity())) === 'dead';
+  return writer !== undefined && isProvenDead(writer, await ownIdentity());
 }
 
 /** Who began a backup; undefined where nothing says so that can be read. @throws StoreUncertainError */

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { CorruptObjectError, LeaseLostError, WalkeepError } from '../../errors.js';
-import { liveness, ownIdentity, type ProcessIdentity } from '../../files/process-identity.js';
+import { isProvenDead, ownIdentity, type ProcessIdentity } from '../../files/process-identity.js';
 import { contentOf } from '../../store/content.js';
 import { readWhole } from '../../store/read-whole.js';
 import type { ObjectStore } from '../../store/store.js';
@@ -292,12 +292,10 @@ async function endOther(
   return readHolds(area, kind, signal, one.prefix);
 }
 
-/** Only of this boot of this machine: another machine may have the same name. */
 async function isDead({ content }: Found, { identity }: HoldTiming): Promise<boolean> {
   const process = content?.process as ProcessIdentity | undefined;
-  if (!identity || !process?.bootId || typeof process.pid !== 'number') return false;
-  const self = await identity();
-  return process.bootId === self.bootId && (await liveness(process, self)) === 'dead';
+  if (!identity || typeof process?.pid !== 'number') return false;
+  return isProvenDead(process, await identity());
 }
 
 async function readHolds(
