@@ -31,7 +31,7 @@ export interface MergeOptions {
   id: string;
   /** Default: as that one has it. */
   compression?: TakenCompression | undefined;
-  /** age recipients; needed for one that is encrypted. */
+  /** age recipients; needed where any of the chain is encrypted. */
   recipients?: readonly string[] | undefined;
   keys?: (ArchiveKeys & { systemId?: bigint | undefined }) | undefined;
   /** Not to be expired. */
@@ -126,12 +126,14 @@ class MergeRun {
     if (record.parent === undefined) {
       throw new UsageError(`${id} is a full backup: there is nothing to merge`);
     }
-    if (record.encrypted && !this.#recipients) {
-      throw new UsageError(`${id} is encrypted, and is not to be stored unencrypted`, {
-        hint: 'Say with --recipient or --recipients-file to whom the merged one is encrypted.',
+    const records = [...backup.chain.toReversed(), record];
+    const encrypted = records.find((one) => one.encrypted);
+    if (encrypted && !this.#recipients) {
+      throw new UsageError(`${encrypted.id} is encrypted, and is not to be stored unencrypted`, {
+        hint: 'Say with --recipients-file to whom the merged one is encrypted.',
       });
     }
-    return [...backup.chain.toReversed(), record];
+    return records;
   }
 
   async #claimed(records: BackupRecord[]): Promise<MergedBackup> {

@@ -1,15 +1,17 @@
-import { readdirSync } from 'node:fs';
+import { readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { generateX25519Identity, identityToRecipient } from 'age-encryption';
 import { describe, expect, it } from 'vitest';
 import { openBackupArea } from '../../src/archive/backups/area.js';
 import { readBackups } from '../../src/archive/backups/catalog.js';
 import { BackupReader } from '../../src/archive/backups/reader.js';
+import type { ArchiveKeys } from '../../src/archive/places/open-archive.js';
 import { mergeBackup } from '../../src/backup/merge.js';
 import { parseBackupLabel } from '../../src/base/label.js';
 import { parseManifest } from '../../src/base/manifest.js';
 import { manifestBytes } from '../../src/base/manifest-writer.js';
 import { TarReader } from '../../src/base/tar.js';
-import { CorruptObjectError } from '../../src/errors.js';
+import { CorruptObjectError, EncryptedError, UsageError } from '../../src/errors.js';
 import { openFileStore } from '../../src/store/file/file-store.js';
 import { run } from '../cli/run.js';
 import { ModelTable } from '../support/model-table.js';
@@ -45,10 +47,20 @@ async function chained(options: Partial<ChainOptions> = {}) {
   return { place, store, records, real };
 }
 
-async function filesOf(place: string, id: string) {
+/** A key of its own, and the file that has it. */
+async function key() {
+  const identity = await generateX25519Identity();
+  const file = join(scratchDir('identity'), 'identity');
+  writeFileSync(file, identity);
+  return { recipients: [await identityToRecipient(identity)], keys: { identityFiles: [file] } };
+}
+
+const idsIn = (place: string) => readdirSync(join(place, 'backups')).sort();
+
+async function filesOf(place: string, id: string, keys: ArchiveKeys = {}) {
   const area = await openBackupArea(place, {});
   const found = (await readBackups(area)).find((one) => one.id === id);
-  const reader = new BackupReader(area, found!.record!);
+  const reader = new BackupReader(area, found!.record!, keys);
   const index = await reader.index();
   const files = new Map<string, Buffer>();
   for (const [i, { name }] of index.tars.entries()) {
@@ -129,14 +141,36 @@ describe('a chain that is merged', () => {
     expect(wrong.stderr).toContain('has no complete backup');
   });
 
+  it.each([[[0]], [[1]], [[2]], [[0, 1, 2]]])(
+    'of which %j are encrypted is encrypted, or nothing is stored',
+    async (encrypted) => {
+      const { recipients, keys } = await key();
+      const own = Object.fromEntries(encrypted.map((n) => [n, { recipients }]));
+      const { place, records, real } = await chained({ own });
+      const last = records.at(-1)!;
+      const had = idsIn(place);
+      const plain = await mergeBackup({ place, id: last.id, keys }).catch((e) => e);
+      expect(plain).toBeInstanceOf(UsageError);
+      expect(plain.message).toContain(`${records[encrypted[0]!]!.id} is encrypted`);
+      expect(idsIn(place)).toEqual(had);
+
+      const { id, record } = await mergeBackup({ place, id: last.id, keys, recipients });
+      expect(record.encrypted).toBe(true);
+      await expect(filesOf(place, id)).rejects.toThrow(EncryptedError);
+      const { files } = await filesOf(place, id, keys);
+      for (const [path, content] of real) {
+        expect(files.get(path)?.equals(content), path).toBe(true);
+      }
+    },
+  );
+
   it('leaves nothing where a source is damaged, or it is stopped', async () => {
-    const idsIn = async (place: string) => readdirSync(join(place, 'backups')).sort();
     const { place, records } = await chained({
       manifests: { 0: manifestBytes(7_000_000_000_000_000_001n, [], []) },
     });
-    const had = await idsIn(place);
+    const had = idsIn(place);
     await expect(mergeBackup({ place, id: records[2]!.id })).rejects.toThrow(CorruptObjectError);
-    expect(await idsIn(place)).toEqual(had);
+    expect(idsIn(place)).toEqual(had);
 
     const whole = await chained();
     const stop = new AbortController();
@@ -145,6 +179,6 @@ describe('a chain that is merged', () => {
       onProgress: () => stop.abort(new Error('enough')),
     });
     await expect(merging).rejects.toThrow('enough');
-    expect(await idsIn(whole.place)).toEqual(whole.records.map(({ id }) => id).sort());
+    expect(idsIn(whole.place)).toEqual(whole.records.map(({ id }) => id).sort());
   });
 });

@@ -47,12 +47,14 @@ export interface ChainOptions extends Partial<StoreBackup> {
   manifests?: Record<number, Buffer>;
   /** What a backup says of itself otherwise than it is. */
   labels?: Record<number, (label: string) => string>;
+  /** How a backup is stored otherwise than the others. */
+  own?: Record<number, Partial<StoreBackup>>;
 }
 
 /** Stores a full backup and incremental ones, each based on the one before. */
 export async function storeChain(
   backups: readonly BackupFiles[],
-  { geometry, checksums, manifests = {}, labels = {}, ...options }: ChainOptions,
+  { geometry, checksums, manifests = {}, labels = {}, own = {}, ...options }: ChainOptions,
 ): Promise<StoredChain> {
   const objects = new MemoryObjects();
   const store = options.store ?? new MemoryStore({ objects });
@@ -80,6 +82,7 @@ export async function storeChain(
       await storeBackup({
         ...{ store, id, frame: 5000, volume: 16_000, codec: 'none' },
         ...options,
+        ...own[n],
         tars: tarsOf(files),
         others: {
           backup_label: labelFile,
@@ -97,6 +100,7 @@ export async function storeChain(
             ...{ oid, location: `/old/${oid}`, inPlace: false },
           })),
           ...options.record,
+          ...own[n]?.record,
         },
       }),
     );

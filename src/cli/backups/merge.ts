@@ -20,7 +20,7 @@ export const MERGE_OPTIONS: readonly OptionSpec[] = [
     long: 'recipients-file',
     argument: 'FILE',
     group: GROUP,
-    help: 'encrypt it to the age recipients in FILE: needed where that backup is encrypted',
+    help: 'encrypt it to the age recipients in FILE: needed where any of its chain is encrypted',
   },
   { long: 'keep', group: GROUP, help: 'it is never expired' },
 ];
