@@ -213,6 +213,11 @@ class MergeRun {
     const record: BackupRecord = {
       ...same,
       ...{ id, codec: compression.method, encrypted: recipients !== undefined },
+      // Its pages are of all of them.
+      pageChecksums: {
+        enabled: last.pageChecksums.enabled,
+        checked: records.every((one) => one.pageChecksums.checked),
+      },
       tars: tars.map(({ name, oid, size, volumes }) => ({
         ...{ name, ...(oid === undefined ? {} : { oid }), size, volumes },
       })),

@@ -164,6 +164,20 @@ describe('a chain that is merged', () => {
     },
   );
 
+  it.each([
+    [[true, true, true], true],
+    [[true, false, true], false],
+    [[false, true, true], false],
+    [[true, true, false], false],
+  ])('has checked pages only if all of the chain has: %j', async (checked, expected) => {
+    const own = Object.fromEntries(
+      checked.map((one, n) => [n, { record: { pageChecksums: { enabled: true, checked: one } } }]),
+    );
+    const { place, records } = await chained({ own });
+    const { record } = await mergeBackup({ place, id: records.at(-1)!.id });
+    expect(record.pageChecksums).toEqual({ enabled: true, checked: expected });
+  });
+
   it('leaves nothing where a source is damaged, or it is stopped', async () => {
     const { place, records } = await chained({
       manifests: { 0: manifestBytes(7_000_000_000_000_000_001n, [], []) },
