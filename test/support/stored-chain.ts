@@ -3,6 +3,7 @@ import { openChain } from '../../src/archive/combine/chain.js';
 import { openCombined } from '../../src/archive/combine/file.js';
 import { FrameCache } from '../../src/archive/combine/frames.js';
 import { planChain } from '../../src/archive/combine/plan.js';
+import type { ArchiveKeys } from '../../src/archive/places/open-archive.js';
 import type { BackupRecord } from '../../src/base/backup-record.js';
 import type { Geometry } from '../../src/base/incremental.js';
 import { formatLsn, type Lsn } from '../../src/lsn.js';
@@ -146,8 +147,12 @@ function withDirectories(files: readonly [string, Buffer][]) {
 export async function combinedFiles(
   { area, records }: Pick<StoredChain, 'area' | 'records'>,
   most?: number,
+  keys?: ArchiveKeys,
 ): Promise<{ files: Map<string, Buffer>; frames: FrameCache }> {
-  const chain = await openChain(records.map((record) => ({ record, area })));
+  const chain = await openChain(
+    records.map((record) => ({ record, area })),
+    keys,
+  );
   const frames = new FrameCache(chain.readers, undefined, most);
   const files = new Map<string, Buffer>();
   for (const file of await planChain(chain)) {

@@ -109,26 +109,32 @@ export class BackupReader {
   }
 
   /** The frames of a piece, one after the other; each is whoever's it is given to. */
-  async *read(piece: Piece, signal?: AbortSignal): AsyncGenerator<ReadFrame, void, void> {
-    const { volume, frames } = piece;
-    const [first] = frames;
-    if (!first) return;
-    if (this.record.encrypted) {
-      const plain = await this.object(volume, signal);
-      for (const frame of frames) {
-        const stored = plain.subarray(frame.at, frame.at + frame.stored);
-        if (!isFrame(frame, stored)) throw this.#corrupt(volume, frameProblem(frame));
-        yield { frame, content: await this.#decompressed(volume, frame, stored) };
-      }
-      return;
-    }
+  async *read(
+    { volume, frames }: Piece,
+    signal?: AbortSignal,
+  ): AsyncGenerator<ReadFrame, void, void> {
+    const isWhole = this.record.encrypted && frames.length > 0;
+    const plain = isWhole ? await this.object(volume, signal) : undefined;
     for (const frame of frames) {
-      const range = { start: frame.at, end: frame.at + frame.stored };
-      const stored = await this.#get(volume, range, signal, (bytes) =>
-        isFrame(frame, bytes) ? undefined : frameProblem(frame),
-      );
-      yield { frame, content: await this.#decompressed(volume, frame, stored) };
+      yield { frame, content: await this.frame(volume, frame, plain, signal) };
     }
+  }
+
+  /** One frame. @param plain of an encrypted backup: the volume, which only as a whole is decrypted */
+  async frame(
+    volume: string,
+    frame: Frame,
+    plain: Buffer | undefined,
+    signal?: AbortSignal,
+  ): Promise<Uint8Array> {
+    const range = { start: frame.at, end: frame.at + frame.stored };
+    const problemOf = (bytes: Buffer) => (isFrame(frame, bytes) ? undefined : frameProblem(frame));
+    const stored = plain
+      ? plain.subarray(range.start, range.end)
+      : await this.#get(volume, range, signal, problemOf);
+    const problem = plain && problemOf(stored);
+    if (problem !== undefined) throw this.#corrupt(volume, problem);
+    return this.#decompressed(volume, frame, stored);
   }
 
   async #decompressed(volume: string, frame: Frame, stored: Uint8Array): Promise<Uint8Array> {

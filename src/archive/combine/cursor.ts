@@ -18,7 +18,7 @@ import type { FileSource } from './source.js';
 export class FileCursor {
   readonly source: FileSource;
   readonly #frames: FrameCache;
-  readonly #left: Iterator<{ piece: FileSource['pieces'][0]; n: number; frame: Frame }>;
+  readonly #left: Iterator<{ volume: string; frame: Frame }>;
   #hash: FileHash | undefined;
   #content: Uint8Array = new Uint8Array();
   /** What of the file `#content` is: from the one byte up to the other. */
@@ -29,7 +29,7 @@ export class FileCursor {
     this.source = source;
     this.#frames = frames;
     this.#left = source.pieces
-      .flatMap((piece) => piece.frames.map((frame, n) => ({ piece, n, frame })))
+      .flatMap(({ volume, frames }) => frames.map((frame) => ({ volume, frame })))
       .values();
     this.#hash = source.checksum && fileHash(source.checksum.algorithm);
   }
@@ -93,8 +93,8 @@ export class FileCursor {
   async #next(): Promise<boolean> {
     const next = this.#left.next();
     if (next.done) return false;
-    const { piece, n, frame } = next.value;
-    const content = await this.#frames.get(this.source.backup, piece, n);
+    const { volume, frame } = next.value;
+    const content = await this.#frames.get(this.source.backup, volume, frame);
     const { offset, size } = this.source;
     const begin = Math.max(0, offset - frame.offset);
     const end = Math.min(frame.length, offset + size - frame.offset);

@@ -1,26 +1,33 @@
-import type { BackupReader, Piece } from '../backups/reader.js';
+import type { Frame } from '../../base/base-index.js';
+import type { BackupReader } from '../backups/reader.js';
 
-/** Frames beyond one for each backup of a chain. */
+/** Frames, and volumes, beyond one for each backup of a chain. */
 const MORE = 4;
 
 /**
  * Frames of the backups of a chain, by whoever asks first: neighbours in a tar share one. The files of
- * all backups come in much the same order, so that one frame of each is what is needed next.
+ * all backups come in much the same order, so that one frame of each is what is needed next. Of an
+ * encrypted backup the volume is kept too, as it is stored but for the encryption: it can only be read
+ * whole, and may hold any number of frames.
  */
 export class FrameCache {
   readonly readers: readonly BackupReader[];
   readonly #signal: AbortSignal | undefined;
-  readonly #most: number;
-  /** The least recently used first. */
-  readonly #kept = new Map<string, Promise<Uint8Array>>();
+  readonly #frames: Latest<Uint8Array>;
+  readonly #volumes: Latest<Buffer>;
   /** Frames that were read, for tests. */
   reads = 0;
 
   /** @param readers of the backups of the chain, the full one first */
-  constructor(readers: readonly BackupReader[], signal?: AbortSignal, most?: number) {
+  constructor(
+    readers: readonly BackupReader[],
+    signal?: AbortSignal,
+    most = readers.length + MORE,
+  ) {
     this.readers = readers;
     this.#signal = signal;
-    this.#most = most ?? readers.length + MORE;
+    this.#frames = new Latest(most);
+    this.#volumes = new Latest(most);
   }
 
   reader(backup: number): BackupReader {
@@ -28,40 +35,43 @@ export class FrameCache {
   }
 
   /** What is in it is not to be changed. @throws as `BackupReader.read` */
-  async get(backup: number, piece: Piece, n: number): Promise<Uint8Array> {
-    const keys = piece.frames.map(({ at }) => `${backup}/${piece.volume}/${at}`);
-    const key = keys[n] as string;
-    const known = this.#kept.get(key);
-    if (known) {
-      this.#keep(key, known);
-      return known;
-    }
-    const all = this.#read(backup, piece);
-    for (const [i, one] of keys.entries()) {
-      const content = all.then((contents) => contents[i] as Uint8Array);
-      content.catch(() => this.#kept.delete(one));
-      this.#keep(one, content);
-    }
-    const wanted = this.#kept.get(key) ?? all.then((contents) => contents[n] as Uint8Array);
-    return wanted;
+  get(backup: number, volume: string, frame: Frame): Promise<Uint8Array> {
+    return this.#frames.get(`${backup}/${volume}/${frame.at}`, () =>
+      this.#read(backup, volume, frame),
+    );
   }
 
-  #keep(key: string, content: Promise<Uint8Array>): void {
+  async #read(backup: number, volume: string, frame: Frame): Promise<Uint8Array> {
+    this.#signal?.throwIfAborted();
+    const reader = this.reader(backup);
+    const plain = reader.record.encrypted
+      ? await this.#volumes.get(`${backup}/${volume}`, () => reader.object(volume, this.#signal))
+      : undefined;
+    this.reads++;
+    return reader.frame(volume, frame, plain, this.#signal);
+  }
+}
+
+/** What was asked for last. */
+class Latest<T> {
+  readonly #most: number;
+  /** The least recently used first. */
+  readonly #kept = new Map<string, Promise<T>>();
+
+  constructor(most: number) {
+    this.#most = most;
+  }
+
+  get(key: string, read: () => Promise<T>): Promise<T> {
+    const known = this.#kept.get(key);
+    const content = known ?? read();
+    if (!known) content.catch(() => this.#kept.delete(key));
     this.#kept.delete(key);
     this.#kept.set(key, content);
     for (const oldest of this.#kept.keys()) {
       if (this.#kept.size <= this.#most) break;
       this.#kept.delete(oldest);
     }
-  }
-
-  async #read(backup: number, piece: Piece): Promise<Uint8Array[]> {
-    this.#signal?.throwIfAborted();
-    const contents: Uint8Array[] = [];
-    for await (const { content } of this.reader(backup).read(piece, this.#signal)) {
-      this.reads++;
-      contents.push(content);
-    }
-    return contents;
+    return content;
   }
 }

@@ -1,8 +1,13 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { generateX25519Identity, identityToRecipient } from 'age-encryption';
 import { describe, expect, it } from 'vitest';
 import { CorruptObjectError } from '../../../src/errors.js';
+import { MemoryObjects, MemoryStore } from '../../../src/store/memory.js';
 import { Random } from '../../simulation/random.js';
 import { incrementalFile } from '../../support/incremental-file.js';
 import { ModelTable } from '../../support/model-table.js';
+import { scratchDir } from '../../support/scratch.js';
 import {
   type BackupFiles,
   combinedFiles,
@@ -98,6 +103,47 @@ describe('a chain of backups', () => {
     expect(frames.reads).toBeLessThan(stored * 1.2);
     const few = await combinedFiles(chain, 1);
     expect(listed(few.files)).toEqual(listed(files));
+  });
+});
+
+describe('a chain of encrypted backups', () => {
+  it('is read volume by volume, and of each its frames, each about once', async () => {
+    const identity = await generateX25519Identity();
+    const file = join(scratchDir('identity'), 'identity');
+    writeFileSync(file, identity);
+    const recipients = [await identityToRecipient(identity)];
+    const geometry = { blockSize: 1024, segmentBlocks: 200 };
+    const tables = Array.from({ length: 4 }, (_, n) => {
+      const table = new ModelTable(geometry);
+      table.grow(100);
+      return { path: `base/5/${20_000 + n}`, table };
+    });
+    let real = new Map<string, Buffer>();
+    const made = (full: boolean) => {
+      const all = tables.map(({ path, table }) => table.backUp(path, full));
+      real = new Map(all.flatMap((one) => [...one.real]));
+      return new Map(all.flatMap(({ backup }) => [...backup]));
+    };
+    const backups = [made(true)];
+    for (let n = 0; n < 4; n++) {
+      for (const { table } of tables) for (let b = n; b < 100; b += 3) table.change(b);
+      backups.push(made(false));
+    }
+    for (const codec of ['none', 'gzip'] as const) {
+      const objects = new MemoryObjects();
+      const store = new MemoryStore({ objects });
+      const sizes = { frame: 1000, volume: 30_000 };
+      const chain = await storeChain(backups, { geometry, store, codec, recipients, ...sizes });
+      const { files, frames } = await combinedFiles(chain, undefined, { identityFiles: [file] });
+      expect(listed(files)).toEqual(listed(new Map([...real].filter(([path]) => files.has(path)))));
+      expect(files.size).toBe(4);
+      const stored = chain.records.reduce((sum, { size }) => sum + Math.ceil(size / 1000), 0);
+      const volumes = chain.records.flatMap(({ tars }) => tars.flatMap((tar) => tar.volumes));
+      expect(stored / volumes.length).toBeGreaterThan(20);
+      expect(frames.reads).toBeLessThan(stored * 1.2);
+      const got = store.calls.filter(({ op, key }) => op === 'get' && /\.tar/.test(key));
+      expect(got.length).toBeLessThan(volumes.length * 1.2);
+    }
   });
 });
 
