@@ -150,6 +150,7 @@ class MergeRun {
         warn({ code: 'WK_BUSY', message: `waiting for expire "${expire}" to end` });
       lease = await holdLease(this.#area, { id, kind: 'backup', needs, signal, onWait });
       lease.signal.addEventListener('abort', lost);
+      if (lease.signal.aborted) lost();
       await this.#requireThere(records);
       const cleaned = await removeLeftovers(this.#area, lease, signal, warn);
       return { ...(await this.#merge(id, claim, records, lease)), cleaned };
@@ -261,8 +262,8 @@ class MergeRun {
       for (const [n, { name, oid }] of last.tars.entries()) {
         sink.onArchive({ name, oid });
         await stream.tar(n, async (bytes) => {
-          if (memory.isFull) await this.#room(memory);
-          this.#stop.signal.throwIfAborted();
+          // Nothing is read faster than it is stored.
+          await memory.room(this.#stop.signal);
           sink.onData(bytes);
           this.#options.onProgress?.({ phase: 'copy', id, bytes: sink.bytes, total });
         });
@@ -274,19 +275,6 @@ class MergeRun {
       await sink.close();
       memory.clear();
     }
-  }
-
-  /** Nothing is read faster than it is stored. */
-  #room(memory: VolumeMemory): Promise<void> {
-    const { signal } = this.#stop;
-    return new Promise((resolve, reject) => {
-      const stopped = (): void => reject(signal.reason);
-      signal.addEventListener('abort', stopped, { once: true });
-      memory.onRoom = () => {
-        signal.removeEventListener('abort', stopped);
-        resolve();
-      };
-    });
   }
 }
 

@@ -103,6 +103,7 @@ export class BackupRun {
       };
       lease = await holdLease(area, { id, kind: 'backup', needs, signal, onWait });
       lease.signal.addEventListener('abort', lost);
+      if (lease.signal.aborted) lost();
       if (this.#parent) await requireChain(area, this.#parent, signal);
       await this.#lookAtWal();
       const { warnings } = this.#source;

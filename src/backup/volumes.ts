@@ -81,6 +81,20 @@ export class VolumeMemory {
     return this.#used > this.#mostFrames;
   }
 
+  /** Until whoever sends may go on. @throws the signal's reason */
+  async room(signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    if (!this.isFull) return;
+    await new Promise<void>((resolve, reject) => {
+      const stopped = (): void => reject(signal.reason);
+      signal.addEventListener('abort', stopped, { once: true });
+      this.onRoom = () => {
+        signal.removeEventListener('abort', stopped);
+        resolve();
+      };
+    });
+  }
+
   takeFrame(): Buffer {
     this.#used += 1;
     return this.#frames.pop() ?? sharedBuffer(this.options.frame);

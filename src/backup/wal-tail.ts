@@ -75,6 +75,7 @@ async function streamed(
   };
   const abort = (): void => settle(signal?.reason);
   signal?.addEventListener('abort', abort, { once: true });
+  if (signal?.aborted) abort();
   try {
     const stream = await connection.startReplication(from, handler);
     if (!('finish' in stream)) return bytes.subarray(0, have);
