@@ -64,7 +64,7 @@ const CONTROL = 'global/pg_control';
  * not: signs of a process, of another recovery, and of a restore.
  */
 const LEFT_OUT =
-  /^(postmaster\.(pid|opts)|(recovery|standby)\.signal|recovery\.(conf|done)|(backup_label|tablespace_map)\.old|\.walkeep-(restore|lock).*|pg_(replslot|stat_tmp|dynshmem|notify|subtrans)\/.*|(.*\/)?pgsql_tmp.*|pg_wal\/\.walkeep.*)$/;
+  /^(postmaster\.(pid|opts)|(recovery|standby)\.signal|recovery\.(conf|done)|(backup_label|tablespace_map)\.old|\.walkeep-(restore|lock|delta).*|pg_(replslot|stat_tmp|dynshmem|notify|subtrans)\/.*|(.*\/)?pgsql_tmp.*|pg_wal\/\.walkeep.*)$/;
 
 /** @throws CorruptObjectError for a backup that cannot be put anywhere; UsageError without a place */
 export function layoutOf(record: BackupRecord, index: BaseIndex, roots: Roots): Layout {

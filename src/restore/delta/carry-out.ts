@@ -85,13 +85,11 @@ export async function carryOutDelta(given: DeltaRun): Promise<DeltaCompared> {
   if (!wal.isMoved) await putAside(wal.from as string, wal.to as string, fs);
   const decision = await decide(run);
   run.onCompared?.(decision.compared);
-  const { stale, foreign, there } = decision.found;
+  const { stale, there } = decision.found;
   for (const { path, kind } of stale) await remove(path, kind, fs);
-  const { stamp } = run.delta;
-  for (const path of foreign) await rename(path, `${path}.${stamp}`, fs);
   for (const { path, as } of decision.compared.kept) {
-    if (foreign.includes(path)) continue;
-    if (await fs.stat(as)) await fs.unlink(path);
+    // By a run that was cut short: what has its name since is none of theirs.
+    if (await fs.stat(as)) await remove(path, 'file', fs);
     else await rename(path, as, fs);
   }
   // Before a file of ours has its name, which by its name alone is not told from theirs.
@@ -216,7 +214,7 @@ async function amounts(
   { sizes, stale, foreign }: Survey,
   same: Same,
 ): Promise<DeltaCompared> {
-  const { layout, index, delta, fs } = run;
+  const { layout, index, delta, plan, reader, fs, signal } = run;
   const compared: DeltaCompared = {
     ...{ same: none(), changed: none(), removed: none(), read: 0, kept: [] },
   };
@@ -233,6 +231,13 @@ async function amounts(
     if (isPeoples && !(await isKeptAlready(path, fs))) {
       compared.kept.push({ path, as: `${path}.${delta.stamp}` });
     }
+  }
+  const placed = new Set([...layout.files.flat(), ...layout.combined].map(({ path }) => path));
+  for (const { object, to } of plan.adopted) {
+    if (object === undefined || !sizes.has(to) || placed.has(to)) continue;
+    const isSame = (await fs.readFile(to)).equals(await reader.object(object, signal));
+    if (isSame || (await isKeptAlready(to, fs))) continue;
+    compared.kept.push({ path: to, as: `${to}.${delta.stamp}` });
   }
   const frames = new Map<string, number>();
   for (const { path, size, file } of run.combined?.files ?? []) {

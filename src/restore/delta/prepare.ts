@@ -13,7 +13,7 @@ export interface PreparedDelta {
   conditions: Conditions;
   /** What is kept of what is there gets it behind its name. */
   stamp: string;
-  /** Files that are written whatever is there. */
+  /** Files that are written beside those of the layout, whatever is there. */
   written: ReadonlySet<string>;
 }
 
@@ -38,7 +38,7 @@ export async function prepareDelta(
   const unseen = await requireDelta(standing, conditions, fs);
   const { dataDir, resumed } = standing;
   const prepared = {
-    ...{ standing, conditions, written, stamp: resumed?.stamp ?? stampOf(new Date()) },
+    ...{ standing, conditions, written, stamp: resumed?.stamp ?? (await newStamp(dataDir, fs)) },
   };
   const { from, to, isMoved } = await oldWalOf(prepared, fs);
   const { systemId } = conditions.record;
@@ -58,6 +58,15 @@ export async function prepareDelta(
       ...{ oldWal: unarchived ? to : undefined, unarchived: unarchived ?? [] },
     },
   };
+}
+
+/** One that nothing has been put aside by: what has that name is taken for what was kept before. */
+async function newStamp(dataDir: string, fs: RestoreFileSystem): Promise<string> {
+  const names = (await fs.readdir(dataDir)).map(({ name }) => name);
+  for (let time = Date.now(); ; time += 1000) {
+    const stamp = stampOf(new Date(time));
+    if (!names.some((name) => name.endsWith(`.${stamp}`))) return stamp;
+  }
 }
 
 /** What a file is put aside as. */

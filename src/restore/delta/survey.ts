@@ -11,9 +11,12 @@ type Kind = Exclude<FileKind, 'fifo'> | 'directory';
 
 /** What is there, beside what is to be there. */
 export interface Survey {
-  /** Is to go: what the backup does not have, or has as something else. */
+  /** Is to go: what the backup does not have, or has as something else, and is no file of people's. */
   stale: { path: string; kind: Kind }[];
-  /** Files of configuration that the backup does not have: included, they would count. */
+  /**
+   * What gets another name: files of configuration that the backup does not have, which would count if
+   * they are included; and what people have where the backup has something of another kind.
+   */
   foreign: string[];
   /** Directories and links that are as they are to be. */
   there: Set<string>;
@@ -29,7 +32,7 @@ export interface SurveyOptions {
   layout: Layout;
   /** Of the backup, as PG_VERSION says it. */
   major: number;
-  /** Files that are written whatever is there. */
+  /** Files that are written beside those of the layout, whatever is there. */
   written: ReadonlySet<string>;
   /** pg_wal is as it is: it will be put aside. */
   keepWal: boolean;
@@ -48,6 +51,7 @@ export async function survey(
   for (const { path } of layout.directories) expected.set(path, 'directory');
   for (const { path } of layout.links) expected.set(path, 'link');
   for (const { path } of [...layout.files.flat(), ...layout.combined]) expected.set(path, 'file');
+  for (const path of written) expected.set(path, 'file');
   const links = new Map(layout.links.map(({ path, to }) => [path, to]));
   const wal = join(dataDir, 'pg_wal');
   const version = `PG_${major}_${catalogVersion}`;
@@ -57,7 +61,8 @@ export async function survey(
     directory === dataDir &&
     (name === DELTA_MARKER ||
       (isOwnName(name) && !name.startsWith(MARKER)) ||
-      OLD_WAL.test(name) ||
+      // A backup of a server that went on behind an earlier delta may have what that put aside.
+      (OLD_WAL.test(name) && !expected.has(join(directory, name))) ||
       (keepWal && name === 'pg_wal'));
   const isOwn = (directory: string, name: string, kind: Kind): boolean => {
     if (directory !== dataDir) return true;
@@ -76,9 +81,10 @@ export async function survey(
       if (wanted === undefined) {
         if (isOurs) found.stale.push({ path, kind });
         else if (kind === 'directory') await visit(path, false);
-        else if (name.endsWith('.conf') && !written.has(path)) found.foreign.push(path);
+        else if (name.endsWith('.conf')) found.foreign.push(path);
       } else if (wanted !== kind) {
-        found.stale.push({ path, kind });
+        if (isOurs || kind === 'link') found.stale.push({ path, kind });
+        else found.foreign.push(path);
       } else if (kind === 'directory') {
         found.there.add(path);
         await visit(path, isOurs);

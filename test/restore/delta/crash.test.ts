@@ -20,8 +20,13 @@ const VERSION = `PG_18_${CATALOG_VERSION}`;
 const STAMP = '20261128T120000Z';
 const SETTINGS = ["restore_command = 'x'"];
 const SYSTEM = 7_000_000_000_000_000_001n;
-const { base, options } = deltaBackup(SYSTEM);
-const { record, reader, index, area } = await stored(options);
+/** It does not have the pg_hba.conf of the server: the restore makes one. */
+const { base, options } = deltaBackup(SYSTEM, (base) =>
+  base.map((one) => (one.name === 'pg_hba.conf' ? { ...one, name: 'notes' } : one)),
+);
+const others = { ...options.others, outside: Buffer.from('local all all md5\n') };
+const { record, reader, index, area } = await stored({ ...options, others });
+const ADOPTED = [{ from: '/etc/pg/pg_ident.conf', object: 'outside', to: `${DATA}/pg_ident.conf` }];
 const lsn = 0x2000100n as Lsn;
 const tablespaces = new Map([[16388, ONE]]);
 
@@ -51,14 +56,14 @@ async function run(fs: RestoreFileSystem, { walDir }: Place): Promise<DeltaCompa
       { oid: 16389, from: 'pg_tblspc/16389', to: `${DATA}/pg_tblspc/16389`, inPlace: true },
     ],
     ...{ space: [], settings: SETTINGS, signalFile: 'recovery.signal', action: 'pause' },
-    ...{ adopted: [], state: 'fresh', warnings: [], command: '' },
+    ...{ adopted: ADOPTED, state: 'fresh', warnings: [], command: '' },
   };
   const standing = await standingIn(DATA, fs);
   if (!standing) throw new Error('nothing stands there');
   const conditions = { record, layout, places: [], owner: undefined, tablespaces, standby: false };
   const stamp = standing.resumed?.stamp ?? stampOf(new Date('2026-11-28T12:00:00Z'));
   const choice = { record, area, located: plan.located, links: [{ record, area }] };
-  const delta = { standing, conditions, stamp, written: new Set<string>() };
+  const delta = { standing, conditions, stamp, written: new Set(ADOPTED.map(({ to }) => to)) };
   const prepared = { plan, choice, layout, reader, index, command: 'command', delta };
   return carryOut(prepared, { places: [], jobs: 1 }, fs);
 }
@@ -97,6 +102,8 @@ const LOST = new Map<string, Buffer | string>([
   [`${DATA}/backup_label.old`, 'stale'],
   [`${DATA}/postgresql.conf`, 'port = 5434\n'],
   [`${DATA}/conf.d/later.conf`, 'port = 5435\n'],
+  [`${DATA}/pg_hba.conf`, 'local all all trust\n'],
+  [`${DATA}/pg_ident.conf`, '# edited\n'],
   [`${DATA}/log/postgresql.log`, 'why it crashed\n'],
   [`${DATA}/global/pg_control`, CONTROL],
   [`${ONE}/${VERSION}/5/16390`, Buffer.alloc(9000)],
@@ -187,7 +194,7 @@ async function planned({ walDir }: Place): Promise<{ plan: RestorePlan }> {
         { oid: 16389, from: 'pg_tblspc/16389', to: `${DATA}/pg_tblspc/16389`, inPlace: true },
       ],
       ...{ space: [], settings: SETTINGS, signalFile: 'recovery.signal', action: 'pause' },
-      ...{ adopted: [], state: 'fresh', warnings: [], command: '' },
+      ...{ adopted: ADOPTED, state: 'fresh', warnings: [], command: '' },
     },
   };
 }
@@ -205,6 +212,8 @@ const KEPT = ({ walDir }: Place): Record<string, string> => {
     [`${DATA}/log/`]: '',
     [`${DATA}/log/postgresql.log`]: 'why it crashed\n',
     [`${DATA}/postgresql.conf.${STAMP}`]: 'port = 5434\n',
+    [`${DATA}/pg_hba.conf.${STAMP}`]: 'local all all trust\n',
+    [`${DATA}/pg_ident.conf.${STAMP}`]: '# edited\n',
     [`${ONE}/PG_15_202209061/`]: '',
     [`${ONE}/PG_15_202209061/5/`]: '',
     [`${ONE}/PG_15_202209061/5/16390`]: 'another cluster',
@@ -276,6 +285,8 @@ describe('a delta restore', () => {
     expect(sorted(contentOf(tree, '/walkeep-test'))).toEqual(sorted(expected.get(place)!));
     expect(compared?.kept.map(({ path }) => path).sort()).toEqual([
       `${DATA}/conf.d/later.conf`,
+      `${DATA}/pg_hba.conf`,
+      `${DATA}/pg_ident.conf`,
       `${DATA}/postgresql.conf`,
     ]);
     expect(compared?.same.files).toBeGreaterThan(3);

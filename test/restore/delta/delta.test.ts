@@ -15,11 +15,12 @@ import {
 import { join } from 'node:path';
 import { generateX25519Identity, identityToRecipient } from 'age-encryption';
 import { describe, expect, it } from 'vitest';
+import type { OutsideFile } from '../../../src/base/backup-record.js';
 import type { Lsn } from '../../../src/lsn.js';
 import { openFileStore } from '../../../src/store/file/file-store.js';
 import { run } from '../../cli/run.js';
 import { scratchDir } from '../../support/scratch.js';
-import { type StoreBackup, storeBackup } from '../../support/stored-backup.js';
+import { type Made, type StoreBackup, storeBackup, tarOf } from '../../support/stored-backup.js';
 import { archiveOf, SEGMENT, SYSTEM_ID } from '../../support/wal-archive.js';
 import { loadFixture } from '../../wal/fixtures.js';
 import { controlFile, deltaBackup, PARTS } from './fixtures.js';
@@ -50,6 +51,7 @@ async function lost(backup: Partial<StoreBackup> = {}, args: string[] = []): Pro
         { oid: 16388, location: '/old/space', inPlace: false },
         { oid: 16389, location: 'pg_tblspc/16389', inPlace: true },
       ],
+      ...backup.record,
     },
   });
   await store.close();
@@ -171,6 +173,128 @@ describe('walkeep restore --delta', () => {
     expect(moved.code, moved.stderr).toBe(0);
     expect(readlinkSync(join(made.data, 'pg_wal'))).toBe(other);
     expect(readdirSync(wal)).toContain('00000001000000000000000F');
+  });
+
+  it('makes again what the backup has of an earlier delta, and ends', async () => {
+    const old = 'pg_wal.20261128T101500Z';
+    const more: Made[] = [
+      { name: old, type: 'directory' },
+      { name: `${old}/00000001000000000000000E`, content: 'wal' },
+      { name: `${old}/archive_status`, type: 'directory' },
+      { name: 'conf.d', type: 'directory' },
+      { name: 'conf.d/one.conf.20261128T101500Z', content: 'kept' },
+      { name: '.walkeep-delta', content: '{}' },
+      { name: '.walkeep-delta.tmp', content: '{}' },
+    ];
+    const made = await lost(deltaBackup(SYSTEM_ID, (base) => [...base, ...more]).options);
+    expect((await restore(made, '--delta')).code).toBe(0);
+    const whole = treeOf(made.data);
+    expect(whole).toHaveProperty([`/${old}/00000001000000000000000E`], 'wal');
+    const theirs = { [`/${old}/theirs`]: 'theirs', '/pg_wal.20261128T101501Z/0': 'other' };
+    for (const round of ['as it was', 'changed', 'gone']) {
+      const file = join(made.data, old, '00000001000000000000000E');
+      if (round === 'changed') writeFileSync(file, 'xxx');
+      if (round === 'gone') rmSync(join(made.data, old), { recursive: true });
+      else writeFileSync(join(made.data, old, 'theirs'), 'theirs');
+      mkdirSync(join(made.data, 'pg_wal.20261128T101501Z'), { recursive: true });
+      writeFileSync(join(made.data, 'pg_wal.20261128T101501Z/0'), 'other');
+      const done = await restore(made, '--delta');
+      expect(done.code, `${round}: ${done.stderr}`).toBe(0);
+      const found = treeOf(made.data);
+      if (round === 'as it was') expect(found['/.walkeep-delta']).toBeUndefined();
+      const kept = Object.keys(found).filter((name) => /0E\.\d{8}T\d{6}Z$/.test(name));
+      expect(kept).toHaveLength(round === 'changed' ? 1 : 0);
+      for (const name of kept) {
+        expect(found[name]).toBe('xxx');
+        rmSync(join(made.data, name));
+        delete found[name];
+      }
+      for (const [name, content] of Object.entries(theirs)) {
+        if (round === 'gone' && name.startsWith(`/${old}/`)) continue;
+        expect(found).toHaveProperty([name], content);
+        delete found[name];
+      }
+      expect(found).toEqual(whole);
+    }
+  });
+
+  it('keeps configuration that it replaces by what was outside the data directory', async () => {
+    const outside: OutsideFile[] = [
+      { path: '/etc/pg/postgresql.conf', kind: 'settings', object: 'outside.0' },
+      { path: '/etc/pg/pg_hba.conf', kind: 'authentication', object: 'outside.1' },
+      { path: '/etc/pg/pg_ident.conf', kind: 'authentication', object: 'outside.2' },
+      { path: '/etc/pg/people', kind: 'settings', object: 'outside.3' },
+    ];
+    const bare = (name: string) => !/^(postgresql|pg_hba)\.conf$/.test(name);
+    const others = {
+      ...options.others,
+      'outside.0': Buffer.from("hba_file = '/etc/pg/pg_hba.conf'\n"),
+      'outside.1': Buffer.from('local all all peer\n'),
+      'outside.2': Buffer.from('# none\n'),
+      'outside.3': Buffer.from('# people\n'),
+    };
+    const tars = (options.tars ?? []).map((tar) =>
+      tar.name === 'base.tar'
+        ? { ...tar, bytes: tarOf(base.filter(({ name }) => bare(name))) }
+        : tar,
+    );
+    const made = await lost({ others, tars, record: { outside } });
+    const whole = treeOf(made.data);
+    expect(whole['/pg_hba.conf']).toBe('local all all peer\n');
+    const edited = { 'pg_hba.conf': 'host all all ::/0 scram\n', 'postgresql.conf': 'port = 7\n' };
+    for (const [name, text] of Object.entries(edited)) writeFileSync(join(made.data, name), text);
+    rmSync(join(made.data, 'people'));
+    mkdirSync(join(made.data, 'people'));
+    writeFileSync(join(made.data, 'people', 'theirs'), 'theirs');
+    const planned = await restore(made, '--delta', '-n', '--json');
+    const kept = JSON.parse(planned.stdout).delta.compared.kept;
+    const names = ['people', ...Object.keys(edited)].sort();
+    expect(kept.map(({ path }: { path: string }) => path).sort()).toEqual(
+      names.map((name) => join(made.data, name)),
+    );
+    for (let n = 0; n < 2; n++) {
+      const done = await restore(made, '--delta');
+      expect(done.code, done.stderr).toBe(0);
+      const found = treeOf(made.data);
+      for (const name of Object.keys(edited)) expect(found[`/${name}`]).toBe(whole[`/${name}`]);
+      expect(found['/people']).toBe('# people\n');
+      const copies = readdirSync(made.data).filter((name) => /\.conf\.\d{8}T/.test(name));
+      const texts = copies.map((name) => readFileSync(join(made.data, name), 'utf8'));
+      expect(texts).toEqual(expect.arrayContaining(Object.values(edited)));
+      // Of what a restore has made of one nobody can tell that it was not edited, once.
+      expect(copies).toHaveLength(n === 0 ? 2 : 3);
+      const [theirs] = readdirSync(made.data).filter((name) => /^people\.\d{8}T/.test(name));
+      expect(readdirSync(join(made.data, theirs as string))).toEqual(['theirs']);
+    }
+  });
+
+  it("renames what is of another kind than in the backup, where it is not the server's", async () => {
+    const more: Made[] = [
+      { name: 'notes', content: 'notes' },
+      { name: 'plans', type: 'directory' },
+      { name: 'plans/one', content: 'one' },
+    ];
+    const made = await lost(deltaBackup(SYSTEM_ID, (base) => [...base, ...more]).options);
+    const whole = treeOf(made.data);
+    rmSync(join(made.data, 'notes'));
+    mkdirSync(join(made.data, 'notes'));
+    writeFileSync(join(made.data, 'notes', 'theirs'), 'theirs');
+    rmSync(join(made.data, 'plans'), { recursive: true });
+    writeFileSync(join(made.data, 'plans'), 'a file');
+    rmSync(join(made.data, 'base/5/small'));
+    mkdirSync(join(made.data, 'base/5/small'));
+    const done = await restore(made, '--delta');
+    expect(done.code, done.stderr).toBe(0);
+    const found = treeOf(made.data);
+    for (const name of ['/notes', '/plans/one', '/base/5/small']) {
+      expect(found[name], name).toBe(whole[name]);
+    }
+    const copy = (name: RegExp) => Object.entries(found).find(([path]) => name.test(path))?.[1];
+    expect(copy(/^\/notes\.\d{8}T\d{6}Z\/theirs$/)).toBe('theirs');
+    expect(copy(/^\/plans\.\d{8}T\d{6}Z$/)).toBe('a file');
+    expect(readdirSync(join(made.data, 'base/5')).filter((n) => /small/.test(n))).toEqual([
+      'small',
+    ]);
   });
 
   it('refuses what is not the place of a tablespace', async () => {

@@ -42,15 +42,19 @@ export function manifestOf(tars: readonly { prefix: string; members: readonly Ma
 export const PARTS = ['base/5/parts', 'base/5/grown', 'base/5/cut'];
 
 /** The backup of `restorable.ts` with what a delta takes: a manifest, a pg_control of a cluster. */
-export function deltaBackup(systemId: bigint): {
+export function deltaBackup(
+  systemId: bigint,
+  change: (base: Made[]) => Made[] = (base) => base,
+): {
   base: Made[];
   options: Pick<StoreBackup, 'tars' | 'others'>;
 } {
-  const base = BASE.map((one) =>
+  const made = BASE.map((one) =>
     one.name === 'global/pg_control' ? { ...one, content: controlFile(systemId) } : one,
   );
   // So large that most of its frames have nothing else.
-  base.splice(-1, 0, ...PARTS.map((name) => ({ name, content: bytes(30_000) })));
+  made.splice(-1, 0, ...PARTS.map((name) => ({ name, content: bytes(30_000) })));
+  const base = change(made);
   return {
     base,
     options: {
