@@ -27,15 +27,19 @@ export async function protect(
   });
   const { systemId, id, start } = record;
   let held: Awaited<ReturnType<typeof openBackupArea>> | undefined;
+  let lease: Lease | undefined;
+  const release = async (): Promise<void> => {
+    try {
+      await lease?.release();
+    } finally {
+      await held?.close();
+    }
+  };
   try {
     held = await openBackupArea(area.place, { systemId, writable: true, signal });
     const backups = links.filter((link) => link.area === area).map((link) => link.record.id);
     const needs = { backups, wal: [{ timeline: start.timeline, lsn: start.lsn }] };
-    const lease = await holdLease(held, { id, kind: 'restore', needs, signal, onWait });
-    const release = async (): Promise<void> => {
-      await lease.release();
-      await held?.close();
-    };
+    lease = await holdLease(held, { id, kind: 'restore', needs, signal, onWait });
     let isThere = true;
     for (const one of backups) {
       if (!(await readRecord(held, one, signal)).record) isThere = false;
@@ -47,13 +51,14 @@ export async function protect(
       });
       return { lease, problem: undefined, release };
     }
-    await release();
   } catch (e) {
-    await held?.close();
+    // It would keep every expire away until another one has watched it for minutes.
+    await release().catch(() => {});
     signal?.throwIfAborted();
     if (!(e instanceof WalkeepError) || e instanceof ArchiveBusyError) throw e;
     return none(e.message);
   }
+  await release();
   throw new UnreachableTargetError(`backup "${id}" was removed a moment ago`, {
     hint: 'Run it again: it chooses among those that are there.',
   });

@@ -1,12 +1,16 @@
-import { expect, it } from 'vitest';
+import { expect, it, vi } from 'vitest';
 import { openBackupArea } from '../../src/archive/backups/area.js';
-import { holdIntent } from '../../src/archive/backups/lease.js';
+import { readRecord } from '../../src/archive/backups/catalog.js';
+import { holdIntent, readLeases } from '../../src/archive/backups/lease.js';
 import type { BackupRecord } from '../../src/base/backup-record.js';
+import { StoreUncertainError } from '../../src/errors.js';
 import { protect } from '../../src/restore/protect.js';
 import { openFileStore } from '../../src/store/file/file-store.js';
 import { scratchDir } from '../support/scratch.js';
 import { storeBackup, tarOf } from '../support/stored-backup.js';
 import { BASE } from './restorable.js';
+
+vi.mock('../../src/archive/backups/catalog.js', { spy: true });
 
 async function stored(place: string): Promise<BackupRecord> {
   const store = await openFileStore(place, { init: true });
@@ -33,5 +37,19 @@ it('a restore tells of the expire that it waits for, and begins when that has en
   const { lease, release } = await protection;
   expect(lease?.id).toBe(record.id);
   await release();
+  await area.close();
+});
+
+it('a restore that cannot look up its backup holds no lease', async () => {
+  const place = scratchDir('unreadable');
+  const record = await stored(place);
+  const area = await openBackupArea(place, { writable: true });
+  vi.mocked(readRecord).mockRejectedValueOnce(new StoreUncertainError('no answer'));
+  const choice = { record, area, located: {} as never, links: [{ record, area }] };
+  const { lease, problem, release } = await protect(choice, undefined);
+  expect(lease).toBeUndefined();
+  expect(problem).toBe('no answer');
+  await release();
+  expect(await readLeases(area)).toEqual([]);
   await area.close();
 });
