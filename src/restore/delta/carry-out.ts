@@ -20,7 +20,7 @@ import { type ExpectedFile, expectedFiles, type SameFile } from './compare.js';
 import { type DeltaMarker, removeDeltaMarker, writeDeltaMarker } from './marker.js';
 import { putAside } from './old-wal.js';
 import { isServersOwn } from './own.js';
-import { oldWalOf, type PreparedDelta, surveyOf } from './prepare.js';
+import { type OldWal, oldWalOf, type PreparedDelta, surveyOf } from './prepare.js';
 import { requireDelta, requireNoServer, type Standing, standingIn } from './standing.js';
 import { bytesBelow, type Survey } from './survey.js';
 
@@ -81,8 +81,7 @@ export async function carryOutDelta(given: DeltaRun): Promise<DeltaCompared> {
   await requireDelta(standing, given.delta.conditions, fs);
   const run = { ...given, delta: { ...given.delta, standing } };
   const wal = await oldWalOf(run.delta, fs);
-  await disarm(run, standing, wal.to);
-  if (!wal.isMoved) await putAside(wal.from as string, wal.to as string, fs);
+  await disarm(run, standing, wal);
   const decision = await decide(run);
   run.onCompared?.(decision.compared);
   const { stale, there } = decision.found;
@@ -126,18 +125,21 @@ function changed(dataDir: string): TargetError {
   });
 }
 
-/** From here on no server can be started there. */
+/**
+ * From here on no server can be started there. What may not go at all goes first: a server has
+ * neither pg_wal nor pg_control then, or both again.
+ */
 async function disarm(
   { layout, delta, plan, fs }: DeltaRun,
   standing: Standing,
-  oldWal: string | undefined,
+  wal: OldWal,
 ): Promise<void> {
-  const { dataDir, systemId, catalogVersion, resumed, tablespaces } = standing;
+  const { dataDir, systemId, catalogVersion, resumed, tablespaces, walDir } = standing;
   const before = [...(resumed?.roots ?? []), ...tablespaces.values()];
   const roots = new Set([...layout.roots, ...before]);
   const marker: DeltaMarker = {
-    ...{ format: 1, backup: plan.backup.id, systemId: String(systemId), catalogVersion, oldWal },
-    ...{ stamp: delta.stamp, roots: [...roots] },
+    ...{ format: 1, backup: plan.backup.id, systemId: String(systemId), catalogVersion },
+    ...{ stamp: delta.stamp, roots: [...roots], oldWal: wal.to },
   };
   await writeDeltaMarker(dataDir, marker, fs);
   // A restore that ended just before it would be taken for half, and all that is here for its own.
@@ -146,18 +148,32 @@ async function disarm(
     await fs.unlink(join(root, MARKER));
     await fsyncDir(root, fs);
   }
-  for (const { path } of layout.controls) {
-    if (!(await fs.stat(path))) continue;
-    const old = `${path}.walkeep-old`;
-    await durableRename(path, old, fs);
-    try {
+  const moves = wal.isMoved ? [] : [{ from: wal.from as string, to: wal.to as string }];
+  const isLink = walDir !== undefined;
+  const old = ({ path }: Layout['controls'][0]) => `${path}.walkeep-old`;
+  try {
+    for (const move of moves) await putAside({ ...move, isLink }, fs);
+    for (const control of layout.controls) {
+      if (!(await fs.stat(control.path))) continue;
+      await durableRename(control.path, old(control), fs);
       // One that was started since has it open already, or found none.
       await requireNoServer(standing);
-    } catch (e) {
-      await durableRename(old, path, fs);
-      await removeDeltaMarker(dataDir, fs);
-      throw e;
     }
+  } catch (e) {
+    // Where this does not work either, the next delta goes on.
+    if (!resumed) await rearm().catch(() => {});
+    throw e;
+  }
+
+  async function rearm(): Promise<void> {
+    for (const { from, to } of moves) {
+      if (!(await fs.stat(from))) await putAside({ from: to, to: from, isLink }, fs);
+    }
+    for (const control of layout.controls) {
+      if (await fs.stat(control.path)) continue;
+      await durableRename(old(control), control.path, fs);
+    }
+    await removeDeltaMarker(dataDir, fs);
   }
 }
 

@@ -73,11 +73,12 @@ export function stampOf(now: Date): string {
 }
 
 /**
- * Where pg_wal is a link, the directory that it leads to is put beside itself: it must not be the
- * root of its file system, and what it is in must be this user's to write to.
+ * The old pg_wal, or what it leads to, is put beside itself: it must not be the root of its file
+ * system, and what it is in must be this user's to write to.
+ * @param isLink pg_wal leads to it
  * @throws TargetError
  */
-export async function requireMovable(directory: string): Promise<void> {
+export async function requireMovable(directory: string, isLink: boolean): Promise<void> {
   const parent = dirname(directory);
   try {
     const [own, outer] = [await fsp.stat(directory), await fsp.stat(parent)];
@@ -86,15 +87,32 @@ export async function requireMovable(directory: string): Promise<void> {
   } catch (e) {
     if ((e as NodeJS.ErrnoException).code === 'ENOENT') return;
   }
-  throw new TargetError(`the old pg_wal in "${directory}" cannot be put aside within "${parent}"`, {
-    path: directory,
-    hint: 'Give another, empty directory with --waldir: the old one stays where it is.',
-  });
+  throw notMovable(directory, isLink);
 }
 
-/** @throws StorageError */
-export async function putAside(from: string, to: string, fs: RestoreFileSystem): Promise<void> {
+function notMovable(directory: string, isLink: boolean, cause?: unknown): TargetError {
+  const parent = dirname(directory);
+  const hint = isLink
+    ? 'Give another, empty directory with --waldir: the old one stays where it is.'
+    : 'Mount it elsewhere and make pg_wal a link to that; then give another, empty directory with --waldir.';
+  return new TargetError(
+    `the old pg_wal in "${directory}" cannot be put aside within "${parent}"`,
+    {
+      ...{ path: directory, hint, cause },
+    },
+  );
+}
+
+/** Of a mount, also of one of the same file system, or what an overlay has from below. */
+const NO_RENAME = ['EBUSY', 'EXDEV'];
+
+/** @throws TargetError where the directory cannot be renamed, StorageError */
+export async function putAside(
+  { from, to, isLink }: { from: string; to: string; isLink: boolean },
+  fs: RestoreFileSystem,
+): Promise<void> {
   await fs.rename(from, to).catch((e) => {
+    if (NO_RENAME.includes(e.code)) throw notMovable(from, isLink, e);
     throw storageError('rename directory', from, e);
   });
   await fsyncDir(dirname(to), fs);

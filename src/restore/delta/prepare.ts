@@ -45,9 +45,7 @@ export async function prepareDelta(
   const looked = isMoved ? to : from;
   const known = { catalog, systemId, fs };
   const unarchived = looked === undefined ? undefined : await unarchivedIn(looked, known);
-  if (standing.walDir !== undefined && from === standing.walDir && from !== to) {
-    await requireMovable(from);
-  }
+  if (!isMoved) await requireMovable(from as string, standing.walDir !== undefined);
   const found = await surveyOf(prepared, fs);
   const space = await spaceFor(found, { ...conditions, combined, wal }, fs, dataDir);
   requireSpace(space);
@@ -69,7 +67,7 @@ async function newStamp(dataDir: string, fs: RestoreFileSystem): Promise<string>
   }
 }
 
-/** What a file is put aside as. */
+/** What becomes of the old pg_wal. */
 export interface OldWal {
   from: string | undefined;
   to: string | undefined;

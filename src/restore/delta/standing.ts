@@ -57,8 +57,9 @@ export async function standingIn(
       if (to !== undefined) tablespaces.set(Number(name), to);
     }
   }
-  // Where there is a pg_control, a server may have been started on it since.
-  const resumed = control ? undefined : marker;
+  // Where there are pg_control and pg_wal, a server may have been started on them since.
+  const wal = await fs.stat(walDir ?? join(dataDir, 'pg_wal'));
+  const resumed = control && wal ? undefined : marker;
   return {
     ...{ dataDir, walDir, tablespaces, major, resumed },
     systemId: control?.systemId ?? BigInt(marker?.systemId ?? 0),

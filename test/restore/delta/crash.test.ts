@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
 import type { Lsn } from '../../../src/lsn.js';
-import { stampOf } from '../../../src/restore/delta/old-wal.js';
+import { requireMovable, stampOf } from '../../../src/restore/delta/old-wal.js';
 import { standingIn } from '../../../src/restore/delta/standing.js';
 import type { RestoreFileSystem } from '../../../src/restore/file-system.js';
 import { layoutOf } from '../../../src/restore/layout.js';
@@ -237,7 +237,10 @@ const sorted = (content: Map<string, string>) =>
 const short = (text: string) =>
   text.length < 200 ? text : createHash('sha256').update(text).digest('hex');
 
-/** What can be started is all of the one or all of the other. */
+/**
+ * What can be started is all of the one or all of the other. No server starts where pg_wal is not, or
+ * leads nowhere.
+ */
 function expectOneOrOther(tree: SimulatedTree, place: Place): void {
   const control = text(tree, `${DATA}/global/pg_control`);
   if (control === undefined) return;
@@ -247,6 +250,14 @@ function expectOneOrOther(tree: SimulatedTree, place: Place): void {
     expect(sorted(found)).toEqual(sorted(expected.get(place)!));
     return;
   }
+  expectAsLost(tree);
+  const wal = place.walDir ?? `${DATA}/pg_wal`;
+  const [is, other] = tree.find(wal) ? [wal, `${wal}.${STAMP}`] : [`${wal}.${STAMP}`, wal];
+  expect(text(tree, `${is}/${OLD_WAL}`)).toBe('wal');
+  expect(tree.find(other)).toBeUndefined();
+}
+
+function expectAsLost(tree: SimulatedTree): void {
   for (const [path, content] of LOST) {
     expect(text(tree, path), path).toBe(Buffer.from(content as string).toString('latin1'));
   }
@@ -310,6 +321,44 @@ describe('a delta restore', () => {
       }
     });
   }
+
+  it.each(PLACES)('that cannot put pg_wal aside leaves all as it was: %j', async (place) => {
+    const tree = await lostServer(place);
+    const before = sorted(contentOf(tree, '/walkeep-test'));
+    const { fs } = tree.process(new Random(1));
+    for (const code of ['EBUSY', 'EXDEV']) {
+      const rename = async (from: string, to: string): Promise<void> => {
+        const isWal = from === (place.walDir ?? `${DATA}/pg_wal`);
+        if (isWal) throw Object.assign(new Error(code), { code });
+        await fs.rename(from, to);
+      };
+      await expect(run({ ...fs, rename }, place)).rejects.toMatchObject({
+        code: 'WK_TARGET',
+        hint: expect.stringMatching(place.walDir ? /^Give another.*--waldir/ : /^Mount it/),
+      });
+      expect(sorted(contentOf(tree, '/walkeep-test'))).toEqual(before);
+    }
+    const failing = async (): Promise<void> => {
+      throw Object.assign(new Error('EIO'), { code: 'EIO' });
+    };
+    for (const suffix of ['/pg_wal', '/wal', '/global/pg_control']) {
+      const rename = (from: string, to: string) =>
+        from.endsWith(suffix) ? failing() : fs.rename(from, to);
+      if (suffix === (place.walDir ? '/pg_wal' : '/wal')) continue;
+      await expect(run({ ...fs, rename }, place)).rejects.toMatchObject({ code: 'WK_STORAGE' });
+      expect(sorted(contentOf(tree, '/walkeep-test'))).toEqual(before);
+    }
+  });
+
+  it.skipIf(process.platform !== 'linux')('is refused where pg_wal is a mount', async () => {
+    await expect(requireMovable('/proc', false)).rejects.toMatchObject({
+      code: 'WK_TARGET',
+      hint: expect.stringContaining('link'),
+    });
+    await expect(requireMovable('/proc', true)).rejects.toMatchObject({
+      hint: expect.stringMatching(/^Give another/),
+    });
+  });
 
   it('that was cut short is no directory for a restore without --delta', async () => {
     const place = PLACES[0]!;
