@@ -13,7 +13,13 @@ export interface ObservedMember {
   timeline: number;
   history: TimelineHistory;
   standby: boolean;
-  /** Up to where it has replayed, or as a primary flushed: no slot can be advanced further. */
+  /**
+   * Up to where it has replayed, or as a primary flushed: no slot can be advanced further.
+   *
+   * Invariant: it lies on `history`, so it is asked before the timeline, which a promotion meanwhile
+   * only makes newer. Asked after it, the place may lie behind a fork that `history` does not know:
+   * a slot would be moved over the WAL that begins there.
+   */
   reached: Lsn;
   /** The one of the receiver's name; undefined if it has none. */
   slot: SlotInfo | undefined;

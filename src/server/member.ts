@@ -65,10 +65,7 @@ export class MemberSession {
   /** @throws WalkeepError if the member cannot be asked; the next look connects anew */
   observe(signal?: AbortSignal): Promise<ObservedMember> {
     return this.within(signal, async (connection) => {
-      const { systemId, timeline } = await connection.identifySystem();
-      const segmentSize = parseSegmentSize(await connection.show('wal_segment_size'));
-      this.history = await this.historyOf(connection, timeline);
-      const slots = await listSlots(connection);
+      // First: see `ObservedMember.reached`.
       const [row] = await sqlRows(
         connection,
         `SELECT pg_is_in_recovery() AS standby,
@@ -76,6 +73,10 @@ export class MemberSession {
                   ELSE pg_current_wal_flush_lsn() END AS reached`,
       );
       if (!row?.reached) throw new ParseError('the server does not say how far it has replayed');
+      const { systemId, timeline } = await connection.identifySystem();
+      const segmentSize = parseSegmentSize(await connection.show('wal_segment_size'));
+      this.history = await this.historyOf(connection, timeline);
+      const slots = await listSlots(connection);
       return {
         ...{ systemId, timeline, segmentSize, history: this.history },
         standby: row.standby === 't',
