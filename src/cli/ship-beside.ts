@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { pause } from '../ship/retry.js';
+import { abortableDelay } from '../delay.js';
 import type { Output } from './output.js';
 
 /** Tells the process what it is: the channel may be closed before it looks. */
@@ -45,7 +45,7 @@ export class ShipBeside {
         `"walkeep ship" ended with ${how}; it is started again in ${wait / 1000} s`,
         'Receiving goes on. What was not shipped stays in the directory.',
       );
-      await pause(wait, this.#ending.signal);
+      await abortableDelay(wait, this.#ending.signal);
     }
   }
 

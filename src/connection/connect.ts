@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net';
+import { LONGEST_TIMER } from '../delay.js';
 import {
   ConnectionError,
   ProtocolError,
@@ -33,9 +34,6 @@ const CHECKS: Checks<ConnectOptions> = {
   replication: oneOf('physical', 'database', 'off'),
   onNotice: aFunction,
 };
-
-/** Milliseconds; Node.js takes a longer delay for none at all. */
-export const LONGEST_TIMER = 2 ** 31 - 1;
 
 /** SQLSTATE of a server that is starting up or shutting down: the next host may be better. */
 const CANNOT_CONNECT_NOW = '57P03';

@@ -1,4 +1,5 @@
 import type { ConnectionSettings } from '../connection/conninfo/settings.js';
+import { abortableDelay } from '../delay.js';
 import { WalkeepError } from '../errors.js';
 import type { Lsn } from '../lsn.js';
 import { MemberSession, membersOf, unknownCover } from '../server/member.js';
@@ -11,7 +12,6 @@ import {
   type ObservedMember,
 } from '../server/member-slot.js';
 import { isInHistory } from '../wal/timeline.js';
-import { abortableDelay } from './retry.js';
 
 /** Milliseconds between looks at a member. */
 const INTERVAL = 10_000;

@@ -6,6 +6,7 @@ import { connect } from '../connection/connect.js';
 import type { ReplicationConnection } from '../connection/connection.js';
 import { resolveSettings } from '../connection/conninfo/resolve.js';
 import type { ConnectionSettings } from '../connection/conninfo/settings.js';
+import { abortableDelay } from '../delay.js';
 import {
   AuthenticationError,
   DiskFullError,
@@ -30,7 +31,7 @@ import {
   type ReceiverPosition,
   type WalReceiverOptions,
 } from './options.js';
-import { abortableDelay, Backoff, mayRetry } from './retry.js';
+import { Backoff, mayRetry } from './retry.js';
 import type { WriteReport } from './target/paced-target.js';
 import type { RunOwner } from './timeline-run.js';
 import { overConnection, patient } from './watchdog.js';

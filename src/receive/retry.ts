@@ -1,4 +1,3 @@
-import { LONGEST_TIMER } from '../connection/connect.js';
 import {
   AuthenticationError,
   CorruptWalError,
@@ -61,18 +60,4 @@ export class Backoff {
     const base = error instanceof DiskFullError ? 2000 : ceiling;
     return Math.round(base * (0.5 + this.random() / 2));
   }
-}
-
-/** Resolves after `ms`, or at once when the signal aborts. */
-export function abortableDelay(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) return resolve();
-    const done = () => {
-      clearTimeout(timer);
-      signal.removeEventListener('abort', done);
-      resolve();
-    };
-    const timer = setTimeout(done, Math.min(ms, LONGEST_TIMER));
-    signal.addEventListener('abort', done, { once: true });
-  });
 }

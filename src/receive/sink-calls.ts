@@ -1,4 +1,4 @@
-import { LONGEST_TIMER } from '../connection/connect.js';
+import { LONGEST_TIMER } from '../delay.js';
 import { SinkError } from '../errors.js';
 
 /** Milliseconds that a sink has in all once a stop was asked for. */

@@ -1,6 +1,7 @@
 import { connect } from '../connection/connect.js';
 import type { ReplicationConnection } from '../connection/connection.js';
 import type { ConnectionSettings, HostTarget } from '../connection/conninfo/settings.js';
+import { LONGEST_TIMER } from '../delay.js';
 import {
   AuthenticationError,
   ParseError,
@@ -131,10 +132,11 @@ export class MemberSession {
   ): Promise<T> {
     let late: TimeoutError | undefined;
     const breakOff = (): void => this.connection?.destroy();
+    const patience = Math.min(PATIENCE + this.settings.connectTimeout, LONGEST_TIMER);
     const timer = setTimeout(() => {
       late = new TimeoutError(`no answer within ${PATIENCE / 1000} seconds`);
       breakOff();
-    }, PATIENCE + this.settings.connectTimeout);
+    }, patience);
     signal?.addEventListener('abort', breakOff, { once: true });
     try {
       if (this.connection?.closed) this.connection = undefined;

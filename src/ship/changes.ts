@@ -1,5 +1,5 @@
 import { type FSWatcher, watch } from 'node:fs';
-import { pause } from './retry.js';
+import { abortableDelay } from '../delay.js';
 
 /**
  * Waits for new names in a directory. What the system does not tell, on a network file system say, a
@@ -35,7 +35,7 @@ export class Changes implements Disposable {
 
   /** Resolves when something may have changed since the wait before ended, or when aborted. */
   async next(signal: AbortSignal): Promise<void> {
-    await pause(this.#interval, AbortSignal.any([signal, this.#changed.signal]));
+    await abortableDelay(this.#interval, AbortSignal.any([signal, this.#changed.signal]));
     if (this.#changed.signal.aborted) this.#changed = new AbortController();
   }
 

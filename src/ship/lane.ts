@@ -12,11 +12,12 @@ import {
   StoreArchiveWriter,
   type StoreResult,
 } from '../archive/store-archive-writer.js';
+import { abortableDelay } from '../delay.js';
 import { WalkeepError } from '../errors.js';
 import { formatLsn, type Lsn } from '../lsn.js';
 import type { ObjectStore } from '../store/store.js';
 import type { ShipLag, ShippedPlace, Tell } from './options.js';
-import { isLocal, mayPass, pause, retryDelay } from './retry.js';
+import { isLocal, mayPass, retryDelay } from './retry.js';
 import { type OpenSegment, SegmentRoom, type ShipSource, type Snapshot } from './source.js';
 import { type ShipState, troubleOf } from './state.js';
 
@@ -359,7 +360,7 @@ export class Lane {
         const retryIn = fixed ?? retryDelay(this.#failures);
         this.#state.setState('retrying', error);
         this.#tell('retry', { place: this.place, error, retryIn });
-        await pause(retryIn, signal);
+        await abortableDelay(retryIn, signal);
         signal.throwIfAborted();
       }
     }

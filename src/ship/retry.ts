@@ -34,17 +34,3 @@ export function isLocal(error: unknown): error is WalkeepError {
     error instanceof StorageError
   );
 }
-
-/** Resolves after `ms`, or at once when one of the signals aborts. */
-export function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) return resolve();
-    const done = (): void => {
-      clearTimeout(timer);
-      signal.removeEventListener('abort', done);
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    signal.addEventListener('abort', done, { once: true });
-  });
-}

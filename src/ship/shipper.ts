@@ -6,6 +6,7 @@ import { isStore } from '../archive/places/open-archive.js';
 import { objectCodec } from '../archive/shipping/object-codec.js';
 import { placeIdentity } from '../archive/shipping/progress.js';
 import type { ObjectCodec } from '../archive/store-archive-writer.js';
+import { abortableDelay } from '../delay.js';
 import { InternalError, StorageError, UsageError, WalkeepError } from '../errors.js';
 import { storageError } from '../files/durable.js';
 import { makeDirectories } from '../files/tree-file-system.js';
@@ -21,7 +22,7 @@ import {
   type ShippedPlace,
   type ShipResult,
 } from './options.js';
-import { mayPass, pause, retryDelay } from './retry.js';
+import { mayPass, retryDelay } from './retry.js';
 import { ShipSource, type Snapshot } from './source.js';
 import { ShipState } from './state.js';
 import { Turns } from './turns.js';
@@ -194,7 +195,7 @@ export class WalShipper extends EventEmitter<ShipEvents> {
         if (!(error instanceof StorageError || mayPass(error)) || last) throw error;
         failures += 1;
         this.#sourceLost(error);
-        await pause(this.#o.retryDelay ?? retryDelay(failures), signal);
+        await abortableDelay(this.#o.retryDelay ?? retryDelay(failures), signal);
         continue;
       }
       this.#toldSource = undefined;
@@ -202,7 +203,7 @@ export class WalShipper extends EventEmitter<ShipEvents> {
       if (last) return;
       await this.#removeShipped(source, lanes, snapshot);
       // Where there are many files a look takes long, and names may come one after the other.
-      await pause(Math.min(SLOWEST, (performance.now() - began) * REST), signal);
+      await abortableDelay(Math.min(SLOWEST, (performance.now() - began) * REST), signal);
       await changes.next(signal);
     }
   }
