@@ -54,14 +54,14 @@ export interface MemberSlotsOptions {
 export class MemberSlots {
   private readonly o: MemberSlotsOptions;
   private readonly stop = new AbortController();
+  /** None of them rejects: the end waits for each. */
   private readonly watching: Promise<unknown>;
   private hurry = new AbortController();
 
   constructor(options: MemberSlotsOptions) {
     this.o = options;
     const members = [...membersOf(options.settings)];
-    const all = members.map(([name, settings]) => this.watch(name, settings));
-    this.watching = Promise.all(all).catch(options.fail);
+    this.watching = Promise.all(members.map(([name, settings]) => this.watch(name, settings)));
   }
 
   /** Something changed, a timeline say: all members are looked at now. */
@@ -77,9 +77,19 @@ export class MemberSlots {
   }
 
   private async watch(member: string, settings: ConnectionSettings): Promise<void> {
+    const session = new MemberSession(settings, this.o.slot);
+    try {
+      await this.keepLooking(session, member);
+    } catch (error) {
+      this.o.fail(error);
+    } finally {
+      await session.close().catch(() => {});
+    }
+  }
+
+  private async keepLooking(session: MemberSession, member: string): Promise<void> {
     const { signal } = this.stop;
     const { interval = INTERVAL } = this.o;
-    const session = new MemberSession(settings, this.o.slot);
     let told = '';
     let done: MemberState['did'];
     for (let failures = 0; !signal.aborted; ) {
@@ -100,7 +110,6 @@ export class MemberSlots {
       const backoff = Math.min(LONGEST, Math.max(interval, FIRST * 2 ** failures));
       await abortableDelay(failures > 0 ? backoff : interval, hurry);
     }
-    await session.close().catch(() => {});
   }
 
   /** Looks at a member and does what it needs; undefined if nothing can be said yet. */
