@@ -1,6 +1,6 @@
 import type { ConnectionSettings } from '../connection/conninfo/settings.js';
 import { abortableDelay } from '../delay.js';
-import { WalkeepError } from '../errors.js';
+import { type ErrorCode, WalkeepError } from '../errors.js';
 import type { Lsn } from '../lsn.js';
 import { MemberSession, membersOf, unknownCover } from '../server/member.js';
 import {
@@ -20,6 +20,9 @@ const FIRST = 1000;
 const LONGEST = 60_000;
 /** After which a slot that seems to be ahead is compared again with what is durable by then. */
 const SECOND_LOOK = 1000;
+
+/** Codes of a member that does not answer: which one it is may change from look to look. */
+const AWAY: readonly string[] = ['WK_CONNECTION', 'WK_TIMEOUT'] satisfies ErrorCode[];
 
 /** What was found of one member, or has changed of it. */
 export interface MemberState extends MemberCover {
@@ -99,9 +102,9 @@ export class MemberSlots {
       done = state?.did ?? done;
       // Nothing can be said before the first stream begins, which is when it is looked at again.
       if (state && state.reason !== 'nothing archived') {
-        const { covers, reason } = state;
-        // Where a slot is changes all the time; what could not be reached stays that, however.
-        const key = `${covers} ${reason}`;
+        const { covers, reason, code = '', hint = '' } = state;
+        // Where a slot is changes all the time, and so does in which words a member is away.
+        const key = `${covers} ${reason} ${AWAY.includes(code) ? 'away' : code || hint}`;
         if (key !== told || done) this.o.tell({ ...state, ...(done ? { did: done } : {}) });
         told = key;
         done = undefined;

@@ -63,6 +63,8 @@ export interface MemberCover {
   reason: MemberReason;
   message: string;
   hint?: string;
+  /** Of a member that could not be asked: the SQLSTATE that it answered with, else the error's code. */
+  code?: string;
   /** Where its slot begins. */
   restartLsn?: Lsn;
 }

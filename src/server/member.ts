@@ -164,7 +164,13 @@ export function unknownCover(error: WalkeepError): MemberCover {
     reason: 'unreachable',
     message: error.message.split('\n').join('; '),
     hint: error.hint ?? hintFor(error),
+    code: sqlstateOf(error) || error.code,
   };
+}
+
+function sqlstateOf(error: WalkeepError): string | undefined {
+  const answered = error instanceof ServerError || error instanceof AuthenticationError;
+  return answered ? error.sqlstate : undefined;
 }
 
 const RIGHTS =

@@ -4,7 +4,7 @@ import { type Lsn, toLsn } from '../../src/lsn.js';
 import { MemberSlots, type MemberState } from '../../src/receive/member-slots.js';
 import { disposer } from '../support/cleanup.js';
 import { serveMember } from '../support/scripted-member.js';
-import { type ScriptedConnection, ScriptedServer } from '../support/scripted-server.js';
+import { backend, type ScriptedConnection, ScriptedServer } from '../support/scripted-server.js';
 import { waitFor } from '../support/wait.js';
 
 const keep = disposer();
@@ -74,4 +74,40 @@ test('the end waits for every watcher, also when one has failed', async () => {
   await ending;
   // Nor has the one that failed left its session behind.
   expect(servers.map(({ connections }) => connections.every((c) => c.ended))).toEqual([true, true]);
+});
+
+const refuses = (sqlstate: string) => async (c: ScriptedConnection) => {
+  await c.accept();
+  const answer = (): Buffer =>
+    Buffer.concat([backend.errorResponse(sqlstate, `state ${sqlstate}`), backend.readyForQuery()]);
+  await c.serve({ answer }).catch(() => {});
+  c.close();
+};
+
+test('another trouble with a member is told, the same one is not', async () => {
+  const told: MemberState[] = [];
+  const scripts = [refuses('57P03'), refuses('57P03'), refuses('42501'), refuses('42501')];
+  const { slots, servers } = await watching(
+    (state) => void told.push(state),
+    async (c, index) => {
+      await (scripts[index]?.(c) ?? serveMember(c, standby));
+      c.close();
+    },
+  );
+  const [server] = servers as [ScriptedServer];
+  for (let looks = 1; looks <= 5; looks++) {
+    await server.connection(looks - 1);
+    await waitFor(async () => {
+      slots.lookNow();
+      return server.connections.length > looks || told.at(-1)?.reason === 'covered';
+    });
+  }
+  await slots.end();
+  expect(told.map(({ reason, code }) => [reason, code])).toEqual([
+    ['unreachable', '57P03'],
+    ['unreachable', '42501'],
+    ['covered', undefined],
+  ]);
+  expect(told[0]?.hint).toMatch(/^See that it runs/);
+  expect(told[1]?.hint).toMatch(/^The role needs REPLICATION/);
 });
