@@ -234,6 +234,7 @@ export class TimelineRun {
           code: 'WK_STORED_DAMAGE',
           message: `"${path}" is damaged in the record at ${formatLsn(begin)}: ${why}; what comes again of that record takes its place`,
         }),
+      oneByOne: o.onSegment !== undefined,
       onFinished: async ({ end: lsn, timeline, path }) => {
         const segment = { lsn, timeline, path, size: segmentSize };
         owner.tell('segment', segment);

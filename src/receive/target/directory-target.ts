@@ -16,7 +16,7 @@ const SPARE_WAIT = 64 * 1024 * 1024;
 
 export interface DirectoryTargetOptions
   extends Omit<SegmentWriterOptions, 'finisher'>,
-    Pick<SegmentFinisherOptions, 'record' | 'onFinished'>,
+    Pick<SegmentFinisherOptions, 'record' | 'onFinished' | 'oneByOne'>,
     Pick<PacedTargetOptions, 'synchronous' | 'writeReport'> {
   compression?: { method: Compression; level?: number } | undefined;
   /** Notes durably what was flushed; at a clean end, before the incomplete segment is touched. */

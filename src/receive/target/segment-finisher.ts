@@ -34,6 +34,8 @@ export interface SegmentFinisherOptions {
   /** A segment is under its final name, for good; `end` is its end as a stream offset. */
   onDurable: (end: number) => void;
   onFinished: (segment: FinishedSegment) => void | Promise<void>;
+  /** No segment gets its final name before `onFinished` of the one before has resolved. */
+  oneByOne?: boolean | undefined;
   /** The queue is shorter. */
   onProgress: () => void;
   /** Called once, at the first failure; nothing is finished after it. */
@@ -159,10 +161,10 @@ export class SegmentFinisher {
 
   /** The segments to finish together: all, or those at the front that are converted. */
   private async nextBatch(): Promise<Pending[]> {
-    if (!this.o.convert) return [...this.queue];
     await this.queue[0]?.converting;
-    const behind = this.queue.findIndex((p) => !p.staged);
-    return this.queue.slice(0, behind < 0 ? undefined : behind);
+    const behind = this.o.convert ? this.queue.findIndex((p) => !p.staged) : -1;
+    const ready = behind < 0 ? this.queue.length : behind;
+    return this.queue.slice(0, this.o.oneByOne ? 1 : ready);
   }
 
   /** Keeps as many conversions going as there may be, the oldest segments first. */
