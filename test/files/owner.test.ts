@@ -1,8 +1,19 @@
-import { chownSync, lstatSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import fs, {
+  chownSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { acquireDirectoryLock } from '../../src/files/lock.js';
-import { giveDirectory } from '../../src/files/owner.js';
+import { giveDirectory, giveFile } from '../../src/files/owner.js';
 import type { Lsn } from '../../src/lsn.js';
 import { openFileStore } from '../../src/store/file/file-store.js';
 import { run } from '../cli/run.js';
@@ -86,5 +97,100 @@ describe.skipIf(process.getuid?.() !== 0)('root in the archive of another user',
     mkdirSync(join(own, 'inner'));
     giveDirectory(join(own, 'inner'));
     expect(lstatSync(join(own, 'inner')).uid).toBe(0);
+  });
+
+  describe('whose path leads elsewhere from one call to the next', () => {
+    /** A link to a directory that `turn` makes one to the other, while nobody looks. */
+    function turningLink() {
+      const [own, theirs, at] = [scratchDir('own'), scratchDir('theirs'), scratchDir('at')];
+      chownSync(theirs, OWNER, OWNER);
+      const link = join(at, 'link');
+      const lead = (to: string) => {
+        symlinkSync(to, `${link}.new`);
+        renameSync(`${link}.new`, link);
+      };
+      return { own, theirs, link, lead };
+    }
+
+    /** Runs `act` once for each call that looks at a path in it, with `turn` after that call. */
+    function turningAfterEach(before: () => void, turn: () => void, act: () => void): void {
+      for (let at = 1, calls = at; calls >= at; at++) {
+        before();
+        calls = 0;
+        for (const name of ['statSync', 'lstatSync', 'openSync'] as const) {
+          const call = fs[name] as (...args: unknown[]) => unknown;
+          vi.spyOn(fs, name).mockImplementation(((...args: unknown[]) => {
+            const answer = call(...args);
+            calls += 1;
+            if (calls === at) turn();
+            return answer;
+          }) as never);
+        }
+        try {
+          act();
+        } finally {
+          vi.restoreAllMocks();
+        }
+      }
+    }
+
+    it('gives away no directory of its own', () => {
+      const { own, theirs, link, lead } = turningLink();
+      mkdirSync(join(own, 'name'));
+      for (const [first, then] of [
+        [theirs, own],
+        [own, theirs],
+      ] as const) {
+        turningAfterEach(
+          () => lead(first),
+          () => lead(then),
+          () => giveDirectory(join(link, 'name')),
+        );
+        expect(lstatSync(join(own, 'name')).uid).toBe(0);
+      }
+    });
+
+    it('gives away no directory that has something in it', () => {
+      const { own, theirs } = turningLink();
+      mkdirSync(join(theirs, 'full'));
+      mkdirSync(join(theirs, 'empty'));
+      writeFileSync(join(theirs, 'full', 'file'), '');
+      for (const name of ['full', 'empty']) giveDirectory(join(theirs, name));
+      expect(lstatSync(join(theirs, 'full')).uid).toBe(0);
+      expect(lstatSync(join(theirs, 'empty')).uid).toBe(OWNER);
+      expect(readdirSync(own)).toEqual([]);
+    });
+
+    it('gives away no file that lies elsewhere, or has another name', () => {
+      const { own, theirs, link, lead } = turningLink();
+      lead(own);
+      const path = join(link, 'file');
+      const fd = openSync(path, 'wx');
+      onTestFinished(() => fs.closeSync(fd));
+      const uid = () => lstatSync(join(own, 'file')).uid;
+      for (const [first, then] of [
+        [theirs, theirs],
+        [theirs, own],
+        [own, theirs],
+      ] as const) {
+        turningAfterEach(
+          () => lead(first),
+          () => lead(then),
+          () => giveFile(fd, path),
+        );
+        expect(uid()).toBe(0);
+      }
+      lead(theirs);
+      writeFileSync(path, '');
+      giveFile(fd, path);
+      expect([uid(), lstatSync(path).uid]).toEqual([0, 0]);
+      unlinkSync(path);
+      linkSync(join(own, 'file'), path);
+      giveFile(fd, path);
+      expect(uid()).toBe(0);
+      unlinkSync(join(own, 'file'));
+      giveFile(fd, path);
+      expect(lstatSync(path).uid).toBe(OWNER);
+    });
   });
 });
