@@ -20,6 +20,7 @@ import {
   ARCHIVE_KEY,
   asideKey,
   backupHistoryKey,
+  FIRST_SYSTEM_KEY,
   historyKey,
   partialKey,
   partialPrefix,
@@ -103,7 +104,7 @@ export class StoreArchiveWriter {
 
   /**
    * Opens the archive, or begins one. Two GETs, and one PUT that tries whether the store keeps what
-   * is there.
+   * is there; more for a cluster that is new.
    * @throws SystemIdentifierError if it is another cluster's; nothing was stored then
    * @throws StoreUnsupportedError if the store overwrites what is there
    * @throws StoreUncertainError, StoreAccessError
@@ -113,14 +114,22 @@ export class StoreArchiveWriter {
     for (;;) {
       const text = await readWhole(store, ARCHIVE_KEY, String, { signal });
       const archive = text === undefined ? undefined : parseMarker(store, ARCHIVE_KEY, text);
-      const known = await requireOwnSystem(store, archive, options);
+      const standing = await requireOwnSystem(store, archive, options);
       if (!archive) await requireNoFlatDirectory(store, signal);
       const content = contentOf(Buffer.from(text ?? newMarker(options)));
       const { created } = await store.create(ARCHIVE_KEY, content, { signal });
       // Whoever began the archive, what stands there decides.
       if (!archive) continue;
       if (created && options.unfenced !== true) throw overwrites(store);
-      if (!known) await addSystem(store, options);
+      if (standing === 'open') {
+        await createMarker(store, FIRST_SYSTEM_KEY, {}, options);
+        // Likewise.
+        continue;
+      }
+      if (standing !== 'known') {
+        const { segmentSize } = options;
+        await createMarker(store, systemKey(options.systemId), { segmentSize }, options);
+      }
       return new StoreArchiveWriter(store, String(archive.id), options);
     }
   }
@@ -350,29 +359,32 @@ function overwrites({ place }: ObjectStore): StoreUnsupportedError {
 }
 
 /**
- * True if the archive knows the cluster. Two in one archive are wanted after pg_upgrade, and
+ * `known`: the archive has something of the cluster; `taken`: it may come in; `open`: no cluster is in
+ * it yet, and nothing says which one is to be. Two in one archive are wanted after pg_upgrade, and
  * otherwise a mistake.
  */
 async function requireOwnSystem(
   store: ObjectStore,
   archive: Record<string, unknown> | undefined,
   { systemId, segmentSize, newSystem, signal }: WriterOptions,
-): Promise<boolean> {
+): Promise<'known' | 'taken' | 'open'> {
   const key = systemKey(systemId);
   const own = await readWhole(store, key, String, { signal });
   if (own !== undefined) {
     const size = parseMarker(store, key, own).segmentSize;
-    if (size === segmentSize) return true;
+    if (size === segmentSize) return 'known';
     throw new SystemIdentifierError(`"${store.place}" has segments of ${size} bytes`, {
       key,
       expected: `${size}`,
       actual: `${segmentSize}`,
     });
   }
-  if (newSystem) return false;
-  const others =
-    typeof archive?.system === 'string' ? [archive.system] : await systemsOf(store, signal);
-  if (others.length === 0 || others.includes(String(systemId))) return false;
+  if (newSystem) return 'taken';
+  const first = archive && (archive.system ?? (await firstSystem(store, signal)));
+  const others = first === undefined ? await systemsOf(store, signal) : [String(first)];
+  if (others.length === 0 || others.includes(String(systemId))) {
+    return first === undefined ? 'open' : 'taken';
+  }
   throw new SystemIdentifierError(`"${store.place}" is the archive of another cluster`, {
     expected: others.join(', '),
     actual: String(systemId),
@@ -381,12 +393,27 @@ async function requireOwnSystem(
   });
 }
 
-async function addSystem(
+/** Whom an archive was begun for that names nobody itself. */
+async function firstSystem(
   store: ObjectStore,
-  { systemId, segmentSize, signal }: WriterOptions,
+  signal: AbortSignal | undefined,
+): Promise<string | undefined> {
+  const key = FIRST_SYSTEM_KEY;
+  const text = await readWhole(store, key, String, { signal });
+  if (text === undefined) return undefined;
+  const { system } = parseMarker(store, key, text);
+  if (typeof system === 'string') return system;
+  throw new CorruptObjectError(`"${key}" in "${store.place}" names no cluster`, { key });
+}
+
+/** Names the cluster, if that is not there yet. */
+async function createMarker(
+  store: ObjectStore,
+  key: string,
+  more: { segmentSize?: number },
+  { systemId, signal }: WriterOptions,
 ): Promise<void> {
-  const key = systemKey(systemId);
-  const marker = { format: FORMAT, system: String(systemId), segmentSize };
+  const marker = { format: FORMAT, system: String(systemId), ...more };
   const content = contentOf(Buffer.from(`${JSON.stringify(marker)}\n`));
   await store.create(key, content, { signal });
 }

@@ -5,7 +5,8 @@ import { historyFileName } from '../wal/file-name.js';
  * only so can `create` keep two writers from storing it differently.
  *
  * ```
- * archive.json                                    created once: format, archive id
+ * archive.json                                    created once: format, archive id, mostly the cluster
+ * system.json                                     created once, where that names no cluster: the first
  * systems/<sysid>/wal/<TLI8>/<segment24>
  * systems/<sysid>/partial/<TLI8>/<segment24>/<endLSN16>
  * systems/<sysid>/history/<TLI8>.history
@@ -14,6 +15,11 @@ import { historyFileName } from '../wal/file-name.js';
  * ```
  */
 export const ARCHIVE_KEY = 'archive.json';
+/**
+ * An archive that was begun for no cluster in particular is the one's that creates this: of several
+ * that come at once each one could find nobody there.
+ */
+export const FIRST_SYSTEM_KEY = 'system.json';
 
 const hex = (n: number | bigint, digits: number) =>
   n.toString(16).toUpperCase().padStart(digits, '0');

@@ -208,7 +208,12 @@ test('a backup into a new store begins it together with whoever ships', async ()
   expect(record).toMatchObject({ encrypted: true, wal: 'archive' });
   expect(shipper.running, shipper.stderr).toBe(true);
   // All of it is in one layout.
-  expect(readdirSync(path).sort()).toEqual(['.walkeep-store', 'archive.json', 'systems']);
+  expect(readdirSync(path).sort()).toEqual([
+    '.walkeep-store',
+    'archive.json',
+    'system.json',
+    'systems',
+  ]);
   const into = keep(receive(path, server.conninfo()));
   expect((await into.exit).code).toBe(1);
   expect(into.stderr).toMatch(/is a store, and not for receiving into/);
