@@ -36,11 +36,11 @@ export async function joinGroups(
   const parts: Buffer[] = [];
   let length = 0;
   for (const one of keys) {
-    const stored = await readWhole(store, one, (bytes) => bytes, { signal });
-    if (!stored) return;
-    const isSealed = AGE_MAGIC.equals(stored.subarray(0, AGE_MAGIC.length));
-    if (isSealed && !recipients) return;
     try {
+      const stored = await readWhole(store, one, (bytes) => bytes, { signal });
+      if (!stored) return;
+      const isSealed = AGE_MAGIC.equals(stored.subarray(0, AGE_MAGIC.length));
+      if (isSealed && !recipients) return;
       const plain = await plainOf(stored, one, await identities());
       parseStoredIndex(plain, one);
       parts.push(plain);

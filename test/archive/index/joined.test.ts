@@ -1,6 +1,6 @@
 import { generateX25519Identity, identityToRecipient } from 'age-encryption';
 import { beforeAll, expect, test } from 'vitest';
-import { joinedKey } from '../../../src/archive/backups/keys.js';
+import { indexKey, joinedKey } from '../../../src/archive/backups/keys.js';
 import type { Catalog } from '../../../src/archive/catalog.js';
 import { readFacts } from '../../../src/archive/index/facts.js';
 import { updateIndex } from '../../../src/archive/index/update.js';
@@ -30,10 +30,13 @@ const areaOf = (objects: MemoryObjects) => ({
 });
 
 /** An index of which nothing is joined. */
-async function index(sealed: (bytes: Buffer) => Promise<Uint8Array> = async (bytes) => bytes) {
+async function index(
+  sealed: (bytes: Buffer) => Promise<Uint8Array> = async (bytes) => bytes,
+  segments = SEGMENTS,
+) {
   const objects = new MemoryObjects();
   const { store } = areaOf(objects);
-  for (const { key, bytes } of largeIndex(SEGMENTS)) {
+  for (const { key, bytes } of largeIndex(segments)) {
     await store.create(key, contentOf(Buffer.from(await sealed(bytes))));
   }
   return objects;
@@ -80,6 +83,15 @@ test('one that is damaged is not needed', async () => {
     const { all, notes } = await factsIn(objects);
     expect({ all, notes }).toEqual({ all: before.all, notes: [] });
   }
+});
+
+test('damage in one of 32 leaves only these 32 as they are', async () => {
+  const objects = await index(undefined, 3100);
+  const larger = await readCatalog(largeArchive(3100));
+  objects.damage(indexKey('', segmentFileName(1, 1024n + 320n, SEGMENT)), 40);
+  expect(await updateIndex(larger, areaOf(objects))).toMatchObject({ unsound: [] });
+  const joined = objects.entries().filter(([key]) => key.endsWith('.32'));
+  expect(joined.map(([key]) => key)).toEqual([joinedKey('', segmentFileName(1, 2048n, SEGMENT))]);
 });
 
 test('nothing is joined that is then readable to more', async () => {
