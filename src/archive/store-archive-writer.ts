@@ -112,11 +112,10 @@ export class StoreArchiveWriter {
   static async open(store: ObjectStore, options: WriterOptions): Promise<StoreArchiveWriter> {
     const { signal } = options;
     for (;;) {
-      const text = await readWhole(store, ARCHIVE_KEY, String, { signal });
-      const archive = text === undefined ? undefined : parseMarker(store, ARCHIVE_KEY, text);
+      const archive = await readMarker(store, ARCHIVE_KEY, signal);
       const standing = await requireOwnSystem(store, archive, options);
       if (!archive) await requireNoFlatDirectory(store, signal);
-      const content = contentOf(Buffer.from(text ?? newMarker(options)));
+      const content = contentOf(Buffer.from(archive?.text ?? newMarker(options)));
       const { created } = await store.create(ARCHIVE_KEY, content, { signal });
       // Whoever began the archive, what stands there decides.
       if (!archive) continue;
@@ -263,12 +262,16 @@ export class StoreArchiveWriter {
     signal: AbortSignal | undefined,
   ): Promise<boolean | undefined> {
     try {
-      const bytes = await readWhole(this.#store, key, (read) => read, { signal });
-      if (!bytes) return undefined;
-      const stored = await this.#o.codec.decode(bytes);
-      return stored !== undefined && (await same(stored));
+      const use = async (bytes: Buffer): Promise<boolean> => {
+        const stored = await this.#o.codec.decode(bytes);
+        if (stored === undefined || (await same(stored))) return stored !== undefined;
+        throw new CorruptObjectError(`"${key}" in "${this.#store.place}" is something else`, {
+          key,
+        });
+      };
+      return await readWhole(this.#store, key, use, { signal });
     } catch (e) {
-      // Damaged there, rather than on its way, it is no copy of ours.
+      // Damaged or something else there, rather than on its way, it is no copy of ours.
       if (e instanceof CorruptObjectError) return false;
       throw e;
     }
@@ -305,6 +308,15 @@ function claimsToBe({ plain, digest }: StoredObject, { size, meta }: Head): bool
 
 function newMarker({ systemId }: WriterOptions): string {
   return `${JSON.stringify({ format: FORMAT, id: randomUUID(), system: String(systemId) })}\n`;
+}
+
+/** What it says, and its text; undefined if there is none. @throws as `parseMarker` and readWhole */
+function readMarker(store: ObjectStore, key: string, signal: AbortSignal | undefined) {
+  const parse = (bytes: Buffer) => {
+    const text = String(bytes);
+    return { ...parseMarker(store, key, text), text };
+  };
+  return readWhole<Record<string, unknown> & { text: string }>(store, key, parse, { signal });
 }
 
 /** @throws StoreUnsupportedError, CorruptObjectError */
@@ -369,9 +381,9 @@ async function requireOwnSystem(
   { systemId, segmentSize, newSystem, signal }: WriterOptions,
 ): Promise<'known' | 'taken' | 'open'> {
   const key = systemKey(systemId);
-  const own = await readWhole(store, key, String, { signal });
-  if (own !== undefined) {
-    const size = parseMarker(store, key, own).segmentSize;
+  const own = await readMarker(store, key, signal);
+  if (own) {
+    const size = own.segmentSize;
     if (size === segmentSize) return 'known';
     throw new SystemIdentifierError(`"${store.place}" has segments of ${size} bytes`, {
       key,
@@ -399,9 +411,9 @@ async function firstSystem(
   signal: AbortSignal | undefined,
 ): Promise<string | undefined> {
   const key = FIRST_SYSTEM_KEY;
-  const text = await readWhole(store, key, String, { signal });
-  if (text === undefined) return undefined;
-  const { system } = parseMarker(store, key, text);
+  const marker = await readMarker(store, key, signal);
+  if (!marker) return undefined;
+  const { system } = marker;
   if (typeof system === 'string') return system;
   throw new CorruptObjectError(`"${key}" in "${store.place}" names no cluster`, { key });
 }

@@ -11,20 +11,21 @@ const MOST_DAMAGED = 2;
  * was asked for, but not what it has begun to give: a body that breaks off, or was changed on its way,
  * is asked for again, so that one lost connection fails nothing, and nothing is called damaged
  * that is whole where it lies.
- * @param use throws CorruptObjectError for what it cannot be
+ * @param use decodes and parses, too: where no digest is known nothing else sees damage. Throws
+ *   CorruptObjectError for what it cannot be
  * @throws as ObjectStore.get and `use`; RangeError beyond `limit` bytes
  */
 export async function readWhole<T>(
   store: ObjectStore,
   key: string,
-  use: (bytes: Buffer) => T,
+  use: (bytes: Buffer) => T | Promise<T>,
   { limit, ...options }: GetOptions & { limit?: number } = {},
 ): Promise<T | undefined> {
   for (let broken = 0, damaged = 0; ; ) {
     const got = await store.get(key, options);
     if (!got) return undefined;
     try {
-      return use(await bytesOf(got.body, limit));
+      return await use(await bytesOf(got.body, limit));
     } catch (e) {
       options.signal?.throwIfAborted();
       if (e instanceof StoreUncertainError) broken += 1;

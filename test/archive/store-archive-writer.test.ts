@@ -1,7 +1,9 @@
+import { gzipSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
-import { StoreArchiveWriter } from '../../src/archive/store-archive-writer.js';
-import { CorruptObjectError, SystemIdentifierError } from '../../src/errors.js';
-import { contentOf } from '../../src/store/content.js';
+import { type ObjectCodec, StoreArchiveWriter } from '../../src/archive/store-archive-writer.js';
+import { decodeBytes } from '../../src/codec/stages.js';
+import { CorruptObjectError, StoreConflictError, SystemIdentifierError } from '../../src/errors.js';
+import { bytesOf, contentOf } from '../../src/store/content.js';
 import { MemoryObjects, MemoryStore } from '../../src/store/memory.js';
 import type { ObjectStore } from '../../src/store/store.js';
 
@@ -9,13 +11,18 @@ const [A, B] = [77n, 88n];
 
 const json = (value: object) => contentOf(Buffer.from(`${JSON.stringify(value)}\n`));
 
-const codec = {
+const codec: ObjectCodec = {
   encode: async (bytes: Uint8Array) => ({ bytes, stages: 'none', release: () => {} }),
   decode: async (bytes: Uint8Array) => bytes,
 };
 
-function open(store: ObjectStore, systemId: bigint, newSystem = false) {
-  const options = { systemId, segmentSize: 1 << 20, codec, writer: 'test', newSystem };
+const gzip: ObjectCodec = {
+  ...codec,
+  decode: async (bytes) => (await decodeBytes(bytes, { name: 'it' })).content,
+};
+
+function open(store: ObjectStore, systemId: bigint, newSystem = false, how: ObjectCodec = codec) {
+  const options = { systemId, segmentSize: 1 << 20, codec: how, writer: 'test', newSystem };
   return StoreArchiveWriter.open(store, options);
 }
 
@@ -89,4 +96,42 @@ it('an archive that names its cluster needs no more', async () => {
   const results = await Promise.allSettled([open(one, A), open(two, B)]);
   expect(results.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
   expect(await keysOf(one)).toHaveLength(2);
+});
+
+describe('what stands there, of which no digest is known', () => {
+  const HISTORY = Buffer.from('1\t0/3000000\tno recovery target specified\n');
+  const key = `systems/${A}/history/00000002.history`;
+
+  /** Of one object the first so many bodies have another bit. */
+  function damaging(store: MemoryStore, times: number): ObjectStore {
+    const get: ObjectStore['get'] = async (wanted, options) => {
+      const got = await store.get(wanted, options);
+      if (!got || wanted !== key) return got;
+      const bytes = await bytesOf(got.body);
+      if (times-- > 0) bytes[bytes.length >> 1]! ^= 1;
+      const body = (async function* () {
+        yield bytes;
+      })();
+      return { ...got, sha256: undefined, body };
+    };
+    return new Proxy(store, {
+      get: (target, name) => {
+        const value = name === 'get' ? get : Reflect.get(target, name);
+        return typeof value === 'function' ? value.bind(target) : value;
+      },
+    });
+  }
+
+  it.each([
+    ['plain', codec, HISTORY],
+    ['compressed', gzip, gzipSync(HISTORY)],
+  ])('is read again before it is called a conflict: %s', async (_, how, stored) => {
+    const store = new MemoryStore();
+    await store.create(key, contentOf(stored));
+    const once = await open(damaging(store, 1), A, false, how);
+    expect(await once.putHistory(2, HISTORY)).toMatchObject({ outcome: 'present' });
+    expect((await keysOf(store)).filter((one) => one.includes('/conflict/'))).toEqual([]);
+    const always = await open(damaging(store, 1000), A, false, how);
+    await expect(always.putHistory(2, HISTORY)).rejects.toThrow(StoreConflictError);
+  });
 });

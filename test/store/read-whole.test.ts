@@ -52,3 +52,15 @@ it('what is so each time is', async () => {
   await expect(readWhole(parsed.store, 'key', refuse)).rejects.toThrow('not what was stored');
   expect(parsed.asked()).toBe(2);
 });
+
+it('damage that only shows in what is made of it is read again', async () => {
+  const { store: spoilt, asked } = await store([]);
+  let tries = 0;
+  const decode = async (bytes: Buffer) => {
+    tries += 1;
+    if (tries === 1) throw damaged();
+    return String(bytes);
+  };
+  expect(await readWhole(spoilt, 'key', decode)).toBe('content');
+  expect([tries, asked()]).toEqual([2, 2]);
+});

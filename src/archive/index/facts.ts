@@ -188,8 +188,9 @@ export async function readGroup(
   identities: Identities | undefined,
   signal?: AbortSignal,
 ): Promise<StoredIndexGroup | undefined> {
-  const bytes = await readPlain(area, key, identities, signal);
-  return bytes && parseStoredIndex(bytes, key);
+  const parse = async (stored: Buffer) =>
+    parseStoredIndex(await plainOf(stored, key, identities), key);
+  return readWhole(area.store, key, parse, { signal });
 }
 
 /** Decrypted and decompressed. @throws as `readGroup` */
@@ -199,8 +200,7 @@ export async function readPlain(
   identities: Identities | undefined,
   signal?: AbortSignal,
 ): Promise<Buffer | undefined> {
-  const stored = await readWhole(store, key, (bytes) => bytes, { signal });
-  return stored && plainOf(stored, key, identities);
+  return readWhole(store, key, (stored) => plainOf(stored, key, identities), { signal });
 }
 
 /** What `updateIndex` made without recipients is read at once: there may be thousands. */

@@ -37,12 +37,15 @@ export async function joinGroups(
   let length = 0;
   for (const one of keys) {
     try {
-      const stored = await readWhole(store, one, (bytes) => bytes, { signal });
-      if (!stored) return;
-      const isSealed = AGE_MAGIC.equals(stored.subarray(0, AGE_MAGIC.length));
-      if (isSealed && !recipients) return;
-      const plain = await plainOf(stored, one, await identities());
-      parseStoredIndex(plain, one);
+      const use = async (stored: Buffer): Promise<Buffer | undefined> => {
+        const isSealed = AGE_MAGIC.equals(stored.subarray(0, AGE_MAGIC.length));
+        if (isSealed && !recipients) return undefined;
+        const plain = await plainOf(stored, one, await identities());
+        parseStoredIndex(plain, one);
+        return plain;
+      };
+      const plain = await readWhole(store, one, use, { signal });
+      if (!plain) return;
       parts.push(plain);
       length += plain.length;
     } catch (e) {

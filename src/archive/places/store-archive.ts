@@ -76,9 +76,9 @@ export class StoreArchive implements Archive {
     const systemId = await this.#systemId();
     if (systemId === undefined) return undefined;
     const key = systemKey(systemId);
-    const found = await this.#content(key);
+    const found = await this.#marker(key);
     if (found) {
-      const { segmentSize } = this.#parse(key, found);
+      const { segmentSize } = found;
       return { systemId, segmentSize: typeof segmentSize === 'number' ? segmentSize : undefined };
     }
     await this.#prove();
@@ -189,8 +189,8 @@ export class StoreArchive implements Archive {
     if (named && named.kind !== 'segment' && system !== undefined) {
       const isHistory = named.kind === 'history';
       const key = isHistory ? historyKey(system, named.timeline) : backupHistoryKey(system, name);
-      const found = await this.#content(key);
-      if (found) return this.#decoded(found, key);
+      const found = await readWhole(this.#store, key, (bytes) => this.#decoded(bytes, key));
+      if (found) return found;
     }
     await this.#prove();
     return undefined;
@@ -305,11 +305,7 @@ export class StoreArchive implements Archive {
   }
 
   async #readMarker(): Promise<void> {
-    const found = await this.#content(ARCHIVE_KEY);
-    if (found) {
-      this.#parse(ARCHIVE_KEY, found);
-      return;
-    }
+    if (await this.#marker(ARCHIVE_KEY)) return;
     throw new ArchiveAccessError(`"${this.place}" is not the archive of anything`, {
       path: this.place,
       detail: `It has no ${ARCHIVE_KEY}.`,
@@ -317,9 +313,9 @@ export class StoreArchive implements Archive {
     });
   }
 
-  /** The content of a small object, read again where a connection broke; undefined if there is none. */
-  #content(key: string): Promise<Buffer | undefined> {
-    return readWhole(this.#store, key, (bytes) => bytes);
+  /** What it says; undefined if there is none. @throws as `#parse` */
+  #marker(key: string): Promise<Record<string, unknown> | undefined> {
+    return readWhole(this.#store, key, (bytes) => this.#parse(key, bytes));
   }
 
   /** @throws CorruptObjectError, StoreUnsupportedError */
