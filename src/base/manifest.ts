@@ -71,10 +71,9 @@ export function parseManifest(
   if (actual !== sum) throw wrong('it is not what its checksum was made of');
   const text = bytes.toString('utf8');
   try {
-    const json: unknown = JSON.parse(text);
-    const { 'PostgreSQL-Backup-Manifest-Version': version, ...fields } = asObject(json);
+    const { files, rest } = filesOf(text);
+    const { 'PostgreSQL-Backup-Manifest-Version': version, ...fields } = rest;
     if (version !== 1 && version !== 2) throw wrong(`version ${version} is not known`);
-    const files = asArray(fields.Files).map(fileOf);
     const names = new Set(files.map(({ path }) => path));
     if (repeated === 'refused' && names.size < files.length) {
       throw wrong('a file is in it twice');
@@ -84,6 +83,29 @@ export function parseManifest(
   } catch (e) {
     throw e instanceof CorruptObjectError ? e : wrong((e as Error).message, e);
   }
+}
+
+/** As servers write them: an entry is a line (backup_manifest.c, AddFileToBackupManifest). */
+const FILE_LINE = /^\{ "(?:Encoded-)?Path": .*\}(,?)$/gm;
+
+/**
+ * Reads the entries one by one: as one document those of a hundred thousand files take as much again
+ * as what is made of them. What is not written so is read as a whole.
+ */
+function filesOf(text: string): { files: ManifestFile[]; rest: Record<string, unknown> } {
+  const files: ManifestFile[] = [];
+  try {
+    const others = text.replace(FILE_LINE, (line, comma: string) => {
+      files.push(fileOf(JSON.parse(comma ? line.slice(0, -1) : line)));
+      return '';
+    });
+    const rest = asObject(JSON.parse(others));
+    if (asArray(rest.Files).length === 0) return { files, rest };
+  } catch {
+    // What is wrong is said of the whole.
+  }
+  const rest = asObject(JSON.parse(text));
+  return { files: asArray(rest.Files).map(fileOf), rest };
 }
 
 /** From the text: as a number of JSON it would lose its last digits. */

@@ -44,6 +44,19 @@ describe('parseManifest', () => {
     });
   });
 
+  it('reads it however its entries lie in lines', () => {
+    const files = [FILE, ENCODED, FILE.replace('1259', '1260')];
+    const expected = parseManifest(manifest(files));
+    expect(expected.files).toHaveLength(3);
+    const joined = [files.join(', ')];
+    const spread = files.map((file) => file.replaceAll(', ', ',\n  '));
+    const mixed = [files[0] as string, files.slice(1).join(',')];
+    const inner = [files.slice(0, 2).join(','), files[2] as string];
+    for (const lines of [joined, spread, mixed, inner]) {
+      expect(parseManifest(manifest(lines))).toEqual(expected);
+    }
+  });
+
   it('reads version 1', () => {
     const read = parseManifest(manifest([], '{ "PostgreSQL-Backup-Manifest-Version": 1,\n'));
     expect(read).toMatchObject({ version: 1, systemId: undefined, files: [] });
