@@ -13,6 +13,7 @@ import { decompressAtOnce } from '../../codec/at-once.js';
 import { decodeBytes } from '../../codec/stages.js';
 import { StreamReader } from '../../codec/stream-reader.js';
 import { CorruptObjectError } from '../../errors.js';
+import { freeMemory } from '../../free-memory.js';
 import { bytesOf } from '../../store/content.js';
 import { type ArchiveKeys, identitiesOf } from '../places/open-archive.js';
 import type { BackupArea } from './area.js';
@@ -108,7 +109,7 @@ export class BackupReader {
     });
   }
 
-  /** The frames of a piece, one after the other; each is whoever's it is given to. */
+  /** The frames of a piece, one after the other; each is there until the next one is asked for. */
   async *read(
     { volume, frames }: Piece,
     signal?: AbortSignal,
@@ -116,11 +117,13 @@ export class BackupReader {
     const isWhole = this.record.encrypted && frames.length > 0;
     const plain = isWhole ? await this.object(volume, signal) : undefined;
     for (const frame of frames) {
-      yield { frame, content: await this.frame(volume, frame, plain, signal) };
+      const content = await this.frame(volume, frame, plain, signal);
+      yield { frame, content };
+      if (content.buffer !== plain?.buffer) freeMemory(content);
     }
   }
 
-  /** One frame. @param plain of an encrypted backup: the volume, which only as a whole is decrypted */
+  /** One frame, whoever's it is given to. @param plain of an encrypted backup: the volume, which only as a whole is decrypted */
   async frame(
     volume: string,
     frame: Frame,
@@ -134,7 +137,9 @@ export class BackupReader {
       : await this.#get(volume, range, signal, problemOf);
     const problem = plain && problemOf(stored);
     if (problem !== undefined) throw this.#corrupt(volume, problem);
-    return this.#decompressed(volume, frame, stored);
+    const content = await this.#decompressed(volume, frame, stored);
+    if (!plain && content !== stored) freeMemory(stored);
+    return content;
   }
 
   async #decompressed(volume: string, frame: Frame, stored: Uint8Array): Promise<Uint8Array> {
