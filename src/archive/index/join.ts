@@ -10,8 +10,13 @@ import type { BackupArea } from '../backups/area.js';
 import { plainOf } from './facts.js';
 import { JOINED, parseStoredIndex } from './format.js';
 
-/** Bytes of a joined object, not compressed, at most: of larger ones opening many is not what it costs. */
-const MOST = 16 << 20;
+/**
+ * Bytes of the 32 as they are stored, at most: of larger ones opening many is not what it costs. A
+ * listing tells, nothing has to be read.
+ */
+const MOST_STORED = 4 << 20;
+/** Bytes of a joined object, not compressed, at most: who reads it has it in memory. */
+const MOST = 64 << 20;
 
 export interface JoinOptions {
   /** What opens objects that are encrypted. */
@@ -20,10 +25,17 @@ export interface JoinOptions {
   signal?: AbortSignal | undefined;
 }
 
+/** @param sizes of the objects of one joined one; undefined for those that are not there */
+export function isToBeJoined(sizes: readonly (number | undefined)[]): boolean {
+  const stored = sizes.reduce((sum: number, size) => sum + (size ?? Number.NaN), 0);
+  return sizes.length === JOINED && stored <= MOST_STORED;
+}
+
 /**
  * Stores 32 objects of the index once more, as one. It is made where all of them can be read, and never
  * readable to more than they are.
  * @param keys of the 32, in the order of their segments
+ * @returns false if somebody else has made it; undefined if it was not to be made
  * @throws what a store throws, the signal's reason
  */
 export async function joinGroups(
@@ -31,8 +43,7 @@ export async function joinGroups(
   key: string,
   keys: readonly string[],
   { identities = async () => undefined, recipients, signal }: JoinOptions,
-): Promise<void> {
-  if (keys.length !== JOINED) return;
+): Promise<boolean | undefined> {
   const parts: Buffer[] = [];
   let length = 0;
   for (const one of keys) {
@@ -45,15 +56,15 @@ export async function joinGroups(
         return plain;
       };
       const plain = await readWhole(store, one, use, { signal });
-      if (!plain) return;
+      if (!plain) return undefined;
       parts.push(plain);
       length += plain.length;
     } catch (e) {
-      if (e instanceof EncryptedError || e instanceof CorruptObjectError) return;
+      if (e instanceof EncryptedError || e instanceof CorruptObjectError) return undefined;
       throw e;
     }
-    if (length > MOST) return;
+    if (length > MOST) return undefined;
   }
   const bytes = await encodeBytes(Buffer.concat(parts), { codec: INDEX_COMPRESSION, recipients });
-  await store.create(key, contentOf(bytes), { signal });
+  return (await store.create(key, contentOf(bytes), { signal })).created;
 }

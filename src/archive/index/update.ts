@@ -13,14 +13,14 @@ import { readMarks } from '../way/marks.js';
 import { type Plan, planTimeline } from '../way/plan.js';
 import { GROUP, type IndexedSegment, indexBytes, indexedSegment } from './format.js';
 import { groupKey, groupStart, type IndexPlace, indexPlace, joinedPlace } from './groups.js';
-import { joinGroups } from './join.js';
+import { isToBeJoined, joinGroups } from './join.js';
 
 export interface UpdateIndexOptions {
   /** Whom what is stored is encrypted to. */
   recipients?: Recipients | undefined;
   /** What opens objects that are encrypted. */
   identities?: (() => Promise<Identities | undefined>) | undefined;
-  /** Objects that are made at most. */
+  /** Objects that are made at most, joined ones too. */
   limit?: number | undefined;
   signal?: AbortSignal | undefined;
   /** Told of each object that was made. */
@@ -28,7 +28,7 @@ export interface UpdateIndexOptions {
 }
 
 export interface UpdatedIndex {
-  /** Objects that were made. */
+  /** Objects that were made, joined ones too. */
   created: number;
   /** That were there already. */
   present: number;
@@ -58,8 +58,15 @@ export async function updateIndex(
 ): Promise<UpdatedIndex> {
   const { recipients, limit = Number.POSITIVE_INFINITY, signal, onObject } = options;
   const result: UpdatedIndex = { created: 0, present: 0, left: 0, unsound: [] };
-  const there = new Set<string>();
-  for await (const { key } of area.store.list(`${area.prefix}${INDEX}`, { signal })) there.add(key);
+  /** Bytes by key. */
+  const there = new Map<string, number>();
+  for await (const { key, size } of area.store.list(`${area.prefix}${INDEX}`, { signal })) {
+    there.set(key, size);
+  }
+  const count = (key: string, created: boolean): void => {
+    result[created ? 'created' : 'present']++;
+    if (created) onObject?.(key);
+  };
   const groups = groupsOf(catalog, area);
   for (const group of groups) {
     signal?.throwIfAborted();
@@ -88,13 +95,22 @@ export async function updateIndex(
     });
     const stored = await encodeBytes(bytes, { codec: INDEX_COMPRESSION, recipients });
     const { created } = await area.store.create(group.key, contentOf(stored), { signal });
-    result[created ? 'created' : 'present']++;
-    there.add(group.key);
-    if (created) onObject?.(group.key);
+    there.set(group.key, stored.length);
+    count(group.key, created);
   }
   for (const [key, keys] of joinedOf(groups, area)) {
-    if (there.has(key) || !keys.every((one) => there.has(one))) continue;
-    await joinGroups(area, key, keys, options);
+    signal?.throwIfAborted();
+    if (there.has(key)) {
+      result.present++;
+      continue;
+    }
+    if (!isToBeJoined(keys.map((one) => there.get(one)))) continue;
+    if (result.created >= limit) {
+      result.left++;
+      continue;
+    }
+    const created = await joinGroups(area, key, keys, options);
+    if (created !== undefined) count(key, created);
   }
   return result;
 }

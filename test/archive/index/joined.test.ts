@@ -3,7 +3,9 @@ import { beforeAll, expect, test } from 'vitest';
 import { indexKey, joinedKey } from '../../../src/archive/backups/keys.js';
 import type { Catalog } from '../../../src/archive/catalog.js';
 import { readFacts } from '../../../src/archive/index/facts.js';
+import { indexBytes, parseIndex } from '../../../src/archive/index/format.js';
 import { updateIndex } from '../../../src/archive/index/update.js';
+import { packXids } from '../../../src/archive/index/xid-ranges.js';
 import { readCatalog } from '../../../src/archive/read-catalog.js';
 import { wayFrom } from '../../../src/archive/targets/way.js';
 import { parseRecipients } from '../../../src/codec/age/recipients.js';
@@ -58,7 +60,7 @@ test('joined, the index says the same and is read from fewer objects', async () 
   const before = await factsIn(objects);
   expect(before.all.filter((one) => one?.holds)).toHaveLength(1);
   const made = await updateIndex(catalog, areaOf(objects));
-  expect(made).toMatchObject({ created: 0, unsound: [] });
+  expect(made).toMatchObject({ created: 1, unsound: [] });
   const joined = objects.entries().filter(([key]) => key.endsWith('.32'));
   expect(joined.map(([key]) => key)).toEqual([KEY]);
   const after = await factsIn(objects);
@@ -83,6 +85,32 @@ test('one that is damaged is not needed', async () => {
     const { all, notes } = await factsIn(objects);
     expect({ all, notes }).toEqual({ all: before.all, notes: [] });
   }
+});
+
+test('joined objects count as others do', async () => {
+  const objects = await index();
+  const present = objects.entries().length;
+  const told: string[] = [];
+  const update = (limit?: number) =>
+    updateIndex(catalog, areaOf(objects), { limit, onObject: (key) => told.push(key) });
+  expect(await update(0)).toEqual({ created: 0, present, left: 1, unsound: [] });
+  expect(objects.get(KEY)).toBeUndefined();
+  expect(told).toEqual([]);
+  expect(await update(1)).toEqual({ created: 1, present, left: 0, unsound: [] });
+  expect(told).toEqual([KEY]);
+  expect(await update(0)).toEqual({ created: 0, present: present + 1, left: 0, unsound: [] });
+});
+
+test('what is too large to be joined is not read to find that out', async () => {
+  const xids = packXids(Array.from({ length: 5000 }, (_, i) => 1000 + 3 * i));
+  const objects = await index(async (bytes) => {
+    const group = parseIndex(bytes, 'it');
+    const segments = group.segments.map((segment) => segment && { ...segment, xids });
+    return indexBytes({ ...group, segments });
+  });
+  const area = areaOf(objects);
+  expect(await updateIndex(catalog, area)).toMatchObject({ created: 0, left: 0, unsound: [] });
+  expect(area.store.calls.map(({ op }) => op)).toEqual(['list']);
 });
 
 test('damage in one of 32 leaves only these 32 as they are', async () => {
