@@ -80,5 +80,7 @@ export async function makeDirectories(path: string, mode: number): Promise<void>
   // A link to one is one.
   if (await nodeTreeFileSystem.stat(`${path}/.`)) return;
   if (dirname(path) !== path) await makeDirectories(dirname(path), mode);
-  await nodeTreeFileSystem.mkdir(path, mode);
+  if (await nodeTreeFileSystem.mkdir(path, mode)) return;
+  // Somebody else has made it, or the name is taken by what is none; this says what is wrong then.
+  await fsp.access(`${path}/.`);
 }

@@ -1,4 +1,11 @@
-import { copyFileSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { expect, test, vi } from 'vitest';
 import { readShipProgress } from '../../src/archive/shipping/read-ship-progress.js';
@@ -258,6 +265,26 @@ test('a directory with nothing in it, and one that is not there', async () => {
   expect(result).toMatchObject({ reason: 'done', places: [{ segments: 0 }] });
   expect(store.calls).toEqual([]);
   await expect(shipOnce('/does/not/exist', [store])).rejects.toMatchObject({ code: 'WK_STORAGE' });
+});
+
+test('a place for its progress that cannot be is told as what it is', async () => {
+  const { directory } = sampleArchive(1);
+  const file = join(scratchDir(), 'file');
+  writeFileSync(file, '');
+  const lost = join(scratchDir(), 'lost');
+  symlinkSync('nowhere', lost);
+  for (const [state, why] of [
+    [file, 'Not a directory'],
+    [join(file, 'a', 'b'), 'Not a directory'],
+    [lost, 'No such file or directory'],
+  ] as const) {
+    const error = await shipOnce(directory, [memory(new MemoryObjects())], { state }).catch(
+      (e) => e,
+    );
+    expect(error.message).toMatch(`could not create directory "${state}": ${why}`);
+    expect(error.retryable).toBe(false);
+  }
+  expect(readFileSync(file, 'utf8')).toBe('');
 });
 
 test('a stop ends calls that get no answer, and notes how far it came', async () => {
