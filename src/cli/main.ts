@@ -29,7 +29,7 @@ const COMMANDS: Readonly<
     load: () => import('./commands/backup.js'),
   },
   verify: {
-    summary: 'check the WAL that is kept',
+    summary: 'check the WAL and the base backups that are kept',
     // 1 is what was found: not to be told from that would be no answer.
     failure: 2,
     load: () => import('./commands/verify.js'),
