@@ -168,11 +168,14 @@ function rangesOf(segments: readonly CatalogSegment[], segmentSize: number): Seg
 /** The catalog of a directory that holds WAL, or did. @throws StorageError */
 export async function readArchive(archive: Archive): Promise<Catalog> {
   const catalog = await readCatalog(archive);
-  const { timelines, ledger, ledgerProblem } = catalog;
-  if (timelines.length === 0 && !ledger && !ledgerProblem) {
-    throw new StorageError(`"${archive.place}" is not a WAL archive: it has no WAL and no ledger`, {
-      path: archive.place,
-    });
-  }
+  requireWal(catalog);
   return catalog;
+}
+
+/** @throws StorageError for a directory that holds no WAL, and never did */
+export function requireWal({ archive, timelines, ledger, ledgerProblem }: Catalog): void {
+  if (timelines.length > 0 || ledger || ledgerProblem) return;
+  throw new StorageError(`"${archive.place}" is not a WAL archive: it has no WAL and no ledger`, {
+    path: archive.place,
+  });
 }

@@ -69,6 +69,11 @@ export class BackupCheck {
     return this.#backups.length;
   }
 
+  /** What the newest that is complete is of. */
+  get cluster(): Pick<BackupRecord, 'systemId' | 'segmentSize'> | undefined {
+    return this.#backups.findLast((b) => b.record)?.found.record;
+  }
+
   /** Bytes of what is read. */
   get size(): number {
     const records = this.#backups.flatMap((b) => (b.record ? [b.found.record] : []));

@@ -4,8 +4,8 @@ import { acceptExpiredGaps } from '../archive/backups/expired-gaps.js';
 import type { Catalog } from '../archive/catalog.js';
 import { byPlace, type Finding, findingKey, type Severity } from '../archive/findings.js';
 import { type ArchiveOptions, withArchives } from '../archive/places/open-archive.js';
-import { readArchive } from '../archive/read-catalog.js';
-import { UsageError } from '../errors.js';
+import { readArchive, readCatalog, requireWal } from '../archive/read-catalog.js';
+import { ArchiveAccessError, UsageError } from '../errors.js';
 import type { Lsn } from '../lsn.js';
 import {
   aFunction,
@@ -107,16 +107,33 @@ export async function verifyArchive(
   checkOptions('verify', options, CHECKS);
   return withArchives(directory, options.keys ?? {}, async (archive) => {
     const { keys, signal, since, timeline, backups = true } = options;
-    const catalog = await readArchive(archive);
-    await acceptExpiredGaps(catalog, directory, signal);
+    const catalog = await readCatalog(archive);
     const isAll = backups && since === undefined && timeline === undefined;
-    const check = isAll ? await BackupCheck.open(directory, keys?.systemId, signal) : undefined;
+    if (!isAll) requireWal(catalog);
+    await acceptExpiredGaps(catalog, directory, signal);
+    const check = isAll ? await openBackups(catalog, keys, signal) : undefined;
     try {
+      // Backups may have their own WAL, and need no other.
+      if (!check?.count) requireWal(catalog);
       return await verifyIn(archive, catalog, options, check);
     } finally {
       await check?.close();
     }
   });
+}
+
+async function openBackups(
+  catalog: Catalog,
+  keys: ArchiveOptions | undefined,
+  signal: AbortSignal | undefined,
+): Promise<BackupCheck | undefined> {
+  try {
+    return await BackupCheck.open(catalog.archive.place, keys?.systemId, signal);
+  } catch (e) {
+    // A place that is no archive at all is told as what it is not.
+    if (e instanceof ArchiveAccessError) requireWal(catalog);
+    throw e;
+  }
 }
 
 async function verifyIn(
@@ -182,14 +199,16 @@ async function verifyIn(
   const { verifyPages: pages } = options;
   await backups?.run(catalog, { quick, pages, keys, finding, progress: ofBackup, signal });
 
+  // Where there is no WAL, the backups tell of what cluster they are.
+  const { systemId, segmentSize } = (segments === 0 && backups?.cluster) || catalog;
   const findings = [...found.values()].sort(byPlace);
   const count = (severity: Severity) => findings.filter((f) => f.severity === severity).length;
   return {
     findings,
     summary: {
       directory,
-      systemId: catalog.systemId,
-      segmentSize: catalog.segmentSize,
+      systemId,
+      segmentSize,
       timelines: new Set(own.map((job) => job.timeline)).size,
       segments,
       bytes,

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import type { Catalog } from '../../src/archive/catalog.js';
 import type { Finding } from '../../src/archive/findings.js';
+import { beginStore } from '../../src/archive/places/begin-store.js';
 import type { Lsn } from '../../src/lsn.js';
 import { openFileStore } from '../../src/store/file/file-store.js';
 import { BackupCheck } from '../../src/verify/backups.js';
@@ -17,6 +18,7 @@ import {
 } from '../support/archives.js';
 import { checksumOf } from '../support/checksum.js';
 import { incrementalFile } from '../support/incremental-file.js';
+import { scratchDir } from '../support/scratch.js';
 import { labelOf, type StoreBackup, storeBackup, tarOf } from '../support/stored-backup.js';
 import { controlFile, storeChain } from '../support/stored-chain.js';
 
@@ -110,6 +112,49 @@ describe('verify of base backups', () => {
       expect(without).not.toContain('backup');
     },
   );
+
+  it('checks those that have their own WAL where there is no other', async () => {
+    const record = { wal: 'included' } as const;
+    for (const prefix of ['', `systems/${SYSTEM_ID}/`]) {
+      const directory = scratchDir();
+      if (prefix !== '') await beginStore(directory);
+      const store = await openFileStore(directory, { init: true });
+      await archive({ store, prefix, record });
+      const { code, stdout } = await run('walkeep', 'verify', '--json', directory);
+      expect({ code, ...JSON.parse(stdout) }).toMatchObject({
+        ...{ code: 0, type: 'summary', segments: 0, backups: 1, errors: 0, infos: 0 },
+        ...{ systemId: String(SYSTEM_ID), segmentSize: SEGMENT },
+      });
+      const base = join(directory, prefix, 'backups', ID);
+      const tar = readdirSync(base).find((name) => name.startsWith('base.tar')) as string;
+      const path = join(base, tar);
+      const content = readFileSync(path);
+      content[content.length >> 1]! ^= 1;
+      writeFileSync(path, content);
+      const damaged = await run('walkeep', 'verify', directory);
+      expect(damaged).toMatchObject({ code: 1, stdout: expect.stringContaining(tar) });
+      // There is nothing to be said of WAL alone.
+      for (const option of ['--no-backups', '--since=0/0', '--timeline=1']) {
+        const { code, stderr } = await run('walkeep', 'verify', option, directory);
+        expect(stderr).toMatch(/it has no WAL and no ledger/);
+        expect(code).toBe(2);
+      }
+    }
+  });
+
+  it('tells that a backup lacks its WAL where there is none at all', async () => {
+    const { directory } = await archive();
+    for (const name of readdirSync(directory)) {
+      if (!['backups', '.walkeep-store'].includes(name)) rmSync(join(directory, name));
+    }
+    const { code, stdout } = await run('walkeep', 'verify', directory);
+    expect({ code, stdout }).toMatchObject({
+      code: 1,
+      stdout: expect.stringContaining('(backup-without-wal)'),
+    });
+    rmSync(join(directory, 'backups'), { recursive: true });
+    expect(await run('walkeep', 'verify', directory)).toMatchObject({ code: 2 });
+  });
 
   it.each(['none', 'gzip'] as const)(
     'names the object that one bit was flipped in, 500 times: %s',
