@@ -277,9 +277,12 @@ describe.skipIf(sshMissing)(`over ssh${sshMissing ? ` (${sshMissing})` : ''}`, (
         yield rest;
       }
       const content = { ...contentOf(bytes), open: dying };
-      await expect(store.create('a', content)).rejects.toThrow(StoreUncertainError);
-      expect(await local.head('a')).toBeUndefined();
-      await sshd.restart();
+      try {
+        await expect(store.create('a', content)).rejects.toThrow(StoreUncertainError);
+        expect(await local.head('a')).toBeUndefined();
+      } finally {
+        await sshd.restart();
+      }
       expect(await store.create('a', contentOf(bytes))).toEqual({ created: true });
       // What the killed server left goes with the next one.
       expect(readdirSync(join(dir, '.walkeep-store', 'new'))).toEqual([]);
@@ -324,10 +327,14 @@ describe.skipIf(sshMissing)(`over ssh${sshMissing ? ` (${sshMissing})` : ''}`, (
       await store.create('a', contentOf(randomBytes(8 * 1024 * 1024)));
       const got = await store.get('a');
       const read = async () => {
-        for await (const _ of got!.body) sshd.kill();
+        let pieces = 0;
+        for await (const _ of got!.body) if (++pieces === 1) sshd.kill();
       };
-      await expect(read()).rejects.toThrow(StoreUncertainError);
-      await sshd.restart();
+      try {
+        await expect(read()).rejects.toThrow(StoreUncertainError);
+      } finally {
+        await sshd.restart();
+      }
       expect((await whole(store, 'a'))?.length).toBe(8 * 1024 * 1024);
       await store.close();
     });
@@ -385,14 +392,21 @@ describe.skipIf(sshMissing)(`over ssh${sshMissing ? ` (${sshMissing})` : ''}`, (
       const before = sshd.servers();
       const child = spawn(process.execPath, ['--input-type=module', '-e', program], {
         env: sshd.env(key),
-        stdio: ['ignore', 'pipe', 'inherit'],
+        stdio: ['ignore', 'pipe', 'pipe'],
       });
       killAtEnd(child);
-      let said = '';
+      let [said, complaint, ended] = ['', '', false];
       child.stdout.setEncoding('utf8').on('data', (t) => {
         said += t;
       });
-      await waitFor(() => said.split('\n').length > least + 1);
+      child.stderr.setEncoding('utf8').on('data', (t) => {
+        complaint += t;
+      });
+      child.once('close', () => {
+        ended = true;
+      });
+      await waitFor(() => ended || said.split('\n').length > least + 1);
+      expect(ended, complaint).toBe(false);
       child.kill('SIGKILL');
       await waitFor(() => sshd.servers().every((pid) => before.includes(pid)));
       const acknowledged = said.split('\n').length - 1;

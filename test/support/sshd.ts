@@ -1,4 +1,5 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 import { userInfo } from 'node:os';
@@ -24,14 +25,17 @@ export interface KeyOptions {
 export class Sshd implements AsyncDisposable {
   readonly port: number;
   readonly #dir: string;
-  #daemon: ChildProcess;
+  #daemon: ChildProcess | undefined;
+  /** Resolves when the daemon is gone. */
+  #exit: Promise<unknown> = Promise.resolve();
+  /** Daemons and their sessions. */
+  readonly #killed: number[] = [];
   #log = '';
   #keys = 0;
 
   private constructor(dir: string, port: number) {
     this.#dir = dir;
     this.port = port;
-    this.#daemon = this.#spawn();
   }
 
   static async start(): Promise<Sshd> {
@@ -64,7 +68,7 @@ export class Sshd implements AsyncDisposable {
     // It separates privileges below this; a package makes it at boot only.
     if (process.getuid?.() === 0) mkdirSync('/run/sshd', { recursive: true, mode: 0o755 });
     const sshd = new Sshd(dir, port);
-    await waitFor(() => isListening(port), { what: `sshd: ${sshd.log}` });
+    await sshd.#begin();
     return sshd;
   }
 
@@ -111,38 +115,58 @@ export class Sshd implements AsyncDisposable {
     };
   }
 
-  /** Ends it with all its sessions, from one moment to the next, as a lost power does. */
+  /**
+   * Ends it with all its sessions, from one moment to the next, as a lost power does. They do nothing
+   * more; that they are gone takes a moment, which `restart` waits for.
+   */
   kill(): void {
-    for (const pid of descendants(this.#daemon.pid as number)) tryKill(pid, 'SIGKILL');
-    this.#daemon.kill('SIGKILL');
+    if (!this.#daemon || this.#daemon.exitCode !== null || this.#daemon.signalCode) return;
+    // What stands still begins nothing between the look at its children and its end.
+    const all = stopAll(this.#pid);
+    this.#killed.push(...all);
+    for (const pid of all) signal(pid, 'SIGKILL');
   }
 
   /** Processes of walkeep that serve a store here. */
   servers(): number[] {
-    return descendants(this.#daemon.pid as number).filter((pid) =>
-      commandOf(pid).includes('\0--stdio\0'),
-    );
+    return descendants(this.#pid).filter((pid) => commandOf(pid).includes('\0--stdio\0'));
   }
 
   async restart(): Promise<void> {
-    this.#daemon = this.#spawn();
-    await waitFor(() => isListening(this.port), { what: `sshd: ${this.#log}` });
+    await this[Symbol.asyncDispose]();
+    await this.#begin();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.kill();
+    await this.#exit;
+    await waitFor(() => !this.#killed.some(isRunning));
+    this.#killed.length = 0;
   }
 
-  #spawn(): ChildProcess {
+  get #pid(): number {
+    return this.#daemon?.pid as number;
+  }
+
+  /** Starts a daemon, and waits until it says itself that it listens: another one may do so, too. */
+  async #begin(): Promise<void> {
+    await waitFor(async () => !(await isListening(this.port)));
     const daemon = spawn(SSHD as string, ['-D', '-e', '-f', join(this.#dir, 'sshd_config')], {
       stdio: ['ignore', 'ignore', 'pipe'],
       detached: true,
     });
     killAtEnd(daemon);
-    daemon.stderr?.setEncoding('utf8').on('data', (text) => {
-      this.#log += text;
+    this.#daemon = daemon;
+    this.#exit = once(daemon, 'exit');
+    let said = '';
+    await new Promise<void>((resolve, reject) => {
+      daemon.once('close', (code) => reject(new Error(`sshd ended with ${code}: ${said}`)));
+      daemon.stderr.setEncoding('utf8').on('data', (text) => {
+        said += text;
+        this.#log += text;
+        if (said.includes(`Server listening on 127.0.0.1 port ${this.port}`)) resolve();
+      });
     });
-    return daemon;
   }
 }
 
@@ -179,16 +203,33 @@ function read(path: string): string {
 
 const commandOf = (pid: number) => read(`/proc/${pid}/cmdline`);
 
+/** A letter, behind a name in brackets that may have any. */
+const stateOf = (pid: number) => /^.*\) (\w)/s.exec(read(`/proc/${pid}/stat`))?.[1] ?? '';
+
+/** False also for what is dead and was not asked for its end by its parent yet. */
+export const isRunning = (pid: number) => !/^[ZX]?$/.test(stateOf(pid));
+
+const childrenOf = (pid: number) =>
+  read(`/proc/${pid}/task/${pid}/children`).split(' ').filter(Boolean).map(Number);
+
 /** Children, and theirs. */
 function descendants(pid: number): number[] {
-  const children = read(`/proc/${pid}/task/${pid}/children`).split(' ').filter(Boolean).map(Number);
-  return children.flatMap((child) => [child, ...descendants(child)]);
+  return childrenOf(pid).flatMap((child) => [child, ...descendants(child)]);
 }
 
-function tryKill(pid: number, signal: NodeJS.Signals): void {
+/** Stops a process and all below it. Gives those that there are. */
+function stopAll(pid: number): number[] {
+  if (!signal(pid, 'SIGSTOP')) return [];
+  // It runs on until it takes the signal.
+  while (/^[RSD]$/.test(stateOf(pid)));
+  return [pid, ...childrenOf(pid).flatMap(stopAll)];
+}
+
+/** False if it is gone already. */
+function signal(pid: number, name: NodeJS.Signals): boolean {
   try {
-    process.kill(pid, signal);
+    return process.kill(pid, name);
   } catch {
-    // Gone already.
+    return false;
   }
 }
