@@ -1,4 +1,5 @@
-import { readdirSync, writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { lstatSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { generateX25519Identity, identityToRecipient } from 'age-encryption';
 import { describe, expect, it } from 'vitest';
@@ -7,7 +8,6 @@ import { readBackups } from '../../src/archive/backups/catalog.js';
 import { BackupReader } from '../../src/archive/backups/reader.js';
 import type { ArchiveKeys } from '../../src/archive/places/open-archive.js';
 import { mergeBackup } from '../../src/backup/merge.js';
-import { parseBackupLabel } from '../../src/base/label.js';
 import { parseManifest } from '../../src/base/manifest.js';
 import { manifestBytes } from '../../src/base/manifest-writer.js';
 import { TarReader } from '../../src/base/tar.js';
@@ -21,16 +21,20 @@ import { type ChainOptions, storeChain } from '../support/stored-chain.js';
 const GEOMETRY = { blockSize: 1024, segmentBlocks: 8 };
 const TABLE = 'base/5/16384';
 const MOVED = 'pg_tblspc/16388/PG_18_202506291/5/16390';
+const DROPPED = 'base/5/16391';
 
-/** A chain of three in a directory archive, and what the files of the last one really were. */
+/**
+ * A chain of three in a directory archive, and what all files of each really were. A page is
+ * of any of the three, and some were changed before each; a table is cut, one grows, one is dropped.
+ */
 async function chained(options: Partial<ChainOptions> = {}) {
   const place = scratchDir('merging');
   const store = await openFileStore(place, { init: true });
-  const tables = [TABLE, MOVED].map((path) => ({ path, table: new ModelTable(GEOMETRY) }));
+  const tables = [TABLE, MOVED, DROPPED].map((path) => ({ path, table: new ModelTable(GEOMETRY) }));
   for (const { table } of tables) table.grow(20);
   for (const { table } of tables) for (let b = 0; b < table.length; b++) table.vacuum(b);
   const backups: Map<string, Buffer>[] = [];
-  let real = new Map<string, Buffer>();
+  const reals: Map<string, Buffer>[] = [];
   for (let n = 0; n < 3; n++) {
     const made = tables.map(({ path, table }) => table.backUp(path, n === 0));
     const plain = new Map([
@@ -40,11 +44,21 @@ async function chained(options: Partial<ChainOptions> = {}) {
       [`pg_wal/00000001000000000000000${n}`, Buffer.alloc(2000, n)],
     ]);
     backups.push(new Map([...plain, ...made.flatMap(({ backup }) => [...backup])]));
-    real = new Map([...plain, ...made.flatMap((one) => [...one.real])]);
-    for (const { table } of tables) for (const b of [1, 9, 17]) table.change((b + n) % 20);
+    reals.push(new Map([...plain, ...made.flatMap((one) => [...one.real])]));
+    for (const { table } of tables) for (const b of [1 + n, 4, 9 + n, 17]) table.change(b);
+    if (n > 0) tables.splice(2);
+    tables[n]?.table.truncate(18);
+    // As after a crash: nothing was written there yet.
+    if (n > 0) tables[0]?.table.grow(1, false);
+    tables[1]?.table.grow(3);
   }
-  const { records } = await storeChain(backups, { store, geometry: GEOMETRY, ...options });
-  return { place, store, records, real };
+  const { records, files } = await storeChain(backups, { store, geometry: GEOMETRY, ...options });
+  for (const [n, real] of reals.entries()) {
+    const label = files[n]!.get('backup_label')!.toString();
+    real.set('backup_label', Buffer.from(label.replace(/^INCREMENTAL FROM .*\n/gm, '')));
+    real.set('global/pg_control', files[n]!.get('global/pg_control')!);
+  }
+  return { place, store, records, reals, real: reals.at(-1)! };
 }
 
 /** A key of its own, and the file that has it. */
@@ -57,7 +71,8 @@ async function key() {
 
 const idsIn = (place: string) => readdirSync(join(place, 'backups')).sort();
 
-async function filesOf(place: string, id: string, keys: ArchiveKeys = {}) {
+/** What a backup is made of: its files byte for byte, and what it says of them. */
+async function contentsOf(place: string, id: string, keys: ArchiveKeys = {}) {
   const area = await openBackupArea(place, {});
   const found = (await readBackups(area)).find((one) => one.id === id);
   const reader = new BackupReader(area, found!.record!, keys);
@@ -83,14 +98,52 @@ async function filesOf(place: string, id: string, keys: ArchiveKeys = {}) {
     tar.end();
   }
   const manifest = parseManifest(await reader.content('backup_manifest'));
-  const label = parseBackupLabel(await reader.object('backup_label'));
+  const others = new Map<string, Buffer>();
+  for (const { name } of reader.record.objects) {
+    if (/^(claim\.json|base\.|16388\.|backup_manifest)/.test(name)) continue;
+    others.set(name, await reader.object(name));
+  }
   await area.close();
-  return { files, manifest, label };
+  return { files, manifest, others };
+}
+
+/** Files as they can be compared, and shown where they differ. */
+function digests(files: ReadonlyMap<string, Buffer>) {
+  const digest = (bytes: Buffer) => createHash('sha256').update(bytes).digest('hex');
+  return Object.fromEntries(
+    [...files].map(([path, bytes]) => [path, { size: bytes.length, sha256: digest(bytes) }]),
+  );
+}
+
+/** All that a restore makes of a backup, with modes; each time at the same place. */
+async function restored(place: string, id: string, root: string) {
+  const owner = process.getuid?.() === 0 ? ['--owner', '65534:65534'] : [];
+  const settings = ['--restore-command', 'false', '-T', `/old/16388=${root}/space`];
+  const which = ['--backup', id, place, `${root}/data`];
+  const { code, stderr } = await run('walkeep', 'restore', ...owner, ...settings, ...which);
+  expect(code, stderr).toBe(0);
+  const tree = new Map<string, Buffer>();
+  // Names are bytes, in any encoding.
+  for (const path of readdirSync(root, { recursive: true, encoding: 'latin1' })) {
+    const at = Buffer.from(join(root, path), 'latin1');
+    const stat = lstatSync(at);
+    const link = () => (stat.isSymbolicLink() ? Buffer.from(readlinkSync(at)) : Buffer.alloc(0));
+    const content = stat.isFile() ? readFileSync(at) : link();
+    tree.set(`${stat.mode.toString(8)} ${path}`, content);
+  }
+  for (const path of readdirSync(root)) rmSync(join(root, path), { recursive: true });
+  return tree;
 }
 
 describe('a chain that is merged', () => {
   it.each(['none', 'gzip'] as const)('is a full backup of its own: %s', async (codec) => {
-    const { place, records, real } = await chained({ codec });
+    const outside = Buffer.from('local all all peer\n');
+    const { place, records, real } = await chained({
+      codec,
+      // It needs no archive.
+      record: { wal: 'included' },
+      own: { 2: { others: { 'outside/000-pg_hba.conf': outside } } },
+    });
     const last = records.at(-1)!;
     const {
       id,
@@ -102,25 +155,42 @@ describe('a chain that is merged', () => {
     expect(record).toMatchObject({ start: last.start, end: last.end, codec });
     expect(record).not.toHaveProperty('parent');
     expect(record).not.toHaveProperty('incrementalFrom');
-    const { files, manifest, label } = await filesOf(place, id);
-    const { backup_label: _, 'global/pg_control': __, ...rest } = Object.fromEntries(files);
-    expect(Object.keys(rest).sort()).toEqual([...real.keys()].sort());
-    for (const [path, content] of real) {
-      expect(files.get(path)?.equals(content), path).toBe(true);
-    }
-    expect(label).toMatchObject({ start: last.start.lsn, incrementalFrom: undefined });
+    const { files, manifest, others } = await contentsOf(place, id);
+    expect(digests(files)).toEqual(digests(real));
+    expect(count).toBe(real.size);
+    const listed = [...real].filter(([path]) => !/^pg_wal/.test(path));
+    const inManifest = manifest.files.map(({ path, size, checksum, lastModified }) => {
+      expect([checksum?.algorithm, lastModified]).toEqual(['SHA256', '2026-11-28 01:00:00 GMT']);
+      return [path, { size, sha256: checksum?.hex }];
+    });
+    expect(Object.fromEntries(inManifest)).toEqual(digests(new Map(listed)));
+    expect(inManifest).toHaveLength(listed.length);
     expect(manifest).toMatchObject({ version: 2, systemId: last.systemId });
-    const inManifest = manifest.files.map(({ path }) => path);
-    expect(inManifest.sort()).toEqual([...files.keys()].filter((p) => !/^pg_wal/.test(p)).sort());
-    expect(count).toBe(files.size);
+    expect(manifest.walRanges).toEqual((await contentsOf(place, last.id)).manifest.walRanges);
+    expect(Object.fromEntries(others)).toEqual({
+      backup_label: real.get('backup_label'),
+      pg_control: real.get('global/pg_control'),
+      'outside/000-pg_hba.conf': outside,
+    });
     expect(readdirSync(join(place, 'keep'))).toEqual([id]);
     expect(
       readdirSync(join(place, 'lease')).flatMap((l) => readdirSync(join(place, 'lease', l))),
     ).toEqual([]);
 
-    const { code, stdout } = await run('walkeep', 'verify', place);
+    // What is restored of it is to the byte what is restored of the chain, which has no manifest.
+    const root = scratchDir('restored');
+    const ofChain = await restored(place, last.id, root);
+    const ofMerged = await restored(place, id, root);
+    const manifestOf = [...ofMerged.keys()].filter((path) => path.endsWith('backup_manifest'));
+    expect(manifestOf).toHaveLength(1);
+    for (const path of manifestOf) ofMerged.delete(path);
+    expect(digests(ofMerged)).toEqual(digests(ofChain));
+
+    const { code, stdout } = await run('walkeep', 'verify', '--verify-pages', place);
+    expect(stdout).toContain('and 4 base backups checked');
     expect({ code, stdout }).toMatchObject({
-      stdout: expect.not.stringContaining('backup-damaged'),
+      code: 0,
+      stdout: expect.stringContaining('all is well'),
     });
     // The server's own way of taking it: the last one is what it is based on.
     const again = await run('walkeep', 'backups', place, '--merge', id);
@@ -129,11 +199,13 @@ describe('a chain that is merged', () => {
   });
 
   it('is told of by the command', async () => {
-    const { place, records } = await chained();
+    const { place, records, reals } = await chained();
     const { code, stdout } = await run('walkeep', 'backups', place, '--merge', records[1]!.id);
     expect(code).toBe(0);
     expect(stdout).toMatch(/^\d{8}T\d{6}F-[0-9a-f]{6}: \d+ files/);
     expect(stdout).toContain(`${records[0]!.id}, ${records[1]!.id} make together`);
+    const id = stdout.slice(0, stdout.indexOf(':'));
+    expect(digests((await contentsOf(place, id)).files)).toEqual(digests(reals[1]!));
     const json = await run('walkeep', 'backups', place, '--json', '--merge', records[2]!.id);
     const said = JSON.parse(json.stdout) as { type: string; from: string[] };
     expect(said).toMatchObject({ type: 'merged', from: records.map(({ id }) => id) });
@@ -156,11 +228,9 @@ describe('a chain that is merged', () => {
 
       const { id, record } = await mergeBackup({ place, id: last.id, keys, recipients });
       expect(record.encrypted).toBe(true);
-      await expect(filesOf(place, id)).rejects.toThrow(EncryptedError);
-      const { files } = await filesOf(place, id, keys);
-      for (const [path, content] of real) {
-        expect(files.get(path)?.equals(content), path).toBe(true);
-      }
+      await expect(contentsOf(place, id)).rejects.toThrow(EncryptedError);
+      const { files } = await contentsOf(place, id, keys);
+      expect(digests(files)).toEqual(digests(real));
     },
   );
 

@@ -19,6 +19,8 @@ export interface StoredChain {
   store: ObjectStore;
   area: { place: string; store: ObjectStore; prefix: string; close(): Promise<void> };
   records: BackupRecord[];
+  /** All that is in the tars of each. */
+  files: BackupFiles[];
 }
 
 /** A pg_control as far as it is read. */
@@ -60,6 +62,7 @@ export async function storeChain(
   const objects = new MemoryObjects();
   const store = options.store ?? new MemoryStore({ objects });
   const records: BackupRecord[] = [];
+  const all: BackupFiles[] = [];
   for (const [n, given] of backups.entries()) {
     const before = records.at(-1);
     const lsn = BigInt(0x2000028 + n * 0x1000000) as Lsn;
@@ -76,6 +79,7 @@ export async function storeChain(
     const labelFile = Buffer.from(said(`${label.join('\n')}\n`));
     const control = controlFile(geometry, checksums);
     const files = new Map([['backup_label', labelFile], ...given, ['global/pg_control', control]]);
+    all.push(files);
     const time = new Date(Date.UTC(2026, 10, 28, 1, n)).toISOString();
     const id = `20261128T01${String(n).padStart(2, '0')}00${before ? 'I' : 'F'}-3fa91c`;
     const point = { lsn, timeline: 1, time };
@@ -86,6 +90,7 @@ export async function storeChain(
         ...own[n],
         tars: tarsOf(files),
         others: {
+          ...own[n]?.others,
           backup_label: labelFile,
           pg_control: control,
           backup_manifest: manifests[n] ?? manifestOf(files),
@@ -107,7 +112,7 @@ export async function storeChain(
     );
   }
   const area = { place: 'memory:', store, prefix: '', close: async () => {} };
-  return { objects, store, area, records };
+  return { objects, store, area, records, files: all };
 }
 
 function tarsOf(files: BackupFiles): StoreBackup['tars'] {
