@@ -19,7 +19,7 @@ import { copyPackage } from '../support/package-copy.js';
 import { MAJORS, type Major, PostgresServer } from '../support/postgres.js';
 import { archiveDirectory, receive, waitEqual } from '../support/receiving.js';
 import { digestOf, RecordedRows } from '../support/recorded-rows.js';
-import { handOver, readsEveryPage, walkeep, walkeepDone } from '../support/restoring.js';
+import { handOver, readsEveryPage, recovered, walkeep, walkeepDone } from '../support/restoring.js';
 import { giveToServer, scratchDir } from '../support/scratch.js';
 import { waitFor } from '../support/wait.js';
 
@@ -142,11 +142,7 @@ test.each(PAIR)(
     );
     handOver(archive);
     await server.start();
-    await waitFor(
-      async () =>
-        (await server.sql('SELECT pg_is_in_recovery() AS r').catch(() => []))[0]?.r === false,
-      { what: 'the end of recovery', timeoutMs: 60_000 },
-    );
+    await recovered(server);
     const [found] = await server.sql(`SELECT ${digestOf(rows.tables)} AS digest`);
     expect(found?.digest).toBe(rows.last.digest);
     expect((await server.sql('SELECT count(*)::int AS n FROM unlogged'))[0]?.n).toBe(0);
@@ -262,11 +258,7 @@ test.each(PAIR)(
     await walkeepDone(['restore', '--delta', archive, dataDir]);
     busy.kill('SIGKILL');
     await server.start();
-    await waitFor(
-      async () =>
-        (await server.sql('SELECT pg_is_in_recovery() AS r').catch(() => []))[0]?.r === false,
-      { what: 'the end of recovery', timeoutMs: 60_000 },
-    );
+    await recovered(server);
   },
 );
 
@@ -324,11 +316,7 @@ test.each(MAJORS.filter((major) => major >= 17).slice(-1))(
     await walkeepDone([...again, dataDir]);
     expectAsFresh(dataDir, [], treeOf(fresh));
     await server.start();
-    await waitFor(
-      async () =>
-        (await server.sql('SELECT pg_is_in_recovery() AS r').catch(() => []))[0]?.r === false,
-      { what: 'the end of recovery', timeoutMs: 60_000 },
-    );
+    await recovered(server);
     const [counts] = await server.sql(`SELECT (SELECT count(*) FROM cold)::int AS cold,
       (SELECT count(*) FROM hot)::int AS hot, (SELECT count(*) FROM cut)::int AS cut`);
     expect(counts).toEqual({ cold: 40000, hot: 40000, cut: 100 });

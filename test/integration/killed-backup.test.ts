@@ -1,56 +1,43 @@
-import { execFileSync, spawnSync } from 'node:child_process';
-import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, expect, test, vi } from 'vitest';
 import type { BackupRecord } from '../../src/base/backup-record.js';
 import { SmallDisk } from '../chaos/small-disk.js';
 import { Random } from '../simulation/random.js';
-import { binDir } from '../support/binaries.js';
 import { disposer } from '../support/cleanup.js';
 import { type CliRun, runCli } from '../support/cli.js';
+import { died, dyingAt, type Stage } from '../support/dying-at.js';
 import { below, courseOf, instantOf, killAt } from '../support/killed-at.js';
-import { MAJORS, type Major, PostgresServer } from '../support/postgres.js';
-import { archiveDirectory, receive } from '../support/receiving.js';
-import { RecordedRows } from '../support/recorded-rows.js';
-import { handOver, installedCommand, readsEveryPage, walkeepDone } from '../support/restoring.js';
+import { expectNoServer, MAJOR, spacedServer, VERIFY } from '../support/killed-server.js';
+import { isStopped } from '../support/processes.js';
+import {
+  handOver,
+  installedCommand,
+  readsEveryPage,
+  recovered,
+  walkeepDone,
+} from '../support/restoring.js';
 import { giveToServer, scratchDir, serverUser } from '../support/scratch.js';
 import { TcpProxy } from '../support/tcp-proxy.js';
 import { delay, waitFor } from '../support/wait.js';
 import { expectClean, wholeBackups } from '../support/whole-backups.js';
 
-/** Kills of each command; WALKEEP_KILLS=70 for more of them. */
-const KILLS = Number(process.env.WALKEEP_KILLS ?? 14);
+/** Kills of each command beside those at its stages; WALKEEP_KILLS=70 for more of them. */
+const KILLS = Number(process.env.WALKEEP_KILLS ?? 6);
 const SEED = Number(process.env.WALKEEP_KILLS_SEED ?? Date.now() % 1_000_000);
-const VERIFY = '/usr/lib/postgresql/15/bin/pg_verifybackup';
-const MAJOR: Major = MAJORS.includes(15) ? 15 : (MAJORS[0] as Major);
 
-vi.setConfig({ testTimeout: 60_000 + 15_000 * KILLS });
+vi.setConfig({ testTimeout: 240_000 + 40_000 * KILLS });
 
 const keep = disposer();
 const random = new Random(SEED);
 
-/** A server with a tablespace, and an archive that receives its WAL. */
-async function started() {
-  const server = keep(
-    await PostgresServer.create({ major: MAJOR, initdbArgs: ['--data-checksums'] }),
-  );
-  const space = join(server.dir, 'space');
-  mkdirSync(space);
-  giveToServer(space);
-  await server.sql(`CREATE TABLESPACE space LOCATION '${space}'`);
-  const rows = new RecordedRows([undefined, 'space']);
-  await rows.prepare(server);
-  await server.sql(`CREATE TABLE bulk TABLESPACE space AS
-    SELECT i, repeat(md5(i::text), 20) AS t FROM generate_series(1, 20000) i`);
-  await rows.commits(server, { most: 3 });
-  const archive = archiveDirectory();
-  const receiver = keep(receive(archive, server.conninfo()));
-  await receiver.waitForOutput(/starting log streaming/);
-  return { server, rows, space, archive, receiver };
-}
+const started = () => spacedServer(keep, { rows: 20_000 });
 
-const backup = (archive: string, conninfo: string, ...more: string[]): CliRun =>
-  keep(runCli(['backup', '--json', '-P', '-w', '-d', conninfo, ...more, archive]));
+const backup = (archive: string, conninfo: string, more: string[] = [], stage?: Stage): CliRun => {
+  const args = ['backup', '--json', '-P', '-w', '-d', conninfo, ...more, archive];
+  return keep(runCli(args, dyingAt(stage)));
+};
 
 /** The last line that it printed. */
 const resultOf = (run: CliRun) => JSON.parse(run.stdout.trim().split('\n').at(-1) as string);
@@ -63,24 +50,29 @@ async function succeeds(run: CliRun): Promise<CliRun> {
 describe(`killed whenever it may be, seed ${SEED}`, () => {
   test('a backup is there as a whole or not at all, and the next one cleans up', async () => {
     const { server, archive } = await started();
-    const run = () => backup(archive, server.conninfo());
-    const course = await courseOf(run, [join(archive, 'backups'), join(archive, 'lease')]);
+    const run = (stage?: Stage) => backup(archive, server.conninfo(), [], stage);
+    const course = await courseOf(() => run(), [join(archive, 'backups'), join(archive, 'lease')]);
     const known = new Set<string>();
-    let killed = 0;
-    let cleaned = 0;
-    for (let kills = 0; kills < KILLS; kills++) {
-      const { signal } = await killAt(run(), instantOf(course, random), course);
-      if (signal) killed += 1;
+    const cleansUp = async (what: string): Promise<void> => {
       const { begun, complete } = wholeBackups(archive, known);
-      if (!random.chance(0.3) && kills < KILLS - 1) continue;
       const next = resultOf(await succeeds(run()));
-      expect(next.cleaned.sort()).toEqual(begun);
-      cleaned += begun.length;
+      expect(next.cleaned.sort(), what).toEqual(begun);
       expectClean(archive);
       expect(wholeBackups(archive, known).complete).toHaveLength(complete.length + 1);
+    };
+    for (const stage of BACKUP_STAGES) {
+      await died(run(stage), stage);
+      expect(wholeBackups(archive, known).begun, stage.what).toHaveLength(stage.leaves);
+      await cleansUp(stage.what);
     }
-    expect(killed).toBeGreaterThan(KILLS / 2);
-    expect(cleaned).toBeGreaterThan(0);
+    let killed = 0;
+    for (let kills = 0; kills < KILLS || killed < KILLS / 2; kills++) {
+      const instant = instantOf(course, random);
+      const { signal } = await killAt(run(), instant, course);
+      if (signal) killed += 1;
+      wholeBackups(archive, known);
+      if (random.chance(0.3) || kills >= KILLS - 1) await cleansUp(instant.what);
+    }
   });
 
   test('an expire leaves whole backups only, and the next one removes the rest', async () => {
@@ -99,20 +91,9 @@ describe(`killed whenever it may be, seed ${SEED}`, () => {
       cpSync(origin, archive, { recursive: true, preserveTimestamps: true });
       return [archive];
     };
-    const run = () => keep(runCli(['expire', '--redundancy', '1', archive]));
-    another();
-    const began = performance.now();
-    await succeeds(run());
-    const course = { ms: performance.now() - began };
-    let killed = 0;
-    for (let kills = 0; kills < KILLS; kills++) {
-      another();
-      const one = run();
-      const end = performance.now() + course.ms * (0.3 + random.below(700) / 1000);
-      const instant = { what: 'ms', reached: () => performance.now() >= end };
-      const { signal } = await killAt(one, instant);
-      course.ms *= signal ? 1.1 : 0.8;
-      if (signal) killed += 1;
+    const run = (stage?: Stage) =>
+      keep(runCli(['expire', '--redundancy', '1', archive], dyingAt(stage)));
+    const endsIt = async (): Promise<void> => {
       expect(wholeBackups(archive).complete.at(-1)?.id).toBe(newest);
       const mapping = ['-T', `${space}=${join(target, 'space')}`];
       const plan = ['restore', '-n', '--no-try-fetch', ...mapping];
@@ -120,8 +101,28 @@ describe(`killed whenever it may be, seed ${SEED}`, () => {
       await succeeds(run());
       const { complete, begun } = wholeBackups(archive);
       expect([complete.map(({ id }) => id), begun]).toEqual([[newest], []]);
+    };
+    for (const stage of EXPIRE_STAGES) {
+      another();
+      await died(run(stage), stage);
+      expect(wholeBackups(archive).begun, stage.what).toHaveLength(stage.leaves);
+      await endsIt();
     }
-    expect(killed).toBeGreaterThan(KILLS / 4);
+    another();
+    const began = performance.now();
+    await succeeds(run());
+    const course = { ms: performance.now() - began };
+    let killed = 0;
+    for (let kills = 0; kills < KILLS || killed < KILLS / 4; kills++) {
+      another();
+      const one = run();
+      const end = performance.now() + course.ms * (0.3 + random.below(700) / 1000);
+      const instant = { what: 'ms', reached: () => performance.now() >= end };
+      const { signal } = await killAt(one, instant);
+      course.ms *= signal ? 1.1 : 0.8;
+      if (signal) killed += 1;
+      await endsIt();
+    }
   });
 
   test('a restore cannot be started before it is whole, and the next one makes it so', async () => {
@@ -140,51 +141,83 @@ describe(`killed whenever it may be, seed ${SEED}`, () => {
       places = { dataDir: join(dir, 'data'), space: join(dir, 'space') };
       return [places.dataDir, places.space];
     };
-    const run = (dataDir = places.dataDir, to = places.space): CliRun => {
+    const run = (stage?: Stage, { dataDir, space: to } = places): CliRun => {
       const command = `PATH=${dirname(process.execPath)}:$PATH ${installedCommand()} fetch ${archive} %f %p`;
       const mapping = ['-T', `${space}=${to}`, '--restore-command', command];
-      return keep(runCli(['restore', ...mapping, archive, dataDir]));
+      return keep(runCli(['restore', ...mapping, archive, dataDir], dyingAt(stage)));
     };
-    const course = await courseOf(() => run(), another());
-    let killed = 0;
-    let halves = 0;
     let directories = another();
-    for (let kills = 0; kills < KILLS; kills++) {
-      const { signal } = await killAt(run(), instantOf({ ...course, directories }, random), course);
-      if (signal) killed += 1;
-      if (!existsSync(join(places.dataDir, 'global/pg_control'))) {
-        if (existsSync(join(places.dataDir, 'PG_VERSION'))) halves += 1;
-        expectNoServer(places.dataDir);
-      } else expectWhole(archive, id, places.dataDir);
-      if (!random.chance(0.4) && kills < KILLS - 1) continue;
-      await succeedsOrIsThere(run(), signal === null);
+    const isStartable = () => existsSync(join(places.dataDir, 'global/pg_control'));
+    const isSafe = () =>
+      isStartable() ? expectWhole(archive, id, places.dataDir) : expectNoServer(places.dataDir);
+    const endsIt = async (done: boolean): Promise<void> => {
+      await succeedsOrIsThere(run(), done);
       expectWhole(archive, id, places.dataDir);
       for (const directory of directories) {
-        expect(readdirSync(directory).filter((name) => name.startsWith('.walkeep'))).toEqual([]);
+        expect(ownNames(directory, '')).toEqual([]);
       }
-      if (kills < KILLS - 1) directories = another();
+      directories = another();
+    };
+    const course = await courseOf(() => run(), directories);
+    directories = another();
+    for (const stage of RESTORE_STAGES) {
+      await died(run(stage), stage);
+      const isHalf = !isStartable() && existsSync(join(places.dataDir, 'PG_VERSION'));
+      expect(isHalf, stage.what).toBe(stage.isHalf);
+      isSafe();
+      await endsIt(false);
     }
-    expect(killed).toBeGreaterThan(KILLS / 2);
-    expect(halves).toBeGreaterThan(0);
+    let killed = 0;
+    for (let kills = 0; kills < KILLS || killed < KILLS / 2; kills++) {
+      const { signal } = await killAt(run(), instantOf({ ...course, directories }, random), course);
+      if (signal) killed += 1;
+      isSafe();
+      if (random.chance(0.4) || kills >= KILLS - 1) await endsIt(signal === null);
+    }
     // The last of them is a server.
     const restored = keep(
       await server.createRestored(async (dataDir) => {
-        const to = join(dirname(dataDir), 'space');
-        const last = run(dataDir, to);
-        await killAt(last, { what: 'half', reached: () => below([to]).bytes > 1_000_000 });
-        await succeedsOrIsThere(run(dataDir, to), false);
+        const there = { dataDir, space: join(dirname(dataDir), 'space') };
+        await died(run(SETTLED, there), SETTLED);
+        await succeedsOrIsThere(run(undefined, there), false);
       }),
     );
     expectClean(archive);
     await restored.start();
-    await waitFor(
-      async () => (await restored.sql('SELECT pg_is_in_recovery() AS r'))[0]?.r === false,
-      { what: 'the end of recovery' },
-    );
+    await recovered(restored);
     expect(await rows.digest(restored)).toBe(rows.last.digest);
     await readsEveryPage(restored);
   });
 });
+
+const BACKUP_STAGES: readonly (Stage & { leaves: number })[] = [
+  { what: 'claimed', when: 'after', call: 'link', path: /\/claim\.json$/, leaves: 1 },
+  { what: 'a volume', when: 'after', call: 'link', path: /\/base\.tar\.gz\.0000$/, leaves: 1 },
+  { what: 'all but one', when: 'before', call: 'link', path: /\/backup\.json$/, leaves: 1 },
+  { what: 'whole', when: 'after', call: 'link', path: /\/backup\.json$/, leaves: 0 },
+];
+
+const EXPIRE_STAGES: readonly (Stage & { leaves: number })[] = [
+  { what: 'settled', when: 'before', call: 'unlink', path: /\/backup\.json$/, leaves: 0 },
+  { what: 'none any more', when: 'after', call: 'unlink', path: /\/backup\.json$/, leaves: 1 },
+  { what: 'removed', when: 'after', call: 'unlink', path: /\/base\.tar\.gz\.0000$/, leaves: 1 },
+];
+
+const SETTLED: Stage = {
+  ...{ what: 'settled', when: 'before', call: 'rename', path: /\/global\/pg_control$/ },
+};
+const RESTORE_STAGES: readonly (Stage & { isHalf: boolean })[] = [
+  {
+    ...{ what: 'begun', when: 'after', call: 'rename', path: /\/data\/\.walkeep-restore$/ },
+    isHalf: false,
+  },
+  {
+    ...{ what: 'written', when: 'before', call: 'rename', path: /\/tablespace_map$/ },
+    isHalf: true,
+  },
+  { ...SETTLED, isHalf: true },
+  { ...SETTLED, what: 'a server', when: 'after', isHalf: false },
+];
 
 /** A run that was not killed has restored: what it made is somebody's now. */
 async function succeedsOrIsThere(run: CliRun, done: boolean): Promise<void> {
@@ -194,24 +227,20 @@ async function succeedsOrIsThere(run: CliRun, done: boolean): Promise<void> {
   else expect(code, run.stderr).toBe(0);
 }
 
-/** PostgreSQL itself refuses the directory. */
-function expectNoServer(dataDir: string): void {
-  const { status, stderr } = spawnSync(join(binDir(MAJOR), 'postgres'), ['-D', dataDir], {
-    ...serverUser,
-    cwd: '/',
-    env: {},
-    encoding: 'utf8',
-    timeout: 30_000,
-  });
-  expect(status, stderr).toBeGreaterThan(0);
-}
+/** What a restore that was killed at its very end has not removed. */
+const ownNames = (dataDir: string, at: string) =>
+  readdirSync(join(dataDir, at))
+    .filter((name) => name.startsWith('.walkeep-'))
+    .map((name) => join(at, name));
 
 /** All files of the backup are there as they were. */
 function expectWhole(archive: string, id: string, dataDir: string): void {
   if (MAJOR > 16 || !existsSync(VERIFY)) return;
   const manifest = readFileSync(join(archive, 'backups', id, 'backup_manifest'));
   expect(readFileSync(join(dataDir, 'backup_manifest')).equals(manifest)).toBe(true);
-  const args = ['-n', '-i', 'tablespace_map', '-i', '.walkeep-restore'];
+  const spaces = readdirSync(join(dataDir, 'pg_tblspc')).map((oid) => join('pg_tblspc', oid));
+  const ignored = ['tablespace_map', ...['', ...spaces].flatMap((at) => ownNames(dataDir, at))];
+  const args = ['-n', ...ignored.flatMap((name) => ['-i', name])];
   execFileSync(VERIFY, [...args, dataDir], { ...serverUser, cwd: '/', env: {} });
 }
 
@@ -232,6 +261,14 @@ test('a backup whose server goes away fails, and leaves nothing', async () => {
   expect(resultOf(await succeeds(backup(archive, proxy.conninfo()))).cleaned).toEqual([]);
 });
 
+/** Has it stand still when it has written so much; false if it was too fast for that. */
+async function standsStill(run: CliRun, written: () => number, least: number): Promise<boolean> {
+  while (run.running && written() <= least) await Promise.race([delay(1), run.exit]);
+  run.child.kill('SIGSTOP');
+  await waitFor(() => !run.running || isStopped(run.pid), { what: 'it to stand still' });
+  return run.running && written() < least + 5_000_000;
+}
+
 test('no space for a backup, or for a restore: it fails, and succeeds when there is', async (context) => {
   const { disk, why } = SmallDisk.create(1);
   using _ = disk;
@@ -240,7 +277,7 @@ test('no space for a backup, or for a restore: it fails, and succeeds when there
   giveToServer(disk.directory);
   const archive = join(disk.directory, 'archive');
   mkdirSync(archive);
-  const take = () => backup(archive, server.conninfo(), '--wal', 'include');
+  const take = () => backup(archive, server.conninfo(), ['--wal', 'include']);
   const course = await courseOf(take, [archive]);
   for (let round = 0; round < Math.max(3, KILLS / 8); round++) {
     disk.fill(random.below(course.whole.bytes * 0.9));
@@ -261,14 +298,14 @@ test('no space for a backup, or for a restore: it fails, and succeeds when there
   for (let round = 0; round < 3; round++) {
     // It looks for space before it begins, and that is gone a moment later.
     const at = random.below(10_000_000);
-    const one = run();
-    let ended = false;
-    one.exit.then(() => {
-      ended = true;
-    });
-    while (!ended && below([dataDir]).bytes <= at) await delay(1);
-    expect(ended, one.stderr).toBe(false);
-    one.child.kill('SIGSTOP');
+    let one = run();
+    while (!(await standsStill(one, () => below([dataDir]).bytes, at))) {
+      // It was faster than we were.
+      await one.stop('SIGKILL');
+      for (const made of [dataDir, join(disk.directory, 'space')])
+        rmSync(made, { recursive: true });
+      one = run();
+    }
     disk.fill(random.below(1_000_000));
     one.child.kill('SIGCONT');
     expect((await one.exit).code).toBe(1);

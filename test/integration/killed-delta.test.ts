@@ -1,47 +1,35 @@
-import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { expect, test, vi } from 'vitest';
 import { Random } from '../simulation/random.js';
-import { binDir } from '../support/binaries.js';
 import { disposer } from '../support/cleanup.js';
 import { type CliRun, runCli } from '../support/cli.js';
+import { died, dyingAt, type Stage } from '../support/dying-at.js';
 import { killAt } from '../support/killed-at.js';
-import { MAJORS, type Major, PostgresServer } from '../support/postgres.js';
-import { archiveDirectory, receive, waitEqual } from '../support/receiving.js';
-import { RecordedRows } from '../support/recorded-rows.js';
-import { handOver, installedCommand, readsEveryPage, walkeepDone } from '../support/restoring.js';
+import { expectNoServer, MAJOR, spacedServer, VERIFY } from '../support/killed-server.js';
+import { waitEqual } from '../support/receiving.js';
+import {
+  handOver,
+  installedCommand,
+  readsEveryPage,
+  recovered,
+  walkeepDone,
+} from '../support/restoring.js';
 import { giveToServer, scratchDir, serverUser } from '../support/scratch.js';
-import { waitFor } from '../support/wait.js';
 import { wholeBackups } from '../support/whole-backups.js';
 
-/** WALKEEP_KILLS=100 for more of them. */
-const KILLS = Number(process.env.WALKEEP_KILLS ?? 5);
+/** Kills at any instant beside those at its stages; WALKEEP_KILLS=100 for more of them. */
+const KILLS = Number(process.env.WALKEEP_KILLS ?? 2);
 const SEED = Number(process.env.WALKEEP_KILLS_SEED ?? Date.now() % 1_000_000);
-const VERIFY = '/usr/lib/postgresql/15/bin/pg_verifybackup';
-const MAJOR: Major = MAJORS.includes(15) ? 15 : (MAJORS[0] as Major);
 
-vi.setConfig({ testTimeout: 120_000 + 20_000 * KILLS });
+vi.setConfig({ testTimeout: 300_000 + 40_000 * (KILLS + 7) });
 
 const keep = disposer();
 const random = new Random(SEED);
 
 test(`a delta that is killed whenever it may be cannot be started, and the next one ends it, seed ${SEED}`, async () => {
-  const server = keep(
-    await PostgresServer.create({ major: MAJOR, initdbArgs: ['--data-checksums'] }),
-  );
-  const space = join(server.dir, 'space');
-  mkdirSync(space);
-  giveToServer(space);
-  await server.sql(`CREATE TABLESPACE space LOCATION '${space}'`);
-  const rows = new RecordedRows([undefined, 'space']);
-  await rows.prepare(server);
-  await server.sql(`CREATE TABLE bulk TABLESPACE space AS
-    SELECT i, repeat(md5(i::text), 20) AS t FROM generate_series(1, 60000) i`);
-  await rows.commits(server, { most: 3 });
-  const archive = archiveDirectory();
-  const receiver = keep(receive(archive, server.conninfo()));
-  await receiver.waitForOutput(/starting log streaming/);
+  const { server, rows, space, archive, receiver } = await spacedServer(keep, { rows: 60_000 });
   await walkeepDone(['backup', '-d', server.conninfo(), archive]);
   const [{ id } = { id: '' }] = wholeBackups(archive).complete;
   await rows.commits(server, { most: 3 });
@@ -54,6 +42,7 @@ test(`a delta that is killed whenever it may be cannot be started, and the next 
   await server.kill9();
   await receiver.stop();
   handOver(archive);
+  const lostWal = walIn(join(server.dataDir, 'pg_wal')).sort();
   const lostControl = readFileSync(join(server.dataDir, 'global/pg_control'));
 
   let places = { dataDir: '', space: '' };
@@ -63,10 +52,12 @@ test(`a delta that is killed whenever it may be cannot be started, and the next 
     places = { dataDir: data ?? join(dir, 'data'), space: join(dir, 'space') };
     copyLost(server.dataDir, space, places);
   };
-  const run = (): CliRun => {
+  const run = (stage?: Stage): CliRun => {
     const command = `PATH=${dirname(process.execPath)}:$PATH ${installedCommand()} fetch ${archive} %f %p`;
     const mapping = ['-T', `${space}=${places.space}`, '--restore-command', command];
-    return keep(runCli(['restore', '--delta', ...mapping, archive, places.dataDir]));
+    return keep(
+      runCli(['restore', '--delta', ...mapping, archive, places.dataDir], dyingAt(stage)),
+    );
   };
   const succeeds = async (): Promise<void> => {
     const one = run();
@@ -76,52 +67,84 @@ test(`a delta that is killed whenever it may be cannot be started, and the next 
   const began = performance.now();
   await succeeds();
   const course = { ms: performance.now() - began };
-  let killed = 0;
-  let halves = 0;
-  another();
-  for (let kills = 0; kills < KILLS; kills++) {
-    // It begins to write behind half of that, about.
-    const end = performance.now() + course.ms * (0.2 + random.below(800) / 1000);
-    const instant = { what: 'ms', reached: () => performance.now() >= end };
-    const { signal } = await killAt(run(), instant);
-    course.ms *= signal ? 1.05 : 0.85;
-    if (signal) killed += 1;
-    const control = join(places.dataDir, 'global/pg_control');
-    if (!existsSync(control)) {
-      halves += 1;
+  const control = (): string => join(places.dataDir, 'global/pg_control');
+  const isHalf = () => !existsSync(control()) || !existsSync(join(places.dataDir, 'pg_wal'));
+  const isSafe = async (): Promise<void> => {
+    if (isHalf()) {
       expectNoServer(places.dataDir);
       const plain = keep(runCli(['restore', archive, places.dataDir]));
       expect((await plain.exit).code).toBe(3);
-    } else if (!readFileSync(control).equals(lostControl)) {
+    } else if (!readFileSync(control()).equals(lostControl)) {
       expectWhole(archive, id, places.dataDir);
     } else expect(readdirSync(places.dataDir).filter(isOldWal)).toEqual([]);
-    if (!random.chance(0.4) && kills < KILLS - 1) continue;
+  };
+  const endsIt = async (): Promise<void> => {
     await succeeds();
     expectWhole(archive, id, places.dataDir);
     expect(readdirSync(places.dataDir).filter((name) => name.startsWith('.walkeep'))).toEqual([]);
+    // All WAL that the lost server had is kept, whatever it was cut short by.
+    const kept = readdirSync(places.dataDir).filter(isOldWal);
+    expect(kept.flatMap((name) => walIn(join(places.dataDir, name))).sort()).toEqual(lostWal);
     rmSync(dirname(places.dataDir), { recursive: true });
     another();
+  };
+  another();
+  for (const stage of STAGES) {
+    await died(run(stage), stage);
+    expect(isHalf(), stage.what).toBe(stage.isHalf);
+    await isSafe();
+    await endsIt();
   }
-  expect(killed).toBeGreaterThan(KILLS / 4);
-  if (KILLS >= 20) expect(halves).toBeGreaterThan(0);
+  let killed = 0;
+  for (let kills = 0; kills < KILLS || killed < KILLS / 4; kills++) {
+    // It begins to write behind half of that, about.
+    const end = performance.now() + course.ms * (0.2 + random.below(800) / 1000);
+    const { signal } = await killAt(run(), { what: 'ms', reached: () => performance.now() >= end });
+    course.ms *= signal ? 1.05 : 0.85;
+    if (signal) killed += 1;
+    await isSafe();
+    if (random.chance(0.4) || kills >= KILLS - 1) await endsIt();
+  }
   // The last of them is a server.
   const restored = keep(
     await server.createRestored(async (dataDir) => {
       another(dataDir);
-      const gone = () => !existsSync(join(dataDir, 'global/pg_control'));
-      await killAt(run(), { what: 'half', reached: gone });
+      await died(run(DISARMED), DISARMED);
       await succeeds();
     }),
   );
   await restored.start();
-  await waitFor(
-    async () =>
-      (await restored.sql('SELECT pg_is_in_recovery() AS r').catch(() => []))[0]?.r === false,
-    { what: 'the end of recovery' },
-  );
+  await recovered(restored);
   expect(await rows.digest(restored)).toBe(rows.last.digest);
   await readsEveryPage(restored);
 });
+
+const DISARMED: Stage = {
+  ...{ what: 'disarmed', when: 'after', call: 'rename', path: /\/pg_control\.walkeep-old$/ },
+};
+const SETTLED: Stage = {
+  ...{ what: 'settled', when: 'before', call: 'rename', path: /\/pg_control\.walkeep-restore$/ },
+};
+const STAGES: readonly (Stage & { isHalf: boolean })[] = [
+  {
+    ...{ what: 'begun', when: 'after', call: 'rename', path: /\/\.walkeep-delta$/ },
+    isHalf: false,
+  },
+  {
+    ...{ what: 'the old WAL is put aside', when: 'after', call: 'rename', path: /\/pg_wal\.\w+$/ },
+    isHalf: true,
+  },
+  { ...DISARMED, isHalf: true },
+  {
+    ...{ what: 'compared', when: 'after', call: 'mkdir', path: /\/pg_wal$/ },
+    isHalf: true,
+  },
+  { ...SETTLED, isHalf: true },
+  { ...SETTLED, what: 'a server', when: 'after', isHalf: false },
+];
+
+const walIn = (directory: string) =>
+  readdirSync(directory).filter((name) => /^[0-9A-F]{24}$/.test(name));
 
 const isOldWal = (name: string) => /^pg_wal\.\d/.test(name);
 
@@ -134,18 +157,6 @@ function copyLost(dataDir: string, space: string, to: { dataDir: string; space: 
     symlinkSync(to.space, join(links, name));
     giveToServer(links);
   }
-}
-
-/** PostgreSQL itself refuses the directory. */
-function expectNoServer(dataDir: string): void {
-  const { status, stderr } = spawnSync(join(binDir(MAJOR), 'postgres'), ['-D', dataDir], {
-    ...serverUser,
-    cwd: '/',
-    env: {},
-    encoding: 'utf8',
-    timeout: 30_000,
-  });
-  expect(status, stderr).toBeGreaterThan(0);
 }
 
 /** All files of the backup are there as they were, and no others. */

@@ -4,6 +4,7 @@ interface ProcStat {
   pid: number;
   parent: number;
   zombie: boolean;
+  stopped: boolean;
 }
 
 function stat(pid: number): ProcStat | undefined {
@@ -11,7 +12,8 @@ function stat(pid: number): ProcStat | undefined {
     // "pid (name) state ppid …"; the name may hold anything, also parentheses.
     const text = readFileSync(`/proc/${pid}/stat`, 'latin1');
     const [state, parent] = text.slice(text.lastIndexOf(')') + 2).split(' ');
-    return { pid, parent: Number(parent), zombie: state === 'Z' || state === 'X' };
+    const zombie = state === 'Z' || state === 'X';
+    return { pid, parent: Number(parent), zombie, stopped: state === 'T' };
   } catch {
     return undefined;
   }
@@ -21,6 +23,11 @@ function stat(pid: number): ProcStat | undefined {
 export function isRunning(pid: number): boolean {
   const found = stat(pid);
   return found !== undefined && !found.zombie;
+}
+
+/** True once it stands still for SIGSTOP. */
+export function isStopped(pid: number): boolean {
+  return stat(pid)?.stopped ?? false;
 }
 
 /** Direct children of a process that run. */

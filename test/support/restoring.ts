@@ -7,6 +7,7 @@ import { settingsFor } from '../connection/fixtures.js';
 import { copyPackage } from './package-copy.js';
 import type { PostgresServer } from './postgres.js';
 import { serverUser } from './scratch.js';
+import { waitFor } from './wait.js';
 
 export interface Ended {
   code: number;
@@ -52,6 +53,15 @@ export async function walkeepDone(args: readonly string[], env = {}): Promise<En
 export function handOver(archive: string): void {
   const { uid, gid } = serverUser;
   if (uid !== undefined) execFileSync('chown', ['-R', `${uid}:${gid}`, archive]);
+}
+
+/** Until the server takes writes. */
+export async function recovered(server: PostgresServer): Promise<void> {
+  const isPrimary = async (): Promise<boolean> => {
+    const [row] = await server.sql('SELECT pg_is_in_recovery() AS r');
+    return row?.r === false;
+  };
+  await waitFor(isPrimary, { what: 'the end of recovery' });
 }
 
 const NOTHING: BaseBackupHandler = {
