@@ -167,7 +167,7 @@ describe('kill -9', () => {
       if (how === 'partial') writeFileSync(`${path}.partial`, content);
       const target = join(archive.data, TARGET);
       const kills = new RandomKills();
-      for (let i = 0; i < 16; i++) {
+      for (let i = 0; i < 16 || kills.killed === 0; i++) {
         rmSync(target, { force: true });
         const run = runCli(['fetch', archive.dir, seg(6), TARGET], { cwd: archive.data });
         // At any moment of it: the first half is node's start.
@@ -175,7 +175,6 @@ describe('kill -9', () => {
         if (code === 0) expect(existsSync(target)).toBe(true);
         if (existsSync(target)) expect(readFileSync(target).equals(content)).toBe(true);
       }
-      expect(kills.killed).toBeGreaterThan(0);
       expect(await fetch(archive, [archive.dir, seg(6), TARGET])).toMatchObject({ code: 0 });
       expect(readdirSync(join(archive.data, 'pg_wal'))).toEqual(['RECOVERYXLOG']);
     },

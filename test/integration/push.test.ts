@@ -157,7 +157,8 @@ test('kill -9 at random instants leaves no wrong file under a final name', async
   }
   const directory = archiveDirectory();
   const kills = new RandomKills(randomNumbers(7));
-  for (const name of [...names, ...names, ...names]) {
+  for (let i = 0; i < 3 * names.length || kills.killed < 6; i++) {
+    const name = names[i % names.length] as string;
     const path = join(server.dataDir, 'pg_wal', name);
     const runs = [0, 1].map(() => keep(runCli(['push', directory, path])));
     // Two at once, each killed at an instant of its own.
@@ -167,7 +168,6 @@ test('kill -9 at random instants leaves no wrong file under a final name', async
       expect(readFileSync(join(directory, stored)).equals(original)).toBe(true);
     }
   }
-  expect(kills.killed).toBeGreaterThan(5);
   for (const name of names) expect(await push(directory, server, name)).toMatchObject({ code: 0 });
   expect(complete(directory)).toEqual(names.sort());
   expect(readdirSync(directory).filter((name) => !names.includes(name))).toEqual(['.walkeep-push']);

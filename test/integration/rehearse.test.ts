@@ -228,7 +228,7 @@ test.each(OUTER_MAJORS)('PostgreSQL %i: a good archive is told from bad ones', a
   }
 });
 
-/** Killed at random points, and every second time with the guard of its server. */
+/** Killed where its server is, and at random points; every second time with the guard of it. */
 test('what a killed rehearsal leaves is gone after the next one', async () => {
   const major = MAJORS.includes(17) ? 17 : MAJORS[0]!;
   const { archive } = await archived(major);
@@ -238,27 +238,44 @@ test('what a killed rehearsal leaves is gone after the next one', async () => {
   const began = performance.now();
   expect((await rehearse(major, scratch, ...args)).code).toBe(0);
   const whole = performance.now() - began;
-  let withServer = 0;
-  for (let round = 0; round < KILLS; round++) {
-    const child = spawn(process.execPath, [program(), ...argsFor(major, scratch), ...args], {
-      ...{ env: environment, stdio: 'ignore' },
+  const killed = async (
+    withGuard: boolean,
+    sql: string,
+    instant: (told: () => string) => Promise<unknown>,
+  ) => {
+    const command = [program(), ...argsFor(major, scratch), '--sql', sql, archive];
+    const child = spawn(process.execPath, command, {
+      ...{ env: environment, stdio: ['ignore', 'ignore', 'pipe'] },
     });
     killAtEnd(child);
     const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));
-    // The later half, in which there is a server, comes more often.
-    await delay(whole * (round % 3 === 0 ? Math.random() : 0.3 + 0.7 * Math.random()));
+    let told = '';
+    child.stderr!.setEncoding('utf8').on('data', (more) => {
+      told += more;
+    });
+    await instant(() => told);
     const servers = serversBelow(scratch);
-    if (servers.length > 0) withServer += 1;
-    const shells = round % 2 === 0 ? [] : childrenOf(child.pid!);
+    const shells = withGuard ? childrenOf(child.pid!) : [];
     // The one that runs the server, and the one that waits at the pipe.
     const guards = [...shells, ...shells.flatMap(childrenOf)].filter((p) => !servers.includes(p));
     for (const pid of [child.pid!, ...guards]) signal(pid, 'SIGKILL');
     await ended;
-    if (guards.length > 0) continue;
+    if (guards.length > 0) return servers;
     // Without any help.
     await waitFor(() => serversBelow(scratch).length === 0, { what: 'the server to be stopped' });
+    return servers;
+  };
+  for (const withGuard of [false, true]) {
+    const servers = await killed(withGuard, 'SELECT pg_sleep(600)', (told) =>
+      waitFor(() => /recovery took/.test(told()), { what: 'the queries' }),
+    );
+    expect(servers.length).toBeGreaterThan(0);
   }
-  expect(withServer).toBeGreaterThan(0);
+  for (let round = 2; round < KILLS; round++) {
+    // The later half, in which there is a server, comes more often.
+    const share = round % 3 === 0 ? Math.random() : 0.3 + 0.7 * Math.random();
+    await killed(round % 2 === 1, 'SELECT true', () => delay(whole * share));
+  }
   const last = await rehearse(major, scratch, ...args);
   expect(last.code, last.stdout + last.stderr).toBe(0);
   expect(readdirSync(scratch)).toEqual([]);

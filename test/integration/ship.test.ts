@@ -157,14 +157,13 @@ test('kill -9 of the shipper under load, over a promotion', async () => {
   })().finally(() => {
     written = true;
   });
-  while (!written || kills.killed <= 2) {
+  while (!written || kills.killed < 3) {
     await kills.kill(keep(runCli(['ship', '-Z', 'gzip:1', directory, store])));
   }
   await writing;
   await run.stop('SIGTERM');
   const last = keep(runCli(['ship', '--once', '-Z', 'gzip:1', directory, store]));
   expect((await last.exit).code).toBe(0);
-  expect(kills.killed).toBeGreaterThan(2);
   expect(lacking(directory, store)).toEqual([]);
   expect(lackingPartials(directory, store)).toEqual([]);
   expect([...objects(store).keys()]).toContain('history/00000002.history');

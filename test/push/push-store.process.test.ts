@@ -27,13 +27,12 @@ const push = (place: string, path: string, ...more: string[]) =>
 test('kills lose nothing and leave nothing wrong, as archive_command runs it', async () => {
   const { place, at } = await newArchive();
   const kills = new RandomKills();
-  for (let tries = 0; kills.killed < 3 && tries < 40; tries++) {
+  while (kills.killed < 3) {
     const { code } = await kills.kill(push(place, join(wal.directory, first)));
     const there = existsSync(at(first));
     if (code === 0) expect(there).toBe(true);
     if (there) expect(readFileSync(at(first))).toEqual(readFileSync(join(wal.directory, first)));
   }
-  expect(kills.killed).toBeGreaterThan(0);
   expect((await push(place, join(wal.directory, first)).exit).code).toBe(0);
   const again = push(place, join(wal.directory, first), '-v');
   expect((await again.exit).code).toBe(0);

@@ -150,11 +150,10 @@ test('kill -9 at any time: what is stored is whole, and all gets there', async (
   }).finally(() => {
     received = true;
   });
-  while (!received) await kills.kill(ship('-j', '3', directory, store));
+  while (!received || kills.killed < 2) await kills.kill(ship('-j', '3', directory, store));
   await receiving;
   expect((await ship('--once', directory, store).exit).code).toBe(0);
   expect(lacking(directory, store, whole)).toEqual([]);
-  expect(kills.killed).toBeGreaterThan(1);
   expect(readdirSync(join(store, 'systems', '77')).sort()).not.toContain('conflict');
 });
 
