@@ -51,7 +51,8 @@ export class PacedTarget implements WalTarget {
   private readonly pace: SyncPace | undefined;
   private listener: TargetListener | undefined;
   private stopping = false;
-  private full = false;
+  /** Too much is to be written; too many segments are to be finished. */
+  private full = { queue: false, pending: false };
 
   /** Bytes taken from the stream. */
   private accepted = 0;
@@ -92,10 +93,12 @@ export class PacedTarget implements WalTarget {
   }
 
   get hasRoom(): boolean {
+    const { full, queue } = this;
     const { pending } = this.writer;
-    if (this.full) this.full = !this.queue.hasRoom || pending > MAX_PENDING / 2;
-    else this.full = this.queue.isFull || pending > MAX_PENDING;
-    return !this.full;
+    // Each on its own: what ended a pause is not to wait for what began none.
+    full.queue = full.queue ? !queue.hasRoom : queue.isFull;
+    full.pending = pending > (full.pending ? MAX_PENDING / 2 : MAX_PENDING);
+    return !full.queue && !full.pending;
   }
 
   accept(chunks: readonly Uint8Array[], serverEnd: number, now: number): void {
