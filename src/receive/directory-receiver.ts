@@ -11,13 +11,14 @@ import { type FileSystem, nodeFileSystem } from '../files/file-system.js';
 import { INVALID_LSN } from '../lsn.js';
 import { readServerState } from '../server/server-state.js';
 import type { TimelineHistory } from '../wal/timeline.js';
-import type { ReceiverEvents, WalReceiverOptions } from './options.js';
+import type { ReceivedSegment, ReceiverEvents, WalReceiverOptions } from './options.js';
 import { Refusals } from './refusals.js';
 import { mayRetry } from './retry.js';
 import { explainBehind, isSameWal } from './start/compare-server.js';
 import { ReceivingDirectory } from './start/receiving-directory.js';
 import { type AskedStream, RemovedWal } from './start/removed-wal.js';
 import type { WriteReport } from './target/paced-target.js';
+import type { FinishedSegment } from './target/segment-finisher.js';
 import { type RunOwner, TimelineRun } from './timeline-run.js';
 import { followTimelines, type WalPlace } from './timelines.js';
 import type { Phase } from './watchdog.js';
@@ -27,6 +28,8 @@ export type StopReason = ReceiverEvents['stop'][0]['reason'];
 /** What is around a DirectoryReceiver. */
 export interface Surroundings {
   tell: RunOwner['tell'];
+  /** Awaited for each segment that has its final name, before a later one gets it. */
+  handOn?: ((segment: ReceivedSegment) => Promise<void>) | undefined;
   /** WAL was stored for a while, or a timeline ended in good order. */
   onHeadway(): void;
   /** Asked on each connection. */
@@ -102,6 +105,7 @@ export class DirectoryReceiver {
       removed: this.removed,
       slotInvalid: this.slotInvalid === 'replace',
       refused: this.refusals.current,
+      finished: (segment) => this.finished(segment, server.segmentSize),
       ...{ warn, fs },
     });
     if (this.slotInvalid === 'replace') this.slotInvalid = 'replaced';
@@ -157,6 +161,7 @@ export class DirectoryReceiver {
   ) {
     const owner: RunOwner = {
       ...{ refusals: this.refusals, writeReport, tell: this.around.tell },
+      finished: (segment) => this.finished(segment, archive.server.segmentSize),
       noteProgress: () => this.noteProgress(),
       outrun: (timeline) => this.around.outrun?.(timeline) ?? false,
     };
@@ -240,6 +245,12 @@ export class DirectoryReceiver {
       if (e instanceof RewriteError) this.refusals.noteRewrite(e);
       throw e;
     }
+  }
+
+  private async finished({ end, ...of }: FinishedSegment, size: number): Promise<void> {
+    const segment = { lsn: end, ...of, size };
+    this.around.tell('segment', segment);
+    await this.around.handOn?.(segment);
   }
 
   /** A stream has stored WAL for a while: the next failure is a new one. */

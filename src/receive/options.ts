@@ -114,8 +114,15 @@ export interface WalReceiverOptions {
    * Awaited for each segment that is complete, durable and under its final name, one after the other.
    * Until it has resolved no later segment gets its final name, and with 8 waiting nothing more is
    * received; commits are confirmed meanwhile. What it throws ends the receiver with a SinkError.
+   *
+   * Its signal aborts when the receiver is to stop: all calls have 5 seconds together then, else a
+   * SinkError ends it. Segments that were not offered yet are, by the next run.
+   *
+   * A segment is offered once. A crash between its final name and the end of the call, or a call that
+   * throws or takes too long, leaves that one, the newest with a final name, to who looks at the
+   * directory at the start.
    */
-  onSegment?: (segment: ReceivedSegment) => void | Promise<void>;
+  onSegment?: (segment: ReceivedSegment, options: { signal: AbortSignal }) => void | Promise<void>;
   /** Keep, or watch, the slot on every member that may be promoted: a failover leaves no gap then. */
   members?: MembersOption;
 }

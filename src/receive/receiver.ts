@@ -11,7 +11,6 @@ import {
   AuthenticationError,
   DiskFullError,
   InternalError,
-  SinkError,
   StandbyError,
   WalkeepError,
 } from '../errors.js';
@@ -32,6 +31,7 @@ import {
   type WalReceiverOptions,
 } from './options.js';
 import { Backoff, mayRetry } from './retry.js';
+import { SinkCalls } from './sink-calls.js';
 import type { WriteReport } from './target/paced-target.js';
 import type { RunOwner } from './timeline-run.js';
 import { overConnection, patient } from './watchdog.js';
@@ -61,6 +61,8 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
   private lastPosition: ReceiverPosition | undefined;
   /** The latest timeline that a member was seen to write, as a primary that goes on from ours. */
   private seenTimeline = 0;
+  /** Calls the caller's `onSegment`, in time. */
+  private handOn: (segment: ReceivedSegment) => Promise<void> = async () => {};
   private readonly diverged: DivergedWatch;
   /** Ends the run, for a defect in what runs beside it. */
   private readonly failed = new AbortController();
@@ -73,12 +75,11 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
     const keeps = options.members?.slots === 'walkeep';
     this.o = { ...options, ensureSlot: options.ensureSlot ?? keeps };
     this.backoff = new Backoff(options.retryDelay);
-    const { onSegment } = options;
-    if (onSegment) this.o.onSegment = (segment) => typed(onSegment, segment);
     const tell: RunOwner['tell'] = (event, ...args) => this.tell(event, ...args);
     this.diverged = new DivergedWatch(options.directory, tell);
     this.receiver = new DirectoryReceiver(this.o, {
       tell,
+      ...(options.onSegment ? { handOn: (segment) => this.handOn(segment) } : {}),
       onLeft: (left, way) => this.diverged.look(left, way, this.fail),
       outrun: (timeline) => this.seenTimeline > timeline,
       onHeadway: () => this.backoff.reset(),
@@ -95,6 +96,9 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
     await loadCodecs();
     const lock = await this.lock(signal);
     const stop = AbortSignal.any([signal, this.failed.signal]);
+    const calls = new SinkCalls('onSegment', 0, stop);
+    this.handOn = (segment) =>
+      calls.run(`"${segment.path}"`, () => this.o.onSegment?.(segment, { signal: stop }));
     try {
       let reason: StopReason | undefined = lock ? undefined : 'signal';
       if (lock) await this.startMembers();
@@ -106,6 +110,7 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
       return last.lsn;
     } finally {
       await this.members?.end();
+      calls.release();
       await lock?.release();
     }
   }
@@ -286,18 +291,5 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
 
   private warn(code: string, message: string): void {
     this.tell('warning', { code, message });
-  }
-}
-
-/** What a caller's `onSegment` throws is its own failure, and no retry's to mend. */
-async function typed(
-  onSegment: NonNullable<WalReceiverOptions['onSegment']>,
-  segment: ReceivedSegment,
-): Promise<void> {
-  try {
-    await onSegment(segment);
-  } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new SinkError(`onSegment failed for "${segment.path}": ${reason}`, { cause });
   }
 }

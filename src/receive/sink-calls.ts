@@ -1,13 +1,20 @@
 import { LONGEST_TIMER } from '../delay.js';
 import { SinkError } from '../errors.js';
 
-/** Milliseconds that a sink has in all once a stop was asked for. */
+/** Milliseconds that the caller's methods have in all once a stop was asked for. */
 const STOP_GRACE = 5000;
 /** Milliseconds that `close` has even when all of that is used up. */
 const CLOSE_GRACE = 1000;
 
-/** Calls the methods of a caller's sink, each with a limit of time, and types what they throw. */
+/** What is the caller's, and how it is said what it was called for. */
+const CALLEES = {
+  sink: { name: 'the sink', joint: 'to' },
+  onSegment: { name: 'onSegment', joint: 'for' },
+} as const;
+
+/** Calls what is the caller's, with limits of time, and types what that throws. */
 export class SinkCalls {
+  private readonly callee: (typeof CALLEES)[keyof typeof CALLEES];
   private readonly timeout: number;
   private readonly signal: AbortSignal;
   /** When a stop that was asked for must be over. */
@@ -19,8 +26,12 @@ export class SinkCalls {
     for (const rearm of this.underWay) rearm();
   };
 
-  /** @param timeout milliseconds for one call, 0 for none */
-  constructor(timeout: number, signal: AbortSignal) {
+  /**
+   * @param timeout milliseconds for one call, 0 for none
+   * @param signal from its abort on all calls have a few seconds together
+   */
+  constructor(callee: keyof typeof CALLEES, timeout: number, signal: AbortSignal) {
+    this.callee = CALLEES[callee];
     this.timeout = timeout;
     this.signal = signal;
     if (signal.aborted) this.onAbort();
@@ -31,19 +42,22 @@ export class SinkCalls {
     this.signal.removeEventListener('abort', this.onAbort);
   }
 
-  /** Runs a method of the sink; what it throws becomes a SinkError. */
+  /** Calls a method, for `what`; what it throws becomes a SinkError. */
   async run<T>(what: string, method: () => T | Promise<T>): Promise<T> {
     try {
-      return await this.intime(method(), what === 'close' ? CLOSE_GRACE : 0);
+      return await this.intime(what, method());
     } catch (cause) {
       if (cause instanceof SinkError) throw cause;
       const reason = cause instanceof Error ? cause.message : String(cause);
-      throw new SinkError(`the sink failed to ${what}: ${reason}`, { cause });
+      const { name, joint } = this.callee;
+      throw new SinkError(`${name} failed ${joint} ${what}: ${reason}`, { cause });
     }
   }
 
-  private async intime<T>(running: T | Promise<T>, atLeast: number): Promise<T> {
+  private async intime<T>(what: string, running: T | Promise<T>): Promise<T> {
     if (!(running instanceof Object && 'then' in running)) return running;
+    const { name, joint } = this.callee;
+    const atLeast = what === 'close' ? CLOSE_GRACE : 0;
     const began = performance.now();
     let timer: NodeJS.Timeout | undefined;
     let arm = (): void => {};
@@ -55,8 +69,8 @@ export class SinkCalls {
         if (end === Number.POSITIVE_INFINITY) return;
         const message =
           end === limit
-            ? `the sink took nothing for ${this.timeout / 1000} seconds`
-            : 'the sink did not come to an end after the stop';
+            ? `${name} took nothing for ${this.timeout / 1000} seconds, called ${joint} ${what}`
+            : `${name} did not come to an end after the stop, called ${joint} ${what}`;
         const wait = Math.min(Math.max(0, end - performance.now()), LONGEST_TIMER);
         timer = setTimeout(() => reject(new SinkError(message)), wait);
       };

@@ -175,7 +175,7 @@ export async function streamWal(
   checkOptions('streamWal', options, CHECKS);
   // A sink is an object of the caller's, with fields of its own.
   checkOptions('streamWal, sink', sink, SINK, { others: 'ignored' });
-  const calls = new SinkCalls(options.sinkTimeout ?? SINK_TIMEOUT, signal);
+  const calls = new SinkCalls('sink', options.sinkTimeout ?? SINK_TIMEOUT, signal);
   const close = () => calls.run('close', () => sink.close?.());
   let lsn: Lsn;
   try {

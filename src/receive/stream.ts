@@ -33,6 +33,8 @@ export interface StreamOptions {
   receiveTimeout: number;
   /** True while another server is seen to go on: then little silence is borne. */
   outrun?: () => boolean;
+  /** What the target waits for, if that is not the disk. */
+  waitsFor?: () => string | undefined;
   /** Called at most four times a second when more was received. */
   onProgress: (received: Lsn, serverEnd: Lsn) => void;
 }
@@ -361,10 +363,14 @@ export class StreamSession implements CopyBothHandler, TargetListener {
       this.sendStatus(false);
     }
     if (now - Math.max(this.movedAt, this.pausedSince ?? now) > STALL_LIMIT_MS) {
+      const other = this.o.waitsFor?.();
       this.onFailure(
-        new TimeoutError(`the disk took nothing for ${STALL_LIMIT_MS / 1000} seconds`, {
-          hint: 'Disconnected so that the server can shut down; look at the disk.',
-        }),
+        new TimeoutError(
+          `${other ?? 'the disk'} took nothing for ${STALL_LIMIT_MS / 1000} seconds`,
+          {
+            hint: `Disconnected so that the server can shut down; ${other ? 'it goes on when that has come to an end' : 'look at the disk'}.`,
+          },
+        ),
       );
     }
   }

@@ -3,7 +3,7 @@ import { writeEvidence } from '../archive/evidence.js';
 import { anchoredVerifier } from '../archive/lead-in.js';
 import { comesAgain } from '../archive/ledger-entry.js';
 import type { ReplicationConnection } from '../connection/connection.js';
-import { FsyncError, RewriteError, type WalkeepError } from '../errors.js';
+import { FsyncError, RewriteError, SinkError, type WalkeepError } from '../errors.js';
 import type { FileSystem } from '../files/file-system.js';
 import { formatLsn, type Lsn } from '../lsn.js';
 import type { WalFault } from '../wal/fault.js';
@@ -18,6 +18,7 @@ import { type StoredStart, storedStart } from './start/stored-start.js';
 import { type StreamOutcome, StreamSession } from './stream.js';
 import { openDirectoryTarget } from './target/directory-target.js';
 import type { WriteReport } from './target/paced-target.js';
+import type { FinishedSegment } from './target/segment-finisher.js';
 import type { WalTarget } from './target/wal-target.js';
 import type { Phase } from './watchdog.js';
 
@@ -31,6 +32,8 @@ export interface RunOwner {
   /** When the write position is told. */
   readonly writeReport: WriteReport;
   tell<K extends keyof ReceiverEvents>(event: K, ...args: ReceiverEvents[K]): void;
+  /** Awaited for each segment that has its final name. */
+  finished?(segment: FinishedSegment): Promise<void>;
   /** WAL was stored for a while: the next failure is a new one. */
   noteProgress(): void;
   /** True while a primary of a later timeline is seen, which goes on from this one. */
@@ -51,6 +54,8 @@ export class TimelineRun {
   private session: StreamSession | undefined;
   private recordedAt = performance.now();
   private recorded = 0;
+  /** The segment that is being handed on. */
+  private handedOn: string | undefined;
   /** The file that a warning told of last. */
   private refilled = '';
 
@@ -96,9 +101,10 @@ export class TimelineRun {
     } catch (e) {
       const checked = this.verifyMode === 'strict';
       if (checked && e instanceof RewriteError) this.owner.refusals.noteRewrite(e);
-      // Whatever ended the stream: keep and sync what was written. A failed sync outweighs it.
+      // Whatever ended the stream: keep and sync what was written. What no other connection mends
+      // outweighs it: a failed sync, and what the caller threw.
       const outweighed = (later: unknown): void => {
-        if (later instanceof FsyncError) throw later;
+        if (later instanceof FsyncError || later instanceof SinkError) throw later;
       };
       await this.target.abandon().catch(outweighed);
       await this.recordFlushed().catch(outweighed);
@@ -209,6 +215,7 @@ export class TimelineRun {
       statusInterval: o.statusInterval ?? 10_000,
       receiveTimeout: o.receiveTimeout ?? RECEIVE_TIMEOUT,
       outrun: () => this.owner.outrun?.(at.timeline) ?? false,
+      waitsFor: () => this.handedOn && `onSegment, called for "${this.handedOn}",`,
       onProgress: (received, serverEnd) => this.onProgress(received, serverEnd),
       ...(o.slot === undefined ? {} : { slot: o.slot }),
       ...(o.endLsn === undefined ? {} : { endLsn: o.endLsn }),
@@ -235,10 +242,10 @@ export class TimelineRun {
           message: `"${path}" is damaged in the record at ${formatLsn(begin)}: ${why}; what comes again of that record takes its place`,
         }),
       oneByOne: o.onSegment !== undefined,
-      onFinished: async ({ end: lsn, timeline, path }) => {
-        const segment = { lsn, timeline, path, size: segmentSize };
-        owner.tell('segment', segment);
-        await o.onSegment?.(segment);
+      onFinished: async (segment) => {
+        this.handedOn = segment.path;
+        await owner.finished?.(segment);
+        this.handedOn = undefined;
       },
       onPartial: (file) => owner.tell('partial', { file }),
     });

@@ -1,9 +1,10 @@
 import type { Ledger } from '../../archive/ledger.js';
 import type { ReplicationConnection } from '../../connection/connection.js';
-import { StorageError } from '../../errors.js';
+import { SinkError, StorageError } from '../../errors.js';
 import type { FileSystem } from '../../files/file-system.js';
 import type { Lsn } from '../../lsn.js';
 import { readSlot, type ServerState, type SlotState } from '../../server/server-state.js';
+import type { FinishedSegment } from '../target/segment-finisher.js';
 import {
   asksSlotForNames,
   type ChosenStart,
@@ -41,6 +42,8 @@ export interface OpenOptions {
   /** WAL that failed the check: start in its segment, unless it is stored good. */
   refused: RefusedWal | undefined;
   warn: (code: string, message: string) => void;
+  /** Awaited for each segment that an earlier receiver left without its final name, when it has it. */
+  finished?: ((segment: FinishedSegment) => Promise<void>) | undefined;
   /** Where the directory is; absent: on the disk. */
   fs?: FileSystem;
 }
@@ -99,9 +102,12 @@ export async function findStart(place: Place, options: OpenOptions): Promise<Cho
       const [oldest] = unnamed;
       const rest = await finishLeft(
         ...([o.directory, server, unnamed, seen.scan, ledger, acknowledged, fs] as const),
+        options.finished,
       );
       if (rest === oldest) return chosen;
     } catch (e) {
+      // Of what is the caller's own no look at the directory tells.
+      if (e instanceof SinkError) throw e;
       const { code } = ((e as Error).cause ?? {}) as NodeJS.ErrnoException;
       if (code !== 'ENOENT' || look >= MOST_LOOKS) throw e;
     }

@@ -18,6 +18,7 @@ import { segmentFileName, segmentOf, segmentStart } from '../../wal/file-name.js
 import { XLP_FIRST_IS_CONTRECORD } from '../../wal/page.js';
 import { WalVerifier } from '../../wal/verifier.js';
 import { seedPartial } from '../target/partial-seed.js';
+import type { FinishedSegment } from '../target/segment-finisher.js';
 import { SPARE_NAME } from '../target/spare-segment.js';
 
 /** Segments that get their names at once, at most, and some more. */
@@ -62,6 +63,7 @@ export function leftSegments(scan: DirectoryScan, ledger: LedgerState): SegmentF
  * was may be gone from the server. Returns the first one that is not proved: streaming starts there.
  *
  * @param acknowledged up to here the server or the ledger knows that the WAL was flushed here
+ * @param finished awaited for each that got its name, before the next one gets it
  */
 export async function finishLeft(
   directory: string,
@@ -71,6 +73,7 @@ export async function finishLeft(
   ledger: Ledger,
   acknowledged: bigint,
   fs: FileSystem,
+  finished: (segment: FinishedSegment) => void | Promise<void> = () => {},
 ): Promise<SegmentFile | undefined> {
   const [first] = left;
   if (!first || !scan.newest) return first;
@@ -110,6 +113,7 @@ export async function finishLeft(
     const first = ledger.state.systemId === undefined ? opening(server, file) : [];
     await ledger.append(...first, { type: 'complete', lsn: end, timeline });
     await durableRename(path, join(directory, name), fs);
+    await finished({ timeline, end, path: join(directory, name) });
   }
   return undefined;
 }
