@@ -7,7 +7,7 @@ import { archiveDirectory, holds, receive, writeWal } from '../support/receiving
 import { waitFor } from '../support/wait.js';
 
 const keep = disposer();
-/** Failovers of each major; unset: one, of the oldest and the newest. */
+/** Failovers of each major, and how long it took to follow each; unset: one, of the oldest and the newest. */
 const ROUNDS = Number(process.env.WALKEEP_FAILOVERS ?? 1);
 const TRIED = process.env.WALKEEP_FAILOVERS ? MAJORS : MAJORS.filter((m) => m === 14 || m === 18);
 
@@ -24,6 +24,7 @@ test.each(TRIED)(
   'no gap after failovers under load, PostgreSQL %i',
   async (major) => {
     const { members, directory, run } = await receiving(major, OURS);
+    const took: number[] = [];
     for (let round = 0; round < ROUNDS; round++) {
       const load = await underLoad(members);
       const lost = members.primary;
@@ -32,17 +33,20 @@ test.each(TRIED)(
       // Away for the whole failover, and while the new primary removes what nobody asks it to keep.
       const away = round % 2 === 0;
       if (away) run.child.kill('SIGSTOP');
+      const follows = new RegExp(
+        `streaming at \\S+ \\(timeline ${round + 2}\\)|switched to timeline ${round + 2} `,
+      );
+      const followed = run.waitForOutput(follows, 180_000).then(() => performance.now());
+      followed.catch(() => {});
       const timeline = await members.failOver(next);
+      expect(timeline).toBe(round + 2);
       await load.stop();
       const more = await underLoad(members);
       const far = (await next.currentLsn()) + 6n * 1024n * 1024n;
       await waitFor(async () => (await next.currentLsn()) > far, { what: 'more WAL' });
+      const back = performance.now();
       if (away) run.child.kill('SIGCONT');
-      await run.waitForOutput(
-        new RegExp(
-          `streaming at \\S+ \\(timeline ${timeline}\\)|switched to timeline ${timeline} `,
-        ),
-      );
+      took.push((await followed) - (away ? back : members.promotedAt));
       await more.stop();
       await members.rebuild(lost);
       await waitFor(
@@ -54,6 +58,10 @@ test.each(TRIED)(
         { what: 'the receiver to catch up' },
       );
       await members.followed();
+    }
+    if (process.env.WALKEEP_FAILOVERS) {
+      const seconds = took.map((ms) => (ms / 1000).toFixed(1)).join(' ');
+      console.log(`PostgreSQL ${major}: seconds until each new primary was followed: ${seconds}`);
     }
     expect(run.stderr).not.toMatch(/gap: |has already been removed/);
     await waitFor(

@@ -26,6 +26,8 @@ const NOTHING_KEPT = { wal_keep_size: '0', max_wal_size: '2MB', min_wal_size: '2
 export class Members implements AsyncDisposable {
   readonly servers: readonly PostgresServer[];
   primary: PostgresServer;
+  /** When the last promotion was over, in the time of `performance.now()`. */
+  promotedAt = 0;
   /** What lost primaries had that nobody archived. */
   private readonly left = scratchDir('left');
 
@@ -88,6 +90,7 @@ export class Members implements AsyncDisposable {
   async takeOver(to: PostgresServer): Promise<number> {
     const lost = this.primary;
     const timeline = await to.promote();
+    this.promotedAt = performance.now();
     this.primary = to;
     for (const other of this.standbys) if (other !== lost) await this.follow(other);
     return timeline;
