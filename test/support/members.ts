@@ -30,6 +30,8 @@ export class Members implements AsyncDisposable {
   promotedAt = 0;
   /** What lost primaries had that nobody archived. */
   private readonly left = scratchDir('left');
+  /** How much each had logged when a standby was promoted last. */
+  private readonly logged = new Map<PostgresServer, number>();
 
   private constructor(servers: readonly PostgresServer[]) {
     this.servers = servers;
@@ -89,6 +91,7 @@ export class Members implements AsyncDisposable {
   /** Promotes a standby when the primary is gone. */
   async takeOver(to: PostgresServer): Promise<number> {
     const lost = this.primary;
+    for (const server of this.servers) this.logged.set(server, (await server.log()).length);
     const timeline = await to.promote();
     this.promotedAt = performance.now();
     this.primary = to;
@@ -113,6 +116,7 @@ export class Members implements AsyncDisposable {
     rmSync(lost.dataDir, { recursive: true });
     renameSync(backup, lost.dataDir);
     rmSync(dirname(backup), { recursive: true });
+    this.logged.set(lost, (await lost.log()).length);
     const file = join(lost.dataDir, 'standby.signal');
     writeFileSync(file, '');
     giveToServer(file);
@@ -131,9 +135,19 @@ export class Members implements AsyncDisposable {
   async followed(): Promise<void> {
     const lsn = await this.primary.currentLsn();
     for (const standby of this.standbys.filter((s) => s.running)) {
-      await waitFor(async () => (await standby.currentLsn()) >= lsn, {
-        what: 'standbys to follow',
-      });
+      await waitFor(
+        async () => {
+          if ((await standby.currentLsn()) >= lsn) return true;
+          const log = (await standby.log()).slice(this.logged.get(standby) ?? 0);
+          // It had more of the lost primary than the promoted one: that one it cannot follow.
+          if (/forked off .* before current recovery point/.test(log)) {
+            await standby.kill9();
+            await this.rebuild(standby);
+          }
+          throw new Error(log.slice(-2000));
+        },
+        { what: 'standbys to follow', timeoutMs: 180_000 },
+      );
     }
   }
 
