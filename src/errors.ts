@@ -25,6 +25,7 @@ export type ErrorCode =
   | 'WK_ARCHIVE_ACCESS'
   | 'WK_ARCHIVE_BUSY'
   | 'WK_AUTHENTICATION'
+  | 'WK_BACKFILL'
   | 'WK_CONNECTION'
   | 'WK_CONNINFO'
   | 'WK_CORRUPT_OBJECT'
@@ -224,6 +225,12 @@ export class TimelineBehindError extends WalkeepError {
 /** Going on would leave WAL missing in the archive. */
 export class GapError extends WalkeepError {
   readonly code = 'WK_GAP';
+}
+
+/** The server has removed WAL that another archive may have, which cannot be asked now. */
+export class BackfillError extends WalkeepError {
+  readonly code = 'WK_BACKFILL';
+  override readonly retryable = true;
 }
 
 /** WAL that should be in the archive is not: recovery must not take that for the end. */

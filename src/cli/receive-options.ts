@@ -3,7 +3,7 @@ import { getSystemErrorMap } from 'node:util';
 import { StorageError, UsageError } from '../errors.js';
 import type { Lsn } from '../lsn.js';
 import type { VerifyMode } from '../receive/inspector.js';
-import type { CompressionOption } from '../receive/options.js';
+import type { BackfillOption, CompressionOption } from '../receive/options.js';
 import { parseCompression } from './compression.js';
 import {
   type ConnectionArguments,
@@ -12,6 +12,7 @@ import {
   memberArguments,
 } from './connection-options.js';
 import type { OptionValues } from './option-spec.js';
+import { absolutePlace, keysOf } from './place-options.js';
 import {
   parseApply,
   parseEndPosition,
@@ -20,7 +21,7 @@ import {
   parseVerify,
   parseWriteReport,
 } from './receive-spec.js';
-import { shipArguments } from './ship-options.js';
+import { listOption, shipArguments } from './ship-options.js';
 
 /** What the command line of `receive` asks for, checked. Times are milliseconds. */
 export interface ReceiveArguments extends ConnectionArguments {
@@ -47,6 +48,7 @@ export interface ReceiveArguments extends ConnectionArguments {
   /** Command line of the `ship` that runs beside. */
   ship: string[] | undefined;
   members: MemberArguments | undefined;
+  backfill: BackfillOption | undefined;
 }
 
 /**
@@ -108,9 +110,22 @@ export function receiveArguments(
     progress: given('progress'),
     verbose: given('verbose'),
     members,
+    backfill: backfillArguments(values, misuse),
     ship: shipArguments(values, directory ?? ''),
     ...connectionArguments(values),
   };
+}
+
+/** The other archives of the cluster, and what opens them. @throws UsageError */
+function backfillArguments(
+  values: OptionValues,
+  misuse: (message: string) => UsageError,
+): BackfillOption | undefined {
+  const places = listOption(values, 'backfill').map(absolutePlace);
+  const keys = keysOf(values);
+  if (places.length > 0) return keys ? { places, keys } : { places };
+  if (keys) throw misuse('--identity and --identity-command need a place with --backfill');
+  return undefined;
 }
 
 /** @throws StorageError unless the directory can be opened, in the C library's words. */

@@ -1,10 +1,12 @@
 import { UsageError } from '../errors.js';
 import { INVALID_LSN, type Lsn, parseLsn } from '../lsn.js';
+import { parsePlace } from '../store/place.js';
 import { HELP_OPTION, VERSION_OPTION } from './command.js';
 import { compressionHelp } from './compression.js';
 import { CONNECTION_GROUP, CONNECTION_OPTIONS, MEMBER_OPTIONS } from './connection-options.js';
 import { INT_MAX, parseIntOption } from './numbers.js';
 import type { OptionSpec, ProgramName } from './option-spec.js';
+import { KEY_OPTIONS } from './place-options.js';
 import { STORE_OPTIONS } from './ship-options.js';
 
 /** Seconds that still fit an int as milliseconds, upstream's bound for `-s`. */
@@ -167,6 +169,21 @@ const TABLE: readonly (OptionSpec & { walkeepOnly?: true })[] = [
     help: 'create the slot if it is missing (failover) or was invalidated',
     walkeepOnly: true,
   },
+  {
+    long: 'backfill',
+    argument: 'PLACE',
+    many: true,
+    group: SAFETY,
+    help: 'take what the server has removed, or is missing here, from this other archive of the cluster; may be given several times',
+    check: parsePlace,
+    walkeepOnly: true,
+  },
+  ...KEY_OPTIONS.filter(({ long }) => long !== 'system-id').map((spec) => ({
+    ...spec,
+    group: SAFETY,
+    help: `with --backfill: ${spec.help}`,
+    walkeepOnly: true as const,
+  })),
   ...STORE_OPTIONS.map((spec) => ({ ...spec, walkeepOnly: true as const })),
   ...CONNECTION_OPTIONS,
   ...MEMBER_OPTIONS.map((spec) => ({ ...spec, walkeepOnly: true as const })),

@@ -101,6 +101,7 @@ function reportVerbose(receiver: EventEmitter<ReceiverEvents>, output: Output): 
     `at ${formatLsn(lsn)} (timeline ${timeline})`;
   receiver.on('start', (position) => output.info(`starting log streaming ${at(position)}`));
   receiver.on('segment', (position) => output.info(`finished segment ${at(position)}`));
+  receiver.on('backfill', ({ name, place }) => output.info(`took ${name} from ${place}`));
   receiver.on('timeline', ({ timeline, lsn }) => {
     output.info(`switched to timeline ${timeline} at ${formatLsn(lsn)}`);
   });

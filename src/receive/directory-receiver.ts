@@ -1,4 +1,5 @@
 import { readStoredHistory } from '../archive/history.js';
+import type { Ledger } from '../archive/ledger.js';
 import type { ReplicationConnection } from '../connection/connection.js';
 import {
   RewriteError,
@@ -8,13 +9,14 @@ import {
   WalRemovedError,
 } from '../errors.js';
 import { type FileSystem, nodeFileSystem } from '../files/file-system.js';
-import { INVALID_LSN } from '../lsn.js';
-import { readServerState } from '../server/server-state.js';
+import { INVALID_LSN, type Lsn } from '../lsn.js';
+import { readServerState, type ServerState } from '../server/server-state.js';
 import type { TimelineHistory } from '../wal/timeline.js';
 import type { ReceivedSegment, ReceiverEvents, WalReceiverOptions } from './options.js';
 import { Refusals } from './refusals.js';
 import { mayRetry } from './retry.js';
 import { explainBehind, isSameWal } from './start/compare-server.js';
+import type { Bridge } from './start/find-start.js';
 import { ReceivingDirectory } from './start/receiving-directory.js';
 import { type AskedStream, RemovedWal } from './start/removed-wal.js';
 import type { WriteReport } from './target/paced-target.js';
@@ -38,6 +40,13 @@ export interface Surroundings {
   onLeft?(timeline: number, way: TimelineHistory): void;
   /** True while a primary of a later timeline is seen elsewhere. */
   outrun?(timeline: number): boolean;
+  /**
+   * Takes what follows `from` from other archives of the cluster; says how many segments that were.
+   * @throws BackfillError, the signal's reason
+   */
+  backfill?(from: Lsn, server: ServerState, ledger: Ledger, signal: AbortSignal): Promise<number>;
+  /** A stream is about to begin. */
+  onServer?(server: ServerState): void;
   /** Absent: the disk. */
   fs?: FileSystem;
 }
@@ -63,6 +72,8 @@ export class DirectoryReceiver {
   private readonly refusals = new Refusals();
   /** A slot that the server refused as invalid is created anew, once before WAL comes again. */
   private slotInvalid: 'no' | 'replace' | 'replaced' = 'no';
+  /** The server lacks what follows, and other archives have to be asked, or were in vain. */
+  private bridge: 'no' | 'wanted' | 'vain' = 'no';
   /** A server that contradicts what is stored was asked once more, with no WAL since. */
   private doubted = false;
   /** The server's WAL before this position was found to be what is stored. */
@@ -107,6 +118,7 @@ export class DirectoryReceiver {
       refused: this.refusals.current,
       finished: (segment) => this.finished(segment, server.segmentSize),
       ...{ warn, fs },
+      bridge: this.bridgeTo(server, signal),
     });
     if (this.slotInvalid === 'replace') this.slotInvalid = 'replaced';
     try {
@@ -116,6 +128,7 @@ export class DirectoryReceiver {
       const { lsn, timeline } = archive.start;
       await this.compareFirst(connection, archive);
       tell('start', { lsn, timeline });
+      this.around.onServer?.(server);
       const stopped = await followTimelines({ lsn, timeline }, o.endLsn, {
         stream: (at) => this.stream(connection, archive, at, writeReport, signal, onPhase),
         follow: async (at, received, end) => {
@@ -147,6 +160,7 @@ export class DirectoryReceiver {
       return { again: 'at once', error };
     }
     if (this.removed.leadsOn(error, this.asked)) return { again: 'at once', error };
+    if (this.seeksBridge(error)) return { again: 'at once', error };
     if (this.mayPass(error)) return { again: 'later', error };
     return { again: 'never', error: this.refusals.final(error) };
   }
@@ -196,8 +210,37 @@ export class DirectoryReceiver {
       ...{ timeline, history, segmentSize },
       completeBeyond: archive.completeBeyond && !refused,
       unproved: refused ? undefined : archive.unproved,
-      mayGoOver: (this.o.acceptGap === true || unknown) && !refused,
+      // Not before those were asked who may have it.
+      mayGoOver: (this.o.acceptGap === true || unknown) && !refused && !this.mayBridge,
     };
+  }
+
+  /** How other archives are asked for what the server lacks. */
+  private bridgeTo(server: ServerState, signal: AbortSignal): Bridge | undefined {
+    const { backfill } = this.around;
+    if (!backfill) return undefined;
+    return {
+      wanted: this.bridge === 'wanted',
+      cross: async (from, ledger) => {
+        const taken = await backfill(from, server, ledger, signal);
+        this.bridge = taken > 0 ? 'no' : 'vain';
+        return taken;
+      },
+    };
+  }
+
+  /** True if nobody was asked yet for what the server lacks. */
+  private get mayBridge(): boolean {
+    return this.around.backfill !== undefined && this.bridge === 'no';
+  }
+
+  /** WAL that the server has removed another archive may have. */
+  private seeksBridge(error: WalkeepError): boolean {
+    // Without a name it is the slot that is invalid.
+    if (!(error instanceof WalRemovedError) || error.file === undefined) return false;
+    if (!this.mayBridge) return false;
+    this.bridge = 'wanted';
+    return true;
   }
 
   /** Once: a slot that the server invalidates, while it may still have the WAL that is wanted. */
@@ -257,6 +300,7 @@ export class DirectoryReceiver {
   private noteProgress(): void {
     this.removed.reset();
     this.slotInvalid = 'no';
+    this.bridge = 'no';
     this.doubted = false;
     this.around.onHeadway();
   }

@@ -14,11 +14,13 @@ import {
   type Checks,
   checkOptions,
   either,
+  listOf,
   oneOf,
   required,
 } from '../options.js';
 import type { MemberSlotKeeper } from '../server/member-slot.js';
 import type { ReceiverWarning } from '../server/warning.js';
+import type { Backfilled, BackfillOption } from './backfill/backfill.js';
 import type { VerifyMode } from './inspector.js';
 import type { MemberState } from './member-slots.js';
 
@@ -125,11 +127,22 @@ export interface WalReceiverOptions {
   onSegment?: (segment: ReceivedSegment, options: { signal: AbortSignal }) => void | Promise<void>;
   /** Keep, or watch, the slot on every member that may be promoted: a failover leaves no gap then. */
   members?: MembersOption;
+  /**
+   * Other archives of the cluster, of a second receiver: what the server has removed is taken from
+   * there, verified, and so is what is missing inside the directory, or before it if it was empty.
+   */
+  backfill?: BackfillOption;
 }
 
 const MEMBERS: Checks<MembersOption> = {
   connection: required(either(aText, anObject)),
   slots: required(oneOf('walkeep', 'external')),
+  interval: aTime,
+};
+
+const BACKFILL: Checks<BackfillOption> = {
+  places: required(listOf(aName, 'a list of places')),
+  keys: anObject,
   interval: aTime,
 };
 
@@ -141,11 +154,12 @@ const COMPRESSION: Checks<CompressionOption> = {
 /** Checks what a receiver is told. @throws UsageError */
 export function checkReceiverOptions(options: WalReceiverOptions): void {
   checkOptions('WalReceiver', options, CHECKS);
-  const { compression, synchronous, sync, members, slot } = options;
+  const { compression, synchronous, sync, members, slot, backfill } = options;
   if (members) {
     checkOptions('WalReceiver, members', members, MEMBERS);
     if (slot === undefined) throw new UsageError('WalReceiver: option "members" needs a "slot"');
   }
+  if (backfill) checkOptions('WalReceiver, backfill', backfill, BACKFILL);
   if (compression) {
     checkOptions('WalReceiver, compression', compression, COMPRESSION);
     const { method, level } = compression;
@@ -180,10 +194,11 @@ const CHECKS: Checks<WalReceiverOptions> = {
   checkSyncStandby: aSwitch,
   promptPassword: aFunction,
   members: anObject,
+  backfill: anObject,
   onSegment: aFunction,
 };
 
-export type { MemberState, ReceiverWarning };
+export type { Backfilled, BackfillOption, MemberState, ReceiverWarning };
 
 /** A segment that is stored. */
 export interface ReceivedSegment {
@@ -222,6 +237,8 @@ export interface ReceiverEvents {
   start: [{ lsn: Lsn; timeline: number }];
   /** A segment is complete, durable and under its final name. `lsn` is its end. */
   segment: [ReceivedSegment];
+  /** A segment was taken from another archive: durable, and under its final name. */
+  backfill: [Backfilled];
   /** The stream goes on on another timeline; `lsn` is where the old one was left. */
   timeline: [{ timeline: number; lsn: Lsn }];
   /** Positions moved (at most a few times a second). */

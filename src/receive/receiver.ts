@@ -19,6 +19,8 @@ import { acquireDirectoryLock, type DirectoryLock, readLockHolder } from '../fil
 import type { Lsn } from '../lsn.js';
 import { connectedStandbys, peerWarnings } from '../server/sync-peers.js';
 import { readSyncStandby } from '../server/sync-standby.js';
+import { Backfill, type Backfilled } from './backfill/backfill.js';
+import { Filler, noteEmpty } from './backfill/filler.js';
 import { DirectoryReceiver, type StopReason } from './directory-receiver.js';
 import { DivergedWatch } from './diverged-watch.js';
 import { DurablePlace, MemberSlots } from './member-slots.js';
@@ -28,6 +30,7 @@ import {
   type ReceivedSegment,
   type ReceiverEvents,
   type ReceiverPosition,
+  type ReceiverWarning,
   type WalReceiverOptions,
 } from './options.js';
 import { Backoff, mayRetry } from './retry.js';
@@ -64,6 +67,8 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
   /** Calls the caller's `onSegment`, in time. */
   private handOn: (segment: ReceivedSegment) => Promise<void> = async () => {};
   private readonly diverged: DivergedWatch;
+  private readonly backfill: Backfill | undefined;
+  private readonly filler: Filler | undefined;
   /** Ends the run, for a defect in what runs beside it. */
   private readonly failed = new AbortController();
   private readonly fail = (error: unknown): void => this.failed.abort(error);
@@ -77,9 +82,21 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
     this.backoff = new Backoff(options.retryDelay);
     const tell: RunOwner['tell'] = (event, ...args) => this.tell(event, ...args);
     this.diverged = new DivergedWatch(options.directory, tell);
+    const { backfill, directory } = options;
+    if (backfill) {
+      const listener = {
+        taken: (segment: Backfilled) => this.tell('backfill', segment),
+        warn: (warning: ReceiverWarning) => this.tell('warning', warning),
+      };
+      this.backfill = new Backfill(directory, backfill, listener);
+      this.filler = new Filler(this.backfill, backfill, this.fail);
+    }
+    const { backfill: others, filler } = this;
     this.receiver = new DirectoryReceiver(this.o, {
       tell,
       ...(options.onSegment ? { handOn: (segment) => this.handOn(segment) } : {}),
+      ...(others ? { backfill: (...from) => others.goOn(...from) } : {}),
+      onServer: (server) => filler?.follow(server),
       onLeft: (left, way) => this.diverged.look(left, way, this.fail),
       outrun: (timeline) => this.seenTimeline > timeline,
       onHeadway: () => this.backoff.reset(),
@@ -102,6 +119,7 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
     try {
       let reason: StopReason | undefined = lock ? undefined : 'signal';
       if (lock) await this.startMembers();
+      if (lock && this.backfill) await noteEmpty(this.o.directory);
       while (reason === undefined) reason = await this.attempt(stop);
       await this.diverged.end();
       if (this.failed.signal.aborted) throw this.failed.signal.reason;
@@ -111,6 +129,7 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
     } finally {
       await this.members?.end();
       calls.release();
+      await this.filler?.end();
       await lock?.release();
     }
   }
@@ -279,6 +298,7 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
   private tell<K extends keyof ReceiverEvents>(event: K, ...args: ReceiverEvents[K]): void {
     if (event === 'progress') [this.lastPosition] = args as ReceiverEvents['progress'];
     if (this.o.members) this.noteDurable(event, args);
+    if (event === 'segment') this.filler?.noteSegment();
     const emit = this.emit as (event: K, ...args: ReceiverEvents[K]) => boolean;
     try {
       emit.call(this, event, ...args);

@@ -97,6 +97,7 @@ function receiverOptions(
   };
   if (args.slot !== undefined) options.slot = args.slot;
   if (args.endLsn !== undefined) options.endLsn = args.endLsn;
+  if (args.backfill) options.backfill = args.backfill;
   if (args.receiveTimeout !== undefined) options.receiveTimeout = args.receiveTimeout;
   if (dropIn) options.retryDelay = UPSTREAM_RETRY_DELAY;
   if (args.password === 'when-needed' && canPrompt()) {

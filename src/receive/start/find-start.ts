@@ -1,6 +1,6 @@
 import type { Ledger } from '../../archive/ledger.js';
 import type { ReplicationConnection } from '../../connection/connection.js';
-import { SinkError, StorageError } from '../../errors.js';
+import { BackfillError, SinkError, StorageError } from '../../errors.js';
 import type { FileSystem } from '../../files/file-system.js';
 import type { Lsn } from '../../lsn.js';
 import { readSlot, type ServerState, type SlotState } from '../../server/server-state.js';
@@ -20,7 +20,13 @@ import {
 import { mendHistories } from './history-files.js';
 import { finishLeft, removeCopies } from './left-segments.js';
 import { type Observation, observeDirectory } from './observe.js';
-import { checkCluster, chooseStart } from './start-point.js';
+import {
+  checkCluster,
+  chooseStart,
+  continuousEnd,
+  leavesGap,
+  type StartInputs,
+} from './start-point.js';
 import { isStoredGood } from './stored-wal.js';
 
 /** What a receiver is told that concerns its start. */
@@ -46,6 +52,19 @@ export interface OpenOptions {
   finished?: ((segment: FinishedSegment) => Promise<void>) | undefined;
   /** Where the directory is; absent: on the disk. */
   fs?: FileSystem;
+  /** Absent: there is no other archive of the cluster. */
+  bridge?: Bridge | undefined;
+}
+
+/** Other archives of the cluster, which may have what the server has removed. */
+export interface Bridge {
+  /** The server said that it lacks what follows here. */
+  readonly wanted: boolean;
+  /**
+   * Brings what follows `from`, without a hole; says how many segments that were.
+   * @throws BackfillError if they cannot be asked now
+   */
+  cross(from: Lsn, ledger: Ledger): Promise<number>;
 }
 
 /** Where all of it is, for one connection. */
@@ -82,6 +101,7 @@ export async function findStart(place: Place, options: OpenOptions): Promise<Cho
     ...{ removed: options.removed, refused: options.refused },
   };
   let slot: SlotState | undefined;
+  let crossed = false;
   for (let look = 1; ; look++) {
     try {
       const found = await observeDirectory(o.directory, server, ledger, fs);
@@ -91,6 +111,10 @@ export async function findStart(place: Place, options: OpenOptions): Promise<Cho
       slot ??= await lookAtSlot(place, found, terms, { ...options, warn });
       const seen: Observation = { ...found, slot };
       const inputs = startInputs(seen, terms);
+      if (!crossed && options.bridge) {
+        crossed = true;
+        if (await isCrossed(options.bridge, inputs, ledger)) continue;
+      }
       const refused = refusedOnWay(seen, terms);
       const good = refused && (await isStored(refused, seen, chooseStart(inputs).lsn, fs));
       const { chosen, repairs } = decide(seen, terms, inputs, good ? undefined : refused);
@@ -117,6 +141,20 @@ export async function findStart(place: Place, options: OpenOptions): Promise<Cho
         hint: 'Find out what other program writes there.',
       });
     }
+  }
+}
+
+/** True if other archives brought WAL that the server lacks: the directory is not what it was. */
+async function isCrossed(bridge: Bridge, inputs: StartInputs, ledger: Ledger): Promise<boolean> {
+  if (!bridge.wanted && !leavesGap(inputs)) return false;
+  const from = continuousEnd(inputs);
+  if (from === undefined) return false;
+  try {
+    return (await bridge.cross(from, ledger)) > 0;
+  } catch (e) {
+    // Going over it is what is asked for: what is missing may be brought later.
+    if (e instanceof BackfillError && inputs.acceptGap) return false;
+    throw e;
   }
 }
 

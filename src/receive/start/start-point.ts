@@ -253,6 +253,28 @@ function endOnLineage(i: StartInputs): Lsn | undefined {
   return forked !== undefined && forked < end.lsn ? forked : end.lsn;
 }
 
+/**
+ * Up to where the archive is known to have no hole, floored to a segment: what follows is what another
+ * archive has to have if the server lacks it. Undefined if nothing is known.
+ */
+export function continuousEnd(i: StartInputs): Lsn | undefined {
+  const end = endOnLineage(i);
+  const reached = i.local && (end === undefined || i.localReachesLedger) ? i.local.lsn : end;
+  const lsn = end !== undefined && (reached ?? 0n) < end ? end : reached;
+  return lsn === undefined ? undefined : floorToSegment(lsn, i.segmentSize);
+}
+
+/** True if WAL would be missing, whether that is accepted or not. What else is wrong is not asked. */
+export function leavesGap(i: StartInputs): boolean {
+  try {
+    const { gap } = chooseStart(i);
+    // One that begins at an empty partial is wished for.
+    return gap !== undefined && i.local?.empty !== true;
+  } catch (e) {
+    return e instanceof GapError;
+  }
+}
+
 function checkGap(start: StartPoint, i: StartInputs): StartPoint {
   const end = endOnLineage(i);
   if (end === undefined || start.lsn <= end) return start;
