@@ -1,6 +1,6 @@
 import type { ConnectionSettings } from '../connection/conninfo/settings.js';
 import { abortableDelay } from '../delay.js';
-import { type ErrorCode, WalkeepError } from '../errors.js';
+import { WalkeepError } from '../errors.js';
 import type { Lsn } from '../lsn.js';
 import { MemberSession, membersOf, unknownCover } from '../server/member.js';
 import {
@@ -22,7 +22,7 @@ const LONGEST = 60_000;
 const SECOND_LOOK = 1000;
 
 /** Codes of a member that does not answer: which one it is may change from look to look. */
-const AWAY: readonly string[] = ['WK_CONNECTION', 'WK_TIMEOUT'] satisfies ErrorCode[];
+const isAway = (code: string) => code === 'WK_CONNECTION' || code === 'WK_TIMEOUT';
 
 /** What was found of one member, or has changed of it. */
 export interface MemberState extends MemberCover {
@@ -104,7 +104,7 @@ export class MemberSlots {
       if (state && state.reason !== 'nothing archived') {
         const { covers, reason, code = '', hint = '' } = state;
         // Where a slot is changes all the time, and so does in which words a member is away.
-        const key = `${covers} ${reason} ${AWAY.includes(code) ? 'away' : code || hint}`;
+        const key = `${covers} ${reason} ${isAway(code) ? 'away' : code || hint}`;
         if (key !== told || done) this.o.tell({ ...state, ...(done ? { did: done } : {}) });
         told = key;
         done = undefined;
