@@ -1,10 +1,18 @@
 /** `0 B`, `12.3 MB`: decimal units, one digit. */
 export function formatBytes(bytes: number): string {
-  const units = ['B', 'kB', 'MB', 'GB', 'TB'];
+  return inUnits(bytes, 1000, ['B', 'kB', 'MB', 'GB', 'TB']);
+}
+
+/** `0 B`, `16.0 MiB`: binary units, one digit; for what stands beside sizes that are powers of two. */
+export function formatBinaryBytes(bytes: number): string {
+  return inUnits(bytes, 1024, ['B', 'KiB', 'MiB', 'GiB', 'TiB']);
+}
+
+function inUnits(bytes: number, step: number, units: readonly string[]): string {
   let value = bytes;
   let unit = 0;
-  while (value >= 999.95 && unit < units.length - 1) {
-    value /= 1000;
+  while (value >= step - 0.05 && unit < units.length - 1) {
+    value /= step;
     unit += 1;
   }
   return `${unit === 0 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`;

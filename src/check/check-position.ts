@@ -1,6 +1,6 @@
 import { formatLsn, type Lsn } from '../lsn.js';
 import type { ServerFacts, WalSender } from '../server/server-facts.js';
-import { formatBytes, formatSeconds } from '../units.js';
+import { formatBinaryBytes, formatSeconds } from '../units.js';
 import type { ArchiveFacts } from './archive-facts.js';
 import { type CheckResult, judge } from './result.js';
 
@@ -12,6 +12,22 @@ export interface RecoveryPoint {
   seconds: number | undefined;
   /** Seconds since the server last heard of the receiver; undefined where that is not visible. */
   silence: number | undefined;
+}
+
+/** How far the archive may be behind; what is left out bounds nothing. */
+export interface LagLimit {
+  /** Bytes of WAL. */
+  bytes?: number | undefined;
+  /** Milliseconds. */
+  age?: number | undefined;
+}
+
+/** What is asked of the recovery point. */
+export interface LagDemands {
+  /** A warning beyond it, instead of beyond two segments. */
+  warning?: LagLimit | undefined;
+  /** A failure beyond it, instead of beyond 64 segments. */
+  critical?: LagLimit | undefined;
 }
 
 /** Segments that the archive may be behind: a flush comes with the end of each at the latest. */
@@ -93,7 +109,7 @@ export function checkPosition(
   server: ServerFacts,
   archive: ArchiveFacts,
   point: RecoveryPoint | undefined,
-  walSenderTimeout?: number,
+  { walSenderTimeout, warning, critical }: LagDemands & { walSenderTimeout?: number | undefined },
 ): CheckResult {
   const { ok, warn, fail } = judge('recovery point');
   const { flushLsn, segmentSize } = server.state;
@@ -115,8 +131,26 @@ export function checkPosition(
   const patience = walSenderTimeout ? walSenderTimeout / 2 + ANSWER : QUIET;
   const silent = silence !== undefined && silence > patience;
   const quiet = silent ? `; the receiver has said nothing for ${formatSeconds(silence)}` : '';
-  const text = `${formatBytes(Number(bytes))} behind the server (${formatLsn(flushLsn)}), ${time}${quiet}`;
+  const text = `${formatBinaryBytes(Number(bytes))} behind the server (${formatLsn(flushLsn)}), ${time}${quiet}`;
   const hint = 'See that the receiver runs, and that network and disk keep up.';
-  if (bytes > MANY * BigInt(segmentSize)) return fail(text, hint);
-  return silent || bytes > FEW * BigInt(segmentSize) ? warn(text, hint) : ok(text);
+  const segments = (n: bigint): LagLimit => ({ bytes: Number(n * BigInt(segmentSize)) });
+  const tooFar = beyond(point, critical ?? segments(MANY));
+  if (tooFar !== undefined) return fail(critical ? `${text}; ${tooFar}` : text, hint);
+  const far = beyond(point, warning ?? segments(FEW));
+  if (far !== undefined) return warn(warning ? `${text}; ${far}` : text, hint);
+  // Of a time that nothing tells nobody knows that it is short enough.
+  const timed = warning?.age !== undefined || critical?.age !== undefined;
+  const unsure = seconds === undefined && timed;
+  return silent || unsure ? warn(text, hint) : ok(text);
+}
+
+/** Which limit was passed, in words; undefined if none was. */
+function beyond({ bytes, seconds }: RecoveryPoint, limit: LagLimit): string | undefined {
+  if (limit.bytes !== undefined && bytes > BigInt(limit.bytes)) {
+    return `it may be ${formatBinaryBytes(limit.bytes)}`;
+  }
+  if (limit.age !== undefined && seconds !== undefined && seconds > limit.age / 1000) {
+    return `it may be ${formatSeconds(limit.age / 1000)}`;
+  }
+  return undefined;
 }

@@ -30,7 +30,12 @@ import {
 } from './check-archive.js';
 import { type BackupDemands, checkBackups } from './check-backups.js';
 import { archivedWal, type CheckedMembers, checkMembers, lookAtMembers } from './check-members.js';
-import { checkPosition, type RecoveryPoint, recoveryPoint } from './check-position.js';
+import {
+  checkPosition,
+  type LagDemands,
+  type RecoveryPoint,
+  recoveryPoint,
+} from './check-position.js';
 import {
   checkArchiveMode,
   checkClock,
@@ -45,7 +50,7 @@ import { checkStore } from './check-store.js';
 import { type CheckResult, judge } from './result.js';
 
 /** What is checked together. */
-export interface CheckOptions extends BackupDemands {
+export interface CheckOptions extends BackupDemands, LagDemands {
   directory: string;
   /** The receiver's slot. */
   slot?: string | undefined;
@@ -60,6 +65,8 @@ export interface CheckOptions extends BackupDemands {
 const CHECKS: Checks<CheckOptions> = {
   backupAge: aTime,
   window: aTime,
+  warning: anObject,
+  critical: anObject,
   directory: required(aText),
   slot: aText,
   applicationName: required(aText),
@@ -108,7 +115,7 @@ function openPlace(text: string): Promise<Place> {
 }
 
 async function checkTogether(options: CheckOptions, place: Place): Promise<CheckReport> {
-  const { slot, applicationName, members } = options;
+  const { slot, applicationName, members, warning, critical } = options;
   const looked = members && slot !== undefined ? await lookAtMembers(members, slot) : [];
   const read = async (timeline: number): Promise<StoredHistory> =>
     (await place.archive?.history(timeline)) ?? { state: 'absent' };
@@ -133,7 +140,9 @@ async function checkTogether(options: CheckOptions, place: Place): Promise<Check
       results.push(...cluster);
       if (cluster.every((r) => r.status !== 'fail')) {
         point = recoveryPoint(server, archive, ours);
-        results.push(checkPosition(server, archive, point, sql?.walSenderTimeout));
+        const { walSenderTimeout } = sql ?? {};
+        const demands = { walSenderTimeout, warning, critical };
+        results.push(checkPosition(server, archive, point, demands));
       }
     }
     results.push(...checkContinuity(archive), ...checkDiverged(archive));

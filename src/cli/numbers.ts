@@ -49,3 +49,18 @@ export function parseDuration(text: string, option: string): number {
     hint: 'Give a time in s, m, h, d or w, such as 7d.',
   });
 }
+
+/** As PostgreSQL's settings have them. */
+const BYTES: Readonly<Record<string, number>> = {
+  kB: 1024,
+  MB: 1024 ** 2,
+  GB: 1024 ** 3,
+  TB: 1024 ** 4,
+};
+
+/** `64MB` in bytes; undefined for what is none. */
+export function bytesOf(text: string): number | undefined {
+  const [, digits, unit = ''] = /^(\d+)([A-Za-z]+)$/.exec(text) ?? [];
+  const bytes = BYTES[unit];
+  return digits === undefined || bytes === undefined ? undefined : Number(digits) * bytes;
+}

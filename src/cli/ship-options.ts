@@ -6,25 +6,15 @@ import type { KeepLocal, ShipCompression, ShipOptions } from '../ship/options.js
 import { parsePlace } from '../store/place.js';
 import { COMPRESSIONS } from '../wal/file-name.js';
 import { HELP_OPTION, VERSION_OPTION } from './command.js';
-
-import { durationOf, parseIntOption } from './numbers.js';
+import { bytesOf, durationOf, parseIntOption } from './numbers.js';
 import type { OptionSpec, OptionValues } from './option-spec.js';
-
-/** As PostgreSQL's settings have them. */
-const BYTES: Readonly<Record<string, number>> = {
-  kB: 1024,
-  MB: 1024 ** 2,
-  GB: 1024 ** 3,
-  TB: 1024 ** 4,
-};
 
 /** `--keep-local`: `2d` or `100GB`. @throws UsageError */
 export function parseKeepLocal(text: string): KeepLocal {
-  const [, digits, unit = ''] = /^(\d+)([A-Za-z]+)$/.exec(text) ?? [];
   const age = durationOf(text);
-  const bytes = BYTES[unit];
   if (age !== undefined) return { age };
-  if (digits !== undefined && bytes !== undefined) return { size: Number(digits) * bytes };
+  const size = bytesOf(text);
+  if (size !== undefined) return { size };
   throw new UsageError(`invalid value "${text}" for option --keep-local`, {
     hint: 'Give a time (s, m, h, d, w) or a size (kB, MB, GB, TB), such as 2d or 100GB.',
   });

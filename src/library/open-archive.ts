@@ -7,6 +7,7 @@ import {
 } from '../backups/list-backups.js';
 import { type CheckReport, runCheck } from '../check/check.js';
 import type { BackupDemands } from '../check/check-backups.js';
+import type { LagDemands } from '../check/check-position.js';
 import { type CleanupOptions, cleanupArchive, planCleanup } from '../cleanup/cleanup.js';
 import { connect } from '../connection/connect.js';
 import { resolveSettings } from '../connection/conninfo/resolve.js';
@@ -43,7 +44,7 @@ interface Signal {
 }
 
 /** What a server and its archive are checked for. */
-export interface CheckArchiveOptions extends BackupDemands, Signal {
+export interface CheckArchiveOptions extends BackupDemands, LagDemands, Signal {
   /** The server: a conninfo string or URI, or settings from `resolveSettings`. */
   connection: ConnectionSettings | string;
   /** The receiver's slot. */

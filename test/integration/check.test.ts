@@ -89,6 +89,12 @@ test('as a table, for Nagios, and without a slot', async () => {
   const nagios = keep(runCli([...args, '-S', 's', '--nagios']));
   expect((await nagios.exit).code).toBe(0);
   expect(nagios.stdout).toMatch(/^WALKEEP OK - 21 ok \| behind=\d+B age=[\d.]+s free=\d+B\n$/);
+  const limits = ['--warning', '64MB', '--critical', '1GB,300s'];
+  const limited = keep(runCli([...args, '-S', 's', '--nagios', ...limits]));
+  expect((await limited.exit).code).toBe(0);
+  expect(limited.stdout).toMatch(
+    /\| behind=\d+B;67108864;1073741824 age=[\d.]+s;;300 free=\d+B\n$/,
+  );
   const warned = keep(runCli([...args, '--nagios']));
   expect((await warned.exit).code).toBe(1);
   expect(warned.stdout).toMatch(/^WALKEEP WARNING - slot: none given: .* \| behind=/);
@@ -116,6 +122,10 @@ test('a receiver that is away, and the slot with it', async () => {
     continuity: 'ok',
   });
   expect(away.summary.behindBytes).toBeGreaterThan(5_000_000);
+  const limits = ['-S', 's', '--warning', '1kB', '--critical', '1MB'];
+  const limited = await check(directory, server.conninfo(), ...limits);
+  expect(limited.status).toMatchObject({ 'recovery point': 'fail' });
+  expect(limited.said['recovery point']).toMatch(/ MiB behind .*; it may be 1\.0 MiB$/);
   expect(away.summary.behindSeconds).toBeGreaterThan(0);
   for (let i = 0; i < 8; i++) await server.switchWal();
   await server.sql('CHECKPOINT');

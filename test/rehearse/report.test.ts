@@ -3,7 +3,7 @@ import { duration, reportJson, reportText } from '../../src/cli/rehearse/output.
 import type { Lsn } from '../../src/lsn.js';
 import type { RehearseReport } from '../../src/rehearse/options.js';
 import { guardedSettings } from '../../src/rehearse/server.js';
-import { metricsText } from '../../src/rehearse/textfile.js';
+import { metricsOf } from '../../src/rehearse/textfile.js';
 
 const GOOD: RehearseReport = {
   ...{ outcome: 'good', problem: undefined, places: ['/with "quotes"', 's3://wal'] },
@@ -53,7 +53,7 @@ test('durations', () => {
 
 test('metrics say what was measured, and nothing that was not', () => {
   const now = new Date(1_800_000_200_000);
-  expect(metricsText(GOOD, now)).toBe(`\
+  expect(String(metricsOf(GOOD, now))).toBe(`\
 # HELP walkeep_rehearse_success Whether the last rehearsal found a good archive.
 # TYPE walkeep_rehearse_success gauge
 walkeep_rehearse_success{archive="/with \\"quotes\\""} 1
@@ -78,7 +78,7 @@ walkeep_rehearse_last_commit_timestamp_seconds{archive="/with \\"quotes\\""} 180
     ...{ ...GOOD, outcome: 'unknown', steps: {}, total: 0 },
     ...{ recovery: undefined, lastCommit: undefined },
   };
-  const text = metricsText(unknown, now);
+  const text = String(metricsOf(unknown, now));
   expect(text).toMatch(/^walkeep_rehearse_success\{.*\} 0$/m);
   expect(text).not.toMatch(/recovery_seconds|last_commit/);
 });

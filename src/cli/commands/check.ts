@@ -1,4 +1,5 @@
 import type { CheckReport } from '../../check/check.js';
+import type { LagDemands, LagLimit } from '../../check/check-position.js';
 import { type CheckResult, type CheckStatus, worst } from '../../check/result.js';
 import type { ReplicationMode } from '../../connection/startup.js';
 import { AuthenticationError, UsageError } from '../../errors.js';
@@ -16,8 +17,8 @@ import {
   SQL_DATABASE,
 } from '../connection-options.js';
 import { fold } from '../help.js';
-import { parseDuration } from '../numbers.js';
-import type { OptionSpec } from '../option-spec.js';
+import { bytesOf, durationOf, parseDuration } from '../numbers.js';
+import type { OptionSpec, OptionValues } from '../option-spec.js';
 import { canPrompt, promptPassword } from '../prompt.js';
 
 const GROUP = 'Options:';
@@ -45,8 +46,28 @@ const OPTIONS: readonly OptionSpec[] = [
     help: 'warn unless every moment since then can be restored to, as in 7d',
     check: (text) => void parseDuration(text, '--window'),
   },
+  {
+    long: 'warning',
+    argument: 'LAG',
+    group: GROUP,
+    help: 'warn if the archive is further behind the server: a size, a time, or both, as in 64MB,30s (default: two segments)',
+    check: (text) => void parseLag(text, '--warning'),
+  },
+  {
+    long: 'critical',
+    argument: 'LAG',
+    group: GROUP,
+    help: 'fail if it is further behind, as in 1GB,300s (default: 64 segments)',
+    check: (text) => void parseLag(text, '--critical'),
+  },
   { long: 'json', group: GROUP, help: 'print one JSON object a line' },
   { long: 'nagios', group: GROUP, help: 'print one line with performance data' },
+  {
+    long: 'textfile',
+    argument: 'FILE',
+    group: GROUP,
+    help: "write metrics for Prometheus's node_exporter to FILE, too",
+  },
   VERSION_OPTION,
   HELP_OPTION,
   ...CONNECTION_OPTIONS,
@@ -77,6 +98,7 @@ export const command: Command = {
     if (values.json === true && values.nagios === true) {
       throw misuse('cannot use --json together with --nagios');
     }
+    const lag = lagDemands(values, tryHelp);
     const args = connectionArguments(values);
     const memberArgs = memberArguments(values, tryHelp);
     const physical = await connectionSettings(args, context);
@@ -113,14 +135,50 @@ export const command: Command = {
       slot: typeof slot === 'string' ? slot : undefined,
       backupAge: duration('backup-age'),
       window: duration('window'),
-      ...{ applicationName, members, connect },
+      ...{ ...lag, applicationName, members, connect },
     });
     if (values.json === true) output.print(jsonLines(report));
-    else if (values.nagios === true) output.print(nagiosLine(report));
+    else if (values.nagios === true) output.print(nagiosLine(report, lag));
     else output.print(table(report));
+    if (typeof values.textfile === 'string') {
+      const { metricsOf } = await import('../../check/textfile.js');
+      const { writeTextfile } = await import('../../files/textfile.js');
+      await writeTextfile(values.textfile, metricsOf(directory, report));
+    }
     return EXIT[worst(report.results)];
   },
 };
+
+/** `64MB`, `30s`, or both with a comma between. @throws UsageError */
+function parseLag(text: string, option: string): LagLimit {
+  const limit: LagLimit = {};
+  for (const part of text.split(',')) {
+    const [bytes, age] = [bytesOf(part), durationOf(part)];
+    const again = bytes === undefined ? limit.age !== undefined : limit.bytes !== undefined;
+    if ((bytes === undefined && age === undefined) || again) {
+      throw new UsageError(`invalid value "${text}" for option ${option}`, {
+        hint: 'Give a size (kB, MB, GB, TB), a time (s, m, h, d, w), or both, such as 64MB,30s.',
+      });
+    }
+    if (bytes === undefined) limit.age = age;
+    else limit.bytes = bytes;
+  }
+  return limit;
+}
+
+/** @throws UsageError also for a warning that could never come before the failure */
+function lagDemands({ warning, critical }: OptionValues, hint: string): LagDemands {
+  const demands: LagDemands = {
+    ...(typeof warning === 'string' ? { warning: parseLag(warning, '--warning') } : {}),
+    ...(typeof critical === 'string' ? { critical: parseLag(critical, '--critical') } : {}),
+  };
+  for (const of of ['bytes', 'age'] as const) {
+    const [warn, fail] = [demands.warning?.[of], demands.critical?.[of]];
+    if (warn === undefined || fail === undefined || warn <= fail) continue;
+    throw new UsageError(`--warning ${warning} is beyond --critical ${critical}`, { hint });
+  }
+  return demands;
+}
 
 const LABEL: Record<CheckStatus, string> = {
   ok: 'OK',
@@ -169,14 +227,22 @@ function jsonLines({ results, recoveryPoint, free }: CheckReport): string {
   return [...lines, summary].map((line) => tameJson(JSON.stringify(line))).join('\n');
 }
 
-/** One line by the plugin guidelines: state, what is wrong, performance data. */
-function nagiosLine({ results, recoveryPoint, free }: CheckReport): string {
+/** One line by the plugin guidelines: state, what is wrong, performance data with its limits. */
+function nagiosLine(
+  { results, recoveryPoint, free }: CheckReport,
+  { warning, critical }: LagDemands,
+): string {
   const state = worst(results);
   const told = results.filter((r) => state !== 'ok' && r.status === state);
   const what = told.map(({ check, message }) => `${check}: ${message}`).join('; ');
+  const limits = (of: keyof LagLimit, unit: number): string => {
+    const text = [warning?.[of], critical?.[of]].map((n) => (n === undefined ? '' : n / unit));
+    return `;${text.join(';')}`.replace(/;+$/, '');
+  };
+  const { bytes, seconds } = recoveryPoint ?? {};
   const data = [
-    ...(recoveryPoint ? [`behind=${recoveryPoint.bytes}B`] : []),
-    ...(recoveryPoint?.seconds === undefined ? [] : [`age=${recoveryPoint.seconds.toFixed(1)}s`]),
+    ...(bytes === undefined ? [] : [`behind=${bytes}B${limits('bytes', 1)}`]),
+    ...(seconds === undefined ? [] : [`age=${seconds.toFixed(1)}s${limits('age', 1000)}`]),
     ...(free === undefined ? [] : [`free=${free}B`]),
   ];
   // A bar begins the performance data.
