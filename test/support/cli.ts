@@ -12,6 +12,8 @@ export interface CliOptions {
   /** User to run as, where we are root. */
   uid?: number;
   cwd?: string;
+  /** Another node than the one that runs the tests. */
+  node?: string;
   /** Arguments for node itself, before the executable. */
   nodeArgs?: string[];
 }
@@ -38,7 +40,7 @@ export class CliRun {
       ([name]) => !/^(PG|NODE_|VITEST)/.test(name),
     );
     this.child = spawn(
-      process.execPath,
+      options.node ?? process.execPath,
       [...(options.nodeArgs ?? []), join(packageRoot, 'bin', program), ...args],
       {
         ...(options.uid === undefined ? {} : { uid: options.uid, gid: options.uid }),
