@@ -27,6 +27,7 @@ export default defineConfig({
     pool: 'forks',
     maxWorkers: 2,
     retry: 0,
+    reporters: ['default', './test/support/skips.ts'],
     projects: [
       project('pure', ['test/**/*.test.ts'], {
         exclude: [...SERVER, ...PROCESS, ...STORE, ...SIMULATION],

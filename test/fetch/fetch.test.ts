@@ -648,7 +648,7 @@ describe('races with a receiver', () => {
 });
 
 describe('what cannot be read or written', () => {
-  test.skipIf(isRoot)('an unreadable file or directory', async () => {
+  test.skipIf(isRoot)('an unreadable file or directory (root may read all)', async () => {
     const archive = archiveOf('switch');
     chmodSync(join(archive.dir, seg(6)), 0);
     expect(await code(archive, seg(6))).toBe(205);

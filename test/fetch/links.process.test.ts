@@ -136,7 +136,7 @@ describe('the spool', () => {
     expect(existsSync(archive.target)).toBe(true);
   });
 
-  test.skipIf(!isRoot)('of another user is not', async () => {
+  test.skipIf(!isRoot)('of another user is not (needs root)', async () => {
     const archive = archiveOf('switch');
     const spool = join(archive.out, '.walkeep-spool');
     const name = await fill(archive, spool);

@@ -122,34 +122,37 @@ describe.skipIf(!shared)('fetch from an object store', () => {
   });
 });
 
-describe.skipIf(sshMissing)('fetch from another host', () => {
-  let sshd: Sshd;
-  let env: Record<string, string>;
-  beforeAll(async () => {
-    sshd = await Sshd.start();
-    env = sshd.env(sshd.addKey()) as Record<string, string>;
-  });
-  afterAll(async () => {
-    await sshd?.[Symbol.asyncDispose]();
-  });
+describe.skipIf(sshMissing)(
+  `fetch from another host${sshMissing ? ` (${sshMissing})` : ''}`,
+  () => {
+    let sshd: Sshd;
+    let env: Record<string, string>;
+    beforeAll(async () => {
+      sshd = await Sshd.start();
+      env = sshd.env(sshd.addKey()) as Record<string, string>;
+    });
+    afterAll(async () => {
+      await sshd?.[Symbol.asyncDispose]();
+    });
 
-  it('serves what is there, and tells what could not be asked from what is not there', async () => {
-    const flat = archiveOf('switch');
-    const { place } = await storeArchiveOf(flat.dir, zstd);
-    const fetch = fetcher(flat, env);
-    expect(await fetch([sshd.place(place)], seg(7))).toEqual({ code: 0, stderr: '' });
-    expect(readFileSync(flat.target).equals(segmentOf('switch', seg(7)))).toBe(true);
-    expect(await fetch([sshd.place(place)], seg(13))).toEqual({ code: 1, stderr: '' });
-    const empty = join(scratchDir('store'), 'empty');
-    mkdirSync(empty);
-    const begun = join(scratchDir('store'), 'begun');
-    await openFileStore(begun, { init: true });
-    for (const there of [join(empty, 'nowhere'), empty, begun]) {
-      expect([there, (await fetch([sshd.place(there)], seg(13))).code]).toEqual([there, 205]);
-    }
-    const without = fetcher(flat, { ...env, WALKEEP_RSH: '/nowhere/ssh' });
-    expect((await without([sshd.place(place)], seg(13))).code).toBe(205);
-    const refused = fetcher(flat, { ...env, WALKEEP_RSH: 'ssh -F none -o IdentityFile=none' });
-    expect((await refused([sshd.place(place)], seg(13))).code).toBe(205);
-  });
-});
+    it('serves what is there, and tells what could not be asked from what is not there', async () => {
+      const flat = archiveOf('switch');
+      const { place } = await storeArchiveOf(flat.dir, zstd);
+      const fetch = fetcher(flat, env);
+      expect(await fetch([sshd.place(place)], seg(7))).toEqual({ code: 0, stderr: '' });
+      expect(readFileSync(flat.target).equals(segmentOf('switch', seg(7)))).toBe(true);
+      expect(await fetch([sshd.place(place)], seg(13))).toEqual({ code: 1, stderr: '' });
+      const empty = join(scratchDir('store'), 'empty');
+      mkdirSync(empty);
+      const begun = join(scratchDir('store'), 'begun');
+      await openFileStore(begun, { init: true });
+      for (const there of [join(empty, 'nowhere'), empty, begun]) {
+        expect([there, (await fetch([sshd.place(there)], seg(13))).code]).toEqual([there, 205]);
+      }
+      const without = fetcher(flat, { ...env, WALKEEP_RSH: '/nowhere/ssh' });
+      expect((await without([sshd.place(place)], seg(13))).code).toBe(205);
+      const refused = fetcher(flat, { ...env, WALKEEP_RSH: 'ssh -F none -o IdentityFile=none' });
+      expect((await refused([sshd.place(place)], seg(13))).code).toBe(205);
+    });
+  },
+);

@@ -48,21 +48,24 @@ describe('the restore_command', () => {
     expect(tried()).toEqual(before);
   });
 
-  test.skipIf(!isRoot)('that may not read the archive is refused before anything', async () => {
-    const { dir, data, args } = await archive();
-    chmodSync(dir, 0o700);
-    for (const dry of [['-n'], []]) {
-      const { code, stderr } = await walkeep([...args, ...dry]);
-      expect(code, stderr).toBe(3);
-      expect(stderr).toMatch(/could not fetch "0{7}1[0-9A-F]{16}" with its restore_command/);
-      expect(stderr).toMatch(
-        /detail: PATH=\S+ \S+ fetch --prefetch 4 .* %f %p: .*ermission denied/,
-      );
-      expect(stderr).toMatch(/hint: uid \d+ must be able/);
-      expect(existsSync(data)).toBe(false);
-    }
-    expect((await walkeep([...args, '--no-try-fetch'])).code).toBe(0);
-  });
+  test.skipIf(!isRoot)(
+    'that may not read the archive is refused before anything (needs root)',
+    async () => {
+      const { dir, data, args } = await archive();
+      chmodSync(dir, 0o700);
+      for (const dry of [['-n'], []]) {
+        const { code, stderr } = await walkeep([...args, ...dry]);
+        expect(code, stderr).toBe(3);
+        expect(stderr).toMatch(/could not fetch "0{7}1[0-9A-F]{16}" with its restore_command/);
+        expect(stderr).toMatch(
+          /detail: PATH=\S+ \S+ fetch --prefetch 4 .* %f %p: .*ermission denied/,
+        );
+        expect(stderr).toMatch(/hint: uid \d+ must be able/);
+        expect(existsSync(data)).toBe(false);
+      }
+      expect((await walkeep([...args, '--no-try-fetch'])).code).toBe(0);
+    },
+  );
 
   test('has the environment of the server that runs it', async () => {
     const { dir } = await archive();

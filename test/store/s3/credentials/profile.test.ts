@@ -125,7 +125,7 @@ test('a file that cannot be read is no file that is not there', async () => {
 });
 
 test.skipIf(process.getuid?.() === 0)(
-  'a home that may not be entered is as good as none',
+  'a home that may not be entered is as good as none (root may enter all)',
   async () => {
     const search = searchOf({ credentials: keys('default', 'A') });
     const directory = join(search.home, '.aws');
