@@ -3,6 +3,8 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { beforeAll, describe, expect, test } from 'vitest';
+import { shapeOf, shortened } from '../../demo/shown.js';
+import { linesOf } from '../../demo/terminal.js';
 import { formatLsn, type Lsn, parseLsn } from '../../src/lsn.js';
 import { disposer } from '../support/cleanup.js';
 import { firstDifference } from '../support/compare.js';
@@ -14,14 +16,14 @@ import { waitFor } from '../support/wait.js';
 const keep = disposer();
 const exec = promisify(execFile);
 
-/** A compiled example that runs; killed at the end of its test. */
-class Example implements AsyncDisposable {
+/** A compiled program that runs; killed at the end of its test. */
+class Program implements AsyncDisposable {
   readonly child: ChildProcess;
   output = '';
   readonly exit: Promise<number | null>;
 
-  constructor(name: string, args: string[]) {
-    this.child = spawn(process.execPath, [join('.build', 'examples', `${name}.js`), ...args], {
+  constructor(path: string, args: string[]) {
+    this.child = spawn(process.execPath, [join('.build', `${path}.js`), ...args], {
       cwd: packageRoot,
       stdio: ['ignore', 'pipe', 'pipe'],
     });
@@ -50,18 +52,19 @@ class Example implements AsyncDisposable {
   }
 }
 
+beforeAll(async () => {
+  const tsc = join(packageRoot, 'node_modules', 'typescript', 'bin', 'tsc');
+  await exec(process.execPath, [tsc, '-p', 'tsconfig.demo.json'], { cwd: packageRoot });
+});
+
 describe.skipIf(MAJORS.length === 0)('the example', () => {
-  beforeAll(async () => {
-    const tsc = join(packageRoot, 'node_modules', 'typescript', 'bin', 'tsc');
-    await exec(process.execPath, [tsc, '-p', 'tsconfig.demo.json'], { cwd: packageRoot });
-  });
   const create = () => PostgresServer.create({ major: MAJORS.at(-1)!, archive: true });
 
   test('archive-to-directory stores every segment', async () => {
     const server = keep(await create());
     const directory = archiveDirectory();
     const args = [server.conninfo(), directory, 'example'];
-    const example = keep(new Example('archive-to-directory', args));
+    const example = keep(new Program('examples/archive-to-directory', args));
     await example.says(/streaming from/);
     await writeWal(server, 2_500_000);
     await waitEqual(directory, server);
@@ -72,7 +75,7 @@ describe.skipIf(MAJORS.length === 0)('the example', () => {
 
   test('tail-commits prints each commit', async () => {
     const server = keep(await create());
-    const example = keep(new Example('tail-commits', [server.conninfo()]));
+    const example = keep(new Program('examples/tail-commits', [server.conninfo()]));
     await example.says(/commits from/);
     await server.sql('CREATE TABLE t (n int)');
     const client = await server.client();
@@ -106,7 +109,7 @@ describe.skipIf(MAJORS.length === 0)('the example', () => {
   test('custom-sink is a synchronous standby, over a kill and a restart', async () => {
     const server = keep(await create());
     const directory = archiveDirectory();
-    const start = () => keep(new Example('custom-sink', [server.conninfo(), directory]));
+    const start = () => keep(new Program('examples/custom-sink', [server.conninfo(), directory]));
     const state = async () => {
       const [row] = await server.sql(
         "SELECT sync_state AS state, flush_lsn::text AS lsn FROM pg_stat_replication WHERE application_name = 'walkeep'",
@@ -130,6 +133,20 @@ describe.skipIf(MAJORS.length === 0)('the example', () => {
     expectSame(server, directory, end);
   });
 });
+
+test.skipIf(MAJORS.length === 0)(
+  'the demo ends well, and is what its picture shows',
+  { timeout: 600_000 },
+  async () => {
+    const demo = keep(new Program('demo/demo', []));
+    expect(await demo.exit, demo.output).toBe(0);
+    const picture = readFileSync(join(packageRoot, 'docs', 'pictures', 'demo.svg'), 'utf8');
+    // Else draw it again: npm run demo:picture.
+    expect(shapeOf(['$ npm run demo', ...shortened(demo.output)])).toEqual(
+      shapeOf(linesOf(picture)),
+    );
+  },
+);
 
 /** The sink's file against the server's segments. */
 function expectSame(server: PostgresServer, directory: string, end: Lsn): void {

@@ -50,10 +50,10 @@ async function cleanUp(): Promise<void> {
  */
 async function walkeep(args: string[], names: Record<string, string> = {}): Promise<string> {
   const shown = (text: string): string =>
-    Object.entries({ ...places, ...names }).reduce(
-      (t, [path, name]) => t.replaceAll(path, name),
-      text,
-    );
+    Object.entries({ ...places, ...names })
+      .reduce((t, [path, name]) => t.replaceAll(path, name), text)
+      // An installed one is on the path; this one lies somewhere in a checkout, or in a copy of it.
+      .replaceAll(/PATH=\S+ \S+\/bin\/walkeep /g, 'walkeep ');
   say();
   step(`$ walkeep ${shown(args.map((arg) => (/[ ']/.test(arg) ? `"${arg}"` : arg)).join(' '))}`);
   // The settings that restore writes name this very program, which the server's user must be able to read.
