@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join, normalize } from 'node:path';
 import { promisify } from 'node:util';
 import { checkPackage, createPackageFromTarballData } from '@arethetypeswrong/core';
 import { build } from 'esbuild';
@@ -171,9 +171,30 @@ void start();
 describe('the packed and installed package', { timeout: 120_000 }, () => {
   test('has what it needs and nothing else', async (context) => {
     const { files } = await installed(context);
-    const others = files.filter((path) => !/^(bin|dist|docs)\//.test(path)).sort();
-    expect(others).toEqual(['CHANGELOG.md', 'LICENSE', 'README.md', 'SECURITY.md', 'package.json']);
+    const others = files.filter((path) => !/^(bin|dist|docs|examples)\//.test(path)).sort();
+    expect(others).toEqual([
+      ...['CHANGELOG.md', 'LICENSE', 'README.md', 'SECURITY.md'],
+      ...['benchmarks/README.md', 'package.json'],
+    ]);
     expect(files).toEqual(expect.arrayContaining(['bin/walkeep', 'bin/pg_receivewal']));
+  });
+
+  test('has what its documents lead to', async (context) => {
+    const { files } = await installed(context);
+    const documents = files.filter((path) => path.endsWith('.md'));
+    expect(documents).toEqual(expect.arrayContaining(['README.md', 'docs/README.md']));
+    const missing = documents.flatMap((file) => {
+      const text = readFileSync(join(packageRoot, file), 'utf8');
+      const found = [...text.matchAll(/\]\(([^)#]+)[^)]*\)|\bsrc="([^"]+)"/g)].map(
+        (m) => m[1] ?? m[2],
+      );
+      return found
+        .filter((link) => link !== undefined && !/^https?:/.test(link))
+        .map((link) => normalize(join(dirname(file), link as string)))
+        .filter((target) => !files.some((path) => path === target || path.startsWith(`${target}/`)))
+        .map((target) => `${file}: ${target}`);
+    });
+    expect(missing).toEqual([]);
   });
 
   test('has working executables', async (context) => {
