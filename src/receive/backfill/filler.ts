@@ -129,15 +129,14 @@ export class Filler {
     if (older && oldest === undefined) return 'waits';
     if (older) holes.unshift({ from: undefined, to: (oldest as bigint) - 1n });
     if (holes.length === 0) return 'done';
+    holes.reverse();
     const all: Filled[] = [];
     for (const other of others) {
       const found = await this.#backfill.look(other, way);
       if (found.state === 'failed') all.push('failed');
       // What one that is yet to begin does not have says nothing of what was there.
       else if (!found.wal.begun) all.push('waits');
-      else
-        for (const hole of holes.reverse())
-          all.push(await this.#fillHole(hole, other, found.wal, way));
+      else for (const hole of holes) all.push(await this.#fillHole(hole, other, found.wal, way));
     }
     const filled = all.includes('failed') ? 'failed' : all.includes('waits') ? 'waits' : 'done';
     if (filled === 'done' && older) await rm(join(directory, BEGUN_EMPTY), { force: true });
