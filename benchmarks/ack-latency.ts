@@ -8,8 +8,8 @@ import { join } from 'node:path';
 import { backend, ScriptedServer } from '../test/support/scripted-server.js';
 import { waitFor } from '../test/support/wait.js';
 import { type Contender, pgReceivewal, Running, walkeep } from './receivers.js';
-import { print, saveResult, scratchRoot } from './report.js';
-import { median, pairedRatio, quantile } from './statistics.js';
+import { print, ratioText, saveResult, scratchRoot } from './report.js';
+import { median, quantile } from './statistics.js';
 
 const MESSAGES = Number(process.env.WALKEEP_BENCH_MESSAGES ?? 2000);
 const ROUNDS = Number(process.env.WALKEEP_BENCH_ROUNDS ?? 5);
@@ -98,10 +98,7 @@ print(
 );
 const [ours, theirs] = [rows.get('walkeep'), rows.get('pg_receivewal')];
 if (ours && theirs) {
-  const r = pairedRatio(theirs.p50, ours.p50);
-  process.stdout.write(
-    `speed ratio to pg_receivewal at p50: ${r.ratio.toFixed(2)} [${r.low.toFixed(2)}, ${r.high.toFixed(2)}]\n`,
-  );
+  process.stdout.write(`speed ratio to pg_receivewal at p50: ${ratioText(theirs.p50, ours.p50)}\n`);
 }
 saveResult('ack-latency', Object.fromEntries(rows));
 process.exit(0);

@@ -7,8 +7,8 @@ import { join } from 'node:path';
 import { PostgresServer } from '../test/support/postgres.js';
 import { packageRoot } from '../test/support/scratch.js';
 import { type Contender, pgReceivewal, Running, type Usage, walkeep } from './receivers.js';
-import { print, saveResult, scratchRoot } from './report.js';
-import { median, pairedRatio } from './statistics.js';
+import { print, ratioText, saveResult, scratchRoot } from './report.js';
+import { median } from './statistics.js';
 import { insertRows } from './wal-source.js';
 
 const MEGABYTES = Number(process.env.WALKEEP_BENCH_MB ?? 2048);
@@ -81,13 +81,10 @@ for (const { title, conninfo, flags } of cases) {
   const base = results.pg_receivewal?.map((u) => megabytes / u.seconds);
   const rows = Object.entries(results).map(([who, usages]) => {
     const speeds = usages.map((u) => megabytes / u.seconds);
-    const ratio = base && who !== 'pg_receivewal' ? pairedRatio(speeds, base) : undefined;
     return [
       who,
       median(speeds).toFixed(0),
-      ratio
-        ? `${ratio.ratio.toFixed(2)} [${ratio.low.toFixed(2)}, ${ratio.high.toFixed(2)}]`
-        : '1.00',
+      base && who !== 'pg_receivewal' ? ratioText(speeds, base) : '1.00',
       (median(usages.map((u) => u.cpu)) / (megabytes / 1000)).toFixed(2),
       Math.max(...usages.map((u) => u.rssMb)).toFixed(0),
     ];

@@ -8,14 +8,14 @@ import { join } from 'node:path';
 import { copyPackage } from '../test/support/package-copy.js';
 import { PostgresServer } from '../test/support/postgres.js';
 import { serverUser } from '../test/support/scratch.js';
-import { print, saveResult, serverScratch } from './report.js';
-import { median, pairedRatio } from './statistics.js';
+import { fillTable } from './filled-table.js';
+import { print, ratioText, saveResult, serverScratch } from './report.js';
+import { median } from './statistics.js';
+import { backupsIn } from './stored-backups.js';
 import { type Timed, timed } from './timed-command.js';
 
 const MEGABYTES = Number(process.env.WALKEEP_BENCH_MB ?? 2048);
 const ROUNDS = Number(process.env.WALKEEP_BENCH_ROUNDS ?? 5);
-/** A row of the table below is that long on its page. */
-const ROW = 145;
 const METHOD = process.env.WALKEEP_BENCH_CODEC ?? 'gzip:1';
 
 const server = await PostgresServer.create({
@@ -23,13 +23,7 @@ const server = await PostgresServer.create({
   segmentSizeMb: 16,
   settings: { max_wal_size: '8GB', shared_buffers: '512MB', wal_level: 'replica' },
 });
-const rows = Math.floor((MEGABYTES * 1024 * 1024) / ROW);
-await server.sql(
-  `CREATE TABLE t AS SELECT i, md5(i::text) AS a, md5((i * 7)::text) AS b,
-     repeat(chr(65 + i % 26), 40) AS c FROM generate_series(1, ${rows}) i`,
-);
-await server.sql('VACUUM FREEZE t');
-await server.sql('CHECKPOINT');
+const rows = await fillTable(server, MEGABYTES);
 const root = serverScratch('delta');
 const program = join(copyPackage(), 'bin', 'walkeep');
 const archive = join(root, 'archive');
@@ -61,7 +55,6 @@ const planned = execFileSync(
   { ...serverUser, cwd: '/', encoding: 'utf8', maxBuffer: 2 ** 26 },
 );
 const plan = JSON.parse(planned) as {
-  backup: { id: string };
   delta: { compared: { read: number } };
 };
 for (let round = 0; round < ROUNDS; round += 1) {
@@ -75,20 +68,19 @@ for (let round = 0; round < ROUNDS; round += 1) {
     results[kind].push(timed(command, '/'));
   }
 }
-const objects = join(archive, 'backups', plan.backup.id);
+const objects = backupsIn(archive)[0] as string;
 const stored = readdirSync(objects, { recursive: true, encoding: 'utf8' })
   .map((name) => statSync(join(objects, name)).size)
   .reduce((sum, size) => sum + size, 0);
 const { read } = plan.delta.compared;
 const ms = (kind: 'fresh' | 'delta') => results[kind].map((one) => one.ms);
-const { ratio, low, high } = pairedRatio(ms('delta'), ms('fresh'));
 print(
   `A delta onto ${MEGABYTES} MB of which 1 % of the pages changed, ${ROUNDS} rounds`,
   ['restore', 's', 'ratio [95 %]', 'CPU s', 'read MB', 'of all'],
   (['fresh', 'delta'] as const).map((kind) => [
     kind,
     (median(ms(kind)) / 1000).toFixed(1),
-    kind === 'delta' ? `${ratio.toFixed(2)} [${low.toFixed(2)}, ${high.toFixed(2)}]` : '',
+    kind === 'delta' ? ratioText(ms('delta'), ms('fresh')) : '',
     (median(results[kind].map(({ cpuMs }) => cpuMs)) / 1000).toFixed(1),
     ((kind === 'fresh' ? stored : read) / 1e6).toFixed(1),
     kind === 'fresh' ? '' : `${((100 * read) / stored).toFixed(1)} %`,

@@ -11,10 +11,10 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { environmentOf, openStore } from '../test/store/s3/stores.js';
 import { FaultProxy } from '../test/support/fault-proxy.js';
-import { missingForRgw, Rgw, RgwServers } from '../test/support/rgw.js';
+import { Rgw, RgwServers } from '../test/support/rgw.js';
 import { killAtEnd, packageRoot } from '../test/support/scratch.js';
-import { print, saveResult, serverScratch } from './report.js';
-import { median, pairedRatio } from './statistics.js';
+import { print, ratioText, requireRgw, saveResult, serverScratch } from './report.js';
+import { median } from './statistics.js';
 import { createSource, updateAtRandom } from './wal-source.js';
 
 const ROUNDS = Number(process.env.WALKEEP_BENCH_ROUNDS ?? 5);
@@ -30,11 +30,7 @@ if (target) {
   // Until it is killed.
   await new Promise(() => {});
 }
-const missing = missingForRgw();
-if (missing.length > 0) {
-  process.stdout.write(`Not measured: ${missing.join(', ')} not installed.\n`);
-  process.exit(0);
-}
+requireRgw();
 
 const server = await createSource(ROWS);
 const names = await updateAtRandom(server, ROWS, SEGMENTS);
@@ -119,10 +115,8 @@ for (let round = 0; round < ROUNDS; round += 1) {
   }
 }
 const rows = Object.entries(results).map(([jobs, { ours, plain }]) => {
-  const { ratio, low, high } = pairedRatio(plain, ours);
   const speed = (seconds: readonly number[]) => (megabytes / median(seconds)).toFixed(1);
-  const interval = `${ratio.toFixed(2)} [${low.toFixed(2)}, ${high.toFixed(2)}]`;
-  return [jobs, speed(ours), speed(plain), interval];
+  return [jobs, speed(ours), speed(plain), ratioText(plain, ours)];
 });
 print(
   `${names.length} segments of 16 MB through a relay of 50 MB/s, ${ROUNDS} rounds, load ${loadavg()[0]?.toFixed(1)}`,

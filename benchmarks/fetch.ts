@@ -18,8 +18,8 @@ import { copyPackage } from '../test/support/package-copy.js';
 import { giveToServer } from '../test/support/scratch.js';
 import { waitFor } from '../test/support/wait.js';
 import { PgBackRest } from './pgbackrest.js';
-import { print, saveResult, serverScratch } from './report.js';
-import { median, pairedRatio } from './statistics.js';
+import { print, ratioText, saveResult, serverScratch } from './report.js';
+import { median } from './statistics.js';
 import { type Timed, timed } from './timed-command.js';
 import { createSource, originals, updateAtRandom } from './wal-source.js';
 
@@ -149,13 +149,10 @@ await waitFor(() => !existsSync(spool), { what: 'the reader to end' });
 const times = (title: string) => (results.get(title) as Timed[]).map(({ ms }) => ms);
 const base = times(CP);
 const rows = cases.map(({ title, bar }) => {
-  const ratio = pairedRatio(times(title), base);
   return [
     title,
     median(times(title)).toFixed(1),
-    title === CP
-      ? '1.00'
-      : `${ratio.ratio.toFixed(2)} [${ratio.low.toFixed(2)}, ${ratio.high.toFixed(2)}]`,
+    title === CP ? '1.00' : ratioText(times(title), base),
     median((results.get(title) as Timed[]).map(({ cpuMs }) => cpuMs)).toFixed(0),
     bar === undefined ? '' : String(bar),
   ];

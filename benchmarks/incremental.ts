@@ -2,19 +2,19 @@
  * A full backup and incremental ones of the same server, after one page of a hundred was changed:
  * what they take of time and of bytes. Rounds are interleaved.
  */
-import { readdirSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseBackupRecord } from '../src/base/backup-record.js';
 import { copyPackage } from '../test/support/package-copy.js';
 import { type Major, PostgresServer } from '../test/support/postgres.js';
+import { fillTable } from './filled-table.js';
 import { print, saveResult, serverScratch } from './report.js';
 import { median } from './statistics.js';
+import { backupsIn } from './stored-backups.js';
 import { type Timed, timed } from './timed-command.js';
 
 const MEGABYTES = Number(process.env.WALKEEP_BENCH_MB ?? 500);
 const ROUNDS = Number(process.env.WALKEEP_BENCH_ROUNDS ?? 5);
-/** A row of the table below is that long on its page. */
-const ROW = 165;
 const MAJORS: readonly Major[] = [17, 18];
 
 interface Taken extends Timed {
@@ -34,14 +34,8 @@ for (const major of MAJORS) {
       ...{ summarize_wal: 'on', autovacuum: 'off' },
     },
   });
-  const count = Math.floor((MEGABYTES * 1024 * 1024) / ROW);
-  await server.sql(
-    `CREATE TABLE t WITH (fillfactor = 95) AS SELECT i, md5(i::text) AS a,
-       md5((i * 7)::text) AS b, repeat(chr(65 + i % 26), 40) AS c FROM generate_series(1, ${count}) i`,
-  );
-  // Hint bits are set by who reads first, which with checksums changes every page.
-  await server.sql('VACUUM FREEZE t');
-  await server.sql('CHECKPOINT');
+  // Room for one more row on each page, which then stays on it.
+  await fillTable(server, MEGABYTES, 95);
   const archive = join(serverScratch('incremental'), 'archive');
   timed([process.execPath, program, 'store', '--init', archive], '/');
   const known = new Set<string>();
@@ -49,10 +43,9 @@ for (const major of MAJORS) {
     const own = [process.execPath, program, 'backup', archive, '-d', server.conninfo()];
     // The archive lacks the WAL: what the server puts into the backup is one segment.
     const took = timed([...own, '--wal', 'include', ...options], '/');
-    const records = readdirSync(archive, { recursive: true, encoding: 'utf8' });
-    const path = records.find((one) => one.endsWith('backup.json') && !known.has(one)) as string;
+    const path = backupsIn(archive).find((one) => !known.has(one)) as string;
     known.add(path);
-    const record = parseBackupRecord(readFileSync(join(archive, path)));
+    const record = parseBackupRecord(readFileSync(join(path, 'backup.json')));
     // WAL that is included is as much in both.
     const stored = record.objects.reduce((sum, object) => sum + object.size, 0);
     const taken = results[`${major} ${name}`] ?? [];

@@ -8,8 +8,8 @@ import { join } from 'node:path';
 import { copyPackage } from '../test/support/package-copy.js';
 import { waitFor } from '../test/support/wait.js';
 import { PgBackRest } from './pgbackrest.js';
-import { print, saveResult, serverScratch } from './report.js';
-import { median, pairedRatio } from './statistics.js';
+import { print, ratioText, saveResult, serverScratch } from './report.js';
+import { median } from './statistics.js';
 import { createSource, originals, tableDigest, updateAtRandom } from './wal-source.js';
 
 const SEGMENTS = Number(process.env.WALKEEP_BENCH_SEGMENTS ?? 64);
@@ -117,17 +117,12 @@ const base = (results.get('cp') as Recovery[]).map(({ seconds }) => seconds);
 const perSegment = (one: Recovery) => (one.seconds * 1000) / one.segments;
 const replay = (one: Recovery) => (one.replayCpu * 1000) / one.segments;
 const rows = [...results].map(([name, runs]) => {
-  const ratio = pairedRatio(
-    runs.map(({ seconds }) => seconds),
-    base,
-  );
+  const seconds = runs.map((run) => run.seconds);
   return [
     name,
-    median(runs.map(({ seconds }) => seconds)).toFixed(1),
+    median(seconds).toFixed(1),
     median(runs.map(perSegment)).toFixed(0),
-    name === 'cp'
-      ? '1.00'
-      : `${ratio.ratio.toFixed(2)} [${ratio.low.toFixed(2)}, ${ratio.high.toFixed(2)}]`,
+    name === 'cp' ? '1.00' : ratioText(seconds, base),
     median(runs.map(replay)).toFixed(0),
     median(runs.map(({ openSeconds }) => openSeconds)).toFixed(1),
   ];

@@ -1,7 +1,10 @@
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { missingForRgw } from '../test/support/rgw.js';
 import { giveToServer, packageRoot } from '../test/support/scratch.js';
+import { median, pairedRatio } from './statistics.js';
+import type { Timed } from './timed-command.js';
 
 let root: string | undefined;
 
@@ -36,6 +39,43 @@ export function print(title: string, head: string[], rows: string[][]): void {
     `\n${title}\n${line(head)}\n${widths.map((w) => '-'.repeat(w)).join('  ')}\n`,
   );
   for (const row of rows) process.stdout.write(`${line(row)}\n`);
+}
+
+/** `a ratio [from, to]` of what was measured side by side, as `pairedRatio` has it. */
+export function ratioText(ours: readonly number[], theirs: readonly number[]): string {
+  const { ratio, low, high } = pairedRatio(ours, theirs);
+  return `${ratio.toFixed(2)} [${low.toFixed(2)}, ${high.toFixed(2)}]`;
+}
+
+/**
+ * Prints how fast commands were with the same bytes, and what they took of the processors.
+ * @param others columns of ratios, by their heads: to what each command is compared there, if at all
+ */
+export function printSpeeds(
+  title: string,
+  megabytes: number,
+  results: Readonly<Record<string, readonly Timed[]>>,
+  others: Readonly<Record<string, (name: string) => string | undefined>>,
+): void {
+  const speeds = (runs: readonly Timed[]) => runs.map(({ ms }) => (megabytes / ms) * 1000);
+  const rows = Object.entries(results).map(([name, runs]) => [
+    name,
+    median(speeds(runs)).toFixed(0),
+    ...Object.values(others).map((otherOf) => {
+      const other = results[otherOf(name) ?? ''];
+      return other ? ratioText(speeds(runs), speeds(other)) : '';
+    }),
+    (median(runs.map(({ cpuMs }) => cpuMs)) / megabytes).toFixed(2),
+  ]);
+  print(title, ['command', 'MB/s', ...Object.keys(others), 'CPU s/GB'], rows);
+}
+
+/** Ends the process, and says why, where there is no object store to measure with. */
+export function requireRgw(): void {
+  const missing = missingForRgw();
+  if (missing.length === 0) return;
+  process.stdout.write(`Not measured: ${missing.join(', ')} not installed.\n`);
+  process.exit(0);
 }
 
 /** Writes the raw figures as JSON beside the table. */

@@ -4,16 +4,17 @@
  * Rounds are interleaved. Then the memory that a backup and a restore took.
  */
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { copyPackage } from '../test/support/package-copy.js';
 import { PostgresServer } from '../test/support/postgres.js';
 import { giveToServer, serverUser } from '../test/support/scratch.js';
 import { findTool } from '../test/support/tools.js';
+import { fillTable } from './filled-table.js';
 import { PgBackRest } from './pgbackrest.js';
-import { print, saveResult, serverScratch } from './report.js';
-import { median, pairedRatio } from './statistics.js';
-import { peakMemory, type Timed, timed } from './timed-command.js';
+import { print, printSpeeds, saveResult, serverScratch } from './report.js';
+import { backupsIn } from './stored-backups.js';
+import { peakMemory, timed, timedInTurn } from './timed-command.js';
 
 const MEGABYTES = Number(process.env.WALKEEP_BENCH_MB ?? 2048);
 /** None: only the memory is looked at. */
@@ -21,8 +22,6 @@ const ROUNDS = Number(process.env.WALKEEP_BENCH_ROUNDS ?? 5);
 /** Small ones, besides those of the database. */
 const FILES = Number(process.env.WALKEEP_BENCH_FILES ?? 0);
 const FILES_A_DIRECTORY = 1000;
-/** A row of the table below is that long on its page. */
-const ROW = 145;
 /** As walkeep, pgBackRest and the system call it. */
 const CODECS = [
   ['zstd', 'zst', 'zstd'],
@@ -36,12 +35,7 @@ const server = await PostgresServer.create({
   // pgBackRest copies a server that is stopped, with all the WAL that it has kept.
   settings: { max_wal_size: '64MB', min_wal_size: '32MB', shared_buffers: '512MB' },
 });
-await server.sql(
-  `CREATE TABLE t AS SELECT i, md5(i::text) AS a, md5((i * 7)::text) AS b,
-     repeat(chr(65 + i % 26), 40) AS c FROM generate_series(1, ${Math.floor((MEGABYTES * 1024 * 1024) / ROW)}) i`,
-);
-await server.sql('VACUUM t');
-await server.sql('CHECKPOINT');
+await fillTable(server, MEGABYTES);
 makeFiles(join(server.dataDir, 'many'));
 const [row] = await server.sql('SELECT sum(pg_database_size(oid)) AS bytes FROM pg_database');
 const megabytes = Number(row?.bytes) / 1e6;
@@ -75,22 +69,14 @@ for (const [codec, type, program] of CODECS) {
   if (!findTool(program)) continue;
   const script = 'cat "$1"/base.tar.* | "$2" -dc | tar -x -C "$3"; sync';
   const system = `tar ${codec}`;
-  commands[system] = ['sh', '-c', script, 'sh', backupIn(archive), program, targetOf(system)];
+  commands[system] = ['sh', '-c', script, 'sh', ...backupsIn(archive), program, targetOf(system)];
 }
 
-const results: Record<string, Timed[]> = {};
-for (let round = 0; round < ROUNDS; round += 1) {
-  const order = Object.entries(commands);
-  order.push(...order.splice(0, round % order.length));
-  for (const [name, command] of order) {
-    empty(targetOf(name));
-    // What was written and removed before is nobody's burden.
-    execFileSync('sync');
-    const taken = results[name] ?? [];
-    results[name] = taken;
-    taken.push(timed(command, '/'));
-  }
-}
+const results = timedInTurn(commands, ROUNDS, (name) => {
+  empty(targetOf(name));
+  // What was written and removed before is nobody's burden.
+  execFileSync('sync');
+});
 for (const [codec] of CODECS) {
   const name = `walkeep ${codec}`;
   for (const other of [`pgBackRest ${codec}`, `tar ${codec}`]) {
@@ -102,23 +88,14 @@ for (const [codec] of CODECS) {
   memory[`restore ${codec}`] = await peakMemory(commands[name] as string[], '/');
 }
 
-const speeds = (name: string) => (results[name] ?? []).map(({ ms }) => (megabytes / ms) * 1000);
-const ratioTo = (name: string, other: string): string => {
-  if (!name.startsWith('walkeep') || !results[other]) return '';
-  const { ratio, low, high } = pairedRatio(speeds(name), speeds(other));
-  return `${ratio.toFixed(2)} [${low.toFixed(2)}, ${high.toFixed(2)}]`;
-};
+const beside = (other: string) => (name: string) =>
+  name.startsWith('walkeep') ? name.replace('walkeep', other) : undefined;
 if (ROUNDS > 0)
-  print(
+  printSpeeds(
     `A restore of ${megabytes.toFixed(0)} MB and ${FILES} more files, ${ROUNDS} rounds`,
-    ['command', 'MB/s', 'to pgBackRest', 'to tar', 'CPU s/GB'],
-    Object.keys(commands).map((name) => [
-      name,
-      median(speeds(name)).toFixed(0),
-      ratioTo(name, name.replace('walkeep', 'pgBackRest')),
-      ratioTo(name, name.replace('walkeep', 'tar')),
-      median((results[name] ?? []).map(({ cpuMs }) => cpuMs / megabytes)).toFixed(2),
-    ]),
+    megabytes,
+    results,
+    { 'to pgBackRest': beside('pgBackRest'), 'to tar': beside('tar') },
   );
 print(
   'Peak memory',
@@ -127,12 +104,6 @@ print(
 );
 saveResult('restore', { megabytes, files: FILES, results, memory });
 await server.destroy();
-
-/** The directory of the only backup. */
-function backupIn(archive: string): string {
-  const all = readdirSync(archive, { recursive: true, encoding: 'utf8' });
-  return dirname(join(archive, all.find((name) => basename(name) === 'backup.json') as string));
-}
 
 function empty(path: string): void {
   rmSync(path, { recursive: true, force: true });

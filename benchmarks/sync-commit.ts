@@ -10,8 +10,8 @@ import { PostgresServer } from '../test/support/postgres.js';
 import { findTool } from '../test/support/tools.js';
 import { waitFor } from '../test/support/wait.js';
 import { type Contender, pgReceivewal, Running, walkeep } from './receivers.js';
-import { print, saveResult, scratchRoot } from './report.js';
-import { median, pairedRatio } from './statistics.js';
+import { print, ratioText, saveResult, scratchRoot } from './report.js';
+import { median } from './statistics.js';
 
 const SECONDS = Number(process.env.WALKEEP_BENCH_SECONDS ?? 8);
 const PAIRS = Number(process.env.WALKEEP_BENCH_PAIRS ?? 10);
@@ -86,13 +86,12 @@ for (const mode of MODES) {
       }
       if (pair % 3 === 0) alone.push((await measure(undefined, mode, clients)).tps);
     }
-    const r = pairedRatio(ours, others);
     raw.push({ mode, clients, walkeep: ours, pg_receivewal: others, none: alone });
     rows.push([
       `${clients}`,
       median(ours).toFixed(0),
       median(others).toFixed(0),
-      `${r.ratio.toFixed(2)} [${r.low.toFixed(2)}, ${r.high.toFixed(2)}]`,
+      ratioText(ours, others),
       median(latencies[0]).toFixed(3),
       median(latencies[1]).toFixed(3),
       median(alone).toFixed(0),

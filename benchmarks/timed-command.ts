@@ -41,6 +41,29 @@ export function timed(command: readonly string[], cwd: string): Timed {
   return { ms: (ended - began) * 1000, cpuMs: (user + system) * 1000 };
 }
 
+/**
+ * Runs all of some commands each round, and another one first each time: what ran before leaves its
+ * traces in the caches.
+ * @param before is called before each of them
+ */
+export function timedInTurn(
+  commands: Readonly<Record<string, readonly string[]>>,
+  rounds: number,
+  before: (name: string) => void = () => {},
+): Record<string, Timed[]> {
+  const results: Record<string, Timed[]> = {};
+  for (let round = 0; round < rounds; round += 1) {
+    const order = Object.entries(commands);
+    order.push(...order.splice(0, round % order.length));
+    for (const [name, command] of order) {
+      before(name);
+      results[name] ??= [];
+      results[name].push(timed(command, '/'));
+    }
+  }
+  return results;
+}
+
 /** Milliseconds between two looks at a process: the peak is the kernel's, until the process has ended. */
 const LOOK = 20;
 

@@ -9,9 +9,8 @@ import { join } from 'node:path';
 import { copyPackage } from '../test/support/package-copy.js';
 import { PostgresServer } from '../test/support/postgres.js';
 import { findTool } from '../test/support/tools.js';
-import { print, saveResult } from './report.js';
-import { median, pairedRatio } from './statistics.js';
-import { type Timed, timed } from './timed-command.js';
+import { printSpeeds, saveResult } from './report.js';
+import { timedInTurn } from './timed-command.js';
 import { insertRows } from './wal-source.js';
 
 const MEGABYTES = Number(process.env.WALKEEP_BENCH_MB ?? 2048);
@@ -43,30 +42,12 @@ if (waldump) {
   commands[THEIRS] = [waldump, '-q', '-p', archiveDir, first, last];
 }
 
-const results: Record<string, Timed[]> = {};
-for (let round = 0; round < ROUNDS; round += 1) {
-  const order = Object.entries(commands);
-  // Another begins each time: what ran before leaves its traces in the caches.
-  order.push(...order.splice(0, round % order.length));
-  for (const [name, command] of order) {
-    const taken = results[name] ?? [];
-    results[name] = taken;
-    taken.push(timed(command, '/'));
-  }
-}
-const speeds = (name: string) => (results[name] ?? []).map(({ ms }) => (megabytes / ms) * 1000);
-print(
+const results = timedInTurn(commands, ROUNDS);
+printSpeeds(
   `Verifying ${megabytes.toFixed(0)} MB in ${names.length} segments, ${ROUNDS} rounds`,
-  ['command', 'MB/s', 'ratio [95 %]', 'CPU s/GB'],
-  Object.keys(commands).map((name) => {
-    const ratio = waldump && name !== THEIRS && pairedRatio(speeds(name), speeds(THEIRS));
-    return [
-      name,
-      median(speeds(name)).toFixed(0),
-      ratio ? `${ratio.ratio.toFixed(2)} [${ratio.low.toFixed(2)}, ${ratio.high.toFixed(2)}]` : '',
-      (median((results[name] ?? []).map((t) => t.cpuMs)) / megabytes).toFixed(2),
-    ];
-  }),
+  megabytes,
+  results,
+  { 'ratio [95 %]': (name) => (name === THEIRS ? undefined : THEIRS) },
 );
 if (!waldump) process.stdout.write('pg_waldump is not installed: no ratios.\n');
 saveResult('verify', { megabytes, results });
