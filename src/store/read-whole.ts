@@ -2,15 +2,17 @@ import { CorruptObjectError, StoreUncertainError } from '../errors.js';
 import { bytesOf } from './content.js';
 import type { GetOptions, ObjectStore } from './store.js';
 
-/** Bodies that break off, or come damaged, before that counts. */
-const MOST_BROKEN = 4;
+/**
+ * Tries of a body that breaks off, before that counts. A store repeats what it was asked for, but not
+ * what it has begun to give: who reads does, and a few lost connections in a row fail nothing.
+ */
+export const MOST_BROKEN = 5;
+/** The same of one that comes damaged. */
 const MOST_DAMAGED = 2;
 
 /**
- * What `use` makes of all bytes of a small object; undefined if there is none. A store repeats what it
- * was asked for, but not what it has begun to give: a body that breaks off, or was changed on its way,
- * is asked for again, so that one lost connection fails nothing, and nothing is called damaged
- * that is whole where it lies.
+ * What `use` makes of all bytes of a small object; undefined if there is none. A body that breaks off,
+ * or was changed on its way, is asked for again: nothing is called damaged that is whole where it lies.
  * @param use decodes and parses, too: where no digest is known nothing else sees damage. Throws
  *   CorruptObjectError for what it cannot be
  * @throws as ObjectStore.get and `use`; RangeError beyond `limit` bytes

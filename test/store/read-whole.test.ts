@@ -30,7 +30,7 @@ const broken = () => new StoreUncertainError('no answer');
 const damaged = () => new CorruptObjectError('not what was stored');
 
 it.each([
-  ['breaks off', [broken(), broken(), broken()]],
+  ['breaks off', [broken(), broken(), broken(), broken()]],
   ['is changed on its way', [damaged()]],
   ['is both', [broken(), damaged()]],
 ])('a body that %s is read again', async (_, errors) => {
@@ -39,7 +39,7 @@ it.each([
 });
 
 it('what is so each time is', async () => {
-  const away = await store([broken(), broken(), broken(), broken()]);
+  const away = await store([broken(), broken(), broken(), broken(), broken()]);
   await expect(readWhole(away.store, 'key', String)).rejects.toThrow('no answer');
   const bad = await store([damaged(), damaged()]);
   await expect(readWhole(bad.store, 'key', String)).rejects.toThrow('not what was stored');

@@ -15,6 +15,7 @@ import { StreamReader } from '../../codec/stream-reader.js';
 import { CorruptObjectError } from '../../errors.js';
 import { freeMemory } from '../../free-memory.js';
 import { bytesOf } from '../../store/content.js';
+import { MOST_BROKEN } from '../../store/read-whole.js';
 import { type ArchiveKeys, identitiesOf } from '../places/open-archive.js';
 import type { BackupArea } from './area.js';
 import { backupKey } from './keys.js';
@@ -36,9 +37,7 @@ export interface ReadFrame {
   content: Uint8Array;
 }
 
-/** Tries of a read whose answer was lost on the way, or came changed. */
-const TRIES = 5;
-/** Milliseconds before the second; twice as long before each further one. */
+/** Milliseconds before the second try of what broke off; twice as long before each further one. */
 const PAUSE = 250;
 
 /**
@@ -185,7 +184,7 @@ export class BackupReader {
       } catch (e) {
         signal?.throwIfAborted();
         if (e instanceof CorruptObjectError && tries === 1) continue;
-        if ((e as { retryable?: boolean }).retryable !== true || tries >= TRIES) throw e;
+        if ((e as { retryable?: boolean }).retryable !== true || tries >= MOST_BROKEN) throw e;
       }
       await delay(pause, undefined, { signal });
     }

@@ -1,9 +1,10 @@
 import { StoreUncertainError } from '../../errors.js';
+import { MOST_BROKEN } from '../../store/read-whole.js';
 import type { Got, ObjectStore } from '../../store/store.js';
 import type { Compression } from '../../wal/file-name.js';
 import type { SegmentRead, TakeBytes } from '../segment-reader.js';
 import type { StoredSegment } from '../segment-source.js';
-import { gone, MOST_TRIES, pathOf } from './store-segment.js';
+import { gone, pathOf } from './store-segment.js';
 
 export interface FlatFile {
   store: ObjectStore;
@@ -118,7 +119,7 @@ export class FlatSegment implements StoredSegment {
         }
         return;
       } catch (e) {
-        if (!(e instanceof StoreUncertainError) || tries === MOST_TRIES) throw e;
+        if (!(e instanceof StoreUncertainError) || tries === MOST_BROKEN) throw e;
         broken = e;
       }
     }

@@ -1,5 +1,6 @@
 import type { Identities } from '../../codec/age/identities.js';
 import { CorruptObjectError, StorageError, StoreUncertainError } from '../../errors.js';
+import { MOST_BROKEN } from '../../store/read-whole.js';
 import type { Got, ObjectStore } from '../../store/store.js';
 import type { SegmentRead, TakeBytes } from '../segment-reader.js';
 import type { StoredSegment } from '../segment-source.js';
@@ -18,9 +19,6 @@ export interface SegmentObject {
   /** Its answer, if it was asked for already: read first. */
   got?: Got | undefined;
 }
-
-/** Tries of a body that ends before its time, each going on where the one before ended. */
-export const MOST_TRIES = 4;
 
 /** A segment in a store. It never changes, and nothing of its name says how it is compressed. */
 export class StoreSegment implements StoredSegment {
@@ -110,7 +108,7 @@ export class StoreSegment implements StoredSegment {
         }
         return;
       } catch (e) {
-        if (!(e instanceof StoreUncertainError) || tries === MOST_TRIES) throw e;
+        if (!(e instanceof StoreUncertainError) || tries === MOST_BROKEN) throw e;
       }
     }
   }

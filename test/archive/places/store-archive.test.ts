@@ -179,14 +179,14 @@ describe('an archive in a store', () => {
     const breaking = new MemoryStore({
       objects,
       faults: ({ op }) =>
-        op === 'get' && broken++ < 3 ? { kind: 'short', bytes: 100_000 } : undefined,
+        op === 'get' && broken++ < 4 ? { kind: 'short', bytes: 100_000 } : undefined,
     });
     const pieces: Buffer[] = [];
     await new StoreArchive(breaking, SYSTEM_ID).segment(seg(7), async (file) => {
       for await (const piece of file.bytes(SEGMENT)) pieces.push(Buffer.from(piece));
     });
     expect(Buffer.concat(pieces).equals(readFileSync(join(dir, seg(7))))).toBe(true);
-    expect(broken).toBeGreaterThan(3);
+    expect(broken).toBeGreaterThan(4);
   });
 });
 
