@@ -7,7 +7,7 @@ import { disposer } from '../support/cleanup.js';
 import { runCli } from '../support/cli.js';
 import { caughtUp } from '../support/failover.js';
 import { copyPackage } from '../support/package-copy.js';
-import { MAJORS, type Major, PostgresServer } from '../support/postgres.js';
+import { MAJORS, type Major, OUTER_MAJORS, PostgresServer } from '../support/postgres.js';
 import { archiveDirectory, receive, waitEqual, writeWal } from '../support/receiving.js';
 import { serverUser } from '../support/scratch.js';
 import { waitFor } from '../support/wait.js';
@@ -16,7 +16,6 @@ vi.setConfig({ testTimeout: 300_000 });
 
 const keep = disposer();
 const NEWEST = MAJORS.at(-1) as Major;
-const ENDS = [...new Set([MAJORS[0] as Major, NEWEST])];
 
 let shared: string | undefined;
 /** A command of the package, as the servers' user runs it. */
@@ -90,7 +89,7 @@ const rows = async (server: PostgresServer) =>
 
 const insert = (server: PostgresServer, n: number) => server.sql(`INSERT INTO t VALUES (${n})`);
 
-test.each(ENDS)(
+test.each(OUTER_MAJORS)(
   'PostgreSQL %i: a second recovery from the same backup is followed, the first stays as a branch',
   async (major) => {
     const primary = keep(await PostgresServer.create({ major, archive: true }));

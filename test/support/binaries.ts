@@ -42,6 +42,11 @@ export const OUTER_MAJORS: readonly Major[] = process.env.WALKEEP_EVERY_MAJOR
   ? MAJORS
   : MAJORS.filter((_, i) => i === 0 || i === MAJORS.length - 1);
 
+/** The newest, for tests of what no version does its own way. WALKEEP_EVERY_MAJOR=1: all. */
+export const NEWEST_MAJOR: readonly Major[] = process.env.WALKEEP_EVERY_MAJOR
+  ? MAJORS
+  : MAJORS.slice(-1);
+
 /** Exact version of the package, for cache keys. */
 export function packageVersion(major: Major): string {
   const dir = packageDir(major);

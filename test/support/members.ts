@@ -12,7 +12,7 @@ import type { Client } from 'pg';
 import { expect } from 'vitest';
 import { type CliRun, runCli } from './cli.js';
 import { type Major, PostgresServer } from './postgres.js';
-import { differences, writeWal } from './receiving.js';
+import { archiveDirectory, differences, receive, writeWal } from './receiving.js';
 import { giveToServer, scratchDir } from './scratch.js';
 import { waitFor } from './wait.js';
 
@@ -105,17 +105,27 @@ export class Members implements AsyncDisposable {
     await standby.configure({ primary_conninfo: primary.conninfo(name) });
   }
 
-  /** Makes a lost member anew, as a standby: what replaces a broken machine. */
-  async rebuild(lost: PostgresServer): Promise<void> {
+  /** Keeps, for `differences`, what a lost member did not archive. */
+  keepWal(lost: PostgresServer): void {
     const wal = join(lost.dataDir, 'pg_wal');
     for (const name of readdirSync(wal)) {
       if (!/^[0-9A-F]{24}$/.test(name) || existsSync(join(lost.archiveDir, name))) continue;
       copyFileSync(join(wal, name), join(this.left, name));
     }
+  }
+
+  /** Makes a lost member anew, as a standby: what replaces a broken machine. */
+  async rebuild(lost: PostgresServer): Promise<void> {
+    this.keepWal(lost);
     const backup = await this.primary.baseBackup();
     rmSync(lost.dataDir, { recursive: true });
     renameSync(backup, lost.dataDir);
     rmSync(dirname(backup), { recursive: true });
+    await this.join(lost);
+  }
+
+  /** Starts a member as a standby of the primary, which its files are fit for. */
+  async join(lost: PostgresServer): Promise<void> {
     this.logged.set(lost, (await lost.log()).length);
     const file = join(lost.dataDir, 'standby.signal');
     writeFileSync(file, '');
@@ -154,6 +164,21 @@ export class Members implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     for (const server of this.servers) await server.destroy();
   }
+}
+
+/** A receiver of members, which streams. */
+export async function receivingFrom(
+  keep: <T extends AsyncDisposable>(one: T) => T,
+  major: Major,
+  args: string[],
+  settings: Record<string, string> = {},
+) {
+  const members = keep(await Members.create(major, settings));
+  const directory = archiveDirectory();
+  const options = ['-S', 'walkeep', '--synchronous', ...args];
+  const run = keep(receive(directory, members.conninfo, options));
+  await run.waitForOutput(/starting log streaming/);
+  return { members, directory, run, options };
 }
 
 /** Writes and makes checkpoints, on all members, until the primary goes or `stop` is called. */

@@ -22,7 +22,7 @@ import {
 import { createDataDirectory } from './template.js';
 import { waitFor } from './wait.js';
 
-export { MAJORS, type Major, OUTER_MAJORS } from './binaries.js';
+export { MAJORS, type Major, NEWEST_MAJOR, OUTER_MAJORS } from './binaries.js';
 export { PASSWORD, type ServerOptions } from './server-config.js';
 
 const run = promisify(execFile);

@@ -184,7 +184,7 @@ function checkLineage(lsn: Lsn, tli: number, { server }: StartInputs): void {
   if (tli > timeline) {
     throw new TimelineBehindError(`${what}: the server is on timeline ${timeline}`, {
       ...details,
-      hint: 'This may be the old primary, or a standby that has not followed the promotion yet. If a clone pushed that timeline here, move its files out of the directory.',
+      hint: `This may be the old primary, or a standby that has not followed the promotion yet. If that promotion is discarded, restart this server with a recovery.signal and recovery_target_timeline=${timeline}: it becomes a timeline of its own, which is followed. If a clone pushed that timeline here, move its files out of the directory.`,
     });
   }
   throw new TimelineConflictError(what, {
