@@ -10,6 +10,7 @@ import {
 import { dirname, join } from 'node:path';
 import type { Client } from 'pg';
 import { expect } from 'vitest';
+import { type Lsn, parseLsn } from '../../src/lsn.js';
 import { type CliRun, runCli } from './cli.js';
 import { type Major, PostgresServer } from './postgres.js';
 import { archiveDirectory, differences, receive, writeWal } from './receiving.js';
@@ -86,6 +87,23 @@ export class Members implements AsyncDisposable {
   async failOver(to: PostgresServer): Promise<number> {
     await this.primary.kill9();
     return this.takeOver(to);
+  }
+
+  /** Loses the primary, and promotes the one that has most of it, which all others can follow. */
+  async failOverToForemost(): Promise<number> {
+    const standbys = this.standbys.filter((s) => s.running);
+    await this.primary.kill9();
+    let foremost: { server: PostgresServer; lsn: Lsn } | undefined;
+    for (const server of standbys) {
+      const streaming = "SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming'";
+      await waitFor(async () => (await server.sql(streaming)).length === 0, {
+        what: 'the end of what the lost primary sent',
+      });
+      const [row] = await server.sql('SELECT pg_last_wal_receive_lsn() AS lsn');
+      const lsn = parseLsn(row?.lsn ?? '0/0');
+      if (!foremost || lsn > foremost.lsn) foremost = { server, lsn };
+    }
+    return this.takeOver(foremost?.server as PostgresServer);
   }
 
   /** Promotes a standby when the primary is gone. */
