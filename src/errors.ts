@@ -268,6 +268,12 @@ export class StorageError extends WalkeepError {
 export class DiskFullError extends StorageError {
   override readonly code = 'WK_DISK_FULL';
   override readonly retryable = true;
+
+  constructor(message: string, details?: ErrorDetails) {
+    const hint =
+      'Free space: what receives or ships then goes on by itself, anything else is begun again.';
+    super(message, { hint, ...details });
+  }
 }
 
 /** fsync failed: what the page cache holds proves nothing any more, the process must end. */

@@ -15,7 +15,7 @@ import { type PlacedSegment, type PlaceWal, readPlaceWal } from '../archive/back
 import { planRetention, type RetentionPlan } from '../archive/backups/retention.js';
 import { judgeBackups, type PlacedBackup } from '../archive/backups/state.js';
 import { openArchive } from '../archive/places/open-archive.js';
-import { StoreAccessError } from '../errors.js';
+import { DiskFullError, StoreAccessError } from '../errors.js';
 import { contentOf } from '../store/content.js';
 import { segmentStart } from '../wal/file-name.js';
 import { localNeeds } from './local-needs.js';
@@ -68,7 +68,7 @@ export async function expireArea(
     ).result;
   }
   const id = `expire-${randomBytes(4).toString('hex')}`;
-  const intent = await holdIntent(area, { id, signal, timing, onWatch });
+  const intent = await holdIntent(area, { id, signal, timing, onWatch }).catch(noSpace);
   try {
     // Leases first: who releases his has stored his backup before, or pinned it.
     const leases = await intent.leases();
@@ -80,6 +80,15 @@ export async function expireArea(
   }
 }
 
+/** What frees space needs some, to tell others of itself before it removes anything. */
+function noSpace(cause: unknown): never {
+  if (!(cause instanceof DiskFullError)) throw cause;
+  const { message, path } = cause;
+  const hint =
+    'An expire writes less than 100 KB before it removes anything. Free as much: "walkeep cleanup" writes nothing, and removes WAL before a segment that you name.';
+  throw new DiskFullError(message, { cause, hint, ...(path === undefined ? {} : { path }) });
+}
+
 /** By its clock; what asks a directory is on its machine, or as far away as its file server. */
 async function placeTime(area: BackupArea, signal: AbortSignal | undefined): Promise<Date> {
   if (area.prefix === '') return new Date();
@@ -89,7 +98,8 @@ async function placeTime(area: BackupArea, signal: AbortSignal | undefined): Pro
     const head = await area.store.head(key, { signal });
     return head?.modified ?? new Date();
   } catch (e) {
-    if (e instanceof StoreAccessError) return new Date();
+    // A dry run needs no space.
+    if (e instanceof StoreAccessError || e instanceof DiskFullError) return new Date();
     throw e;
   } finally {
     await area.store.remove([key], { signal }).catch(() => {});

@@ -15,7 +15,7 @@ export function storageError(action: string, path: string, cause: unknown): Walk
   const err = cause as NodeJS.ErrnoException;
   const message = `could not ${action} "${path}": ${reason(err)}`;
   if (err.code === 'ENOSPC' || err.code === 'EDQUOT') {
-    return new DiskFullError(message, { path, cause, hint: 'Free space; it goes on by itself.' });
+    return new DiskFullError(message, { path, cause });
   }
   return new StorageError(message, { path, cause });
 }

@@ -6,6 +6,7 @@ import type { Lsn } from '../../src/lsn.js';
 import { restoreBackup } from '../../src/restore/restore.js';
 import { openFileStore } from '../../src/store/file/file-store.js';
 import { SmallDisk } from '../chaos/small-disk.js';
+import { run } from '../cli/run.js';
 import { Random } from '../simulation/random.js';
 import { SEGMENT, SYSTEM_ID, sampleArchive, writeLedger } from '../support/archives.js';
 import { giveToServer } from '../support/scratch.js';
@@ -38,7 +39,7 @@ function files(count: number): Made[] {
 
 /** Eight segments, and a backup in the second, the fourth and the sixth that need none of them. */
 async function archive() {
-  const { directory, segmentStart } = sampleArchive(8);
+  const { directory, names, segmentStart } = sampleArchive(8);
   await writeLedger(directory);
   await using store = await openFileStore(directory, { init: true });
   const members = files(60);
@@ -56,7 +57,7 @@ async function archive() {
       },
     });
   }
-  return { directory, members };
+  return { directory, names, members };
 }
 
 describe(`a disk that is full, seed ${SEED}`, () => {
@@ -124,5 +125,26 @@ describe(`a disk that is full, seed ${SEED}`, () => {
       const done = outcomes.filter(Boolean).length;
       process.stderr.write(`${done} of ${ROUNDS} expires had enough space\n`);
     }
+  });
+
+  test('is freed by an expire, which says what it needs itself', async (context) => {
+    const { disk, why } = SmallDisk.create(0.0625);
+    using _ = disk;
+    if (!disk.canFill) return context.skip(`no file system of its own: ${why}`);
+    const { directory: origin, names } = await archive();
+    const place = join(disk.directory, 'archive');
+    cpSync(origin, place, { recursive: true, preserveTimestamps: true });
+    disk.fill(0);
+    const planned = await expirePlace(place, { redundancy: 1, dryRun: true });
+    expect(planned.backups).toHaveLength(2);
+    const refused = await expirePlace(place, { redundancy: 1 }).catch((e) => e);
+    expect(refused).toMatchObject({
+      code: 'WK_DISK_FULL',
+      hint: expect.stringContaining('walkeep cleanup'),
+    });
+    expect((await run('walkeep', 'cleanup', place, names[1] as string)).code).toBe(0);
+    const { backups } = await expirePlace(place, { redundancy: 1 });
+    expect(backups).toHaveLength(2);
+    expect(wholeBackups(place).complete).toHaveLength(1);
   });
 });

@@ -28,7 +28,7 @@ export function fileError(action: string, path: string, cause: unknown, key?: st
   const message = `could not ${action} "${path}": ${reason(error)}`;
   const details = { path, cause, ...(key === undefined ? {} : { key }) };
   if (error.code === 'ENOSPC' || error.code === 'EDQUOT') {
-    return new DiskFullError(message, { ...details, hint: 'Free space; it goes on by itself.' });
+    return new DiskFullError(message, details);
   }
   if (REFUSED.includes(error.code)) return new StoreAccessError(message, details);
   return new StoreUncertainError(message, details);
