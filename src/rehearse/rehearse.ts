@@ -142,8 +142,9 @@ class Rehearsal {
   }
 
   /**
-   * The end of the archive becomes a position, at which recovery pauses: without one the server would
-   * be promoted. Only that backup and this position are restored then, whatever is stored meanwhile.
+   * The end of the archive becomes a position, at which recovery pauses or the server is promoted:
+   * without one it would be promoted wherever it finds no more WAL. Only that backup and this
+   * position are restored then, whatever is stored, or lost, meanwhile.
    */
   async #planned(
     scratch: Scratch,
@@ -159,19 +160,19 @@ class Rehearsal {
       onWarning: (message) => this.warn(message),
       onProgress: (progress) => this.#options.onProgress?.({ kind: 'restore', progress }),
     };
+    const action = promote ? 'promote' : 'pause';
     if (wanted.kind !== 'latest') {
-      restore.action = promote ? 'promote' : 'pause';
+      restore.action = action;
       const plan = await planRestore(restore);
       return { plan, restore: { ...restore, backup: plan.backup.id, tryFetch: false } };
     }
     const plan = await planRestore(restore);
     // By the plan it has been tried.
     Object.assign(restore, { backup: plan.backup.id, tryFetch: false });
-    if (promote) return { plan, restore };
     const { lsn } = plan.located;
     const atEnd: RecoveryTarget =
       lsn > plan.backup.end.lsn ? { kind: 'lsn', lsn, inclusive: false } : { kind: 'immediate' };
-    return { plan, restore: { ...restore, target: atEnd, action: 'pause' } };
+    return { plan, restore: { ...restore, target: atEnd, action } };
   }
 
   async #step<T>(step: RehearseStep, work: () => Promise<T>): Promise<T> {

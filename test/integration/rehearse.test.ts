@@ -5,6 +5,7 @@ import {
   readdirSync,
   readFileSync,
   readlinkSync,
+  renameSync,
   rmSync,
   statSync,
   writeFileSync,
@@ -280,6 +281,45 @@ test('what a killed rehearsal leaves is gone after the next one', async () => {
   expect(last.code, last.stdout + last.stderr).toBe(0);
   expect(readdirSync(scratch)).toEqual([]);
   expect(serversBelow(scratch)).toEqual([]);
+});
+
+/** Renames its last segments away as soon as a rehearsal of it is planned, or back again. */
+async function promotedWhileItChanges(major: Major, archive: string, how: 'grows' | 'shrinks') {
+  const copy = copyOf(archive);
+  // It knows of segments that are not there.
+  rmSync(join(copy, '.walkeep-ledger'), { force: true });
+  const aside = join(dirname(copy), 'aside');
+  mkdirSync(aside);
+  const last = segmentsOf(copy).slice(-2);
+  const move = (from: string, to: string) => {
+    for (const name of last) renameSync(join(from, name), join(to, name));
+  };
+  if (how === 'grows') move(copy, aside);
+  // Its restore_command must be one that the servers' user can run.
+  const library = join(dirname(program()), '../dist/index.js');
+  const { rehearse }: typeof import('../../src/index.js') = await import(library);
+  const scratch = scratchDir('scratch');
+  execFileSync('chmod', ['711', scratch]);
+  return rehearse({
+    ...{ places: [copy], scratch, pgBin: binDir(major), promote: true, sql: ['SELECT true'] },
+    ...(serverUser.uid === undefined ? {} : { runAs: `${serverUser.uid}` }),
+    onProgress: ({ kind }) => {
+      if (kind !== 'plan') return;
+      if (how === 'grows') move(aside, copy);
+      else move(copy, aside);
+    },
+  });
+}
+
+test('a promotion is rehearsed at the end that was planned, and nowhere else', async () => {
+  const major = MAJORS.at(-1)!;
+  const { archive } = await archived(major);
+  const grown = await promotedWhileItChanges(major, archive, 'grows');
+  expect(grown).toMatchObject({ outcome: 'good', reached: { promoted: true } });
+  expect(grown.reached!.lsn).toBeLessThanOrEqual(grown.plan!.located.lsn);
+  const shrunk = await promotedWhileItChanges(major, archive, 'shrinks');
+  expect(shrunk).toMatchObject({ outcome: 'bad', reached: undefined });
+  expect(shrunk.problem?.message).toMatch(/^the WAL ends at .*, before/);
 });
 
 test('a signal has everything stopped and removed', async () => {
