@@ -114,16 +114,17 @@ export async function sameIn(
     throw storageError('open file', path, e);
   });
   try {
+    let same: number[] | undefined;
     if (isWhole) {
       const { algorithm, hex } = checksum;
-      const range = { at: 0, length: size };
-      if ((await digestIn(fd, range, algorithm, fs)) === hex) return { path, parts: 'all' };
+      // 32 bits are no proof of gigabytes: what has a stronger digest must have that, too.
+      const proven = algorithm === 'CRC32C' ? parts : [];
+      const read = await digestsIn(fd, { size, algorithm, parts: proven }, fs);
+      if (read?.digest === hex && read.same.length === proven.length) return { path, parts: 'all' };
+      if (proven.length > 0) same = read?.same ?? [];
     }
-    const same: number[] = [];
-    for (const part of inPlace) {
-      if (part.at + part.length > found.size) break;
-      if ((await digestIn(fd, part, 'SHA256', fs)) === part.sha256) same.push(part.at);
-    }
+    if (inPlace.length === 0) return undefined;
+    same ??= await sameParts(fd, inPlace, found.size, fs);
     return same.length === 0 ? undefined : { path, parts: same };
   } catch (e) {
     throw storageError('read file', path, e);
@@ -132,14 +133,61 @@ export async function sameIn(
   }
 }
 
-/** Undefined where the file is shorter. */
-async function digestIn(
+/** Those of the parts of a file of that size that are as they must be. */
+async function sameParts(
+  fd: number,
+  parts: readonly ExpectedPart[],
+  size: number,
+  fs: RestoreFileSystem,
+): Promise<number[]> {
+  const same: number[] = [];
+  for (const part of parts) {
+    if (part.at + part.length > size) break;
+    const digest = fileHash('SHA256');
+    const isThere = await readRange(fd, part, (bytes) => digest.update(bytes), fs);
+    if (isThere && digest.digest() === part.sha256) same.push(part.at);
+  }
+  return same;
+}
+
+/** Reads a file once, for the digest of all of it and those of its parts; undefined: it is shorter. */
+async function digestsIn(
+  fd: number,
+  {
+    size,
+    algorithm,
+    parts,
+  }: { size: number; algorithm: ManifestAlgorithm; parts: readonly ExpectedPart[] },
+  fs: RestoreFileSystem,
+): Promise<{ digest: string; same: number[] } | undefined> {
+  const whole = fileHash(algorithm);
+  const same: number[] = [];
+  let own = fileHash('SHA256');
+  let [at, n] = [0, 0];
+  const take = (bytes: Uint8Array): void => {
+    whole.update(bytes);
+    const end = at + bytes.length;
+    for (let part = parts[n]; part && part.at < end; part = parts[n]) {
+      const until = part.at + part.length;
+      own.update(bytes.subarray(Math.max(0, part.at - at), until - at));
+      if (until > end) break;
+      if (own.digest() === part.sha256) same.push(part.at);
+      own = fileHash('SHA256');
+      n++;
+    }
+    at = end;
+  };
+  const isThere = await readRange(fd, { at: 0, length: size }, take, fs);
+  return isThere ? { digest: whole.digest(), same } : undefined;
+}
+
+/** False where the file is shorter. */
+async function readRange(
   fd: number,
   { at: from, length }: { at: number; length: number },
-  algorithm: ManifestAlgorithm,
+  take: (bytes: Uint8Array) => void,
   fs: RestoreFileSystem,
-): Promise<string | undefined> {
-  const digest = fileHash(algorithm);
+): Promise<boolean> {
   // The next bytes come while those are digested.
   const buffers = [Buffer.allocUnsafe(Math.min(CHUNK, length)), Buffer.alloc(0)];
   if (length > CHUNK) buffers[1] = Buffer.allocUnsafe(CHUNK);
@@ -148,11 +196,11 @@ async function digestIn(
   let next = length > 0 ? read(0, 0) : undefined;
   for (let done = 0, n = 0; done < length; n++) {
     const got = (await next) as number;
-    if (got === 0) return undefined;
+    if (got === 0) return false;
     const bytes = (buffers[n & 1] as Buffer).subarray(0, got);
     done += got;
     next = done < length ? read(done, n + 1) : undefined;
-    digest.update(bytes);
+    take(bytes);
   }
-  return digest.digest();
+  return true;
 }

@@ -18,6 +18,7 @@ import { describe, expect, it } from 'vitest';
 import type { OutsideFile } from '../../../src/base/backup-record.js';
 import type { Lsn } from '../../../src/lsn.js';
 import { openFileStore } from '../../../src/store/file/file-store.js';
+import { crc32c } from '../../../src/wal/crc32c.js';
 import { run } from '../../cli/run.js';
 import { scratchDir } from '../../support/scratch.js';
 import { type Made, type StoreBackup, storeBackup, tarOf } from '../../support/stored-backup.js';
@@ -124,6 +125,26 @@ describe('walkeep restore --delta', () => {
       expect(once.stderr).toMatch(/same: .* in \d+ files/);
       expect(once.code).toBe(0);
       expect(treeOf(made.root)).toEqual(whole);
+    },
+  );
+
+  it.each(['none', 'gzip'] as const)(
+    'takes no CRC32C for a proof of what has SHA-256 too, %s',
+    async (codec) => {
+      const { options } = deltaBackup(SYSTEM_ID, undefined, 'CRC32C');
+      const made = await lost({ codec, ...options });
+      const path = join(made.data, 'base/5/parts');
+      const whole = readFileSync(path);
+      const changed = Buffer.from(whole);
+      // The polynomial itself: added anywhere it leaves the CRC as it is.
+      const polynomial = Buffer.alloc(8);
+      polynomial.writeBigUInt64LE(0x1n | (0x82f63b78n << 1n));
+      for (const [i, byte] of polynomial.entries()) changed[12_000 + i]! ^= byte;
+      expect([crc32c(changed), changed.equals(whole)]).toEqual([crc32c(whole), false]);
+      writeFileSync(path, changed);
+      const done = await restore(made, '--delta');
+      expect(done.stderr).toMatch(/same: /);
+      expect(readFileSync(path).equals(whole)).toBe(true);
     },
   );
 

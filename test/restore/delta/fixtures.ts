@@ -1,4 +1,6 @@
 import { createHash } from 'node:crypto';
+import { fileHash } from '../../../src/archive/backups/file-hash.js';
+import type { ManifestAlgorithm } from '../../../src/base/manifest.js';
 import { crc32c } from '../../../src/wal/crc32c.js';
 import type { Made, StoreBackup } from '../../support/stored-backup.js';
 import { tarOf } from '../../support/stored-backup.js';
@@ -23,14 +25,18 @@ export function controlFile(
 }
 
 /** As a server writes it. */
-export function manifestOf(tars: readonly { prefix: string; members: readonly Made[] }[]): Buffer {
+export function manifestOf(
+  tars: readonly { prefix: string; members: readonly Made[] }[],
+  algorithm: ManifestAlgorithm = 'SHA256',
+): Buffer {
   const files = tars.flatMap(({ prefix, members }) =>
     members
       .filter(({ type = 'file' }) => type === 'file')
       .map(({ name, content = '' }) => {
         const bytes = Buffer.from(content as string);
-        const sum = createHash('sha256').update(bytes).digest('hex');
-        return `{ "Path": "${prefix}${name}", "Size": ${bytes.length}, "Last-Modified": "2026-11-27 20:15:00 GMT", "Checksum-Algorithm": "SHA256", "Checksum": "${sum}" }`;
+        const hash = fileHash(algorithm);
+        hash.update(bytes);
+        return `{ "Path": "${prefix}${name}", "Size": ${bytes.length}, "Last-Modified": "2026-11-27 20:15:00 GMT", "Checksum-Algorithm": "${algorithm}", "Checksum": "${hash.digest()}" }`;
       }),
   );
   const text = `{ "PostgreSQL-Backup-Manifest-Version": 1,\n"Files": [\n${files.join(',\n')}\n],\n"WAL-Ranges": [\n{ "Timeline": 1, "Start-LSN": "0/2000028", "End-LSN": "0/2000100" }\n],\n`;
@@ -45,6 +51,7 @@ export const PARTS = ['base/5/parts', 'base/5/grown', 'base/5/cut'];
 export function deltaBackup(
   systemId: bigint,
   change: (base: Made[]) => Made[] = (base) => base,
+  algorithm: ManifestAlgorithm = 'SHA256',
 ): {
   base: Made[];
   options: Pick<StoreBackup, 'tars' | 'others'>;
@@ -64,11 +71,14 @@ export function deltaBackup(
         { name: 'base.tar', bytes: tarOf(base) },
       ],
       others: {
-        backup_manifest: manifestOf([
-          { prefix: 'pg_tblspc/16388/', members: SPACE },
-          { prefix: 'pg_tblspc/16389/', members: IN_PLACE },
-          { prefix: '', members: base },
-        ]),
+        backup_manifest: manifestOf(
+          [
+            { prefix: 'pg_tblspc/16388/', members: SPACE },
+            { prefix: 'pg_tblspc/16389/', members: IN_PLACE },
+            { prefix: '', members: base },
+          ],
+          algorithm,
+        ),
       },
     },
   };
