@@ -29,6 +29,11 @@ const LEFTOVER_AGE = 60_000;
 
 /** A directory that no other receiver writes to. */
 export interface DirectoryLock {
+  /**
+   * Removes what it has in the directory: killed behind that it leaves nothing there. On Linux other
+   * processes of this network namespace are kept out all the same until `release`.
+   */
+  leaveNoName(): Promise<void>;
   /** Gives the directory free. Calling it again does nothing. */
   release(): Promise<void>;
 }
@@ -90,7 +95,9 @@ async function holderState(dir: string, holder: ProcessIdentity, self: ProcessId
 class Attempt {
   readonly #dir: string;
   readonly #self: ProcessIdentity;
-  readonly #sockets: HeldSocket[] = [];
+  #guard: HeldSocket | undefined;
+  /** In the directory. */
+  #alive: HeldSocket | undefined;
 
   private constructor(dir: string, self: ProcessIdentity) {
     this.#dir = dir;
@@ -111,6 +118,7 @@ class Attempt {
     if (result !== 'won') return result;
     let released: Promise<void> | undefined;
     return {
+      leaveNoName: () => attempt.#removeNames(),
       release: () => {
         released ??= attempt.#release();
         return released;
@@ -122,11 +130,10 @@ class Attempt {
     const { dev, ino } = await stat(this.#dir, { bigint: true });
     const guard = await holdAbstractSocket(`walkeep:${dev}:${ino}`);
     if (guard === 'taken') return { holder: await readIdentity(join(this.#dir, LOCK_FILE)) };
-    if (guard) this.#sockets.push(guard);
+    this.#guard = guard;
     const found = await this.#look(join(this.#dir, LOCK_FILE));
     if (found && !('dead' in found)) return found;
-    const alive = await holdSocketFile(this.#dir, socketName(this.#self.token));
-    if (alive) this.#sockets.push(alive);
+    this.#alive = await holdSocketFile(this.#dir, socketName(this.#self.token));
     await writeIdentity(this.#path('.tmp'), this.#self);
     const result = await this.#take(join(this.#dir, LOCK_FILE));
     if (result === 'won') await this.#removeLeftovers();
@@ -178,16 +185,33 @@ class Attempt {
   }
 
   async #release(): Promise<void> {
-    const path = join(this.#dir, LOCK_FILE);
     try {
-      if ((await readIdentity(path))?.token === this.#self.token) await removeLock(path);
+      await this.#removeNames();
     } finally {
       await this.#closeSockets();
     }
   }
 
+  async #removeNames(): Promise<void> {
+    const path = join(this.#dir, LOCK_FILE);
+    try {
+      if ((await readIdentity(path))?.token === this.#self.token) await removeLock(path);
+    } finally {
+      await this.#closeAlive();
+    }
+  }
+
   async #closeSockets(): Promise<void> {
-    for (const socket of this.#sockets.splice(0).reverse()) await socket.close();
+    await this.#closeAlive();
+    const guard = this.#guard;
+    this.#guard = undefined;
+    await guard?.close();
+  }
+
+  async #closeAlive(): Promise<void> {
+    const alive = this.#alive;
+    this.#alive = undefined;
+    await alive?.close();
   }
 
   async #removeLeftovers(): Promise<void> {

@@ -108,6 +108,14 @@ export async function makeStartable({ controls }: Marker, fs: RestoreFileSystem)
   }
 }
 
+/** What a restore holds while it is at work, and lets go of at its end. */
+export interface Held {
+  /** The WAL that the server is to replay is still there. */
+  confirm: () => Promise<void>;
+  /** Behind that nothing but the markers says that it was there. */
+  leaveNoName: () => Promise<void>;
+}
+
 /** Takes the markers away, that of the data directory last. @throws StorageError */
 export async function removeMarkers(marker: Marker, fs: RestoreFileSystem): Promise<void> {
   for (const root of marker.roots.toReversed()) {

@@ -1,10 +1,10 @@
 import { randomUUID } from 'node:crypto';
 import { TargetError } from '../errors.js';
-import { acquireDirectoryLock } from '../files/lock.js';
+import { acquireDirectoryLock, type DirectoryLock } from '../files/lock.js';
 import type { Combined } from './combine.js';
 import { carryOutDelta, compareDelta, type DeltaRun } from './delta/carry-out.js';
 import { makeDirectory, nodeRestoreFileSystem, type RestoreFileSystem } from './file-system.js';
-import { type Marker, makeStartable, removeHalf, removeMarkers } from './marker.js';
+import { type Held, type Marker, makeStartable, removeHalf, removeMarkers } from './marker.js';
 import type { DeltaCompared, RestoreOptions, RestorePlan, RestoreResult } from './options.js';
 import { type Prepared, prepare } from './plan.js';
 import { protect } from './protect.js';
@@ -29,7 +29,7 @@ export async function planRestore(
   const { plan, delta, sources } = prepared;
   try {
     if (!plan.delta || !delta) return plan;
-    const run = deltaRun({ ...prepared, delta }, options, fs, async () => {});
+    const run = deltaRun({ ...prepared, delta }, options, fs, NOTHING_HELD);
     return { ...plan, delta: { ...plan.delta, compared: await compareDelta(run) } };
   } finally {
     await sources.close();
@@ -55,7 +55,7 @@ export async function restoreBackup(
     await makeDirectory(dataDir, { mode: prepared.layout.mode, owner, fs });
     const lock = await acquireDirectoryLock(dataDir, { graceMs: 0 });
     try {
-      compared = await carryOutProtected(prepared, options, fs);
+      compared = await carryOutProtected(prepared, options, fs, lock);
     } finally {
       await lock.release();
     }
@@ -76,6 +76,7 @@ async function carryOutProtected(
   prepared: Prepared,
   options: RestoreOptions,
   fs: RestoreFileSystem,
+  { leaveNoName }: DirectoryLock,
 ): Promise<DeltaCompared | undefined> {
   const { signal, onWarning } = options;
   const { lease, problem, release } = await protect(prepared.choice, signal, (expire) =>
@@ -88,7 +89,7 @@ async function carryOutProtected(
     const signals = [signal, lease?.signal].filter((one) => one !== undefined);
     const guarded = { ...options, signal: AbortSignal.any(signals) };
     const confirm = () => lease?.confirm() ?? Promise.resolve();
-    return await carryOut(prepared, guarded, fs, confirm);
+    return await carryOut(prepared, guarded, fs, { confirm, leaveNoName });
   } finally {
     await release();
   }
@@ -110,6 +111,8 @@ type Carried = Pick<
 >;
 type CarryOptions = Omit<RestoreOptions, 'dataDir'>;
 
+const NOTHING_HELD: Held = { confirm: async () => {}, leaveNoName: async () => {} };
+
 /**
  * Writes what was planned, in a directory that nobody else is at work in.
  * @returns of a delta what was done with what was there
@@ -118,16 +121,17 @@ export async function carryOut(
   prepared: Carried,
   options: CarryOptions,
   fs: RestoreFileSystem,
-  confirm: () => Promise<void> = async () => {},
+  held: Held = NOTHING_HELD,
 ): Promise<DeltaCompared | undefined> {
   const { plan, layout, combined, reader, index, command, delta } = prepared;
-  if (delta) return carryOutDelta(deltaRun({ ...prepared, delta }, options, fs, confirm));
+  if (delta) return carryOutDelta(deltaRun({ ...prepared, delta }, options, fs, held));
   const { places, jobs = JOBS, signal, onProgress } = options;
   // As it is now that nobody else is at it.
   const { state, marker: found } = await requireFree(layout, places, fs);
   if (found && state === 'complete') {
     requireSame(found, prepared);
     await makeStartable(found, fs);
+    await held.leaveNoName();
     await removeMarkers(found, fs);
     return undefined;
   }
@@ -148,9 +152,9 @@ export async function carryOut(
     },
     settle: async () => {
       await settle({ plan, reader, mode, fs, signal });
-      // The WAL that the server is to replay is still there.
-      await confirm();
+      await held.confirm();
     },
+    leaveNoName: held.leaveNoName,
   });
   return undefined;
 }
@@ -170,7 +174,7 @@ function deltaRun(
   prepared: Carried & Pick<DeltaRun, 'delta'>,
   options: CarryOptions,
   fs: RestoreFileSystem,
-  confirm: () => Promise<void>,
+  { confirm, leaveNoName }: Held,
 ): DeltaRun {
   const { plan, layout, combined, reader, index, delta } = prepared;
   const { jobs = JOBS, signal, onProgress, onCompared } = options;
@@ -182,6 +186,7 @@ function deltaRun(
       await settle({ plan, reader, mode: layout.mode, fs, signal });
       await confirm();
     },
+    leaveNoName,
   };
 }
 

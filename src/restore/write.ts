@@ -6,7 +6,7 @@ import { type Combined, combineBatches } from './combine.js';
 import { makeDirectory, type Owner, type RestoreFileSystem } from './file-system.js';
 import { makeFile, type RestoreJob, severalAtOnce } from './job.js';
 import { type Layout, type PlacedFile, partsOf } from './layout.js';
-import { type Marker, makeStartable, removeMarkers, writeMarker } from './marker.js';
+import { type Held, type Marker, makeStartable, removeMarkers, writeMarker } from './marker.js';
 import { runJobs } from './pool.js';
 import type { WorkerSetting } from './worker.js';
 
@@ -27,6 +27,8 @@ export interface WriteOptions {
   progress?: (done: number, of: 'bytes' | 'files') => void;
   /** Writes what is not from the tars, each file durably, before the server can be started. */
   settle: () => Promise<void>;
+  /** Before the markers go: a server may be started on what is left when it is killed then. */
+  leaveNoName: Held['leaveNoName'];
 }
 
 const SYNCED_AT_ONCE = 128;
@@ -55,6 +57,7 @@ export async function writeBackup(options: WriteOptions): Promise<void> {
   await severalAtOnce(made.toReversed(), (path) => fsyncDir(path, fs));
   signal?.throwIfAborted();
   await makeStartable(marker, fs);
+  await options.leaveNoName();
   await removeMarkers(marker, fs);
 }
 

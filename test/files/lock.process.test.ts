@@ -95,6 +95,22 @@ const asDirectory = async (path: string) => {
   await writeFile(join(lock, 'owner'), content);
 };
 
+it.runIf(linux)('without a name it still keeps others out, until it is released', async () => {
+  const [other] = (await contenders(1)) as [Contender];
+  const lock = await acquireDirectoryLock(dir, { graceMs: 0 });
+  await lock.leaveNoName();
+  expect(await readdir(dir)).toEqual([]);
+  expect(await other.lock(dir)).toContain('WK_LOCKED');
+  await lock.release();
+  expect(await other.lock(dir)).toBe('won');
+  const names = await readdir(dir);
+  // Nothing of one that has it now is removed.
+  await lock.leaveNoName();
+  await lock.release();
+  expect(await readdir(dir)).toEqual(names);
+  await other.kill();
+});
+
 describe.each(NO_LINK_ERRNOS)('a file system without hard links: %s', (errno) => {
   withoutHardLinks(errno);
 

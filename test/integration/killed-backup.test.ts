@@ -164,6 +164,7 @@ describe(`killed whenever it may be, seed ${SEED}`, () => {
       await died(run(stage), stage);
       const isHalf = !isStartable() && existsSync(join(places.dataDir, 'PG_VERSION'));
       expect(isHalf, stage.what).toBe(stage.isHalf);
+      if (stage.leaves) expect(ownNames(places.dataDir, '')).toEqual(stage.leaves);
       isSafe();
       await endsIt(false);
     }
@@ -206,7 +207,7 @@ const EXPIRE_STAGES: readonly (Stage & { leaves: number })[] = [
 const SETTLED: Stage = {
   ...{ what: 'settled', when: 'before', call: 'rename', path: /\/global\/pg_control$/ },
 };
-const RESTORE_STAGES: readonly (Stage & { isHalf: boolean })[] = [
+const RESTORE_STAGES: readonly (Stage & { isHalf: boolean; leaves?: string[] })[] = [
   {
     ...{ what: 'begun', when: 'after', call: 'rename', path: /\/data\/\.walkeep-restore$/ },
     isHalf: false,
@@ -217,6 +218,10 @@ const RESTORE_STAGES: readonly (Stage & { isHalf: boolean })[] = [
   },
   { ...SETTLED, isHalf: true },
   { ...SETTLED, what: 'a server', when: 'after', isHalf: false },
+  {
+    ...{ what: 'all but done', when: 'after', call: 'unlink', path: /\/space\/\.walkeep-restore$/ },
+    ...{ isHalf: false, leaves: ['.walkeep-restore'] },
+  },
 ];
 
 /** A run that was not killed has restored: what it made is somebody's now. */

@@ -92,6 +92,8 @@ test(`a delta that is killed whenever it may be cannot be started, and the next 
   for (const stage of STAGES) {
     await died(run(stage), stage);
     expect(isHalf(), stage.what).toBe(stage.isHalf);
+    const ours = readdirSync(places.dataDir).filter((name) => name.startsWith('.walkeep'));
+    if (stage.leaves) expect(ours).toEqual(stage.leaves);
     await isSafe();
     await endsIt();
   }
@@ -125,7 +127,7 @@ const DISARMED: Stage = {
 const SETTLED: Stage = {
   ...{ what: 'settled', when: 'before', call: 'rename', path: /\/pg_control\.walkeep-restore$/ },
 };
-const STAGES: readonly (Stage & { isHalf: boolean })[] = [
+const STAGES: readonly (Stage & { isHalf: boolean; leaves?: string[] })[] = [
   {
     ...{ what: 'begun', when: 'after', call: 'rename', path: /\/\.walkeep-delta$/ },
     isHalf: false,
@@ -141,6 +143,10 @@ const STAGES: readonly (Stage & { isHalf: boolean })[] = [
   },
   { ...SETTLED, isHalf: true },
   { ...SETTLED, what: 'a server', when: 'after', isHalf: false },
+  {
+    ...{ what: 'all but done', when: 'before', call: 'unlink', path: /\/\.walkeep-delta$/ },
+    ...{ isHalf: false, leaves: ['.walkeep-delta'] },
+  },
 ];
 
 const walIn = (directory: string) =>

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { basename, dirname, join } from 'node:path';
 import type { BackupReader } from '../../archive/backups/reader.js';
 import { FrameCache } from '../../archive/combine/frames.js';
@@ -11,7 +12,7 @@ import { type Combined, combineBatches, type PlacedCombined } from '../combine.j
 import { emptyDirectory, makeDirectory, type RestoreFileSystem } from '../file-system.js';
 import { type JobContext, makeFile, type RestoreJob, severalAtOnce } from '../job.js';
 import { type FilePart, type Layout, type PlacedFile, partsOf } from '../layout.js';
-import { MARKER } from '../marker.js';
+import { type Held, MARKER } from '../marker.js';
 import type { Amount, DeltaCompared, RestorePlan, RestoreProgress } from '../options.js';
 import { type PoolOptions, runJobs } from '../pool.js';
 import type { WorkerSetting } from '../worker.js';
@@ -41,6 +42,7 @@ export interface DeltaRun {
   progress: (progress: RestoreProgress) => void;
   /** Writes what is not from the tars, each file durably, before the server can be started. */
   settle: () => Promise<void>;
+  leaveNoName: Held['leaveNoName'];
 }
 
 /** Bytes, and files, that are compared in one go. */
@@ -81,7 +83,7 @@ export async function carryOutDelta(given: DeltaRun): Promise<DeltaCompared> {
   await requireDelta(standing, given.delta.conditions, fs);
   const run = { ...given, delta: { ...given.delta, standing } };
   const wal = await oldWalOf(run.delta, fs);
-  await disarm(run, standing, wal);
+  const token = await disarm(run, standing, wal);
   const decision = await decide(run);
   run.onCompared?.(decision.compared);
   const { stale, there } = decision.found;
@@ -114,7 +116,8 @@ export async function carryOutDelta(given: DeltaRun): Promise<DeltaCompared> {
   });
   signal?.throwIfAborted();
   for (const { path, until } of layout.controls) await durableRename(until, path, fs);
-  await removeDeltaMarker(dataDir, fs);
+  await run.leaveNoName();
+  await removeDeltaMarker(dataDir, token, fs);
   return decision.compared;
 }
 
@@ -128,17 +131,19 @@ function changed(dataDir: string): TargetError {
 /**
  * From here on no server can be started there. What may not go at all goes first: a server has
  * neither pg_wal nor pg_control then, or both again.
+ * @returns the token of its marker
  */
 async function disarm(
   { layout, delta, plan, fs }: DeltaRun,
   standing: Standing,
   wal: OldWal,
-): Promise<void> {
+): Promise<string> {
   const { dataDir, systemId, catalogVersion, resumed, tablespaces, walDir } = standing;
   const before = [...(resumed?.roots ?? []), ...tablespaces.values()];
   const roots = new Set([...layout.roots, ...before]);
+  const token = randomUUID();
   const marker: DeltaMarker = {
-    ...{ format: 1, backup: plan.backup.id, systemId: String(systemId), catalogVersion },
+    ...{ format: 1, token, backup: plan.backup.id, systemId: String(systemId), catalogVersion },
     ...{ stamp: delta.stamp, roots: [...roots], oldWal: wal.to },
   };
   await writeDeltaMarker(dataDir, marker, fs);
@@ -164,6 +169,7 @@ async function disarm(
     if (!resumed) await rearm().catch(() => {});
     throw e;
   }
+  return token;
 
   async function rearm(): Promise<void> {
     for (const { from, to } of moves) {
@@ -173,7 +179,7 @@ async function disarm(
       if (await fs.stat(control.path)) continue;
       await durableRename(old(control), control.path, fs);
     }
-    await removeDeltaMarker(dataDir, fs);
+    await removeDeltaMarker(dataDir, token, fs);
   }
 }
 

@@ -12,6 +12,8 @@ export const DELTA_MARKER = '.walkeep-delta';
 
 export interface DeltaMarker {
   format: 1;
+  /** Of this run: it removes no other's. Those of earlier versions have none. */
+  token?: string | undefined;
   backup: string;
   /** Of the cluster, whose pg_control is not there any more. */
   systemId: string;
@@ -58,7 +60,13 @@ export async function writeDeltaMarker(
   await writeFileDurably(path, `${JSON.stringify(marker)}\n`, { temporary: `${path}.tmp`, fs });
 }
 
-export async function removeDeltaMarker(dataDir: string, fs: RestoreFileSystem): Promise<void> {
+/** Another's, who has begun since, stays: what it says of that one is still so. */
+export async function removeDeltaMarker(
+  dataDir: string,
+  token: string,
+  fs: RestoreFileSystem,
+): Promise<void> {
+  if ((await readDeltaMarker(dataDir, fs))?.token !== token) return;
   await fs.unlink(join(dataDir, DELTA_MARKER));
   await fsyncDir(dataDir, fs);
 }

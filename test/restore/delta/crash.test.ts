@@ -1,10 +1,17 @@
 import { createHash } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
 import type { Lsn } from '../../../src/lsn.js';
+import {
+  type DeltaMarker,
+  readDeltaMarker,
+  removeDeltaMarker,
+  writeDeltaMarker,
+} from '../../../src/restore/delta/marker.js';
 import { requireMovable, stampOf } from '../../../src/restore/delta/old-wal.js';
 import { standingIn } from '../../../src/restore/delta/standing.js';
 import type { RestoreFileSystem } from '../../../src/restore/file-system.js';
 import { layoutOf } from '../../../src/restore/layout.js';
+import type { Held } from '../../../src/restore/marker.js';
 import type { DeltaCompared, RestorePlan } from '../../../src/restore/options.js';
 import { carryOut } from '../../../src/restore/restore.js';
 import { Random } from '../../simulation/random.js';
@@ -37,7 +44,11 @@ function layoutFor({ walDir }: Place) {
   return layoutOf(record, index, { dataDir: DATA, walDir, tablespaces });
 }
 
-async function run(fs: RestoreFileSystem, { walDir }: Place): Promise<DeltaCompared | undefined> {
+async function run(
+  fs: RestoreFileSystem,
+  { walDir }: Place,
+  held?: Held,
+): Promise<DeltaCompared | undefined> {
   const layout = layoutFor({ walDir });
   const plan: RestorePlan = {
     ...{ backup: record, place: 'memory:', target: { kind: 'latest' } },
@@ -65,7 +76,7 @@ async function run(fs: RestoreFileSystem, { walDir }: Place): Promise<DeltaCompa
   const choice = { record, area, located: plan.located, links: [{ record, area }] };
   const delta = { standing, conditions, stamp, written: new Set(ADOPTED.map(({ to }) => to)) };
   const prepared = { plan, choice, layout, reader, index, command: 'command', delta };
-  return carryOut(prepared, { places: [], jobs: 1 }, fs);
+  return carryOut(prepared, { places: [], jobs: 1 }, fs, held);
 }
 
 const OLD_WAL = '000000010000000000000002';
@@ -321,6 +332,20 @@ describe('a delta restore', () => {
       }
     });
   }
+
+  it('leaves the marker of another one that has begun since', async () => {
+    const tree = await lostServer(PLACES[0]!);
+    const { fs } = tree.process(new Random(1));
+    const marker: DeltaMarker = {
+      ...{ format: 1, token: 'another', backup: 'b', systemId: String(SYSTEM) },
+      ...{ catalogVersion: CATALOG_VERSION, roots: [DATA], stamp: STAMP },
+    };
+    const leaveNoName = () => writeDeltaMarker(DATA, marker, fs);
+    await run(fs, PLACES[0]!, { confirm: async () => {}, leaveNoName });
+    expect(await readDeltaMarker(DATA, fs)).toEqual(marker);
+    await removeDeltaMarker(DATA, 'another', fs);
+    expect(await readDeltaMarker(DATA, fs)).toBeUndefined();
+  });
 
   it.each(PLACES)('that cannot put pg_wal aside leaves all as it was: %j', async (place) => {
     const tree = await lostServer(place);
