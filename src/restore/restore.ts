@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { TargetError } from '../errors.js';
+import { FsyncError, TargetError } from '../errors.js';
 import { acquireDirectoryLock, type DirectoryLock } from '../files/lock.js';
 import type { Combined } from './combine.js';
 import { carryOutDelta, compareDelta, type DeltaRun } from './delta/carry-out.js';
@@ -122,6 +122,25 @@ export async function carryOut(
   options: CarryOptions,
   fs: RestoreFileSystem,
   held: Held = NOTHING_HELD,
+): Promise<DeltaCompared | undefined> {
+  try {
+    return await carryOutEither(prepared, options, fs, held);
+  } catch (e) {
+    if (!(e instanceof FsyncError)) throw e;
+    const { message, path = prepared.plan.dataDir, cause } = e;
+    throw new FsyncError(message, { path, cause, hint: LOST_WRITES });
+  }
+}
+
+/** What is read is what is in memory: a delta would find it the same, and nothing is left to sync. */
+const LOST_WRITES =
+  'Some of what was written is in memory only, and looks as if it were on disk. Check the disk; reboot before the restore is run again there, or restore into another, empty directory.';
+
+async function carryOutEither(
+  prepared: Carried,
+  options: CarryOptions,
+  fs: RestoreFileSystem,
+  held: Held,
 ): Promise<DeltaCompared | undefined> {
   const { plan, layout, combined, reader, index, command, delta } = prepared;
   if (delta) return carryOutDelta(deltaRun({ ...prepared, delta }, options, fs, held));

@@ -123,6 +123,17 @@ describe('a restore that dies at any call', () => {
     });
   }
 
+  it('says after a failed fsync that memory is no proof of the disk', async () => {
+    const { fs } = new SimulatedTree().process(new Random(1));
+    const fsync = async (): Promise<void> => {
+      throw Object.assign(new Error('EIO'), { code: 'EIO' });
+    };
+    await expect(run({ ...fs, fsync })).rejects.toMatchObject({
+      code: 'WK_FSYNC',
+      hint: expect.stringMatching(/reboot .* or restore into another, empty directory/),
+    });
+  });
+
   it('never touches what it did not make', async () => {
     const random = new Random(1);
     const tree = new SimulatedTree();
