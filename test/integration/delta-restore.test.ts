@@ -20,7 +20,7 @@ import { MAJORS, type Major, PostgresServer } from '../support/postgres.js';
 import { archiveDirectory, receive, waitEqual } from '../support/receiving.js';
 import { digestOf, RecordedRows } from '../support/recorded-rows.js';
 import { handOver, readsEveryPage, recovered, walkeep, walkeepDone } from '../support/restoring.js';
-import { giveToServer, scratchDir } from '../support/scratch.js';
+import { giveToServer, killAtEnd, scratchDir } from '../support/scratch.js';
 import { waitFor } from '../support/wait.js';
 
 vi.setConfig({ testTimeout: 180_000 });
@@ -225,6 +225,7 @@ test.each(PAIR)(
     await server.stop();
     const busy = execFile('sleep', ['600'], { cwd: '/' });
     const writer = execFile('sh', ['-c', `exec 7>>'${dataDir}/global/1262'; exec sleep 600`]);
+    for (const child of [busy, writer]) killAtEnd(child);
     await waitFor(() => openFilesOf(writer.pid as number).some((path) => path.endsWith('/1262')), {
       what: 'a file to be open',
     });
