@@ -29,7 +29,7 @@ const keep = disposer();
 const random = new Random(SEED);
 
 test(`a delta that is killed whenever it may be cannot be started, and the next one ends it, seed ${SEED}`, async () => {
-  const { server, rows, space, archive, receiver } = await spacedServer(keep, { rows: 60_000 });
+  const { server, rows, space, archive, receiver } = await spacedServer(keep, { rows: 20_000 });
   await walkeepDone(['backup', '-d', server.conninfo(), archive]);
   const [{ id } = { id: '' }] = wholeBackups(archive).complete;
   await rows.commits(server, { most: 3 });

@@ -118,7 +118,7 @@ export async function crashRound(seed: number, first: Victim): Promise<RoundResu
     });
     await round.kill(victim);
   }
-  const enough = clients.confirmed.length + Math.floor(random() * 300);
+  const enough = clients.confirmed.length + 1 + Math.floor(random() * 300);
   await waitFor(() => clients.confirmed.length >= enough, { intervalMs: 1, timeoutMs: 60_000 });
   const stopped = clients.stop();
   if (random() < 0.5) await round.killReceiver();
