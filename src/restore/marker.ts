@@ -25,39 +25,57 @@ export interface Marker {
   controls: { path: string; until: string }[];
 }
 
-/** Undefined: there is none. @throws TargetError for what is none */
-export async function readMarker(
-  root: string,
-  fs: Pick<RestoreFileSystem, 'readFile'>,
-): Promise<Marker | undefined> {
-  const path = join(root, MARKER);
-  let text: string;
-  try {
-    text = (await fs.readFile(path)).toString('utf8');
-  } catch (e) {
-    if (['ENOENT', 'ENOTDIR'].includes((e as NodeJS.ErrnoException).code ?? '')) return undefined;
-    throw e;
+/** What says in a directory who is at work there, or was when he was killed. */
+export class MarkerFile<M extends { format: 1; token?: string | undefined; roots: string[] }> {
+  readonly #name: string;
+  readonly #of: string;
+  readonly #hint: string;
+
+  /** @param unknown what is told of a file of that name that is no marker */
+  constructor(name: string, unknown: { of: string; hint: string }) {
+    this.#name = name;
+    this.#of = unknown.of;
+    this.#hint = unknown.hint;
   }
-  try {
-    const marker = JSON.parse(text) as Marker;
-    if (marker.format === 1 && Array.isArray(marker.roots)) return marker;
-  } catch {
-    // Told below.
+
+  /** Undefined: there is none. @throws TargetError for what is none */
+  async read(root: string, fs: Pick<RestoreFileSystem, 'readFile'>): Promise<M | undefined> {
+    const path = join(root, this.#name);
+    let text: string;
+    try {
+      text = (await fs.readFile(path)).toString('utf8');
+    } catch (e) {
+      if (['ENOENT', 'ENOTDIR'].includes((e as NodeJS.ErrnoException).code ?? '')) return undefined;
+      throw e;
+    }
+    try {
+      const marker = JSON.parse(text) as M;
+      if (marker.format === 1 && Array.isArray(marker.roots)) return marker;
+    } catch {
+      // Told below.
+    }
+    const message = `"${path}" is no marker of ${this.#of} that this walkeep knows`;
+    throw new TargetError(message, { path, hint: this.#hint });
   }
-  throw new TargetError(`"${path}" is no marker of a restore that this walkeep knows`, {
-    path,
-    hint: 'Look at the directory, and empty it if nothing in it is needed.',
-  });
+
+  /** @throws StorageError */
+  async write(root: string, marker: M, fs: RestoreFileSystem): Promise<void> {
+    const path = join(root, this.#name);
+    await writeFileDurably(path, `${JSON.stringify(marker)}\n`, { temporary: `${path}.tmp`, fs });
+  }
+
+  /** Another's stays, who has begun since: what it says of him is still so. @throws StorageError */
+  async remove(root: string, token: string, fs: RestoreFileSystem): Promise<void> {
+    if ((await this.read(root, fs))?.token !== token) return;
+    await fs.unlink(join(root, this.#name));
+    await fsyncDir(root, fs);
+  }
 }
 
-export async function writeMarker(
-  root: string,
-  marker: Marker,
-  fs: RestoreFileSystem,
-): Promise<void> {
-  const path = join(root, MARKER);
-  await writeFileDurably(path, `${JSON.stringify(marker)}\n`, { temporary: `${path}.tmp`, fs });
-}
+export const MARKERS = new MarkerFile<Marker>(MARKER, {
+  of: 'a restore',
+  hint: 'Look at the directory, and empty it if nothing in it is needed.',
+});
 
 /** True for what a restore has in a directory before it has anything else there. */
 export function isOwnName(name: string): boolean {
@@ -80,7 +98,7 @@ export async function rootState(
   if (!found) return 'absent';
   if (found.kind !== 'directory') return 'taken';
   const others = (await fs.readdir(root)).filter(({ name }) => !isOwnName(name));
-  const marker = await readMarker(root, fs);
+  const marker = await MARKERS.read(root, fs);
   if (!marker) return others.length === 0 ? 'empty' : 'taken';
   if (token !== undefined && marker.token !== token) return 'taken';
   // Nothing is removed any more of what a server may have been started on.
@@ -118,10 +136,5 @@ export interface Held {
 
 /** Takes the markers away, that of the data directory last. @throws StorageError */
 export async function removeMarkers(marker: Marker, fs: RestoreFileSystem): Promise<void> {
-  for (const root of marker.roots.toReversed()) {
-    const found = await readMarker(root, fs);
-    if (found?.token !== marker.token) continue;
-    await fs.unlink(join(root, MARKER));
-    await fsyncDir(root, fs);
-  }
+  for (const root of marker.roots.toReversed()) await MARKERS.remove(root, marker.token, fs);
 }

@@ -6,7 +6,7 @@ import { TargetError, UsageError } from '../errors.js';
 import { DELTA_MARKER } from './delta/marker.js';
 import type { RestoreFileSystem } from './file-system.js';
 import type { Layout, Roots } from './layout.js';
-import { type Marker, type RootState, readMarker, rootState } from './marker.js';
+import { MARKERS, type Marker, type RootState, rootState } from './marker.js';
 
 export interface RootOptions {
   /** Absolute, as all paths here. */
@@ -67,7 +67,7 @@ export async function requireFree(
   requireApart(layout, places);
   const state = await rootState(dataDir, fs);
   const marker =
-    state === 'half' || state === 'complete' ? await readMarker(dataDir, fs) : undefined;
+    state === 'half' || state === 'complete' ? await MARKERS.read(dataDir, fs) : undefined;
   if (state === 'taken') throw await notFree(dataDir, fs);
   for (const root of others) {
     const one = await rootState(root, fs, marker?.token ?? '');

@@ -6,7 +6,7 @@ import { type Combined, combineBatches } from './combine.js';
 import { makeDirectory, type Owner, type RestoreFileSystem } from './file-system.js';
 import { makeFile, type RestoreJob, severalAtOnce } from './job.js';
 import { type Layout, type PlacedFile, partsOf } from './layout.js';
-import { type Held, type Marker, makeStartable, removeMarkers, writeMarker } from './marker.js';
+import { type Held, MARKERS, type Marker, makeStartable, removeMarkers } from './marker.js';
 import { runJobs } from './pool.js';
 import type { WorkerSetting } from './worker.js';
 
@@ -70,7 +70,7 @@ async function makeRoots({ layout, marker, owner, fs }: WriteOptions): Promise<v
       throw storageError('change the mode of directory', root, e);
     });
     if (owner) await fs.lchown(root, owner);
-    await writeMarker(root, marker, fs);
+    await MARKERS.write(root, marker, fs);
   }
 }
 

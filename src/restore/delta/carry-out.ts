@@ -18,7 +18,7 @@ import { type PoolOptions, runJobs } from '../pool.js';
 import type { WorkerSetting } from '../worker.js';
 import { makeLink, makeOne, spanningFiles, syncJobs } from '../write.js';
 import { type ExpectedFile, expectedFiles, type SameFile } from './compare.js';
-import { type DeltaMarker, removeDeltaMarker, writeDeltaMarker } from './marker.js';
+import { DELTA_MARKERS, type DeltaMarker } from './marker.js';
 import { putAside } from './old-wal.js';
 import { isServersOwn } from './own.js';
 import { type OldWal, oldWalOf, type PreparedDelta, surveyOf } from './prepare.js';
@@ -117,7 +117,7 @@ export async function carryOutDelta(given: DeltaRun): Promise<DeltaCompared> {
   signal?.throwIfAborted();
   for (const { path, until } of layout.controls) await durableRename(until, path, fs);
   await run.leaveNoName();
-  await removeDeltaMarker(dataDir, token, fs);
+  await DELTA_MARKERS.remove(dataDir, token, fs);
   return decision.compared;
 }
 
@@ -146,7 +146,7 @@ async function disarm(
     ...{ format: 1, token, backup: plan.backup.id, systemId: String(systemId), catalogVersion },
     ...{ stamp: delta.stamp, roots: [...roots], oldWal: wal.to },
   };
-  await writeDeltaMarker(dataDir, marker, fs);
+  await DELTA_MARKERS.write(dataDir, marker, fs);
   // A restore that ended just before it would be taken for half, and all that is here for its own.
   for (const root of layout.roots) {
     if (!(await fs.stat(join(root, MARKER)))) continue;
@@ -179,7 +179,7 @@ async function disarm(
       if (await fs.stat(control.path)) continue;
       await durableRename(old(control), control.path, fs);
     }
-    await removeDeltaMarker(dataDir, token, fs);
+    await DELTA_MARKERS.remove(dataDir, token, fs);
   }
 }
 

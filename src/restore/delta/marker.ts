@@ -1,7 +1,4 @@
-import { join } from 'node:path';
-import { TargetError } from '../../errors.js';
-import { fsyncDir, writeFileDurably } from '../../files/durable.js';
-import type { RestoreFileSystem } from '../file-system.js';
+import { MarkerFile } from '../marker.js';
 
 /**
  * What says that a delta restore has not ended in a directory: durable before anything in it is
@@ -26,47 +23,7 @@ export interface DeltaMarker {
   oldWal?: string | undefined;
 }
 
-/** Undefined: there is none. @throws TargetError for what is none */
-export async function readDeltaMarker(
-  dataDir: string,
-  fs: Pick<RestoreFileSystem, 'readFile'>,
-): Promise<DeltaMarker | undefined> {
-  const path = join(dataDir, DELTA_MARKER);
-  let text: string;
-  try {
-    text = (await fs.readFile(path)).toString('utf8');
-  } catch (e) {
-    if (['ENOENT', 'ENOTDIR'].includes((e as NodeJS.ErrnoException).code ?? '')) return undefined;
-    throw e;
-  }
-  try {
-    const marker = JSON.parse(text) as DeltaMarker;
-    if (marker.format === 1 && Array.isArray(marker.roots)) return marker;
-  } catch {
-    // Told below.
-  }
-  throw new TargetError(`"${path}" is no marker of a delta restore that this walkeep knows`, {
-    path,
-    hint: 'Restore into an empty directory.',
-  });
-}
-
-export async function writeDeltaMarker(
-  dataDir: string,
-  marker: DeltaMarker,
-  fs: RestoreFileSystem,
-): Promise<void> {
-  const path = join(dataDir, DELTA_MARKER);
-  await writeFileDurably(path, `${JSON.stringify(marker)}\n`, { temporary: `${path}.tmp`, fs });
-}
-
-/** Another's, who has begun since, stays: what it says of that one is still so. */
-export async function removeDeltaMarker(
-  dataDir: string,
-  token: string,
-  fs: RestoreFileSystem,
-): Promise<void> {
-  if ((await readDeltaMarker(dataDir, fs))?.token !== token) return;
-  await fs.unlink(join(dataDir, DELTA_MARKER));
-  await fsyncDir(dataDir, fs);
-}
+export const DELTA_MARKERS = new MarkerFile<DeltaMarker>(DELTA_MARKER, {
+  of: 'a delta restore',
+  hint: 'Restore into an empty directory.',
+});

@@ -8,7 +8,7 @@ import type { Owner, RestoreFileSystem } from '../file-system.js';
 import type { Layout } from '../layout.js';
 import { rootState } from '../marker.js';
 import { requireApart } from '../roots.js';
-import { type DeltaMarker, readDeltaMarker } from './marker.js';
+import { DELTA_MARKERS, type DeltaMarker } from './marker.js';
 import { lookForServer } from './server.js';
 
 /** What stands in a directory that a delta restore is to make what a backup has. */
@@ -43,7 +43,7 @@ export async function standingIn(
   if ((await fs.stat(dataDir))?.kind !== 'directory') {
     throw new TargetError(`"${dataDir}" is no directory`, { path: dataDir });
   }
-  const marker = await readDeltaMarker(dataDir, fs);
+  const marker = await DELTA_MARKERS.read(dataDir, fs);
   const major = (await textOf(join(dataDir, 'PG_VERSION'), fs))?.trim();
   const control = await controlIn(dataDir, fs);
   if (!control && !marker) throw noDataDirectory(dataDir, major);

@@ -1,12 +1,7 @@
 import { createHash } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
 import type { Lsn } from '../../../src/lsn.js';
-import {
-  type DeltaMarker,
-  readDeltaMarker,
-  removeDeltaMarker,
-  writeDeltaMarker,
-} from '../../../src/restore/delta/marker.js';
+import { DELTA_MARKERS, type DeltaMarker } from '../../../src/restore/delta/marker.js';
 import { requireMovable, stampOf } from '../../../src/restore/delta/old-wal.js';
 import { standingIn } from '../../../src/restore/delta/standing.js';
 import type { RestoreFileSystem } from '../../../src/restore/file-system.js';
@@ -340,11 +335,11 @@ describe('a delta restore', () => {
       ...{ format: 1, token: 'another', backup: 'b', systemId: String(SYSTEM) },
       ...{ catalogVersion: CATALOG_VERSION, roots: [DATA], stamp: STAMP },
     };
-    const leaveNoName = () => writeDeltaMarker(DATA, marker, fs);
+    const leaveNoName = () => DELTA_MARKERS.write(DATA, marker, fs);
     await run(fs, PLACES[0]!, { confirm: async () => {}, leaveNoName });
-    expect(await readDeltaMarker(DATA, fs)).toEqual(marker);
-    await removeDeltaMarker(DATA, 'another', fs);
-    expect(await readDeltaMarker(DATA, fs)).toBeUndefined();
+    expect(await DELTA_MARKERS.read(DATA, fs)).toEqual(marker);
+    await DELTA_MARKERS.remove(DATA, 'another', fs);
+    expect(await DELTA_MARKERS.read(DATA, fs)).toBeUndefined();
   });
 
   it.each(PLACES)('that cannot put pg_wal aside leaves all as it was: %j', async (place) => {
