@@ -298,7 +298,6 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
   private tell<K extends keyof ReceiverEvents>(event: K, ...args: ReceiverEvents[K]): void {
     if (event === 'progress') [this.lastPosition] = args as ReceiverEvents['progress'];
     if (this.o.members) this.noteDurable(event, args);
-    if (event === 'segment') this.filler?.noteSegment();
     const emit = this.emit as (event: K, ...args: ReceiverEvents[K]) => boolean;
     try {
       emit.call(this, event, ...args);

@@ -57,13 +57,18 @@ async function note(place: string, from: number, to: number, ...more: LedgerEntr
 }
 
 /** Serves the WAL from segment `oldest` on; older segments it has removed. */
-function serve(oldest: number, flushed: number): Promise<ScriptedServer> {
+function serve(
+  oldest: number,
+  flushed: number,
+  of: typeof wal,
+  identity: object,
+): Promise<ScriptedServer> {
   return ScriptedServer.listen(async (c: ScriptedConnection) => {
     const flushLsn = lsn(flushed);
     await c.accept();
-    const start = await c.serve({ systemId: '77', segmentSizeMb: 1, flushLsn });
+    const start = await c.serve({ systemId: '77', segmentSizeMb: 1, flushLsn, ...identity });
     if (start.lsn < lsn(oldest)) {
-      const file = name(Number(start.lsn) / MB);
+      const file = name(Number(start.lsn) / MB, start.timeline);
       const text = `requested WAL segment ${file} has already been removed`;
       c.send(backend.errorResponse('58P01', text), backend.readyForQuery());
       return;
@@ -71,7 +76,7 @@ function serve(oldest: number, flushed: number): Promise<ScriptedServer> {
     c.send(backend.copyBoth());
     for (let at = Number(start.lsn); at < NEWEST * MB; at += 100_000) {
       const to = Math.min(NEWEST * MB, at + 100_000);
-      c.send(backend.xlogData(BigInt(at), wal.bytes.subarray(at - 4 * MB, to - 4 * MB)));
+      c.send(backend.xlogData(BigInt(at), of.bytes.subarray(at - 4 * MB, to - 4 * MB)));
     }
     await c.nextOf('c').catch(() => {});
     c.send(backend.copyDone());
@@ -91,9 +96,9 @@ async function receive(
   oldest: number,
   until: (seen: Seen) => boolean | Promise<boolean>,
   options: Partial<WalReceiverOptions> = {},
-  flushed = NEWEST,
+  { flushed = NEWEST, of = wal, identity = {} } = {},
 ): Promise<Seen & { failure: unknown }> {
-  const server = keep(await serve(oldest, flushed));
+  const server = keep(await serve(oldest, flushed, of, identity));
   const receiver = new WalReceiver({
     connection: server.conninfo({ sslmode: 'disable' }),
     ...{ directory, synchronous: true, checkSyncStandby: false, retryDelay: 20 },
@@ -203,7 +208,7 @@ describe('what the server has removed', () => {
     put(directory, 5, 6);
     await note(directory, 5, 6);
     put(other, 4, 5);
-    const { failure, taken } = await receive(10, upToDate, { acceptGap: true }, 11);
+    const { failure, taken } = await receive(10, upToDate, { acceptGap: true }, { flushed: 11 });
     expect(failure).toBeUndefined();
     expect(taken).toEqual([]);
     const gap = { from: lsn(7), to: lsn(11), why: 'accepted' };
@@ -305,6 +310,27 @@ describe('what is missing inside or before', () => {
     await isWhole(5);
   });
 
+  it('is filled around what the other one lacks as well', async () => {
+    put(directory, 5, 5);
+    put(directory, 9, 9);
+    await note(directory, 5, 9);
+    put(other, 4, 9);
+    rmSync(join(other, name(7)));
+    const { taken } = await receive(5, () => isHere(6) && isHere(8) && upToDate());
+    expect(taken).toEqual([name(8), name(6)]);
+    expect(isHere(7)).toBe(false);
+  });
+
+  it('is not taken from an archive that has other WAL where both have some', async () => {
+    put(directory, 5, 5);
+    put(directory, 8, 9);
+    await note(directory, 5, 9);
+    put(other, 4, 9, clone);
+    const { warnings } = await receive(5, ({ warnings: w }) => upToDate() && w.length > 0);
+    expect(warnings.join()).toMatch(/WK_BACKFILL: .*differs from/);
+    expect(isHere(6) || isHere(7)).toBe(false);
+  });
+
   it('fills a gap that was accepted', async () => {
     put(directory, 5, 5);
     put(directory, 8, 9);
@@ -317,7 +343,12 @@ describe('what is missing inside or before', () => {
 
   it('is all that the other one has where the directory was empty', async () => {
     put(other, 4, 11);
-    const { failure, started } = await receive(10, () => upToDate() && hasOlder(), {}, 11);
+    const { failure, started } = await receive(
+      10,
+      () => upToDate() && hasOlder(),
+      {},
+      { flushed: 11 },
+    );
     expect(failure).toBeUndefined();
     expect(started).toEqual([lsn(11)]);
     await isWhole(4);
@@ -344,7 +375,7 @@ describe('what is missing inside or before', () => {
         return hasOlder();
       },
       { backfill: { places: [other], interval: 50 } },
-      11,
+      { flushed: 11 },
     );
     expect(failure).toBeUndefined();
     await isWhole(4);
@@ -352,7 +383,7 @@ describe('what is missing inside or before', () => {
 
   it('does not come back once it was removed', async () => {
     put(other, 4, 11);
-    await receive(10, () => upToDate() && hasOlder(), {}, 11);
+    await receive(10, () => upToDate() && hasOlder(), {}, { flushed: 11 });
     for (const n of [4, 5, 6]) rmSync(join(directory, name(n)));
     rmSync(join(directory, name(9)));
     // A hole is filled: what is older would be taken in the same look.
@@ -360,5 +391,91 @@ describe('what is missing inside or before', () => {
     expect(failure).toBeUndefined();
     expect(taken).toEqual([name(9)]);
     await isWhole(7);
+  });
+});
+
+describe('over a promotion', () => {
+  /** Timeline 2 begins within segment 8. */
+  const FORK = 8 * MB + 3 * 8192 + 1000;
+  const forked = makeWal(records(1), {
+    start: wal.start,
+    timelineOf: (address) => (address < FORK ? 1 : 2),
+  });
+  const history = (fork: number) => `1\t0/${fork.toString(16).toUpperCase()}\tno reason\n`;
+  const server = {
+    of: forked,
+    identity: { timeline: 2, histories: { 2: history(FORK) } },
+  };
+
+  function putForked(place: string, from: number, to: number): void {
+    put(place, from, Math.min(to, 7), forked);
+    for (let n = Math.max(from, 8); n <= to; n++) {
+      writeFileSync(join(place, name(n, 2)), segment(n, forked));
+    }
+  }
+
+  beforeEach(async () => {
+    put(directory, 5, 6, forked);
+    await note(directory, 5, 6);
+    putForked(other, 4, 10);
+  });
+  const isUpToDate = () => existsSync(join(directory, name(NEWEST - 1, 2)));
+
+  it('takes the rest of the old timeline, and the new one', async () => {
+    writeFileSync(join(other, '00000002.history'), history(FORK));
+    const { failure, warnings, taken, started } = await receive(10, isUpToDate, {}, server);
+    expect(failure).toBeUndefined();
+    expect(warnings).toEqual([]);
+    expect(taken).toEqual([name(7), ...[8, 9, 10].map((n) => name(n, 2))]);
+    expect(started.at(-1)).toBe(lsn(11));
+    const { findings } = await verifyArchive(directory);
+    expect(findings.filter((f) => f.severity !== 'info')).toEqual([]);
+    expect(await readLedger(directory)).toMatchObject({ timeline: 2, end: lsn(NEWEST) });
+    expect(readFileSync(join(directory, '00000002.history'), 'latin1')).toBe(history(FORK));
+  });
+
+  it('takes nothing of a timeline that another server made', async () => {
+    writeFileSync(join(other, '00000002.history'), history(FORK + 8192));
+    const { failure, warnings, taken } = await receive(10, () => false, {}, server);
+    expect(failure).toBeInstanceOf(WalRemovedError);
+    expect(taken).toEqual([]);
+    expect(warnings.join()).toMatch(/their histories differ/);
+  });
+
+  it('takes nothing of a timeline whose history is not there', async () => {
+    const { failure, taken } = await receive(10, () => false, {}, server);
+    expect(failure).toBeInstanceOf(WalRemovedError);
+    expect(taken).toEqual([name(7)]);
+  });
+
+  it('takes nothing that lies behind the fork on the old one', async () => {
+    put(other, 8, 10, forked);
+    for (const n of [8, 9, 10]) rmSync(join(other, name(n, 2)));
+    writeFileSync(join(other, '00000002.history'), history(FORK));
+    const { failure, taken } = await receive(10, () => false, {}, server);
+    expect(failure).toBeInstanceOf(WalRemovedError);
+    expect(taken).toEqual([name(7)]);
+  });
+
+  it("brings the histories of timelines before the server's own", async () => {
+    const last = 10 * MB + 9000;
+    const all = `${history(FORK)}2\t0/${last.toString(16).toUpperCase()}\tno reason\n`;
+    const timelineOf = (address: bigint) => (address < FORK ? 1 : address < last ? 2 : 3);
+    const later = {
+      of: makeWal(records(1), { start: wal.start, timelineOf }),
+      identity: { timeline: 3, histories: { 3: all } },
+    };
+    writeFileSync(join(other, '00000002.history'), history(FORK));
+    writeFileSync(join(other, '00000003.history'), all);
+    rmSync(join(other, name(10, 2)));
+    writeFileSync(join(other, name(10, 3)), segment(10, later.of));
+    const until = () => existsSync(join(directory, name(NEWEST - 1, 3)));
+    const { failure, taken } = await receive(11, until, {}, later);
+    expect(failure).toBeUndefined();
+    expect(taken).toEqual([name(7), name(8, 2), name(9, 2), name(10, 3)]);
+    expect(readFileSync(join(directory, '00000002.history'), 'latin1')).toBe(history(FORK));
+    expect(readFileSync(join(directory, '00000003.history'), 'latin1')).toBe(all);
+    const { findings } = await verifyArchive(directory);
+    expect(findings.filter((f) => f.severity !== 'info')).toEqual([]);
   });
 });

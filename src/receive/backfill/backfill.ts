@@ -1,4 +1,5 @@
 import { readdir } from 'node:fs/promises';
+import { setImmediate } from 'node:timers/promises';
 import type { Ledger, LedgerEntry } from '../../archive/ledger.js';
 import type { ArchiveKeys } from '../../archive/places/open-archive.js';
 import { BackfillError } from '../../errors.js';
@@ -22,6 +23,9 @@ import {
   type Way,
 } from './other-archive.js';
 import type { BackfillFailure } from './work.js';
+
+/** Names that are looked at without a pause. */
+const PAUSE = 1000;
 
 /** Other archives of the cluster, from which a receiver takes what it lacks. */
 export interface BackfillOption {
@@ -156,7 +160,9 @@ export class Backfill {
       throw storageError('open directory', this.directory, e);
     });
     const found = new Set<bigint>();
-    for (const name of names) {
+    for (const [i, name] of names.entries()) {
+      // Acknowledgements wait for this thread.
+      if (i % PAUSE === 0) await setImmediate();
       const file = parseSegmentFileName(name, way.segmentSize);
       if (!file || file.partial) continue;
       if (segmentOnWay(way, file.segment).timeline === file.timeline) found.add(file.segment);

@@ -1,5 +1,6 @@
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import { LEDGER_FILE } from '../../archive/ledger.js';
 import { abortableDelay } from '../../delay.js';
 import { InternalError, WalkeepError } from '../../errors.js';
@@ -10,9 +11,15 @@ import { type OtherArchive, type OtherWal, segmentOnWay, type Way } from './othe
 
 /** Milliseconds between looks for holes. */
 const INTERVAL = 600_000;
-/** Milliseconds before one that could not be asked is asked again, doubling up to the longest. */
+/**
+ * Milliseconds before one that could not be asked, or has not what both must have, is asked again:
+ * doubling, up to the longest, or to the interval.
+ */
 const FIRST = 1000;
 const LONGEST = 60_000;
+
+/** Segments after which others get their turn: acknowledgements wait for this thread. */
+const PAUSE = 1000n;
 
 /** There while WAL from before the archive's own begin is to be brought. */
 const BEGUN_EMPTY = '.walkeep-backfill-older';
@@ -56,7 +63,6 @@ export class Filler {
   readonly #stop = new AbortController();
   #hurry = new AbortController();
   #way: Way | undefined;
-  #waits = false;
   #running = Promise.resolve();
 
   /** @param fail told of a defect, and of a disk that failed */
@@ -78,11 +84,6 @@ export class Filler {
     else this.#now();
   }
 
-  /** A segment is complete: it may be the first one that both have. */
-  noteSegment(): void {
-    if (this.#waits) this.#now();
-  }
-
   async end(): Promise<void> {
     this.#stop.abort();
     this.#now();
@@ -97,7 +98,7 @@ export class Filler {
 
   async #run(): Promise<void> {
     const { signal } = this.#stop;
-    for (let failures = 0; !signal.aborted; ) {
+    for (let tries = 0; !signal.aborted; ) {
       const hurry = this.#hurry.signal;
       let filled: Filled;
       try {
@@ -108,32 +109,33 @@ export class Filler {
         if (!(e instanceof WalkeepError) || e instanceof InternalError) throw e;
         filled = 'failed';
       }
-      this.#waits = filled === 'waits';
-      failures = filled === 'failed' ? failures + 1 : 0;
-      const backoff = Math.min(LONGEST, FIRST * 2 ** (failures - 1));
-      await abortableDelay(failures > 0 ? backoff : this.#interval, hurry);
+      tries = filled === 'done' ? 0 : tries + 1;
+      const longest = filled === 'failed' ? LONGEST : this.#interval;
+      const backoff = Math.min(longest, FIRST * 2 ** Math.min(tries - 1, 20));
+      await abortableDelay(filled === 'done' ? this.#interval : backoff, hurry);
     }
   }
 
   /** Looks once for what is missing, and takes what of it is to be had. */
   async #fill(way: Way): Promise<Filled> {
-    const here = await this.#backfill.own(way);
-    const numbers = [...here].sort((a, b) => (a < b ? -1 : 1));
-    const holes: Hole[] = numbers.flatMap((n, i) => {
-      const before = numbers[i - 1];
-      return before === undefined || before === n - 1n ? [] : [{ from: before + 1n, to: n - 1n }];
-    });
+    // Sorted as numbers: as bigints a large archive's would take too long at a stretch.
+    const numbers = Float64Array.from(await this.#backfill.own(way), Number).sort();
+    const holes: Hole[] = [];
+    for (let i = numbers.length - 1; i > 0; i--) {
+      const [before, n] = [numbers[i - 1] as number, numbers[i] as number];
+      if (before < n - 1) holes.push({ from: BigInt(before + 1), to: BigInt(n - 1) });
+    }
     const { directory, others } = this.#backfill;
     const older = (await readdir(directory)).includes(BEGUN_EMPTY);
     const [oldest] = numbers;
     if (older && oldest === undefined) return 'waits';
-    if (older) holes.unshift({ from: undefined, to: (oldest as bigint) - 1n });
+    if (older) holes.push({ from: undefined, to: BigInt(oldest as number) - 1n });
     if (holes.length === 0) return 'done';
     holes.reverse();
     const all: Filled[] = [];
     for (const other of others) {
       const found = await this.#backfill.look(other, way);
-      if (found.state === 'failed') all.push('failed');
+      if (found.state === 'failed') all.push(found.refused ? 'waits' : 'failed');
       // What one that is yet to begin does not have says nothing of what was there.
       else if (!found.wal.begun) all.push('waits');
       else for (const hole of holes) all.push(await this.#fillHole(hole, other, found.wal, way));
@@ -158,7 +160,12 @@ export class Filler {
     if (joint !== 'present') return 'failed';
     for (let n = to; n >= (from ?? 1n); n -= 1n) {
       if (this.#stop.signal.aborted) return 'waits';
-      if (!wal.has(segmentOnWay(way, n))) return 'done';
+      if (n % PAUSE === 0n) await setImmediate();
+      if (!wal.has(segmentOnWay(way, n))) {
+        if (from === undefined) break;
+        // It may have a hole there as well.
+        continue;
+      }
       const how = await take(n);
       // What is damaged there ends it: what lies before leads to nothing.
       if (how === 'later' || how === 'refused') return 'failed';
