@@ -160,6 +160,42 @@ describe.skipIf(!major)('the cookbook', () => {
     await book?.receiver?.stop('SIGKILL');
   });
 
+  test('leads from archive_command to a restored server', { timeout: 240_000 }, async () => {
+    const server = keep(await PostgresServer.create({ major: major!, archive: true }));
+    book = new Cookbook(server);
+    const guide = 'docs/replace-archive-command.md';
+    const statements = blocksOf(guide).filter(({ language }) => language === 'sql');
+    const [role, switchOff] = statements as [Block, Block];
+    for (const statement of statementsOf(role.text)) await server.sql(statement);
+    const commands = book.commands(guide, () => true);
+    const upTo = commands.findIndex((words) => words[1] === 'restore');
+    expect(commands.slice(0, upTo).map((words) => words[1])).toEqual([
+      ...['slot', 'receive', 'backup', 'check', 'verify', 'list'],
+    ]);
+    for (const words of commands.slice(0, upTo)) {
+      if (words[1] === 'receive') {
+        book.receiver = book.start(words);
+        await book.receiver.waitForOutput(/starting log streaming/);
+      } else await book.run(words);
+    }
+    for (const statement of statementsOf(switchOff.text)) await server.sql(statement);
+    await makeHistory(server);
+    await book.received();
+    // Into the directory of a server that is there for it, and not where the guide has it.
+    const restored = keep(
+      await server.createRestored(async (dataDir) => {
+        book?.known.push(['/var/lib/postgresql/restored', dataDir]);
+        const restores = book?.commands(guide, (words) => words[1] === 'restore') ?? [];
+        expect(restores.length).toBe(2);
+        for (const words of restores) await book?.run(words);
+      }),
+    );
+    await restored.start();
+    await promoted(restored);
+    expect(await numbers(restored)).toEqual([1, 2, 3, 4]);
+    expect(await book.receiver?.stop('SIGTERM')).toMatchObject({ code: 0 });
+  });
+
   test('works as it stands', { timeout: 240_000 }, async () => {
     const server = keep(await PostgresServer.create({ major: major! }));
     book = new Cookbook(server);
