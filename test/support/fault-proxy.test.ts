@@ -108,6 +108,16 @@ describe('a fault', () => {
     await expect.poll(() => proxy.seen.every(({ ms }) => ms > 0)).toBe(true);
   });
 
+  test('who goes while he is answered is answered', async () => {
+    await using proxy = await through({ latencyMs: 500 });
+    const abort = new AbortController();
+    const one = put(proxy.url, '/gone', abort.signal).catch(() => {});
+    await expect.poll(() => proxy.seen[0]?.status, { timeout: 20_000 }).toBe(200);
+    abort.abort();
+    await one;
+    await expect.poll(() => proxy.seen[0]?.ms, { timeout: 20_000 }).toBeGreaterThan(0);
+  });
+
   test('away: nobody is there until it comes back', async () => {
     await using proxy = await through();
     await fetch(`${proxy.url}/get`).then(bytes);

@@ -271,14 +271,14 @@ export class FaultProxy implements AsyncDisposable {
       passed += chunk.length;
       if (fault === 'flip' && atHalf) flip(chunk, half - before);
       if (fault === 'truncate' && atHalf) {
-        await new Promise((resolve) => response.write(chunk.subarray(0, half - before), resolve));
+        await taken(response, (done) => response.write(chunk.subarray(0, half - before), done));
         response.destroy();
         return;
       }
       await this.#turn(this.#lanes.down, chunk.length);
       if (!response.write(chunk)) await drained(response);
     }
-    await new Promise<void>((resolve) => response.end(() => resolve()));
+    await taken(response, (done) => response.end(done));
   }
 
   #headers(answer: IncomingMessage): string[] {
@@ -323,6 +323,15 @@ export class FaultProxy implements AsyncDisposable {
 
 function flip(chunk: Buffer, at: number): void {
   chunk[at] = (chunk[at] as number) ^ 0x10;
+}
+
+/** Waits until it has been done; of a client that goes meanwhile nobody tells that it has not. */
+async function taken(response: ServerResponse, act: (done: () => void) => void): Promise<void> {
+  if (response.destroyed) throw new Error('gone');
+  await new Promise<void>((resolve) => {
+    response.once('close', resolve);
+    act(resolve);
+  });
 }
 
 function drained(stream: Writable): Promise<void> {
