@@ -1,6 +1,6 @@
 import { CorruptObjectError, StoreUncertainError } from '../errors.js';
 import { bytesOf } from './content.js';
-import type { GetOptions, ObjectStore } from './store.js';
+import type { GetOptions, Got, ObjectStore } from './store.js';
 
 /**
  * Tries of a body that breaks off, before that counts. A store repeats what it was asked for, but not
@@ -36,4 +36,34 @@ export async function readWhole<T>(
       if (broken === MOST_BROKEN || damaged === MOST_DAMAGED) throw e;
     }
   }
+}
+
+/**
+ * The bytes of an object that may be long: where a body breaks off, the next one goes on.
+ * @param get gives what begins at a byte; `broken`: why it is asked for again
+ * @throws what it throws; StoreUncertainError
+ */
+export async function* resumedBody(
+  get: (start: number, broken: unknown) => Promise<Got>,
+): AsyncGenerator<Uint8Array> {
+  let at = 0;
+  let broken: unknown;
+  for (let tries = 1; ; tries++) {
+    const got = await get(at, broken);
+    try {
+      for await (const piece of got.body) {
+        at += piece.length;
+        yield piece;
+      }
+      return;
+    } catch (e) {
+      if (!(e instanceof StoreUncertainError) || tries === MOST_BROKEN) throw e;
+      broken = e;
+    }
+  }
+}
+
+/** What is asked for to go on there. */
+export function rangeFrom(start: number): GetOptions['range'] {
+  return start === 0 ? undefined : { start, end: Number.MAX_SAFE_INTEGER };
 }

@@ -1,5 +1,4 @@
-import { StoreUncertainError } from '../../errors.js';
-import { MOST_BROKEN } from '../../store/read-whole.js';
+import { rangeFrom, resumedBody } from '../../store/read-whole.js';
 import type { Got, ObjectStore } from '../../store/store.js';
 import type { Compression } from '../../wal/file-name.js';
 import type { SegmentRead, TakeBytes } from '../segment-reader.js';
@@ -101,28 +100,16 @@ export class FlatSegment implements StoredSegment {
   }
 
   /** The bytes as they are there. Where a connection broke they go on, if the file is the same. */
-  async *#body(): AsyncGenerator<Uint8Array> {
-    let at = 0;
+  #body(): AsyncGenerator<Uint8Array> {
     let first: Got | undefined;
-    let broken: unknown;
-    for (let tries = 1; ; tries++) {
-      const range = at === 0 ? undefined : { start: at, end: Number.MAX_SAFE_INTEGER };
-      const got = await this.#store.get(this.name, { range });
+    return resumedBody(async (start, broken) => {
+      const got = await this.#store.get(this.name, { range: rangeFrom(start) });
       if (!got) throw gone(this.path);
       // What has the name by now may be another file, whose bytes do not go on in what was read.
-      if (at > 0 && !(first && isSame(first, got))) throw broken;
+      if (start > 0 && !(first && isSame(first, got))) throw broken;
       first = got;
-      try {
-        for await (const piece of got.body) {
-          at += piece.length;
-          yield piece;
-        }
-        return;
-      } catch (e) {
-        if (!(e instanceof StoreUncertainError) || tries === MOST_BROKEN) throw e;
-        broken = e;
-      }
-    }
+      return got;
+    });
   }
 }
 

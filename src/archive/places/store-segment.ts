@@ -1,6 +1,6 @@
 import type { Identities } from '../../codec/age/identities.js';
-import { CorruptObjectError, StorageError, StoreUncertainError } from '../../errors.js';
-import { MOST_BROKEN } from '../../store/read-whole.js';
+import { CorruptObjectError, StorageError } from '../../errors.js';
+import { rangeFrom, resumedBody } from '../../store/read-whole.js';
 import type { Got, ObjectStore } from '../../store/store.js';
 import type { SegmentRead, TakeBytes } from '../segment-reader.js';
 import type { StoredSegment } from '../segment-source.js';
@@ -96,28 +96,13 @@ export class StoreSegment implements StoredSegment {
   }
 
   /** The bytes as they are stored, over broken connections. */
-  async *#body(): AsyncGenerator<Uint8Array> {
-    let at = 0;
-    for (let tries = 1; ; tries++) {
-      const got = this.#got ?? (await this.#get(at));
+  #body(): AsyncGenerator<Uint8Array> {
+    return resumedBody(async (start) => {
+      const got = this.#got ?? (await this.#store.get(this.#key, { range: rangeFrom(start) }));
       this.#got = undefined;
-      try {
-        for await (const piece of got.body) {
-          at += piece.length;
-          yield piece;
-        }
-        return;
-      } catch (e) {
-        if (!(e instanceof StoreUncertainError) || tries === MOST_BROKEN) throw e;
-      }
-    }
-  }
-
-  async #get(start: number): Promise<Got> {
-    const range = start === 0 ? undefined : { start, end: Number.MAX_SAFE_INTEGER };
-    const got = await this.#store.get(this.#key, { range });
-    if (!got) throw gone(this.path);
-    return got;
+      if (!got) throw gone(this.path);
+      return got;
+    });
   }
 }
 
