@@ -256,7 +256,7 @@ test('a backup whose server goes away fails, and leaves nothing', async () => {
   await succeeds(backup(archive, proxy.conninfo()));
   const whole = proxy.forwarded;
   for (let cuts = 0; cuts < Math.max(5, KILLS / 4); cuts++) {
-    proxy.after(1 + random.below(Math.round(whole * 0.98)), 'cut');
+    proxy.after(1 + random.below(Math.round(whole * 0.9)), 'cut');
     const run = backup(archive, proxy.conninfo());
     expect((await run.exit).code, run.stdout).toBe(1);
     expectClean(archive);
@@ -283,9 +283,13 @@ test('no space for a backup, or for a restore: it fails, and succeeds when there
   const archive = join(disk.directory, 'archive');
   mkdirSync(archive);
   const take = () => backup(archive, server.conninfo(), ['--wal', 'include']);
-  const course = await courseOf(take, [archive]);
+  await succeeds(take());
+  const { objects = [] } = wholeBackups(archive).complete[0] ?? {};
+  // The next one may bring fewer segments of WAL along.
+  const tars = objects.filter(({ name }) => /\.tar/.test(name));
+  const needed = tars.reduce((sum, { size }) => sum + size, 0);
   for (let round = 0; round < Math.max(3, KILLS / 8); round++) {
-    disk.fill(random.below(course.whole.bytes * 0.9));
+    disk.fill(random.below(needed * 0.9));
     const run = take();
     expect((await run.exit).code).toBe(1);
     expect(run.stderr).toMatch(/space/i);
