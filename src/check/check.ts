@@ -30,6 +30,7 @@ import {
 } from './check-archive.js';
 import { type BackupDemands, checkBackups } from './check-backups.js';
 import { archivedWal, type CheckedMembers, checkMembers, lookAtMembers } from './check-members.js';
+import { checkOthers } from './check-others.js';
 import {
   checkPosition,
   type LagDemands,
@@ -131,6 +132,7 @@ async function checkTogether(options: CheckOptions, place: Place): Promise<Check
     results.push(...checkServer(server, sql));
     results.push(...checkSlot(slot, server, sql, archive?.end));
     results.push(...checkSync(server, sql, applicationName, ours));
+    results.push(...checkOthers(server, sql, applicationName));
     results.push(checkArchiveMode(server, sql), checkClock(sql));
   }
   if (problem) results.push(problem);

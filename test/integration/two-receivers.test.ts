@@ -236,6 +236,15 @@ test('a new disk gets all that the other machine has', async () => {
   await more();
   await writeWal(server, 2_500_000);
   await both.kill('b');
+  // Not in silence: what is confirmed now is on one disk.
+  const check = keep(
+    runCli([
+      ...['check', '-w', '-D', directories.a, '-S', 'a'],
+      ...['-d', server.conninfo({ application_name: 'a' })],
+    ]),
+  );
+  expect((await check.exit).code).toBe(1);
+  expect(check.stdout).toMatch(/"b" is not connected: commits are confirmed without it/);
   rmSync(directories.b, { recursive: true });
   mkdirSync(directories.b);
   await both.loseSlot('b');
