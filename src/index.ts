@@ -99,6 +99,8 @@ export type { StandbyStatus } from './protocol/status-reply.js';
 export type { PushOptions, PushResult } from './push/push.js';
 export type { VerifyMode } from './receive/inspector.js';
 export type {
+  Backfilled,
+  BackfillOption,
   CompressionOption,
   MemberState,
   MembersOption,

@@ -119,7 +119,6 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
     try {
       let reason: StopReason | undefined = lock ? undefined : 'signal';
       if (lock) await this.startMembers();
-      if (lock && this.backfill) await noteEmpty(this.o.directory);
       while (reason === undefined) reason = await this.attempt(stop);
       await this.diverged.end();
       if (this.failed.signal.aborted) throw this.failed.signal.reason;
@@ -211,8 +210,9 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
   /** One connection with its streams. Says why when there is nothing more to do. */
   private async attempt(signal: AbortSignal): Promise<StopReason | undefined> {
     const { receiver } = this;
-    const { receiveTimeout = RECEIVE_TIMEOUT } = this.o;
+    const { receiveTimeout = RECEIVE_TIMEOUT, directory } = this.o;
     try {
+      if (this.backfill) await noteEmpty(directory);
       return await overConnection(this.connect(signal), receiveTimeout, signal, (c, watchdog) =>
         receiver.serve(c, signal, (phase) => watchdog.enter(phase)),
       );

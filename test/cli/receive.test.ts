@@ -120,6 +120,22 @@ describe('options for the receiver', () => {
     expect(seen.options).not.toHaveProperty('retryDelay');
   });
 
+  it('name other archives of the cluster, and what opens them', async () => {
+    const places = ['--backfill=/b', '--backfill=ssh://c.example/wal'];
+    await run('walkeep', 'receive', '-D', directory, ...places, '--identity=/key');
+    expect(seen.options).toMatchObject({
+      backfill: { places: ['/b', 'ssh://c.example/wal'], keys: { identityFiles: ['/key'] } },
+    });
+    await run('walkeep', 'receive', '-D', directory);
+    expect(seen.options).not.toHaveProperty('backfill');
+    const { code, stderr } = await run('walkeep', 'receive', '-D', directory, '--identity=/key');
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/error: --identity and --identity-command need a place with --backfill/);
+    const wrong = await run('walkeep', 'receive', '-D', directory, '--backfill=ftp://b/wal');
+    expect(wrong.code).toBe(1);
+    expect(wrong.stderr).toMatch(/ftp/);
+  });
+
   it('-n turns every retry off', async () => {
     await run('walkeep', 'receive', '-nD', directory);
     expect(seen.options).toMatchObject({ reconnect: false, retryFirstConnection: false });

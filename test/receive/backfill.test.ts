@@ -434,6 +434,20 @@ describe('over a promotion', () => {
     expect(readFileSync(join(directory, '00000002.history'), 'latin1')).toBe(history(FORK));
   });
 
+  it('takes what is older from the timelines before as well', async () => {
+    for (const file of readdirSync(directory)) rmSync(join(directory, file));
+    putForked(other, 4, 11);
+    writeFileSync(join(other, '00000002.history'), history(FORK));
+    const until = () => isUpToDate() && hasOlder();
+    const { failure, warnings } = await receive(10, until, {}, { ...server, flushed: 11 });
+    expect(failure).toBeUndefined();
+    expect(warnings).toEqual([]);
+    for (const n of [4, 5, 6, 7]) expect(isHere(n)).toBe(true);
+    for (const n of [8, 9, 10]) expect(existsSync(join(directory, name(n, 2)))).toBe(true);
+    const { findings } = await verifyArchive(directory);
+    expect(findings.filter((f) => f.severity !== 'info')).toEqual([]);
+  });
+
   it('takes nothing of a timeline that another server made', async () => {
     writeFileSync(join(other, '00000002.history'), history(FORK + 8192));
     const { failure, warnings, taken } = await receive(10, () => false, {}, server);
