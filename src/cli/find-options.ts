@@ -52,6 +52,10 @@ export const FIND_OPTIONS: readonly OptionSpec[] = [
     ...{ long: 'stop', argument: 'WHERE', group: HOW },
     help: 'with --target: "before" or "after" the event (default: after; with --drops before)',
   },
+  {
+    ...{ long: 'jobs', short: 'j', argument: 'N', group: 'Options:' },
+    help: 'read with N threads (default: one for each core)',
+  },
   ...KEY_OPTIONS,
   ...ARCHIVE_OPTIONS,
 ];
@@ -112,6 +116,7 @@ export function findArguments(
     drops: values.drops,
     beyondFork: values['beyond-fork'],
     full: values.full,
+    jobs: countOption(values, 'jobs', 1024),
     keys: keysOf(values),
   });
   return {

@@ -1,8 +1,16 @@
+import type { FoundRecord } from '../archive/way/packed.js';
 import type { Branch } from '../archive/way/plan.js';
 import type { Damage } from '../archive/way/scan.js';
 import { CorruptWalError } from '../errors.js';
 import type { Lsn } from '../lsn.js';
-import { RM_XLOG, RMGR_INFO_MASK, type WalRecord } from '../wal/record.js';
+import {
+  kindOf,
+  NOTED,
+  type RecordKinds,
+  RM_XLOG,
+  RMGR_INFO_MASK,
+  recordKinds,
+} from '../wal/record.js';
 import {
   type DatabaseDrop,
   invalidatedDatabase,
@@ -20,7 +28,9 @@ import {
   RM_XACT,
   type TransactionEnd,
   type TransactionPrepare,
+  XACT_ABORT,
   XACT_ABORT_PREPARED,
+  XACT_COMMIT,
   XACT_OPMASK,
 } from '../wal/records/xact.js';
 import {
@@ -87,7 +97,7 @@ export function dropsFiles(event: WalEvent): event is TransactionEvent {
 }
 
 /** Which records `EventReader` wants. */
-export function isWanted(rmgr: number, info: number): boolean {
+function isWanted(rmgr: number, info: number): boolean {
   const type = info & RMGR_INFO_MASK;
   switch (rmgr) {
     case RM_XACT:
@@ -106,6 +116,11 @@ export function isWanted(rmgr: number, info: number): boolean {
       return rmgr === RM_HEAP && (info & HEAP_INPLACE) === HEAP_INPLACE;
   }
 }
+
+export const WANTED = recordKinds(isWanted);
+/** The same, of plain ends of transactions only that they were. */
+export const WANTED_BUT_ENDS = WANTED.slice() as RecordKinds;
+for (const type of [XACT_COMMIT, XACT_ABORT]) WANTED_BUT_ENDS[kindOf(RM_XACT, type)] = NOTED;
 
 /** Transactions in progress that something is remembered of; the oldest is forgotten first. */
 const MAX_PENDING = 10_000;
@@ -143,11 +158,19 @@ export class EventReader {
     this.#timelineAt = timelineAt;
   }
 
+  /** True if something waits for one of these ends, or would once the records have been read. */
+  awaits(ended: Int32Array, records: () => Iterable<FoundRecord>): boolean {
+    const begun = new Set<number>();
+    for (const { rmgr, xid } of records()) if (rmgr !== RM_XACT) begun.add(xid);
+    if (begun.size === 0 && this.#pending.size === 0) return false;
+    return ended.some((bits) => begun.has(bits >>> 0) || this.#pending.has(bits >>> 0));
+  }
+
   /**
    * The event that a record is; undefined if it is none, but perhaps part of one to come.
    * @throws CorruptWalError if its contents are not what its type says
    */
-  read(record: WalRecord, major: number | undefined): WalEvent | undefined {
+  read(record: FoundRecord, major: number | undefined): WalEvent | undefined {
     const { lsn, endLsn, rmgr, info } = record;
     if (!record.body) throw new CorruptWalError('record is too long to be read', { lsn });
     if (rmgr === RM_HEAP) {
@@ -167,7 +190,7 @@ export class EventReader {
   }
 
   #transaction(
-    record: WalRecord,
+    record: FoundRecord,
     data: Uint8Array,
     major: number | undefined,
     place: Place,
@@ -194,7 +217,7 @@ export class EventReader {
     return Object.assign(contents, changes, place, gid === undefined ? undefined : { gid });
   }
 
-  #storage({ info, xid }: WalRecord, data: Uint8Array): void {
+  #storage({ info, xid }: FoundRecord, data: Uint8Array): void {
     const change = parseSmgrRecord(info, data);
     if (!change || xid === 0) return;
     const pending = this.#of(xid);
@@ -213,7 +236,7 @@ export class EventReader {
     forgetOldest(this.#invalidated);
   }
 
-  #database({ info, xid, lsn }: WalRecord, data: Uint8Array, major: number | undefined): void {
+  #database({ info, xid, lsn }: FoundRecord, data: Uint8Array, major: number | undefined): void {
     const drop = parseDatabaseDrop(info, data, major);
     if (!drop) return;
     const pending = this.#of(xid);

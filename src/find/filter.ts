@@ -54,6 +54,16 @@ export class EventMatcher {
     return event.kind === 'restore-point' && event.name === restorePoint;
   }
 
+  /**
+   * True if ends of transactions of which the WAL tells no more than when that was can neither match
+   * nor be what `past` waits for, but for that of `xid`. Branches have no time of their own, and take
+   * that of the last end; but such filters want none.
+   */
+  get passesEnds(): boolean {
+    const { before, xid, restorePoint, drops } = this.#filter;
+    return before === undefined && (drops === true || (restorePoint ?? xid) !== undefined);
+  }
+
   /** True once no later event can match. */
   past(event: WalEvent): boolean {
     const { until, before } = this.#filter;

@@ -3,9 +3,9 @@ import type { Catalog } from '../archive/catalog.js';
 import { type ArchiveOptions, withArchives } from '../archive/places/open-archive.js';
 import { readCatalog } from '../archive/read-catalog.js';
 import { divergedWal } from '../archive/way/diverged.js';
-import { decoding, type Plan, type PlannedSegment, planTimeline } from '../archive/way/plan.js';
-import { scanSegments } from '../archive/way/read.js';
-import { type Damage, DamageTolerantScan, type ScanVisitor } from '../archive/way/scan.js';
+import { type Plan, type PlannedSegment, planTimeline } from '../archive/way/plan.js';
+import { scanWay, type WayVisitor } from '../archive/way/runs.js';
+import type { Damage } from '../archive/way/scan.js';
 import { UsageError } from '../errors.js';
 import { formatLsn, type Lsn } from '../lsn.js';
 import {
@@ -23,7 +23,13 @@ import {
 } from '../options.js';
 import type { TimestampTz } from '../wal/records/timestamp.js';
 import { timelineAt } from '../wal/timeline.js';
-import { EventReader, isWanted, type TransactionEvent, type WalEvent } from './event.js';
+import {
+  EventReader,
+  type TransactionEvent,
+  WANTED,
+  WANTED_BUT_ENDS,
+  type WalEvent,
+} from './event.js';
 import { type EventFilter, EventMatcher, isWithin } from './filter.js';
 import { segmentsFromTime } from './start.js';
 
@@ -43,6 +49,10 @@ export interface FindOptions extends EventFilter {
   beyondFork?: boolean;
   /** Read all of it, however much clocks may have gone back. */
   full?: boolean;
+  /** Threads. Default: one for each core. */
+  jobs?: number;
+  /** Bytes of WAL that a thread takes at a time. */
+  jobBytes?: number;
   /** Awaited between two segments: what comes of one may be taken before the next is read. */
   between?: () => Promise<void>;
   /** Bytes of WAL that were read, of how many there are to read. */
@@ -63,6 +73,8 @@ const CHECKS: Checks<FindOptions> = {
   timeline: aTimeline,
   beyondFork: aSwitch,
   full: aSwitch,
+  jobs: aNumber(1, 1024),
+  jobBytes: aNumber(1, Number.MAX_SAFE_INTEGER),
   between: aFunction,
   onProgress: aFunction,
   keys: anObject,
@@ -107,11 +119,12 @@ export async function findEvents(
     const range = options.beyondFork ? await beyondFork(catalog, options) : options;
     const matcher = new EventMatcher(range);
     const segments = await segmentsToRead(plan, range, range.after);
-    return walk(plan, segments, range, (event) => {
+    const visit = (event: WalEvent): boolean => {
       const wanted = !range.beyondFork || BEYOND.includes(event.kind);
       if (wanted && matcher.matches(event) && onEvent(event)) return true;
       return !range.full && matcher.past(event);
-    });
+    };
+    return walk(plan, segments, range, visit, matcher.passesEnds);
   });
 }
 
@@ -139,6 +152,11 @@ export interface MomentResult extends FindResult {
   damages: Damage[];
 }
 
+export type MomentOptions = Pick<
+  FindOptions,
+  'timeline' | 'since' | 'until' | 'full' | 'keys' | 'jobs' | 'signal' | 'onProgress'
+>;
+
 /**
  * What recovery to a time arrives at: PostgreSQL stops before the first transaction in the WAL
  * that ended later than the time.
@@ -146,7 +164,7 @@ export interface MomentResult extends FindResult {
 export async function findMoment(
   places: string | readonly string[],
   time: TimestampTz,
-  options: Pick<FindOptions, 'timeline' | 'since' | 'until' | 'full' | 'keys' | 'signal'>,
+  options: MomentOptions,
 ): Promise<MomentResult> {
   checkOptions<FindOptions>('find', options, CHECKS);
   return withArchives(places, options.keys ?? {}, (archive) => momentIn(archive, time, options));
@@ -155,7 +173,7 @@ export async function findMoment(
 async function momentIn(
   archive: Archive,
   time: TimestampTz,
-  options: Pick<FindOptions, 'timeline' | 'since' | 'until' | 'full' | 'signal'>,
+  options: MomentOptions,
 ): Promise<MomentResult> {
   const plan = planTimeline(await readCatalog(archive), options.timeline);
   const segments = await segmentsToRead(plan, options, time);
@@ -220,8 +238,9 @@ function unreadAround(
 async function walk(
   plan: Plan,
   segments: readonly PlannedSegment[],
-  options: Pick<FindOptions, 'since' | 'until' | 'signal' | 'between' | 'onProgress'>,
+  options: FindOptions,
   visit: (event: WalEvent) => boolean,
+  passesEnds = false,
 ): Promise<FindResult> {
   const from = segments[0]?.start;
   const reader = new EventReader((lsn) => timelineAt(plan.history, lsn));
@@ -237,8 +256,11 @@ async function walk(
     if (isWithin(found, options)) damaged++;
     return emit(found);
   };
-  const visitor: ScanVisitor = {
+  const visitor: WayVisitor = {
     damage,
+    wants: (ended, records) =>
+      (options.xid !== undefined && ended.includes(options.xid | 0)) ||
+      reader.awaits(ended, records),
     record(record, major) {
       let event: WalEvent | undefined;
       try {
@@ -251,19 +273,27 @@ async function walk(
       return event !== undefined && emit(event);
     },
   };
-  const scan = new DamageTolerantScan({ ...decoding(plan), select: isWanted }, visitor);
   const { before, behind } = unreadAround(plan, segments, options);
   before.forEach(damage);
   const totalBytes = segments.length * plan.segmentSize;
   let bytes = 0;
-  await scanSegments(plan, segments, scan, options.signal, async () => {
+  const { keys, jobs, jobBytes, signal } = options;
+  const kinds = { kinds: WANTED, noted: passesEnds ? WANTED_BUT_ENDS : undefined };
+  const between = async (): Promise<void> => {
     bytes += plan.segmentSize;
     options.onProgress?.({ bytes, totalBytes });
     await options.between?.();
-  });
+  };
+  const read = await scanWay(
+    plan,
+    segments,
+    { ...kinds, keys, jobs, jobBytes, signal, between },
+    visitor,
+  );
   // Where no record follows any more: a timeline that was promoted at the very end.
-  const end = scan.position ?? 0n;
-  let { enough } = scan;
+  const to = read.position;
+  const end = to ?? 0n;
+  let { enough } = read;
   for (const branch of branches) {
     if (enough || branch.lsn > end) break;
     enough = visit({ kind: 'branch', ...branch });
@@ -277,7 +307,6 @@ async function walk(
   }
   if (!enough) behind.forEach(damage);
   const { unfollowed } = plan;
-  const to = scan.position;
   const complete = damaged === 0 && !(orphan && (since === undefined || since < (from ?? 0n)));
   return {
     timeline,

@@ -11,12 +11,15 @@ import {
   type Local,
   leave,
   load,
+  load16,
   load64,
+  loadByte,
   shiftLeft,
   shiftLeft64,
   shiftRight,
   shiftRight64,
   store,
+  storeAt,
   sub,
   wasmFunction,
   wasmModule,
@@ -27,7 +30,8 @@ import {
   xor64,
 } from '../wasm/wasm-writer.js';
 import { CRC_TABLES, LITTLE_ENDIAN_HOST } from './crc32c.js';
-import { RECORD_HEADER_SIZE, RM_XLOG, XLOG_SWITCH } from './record.js';
+import { NOTED, RECORD_HEADER_SIZE, type RecordKinds, RM_XLOG, XLOG_SWITCH } from './record.js';
+import { PLAIN_LENGTH } from './records/xact.js';
 
 /**
  * The two loops in which checking WAL spends its time, as WebAssembly: about twice as fast as the
@@ -43,7 +47,8 @@ export interface WalKernel {
    * Steps over records in `[from, limit)` as long as they are whole, good and nothing special,
    * and returns where it stopped. `prev…` are the halves of the last record's LSN, `hi` and
    * `shift` make the LSN of an index. The last record's index is then in `words[LAST_RECORD]`.
-   * A record of a resource manager below `rmgrs` is special too.
+   * A record of the kinds at the address `kinds` is special too, but for plain ends where those are
+   * to be noted: their transactions are put behind what `takeEnded` has not taken yet.
    */
   records(
     from: number,
@@ -52,8 +57,12 @@ export interface WalKernel {
     prevHi: number,
     hi: number,
     shift: number,
-    rmgrs: number,
+    kinds: number,
   ): number;
+  /** Where these kinds are in its memory, and none: undefined if there is no place left. */
+  addressOf(kinds: RecordKinds | undefined): number | undefined;
+  /** Calls `take` with the transactions that were noted; they stay only meanwhile. */
+  takeEnded(take: (xids: Int32Array) => void): void;
 }
 
 /** CRC tables (see crc32c.ts), those that shift a CRC by one and two stripes, then a word. */
@@ -68,8 +77,19 @@ export const SCRATCH_SIZE = 64 * 1024;
 export const BUFFER_START = SCRATCH_START + SCRATCH_SIZE;
 export const BUFFER_SIZE = 512 * 1024;
 export const BUFFERS = 3;
-/** Of 64 kB. Up to 8 bytes behind a buffer are read, though they do not matter. */
-const PAGES = Math.ceil((BUFFER_START + BUFFERS * BUFFER_SIZE + 8) / 65_536);
+/** Up to 8 bytes behind a buffer are read, though they do not matter. */
+const KINDS_START = BUFFER_START + BUFFERS * BUFFER_SIZE + 64;
+const KINDS_SIZE = 4096;
+/** The first are none. */
+const MOST_KINDS = 7;
+/** Behind a word that has the address of the next one. */
+const ENDED_START = KINDS_START + MOST_KINDS * KINDS_SIZE;
+const ENDED_SIZE = 64 * 1024;
+/** Of 64 kB. */
+const PAGES = Math.ceil((ENDED_START + ENDED_SIZE) / 65_536);
+
+/** What the first half of a plain end's body is: see `isPlainBody`. */
+const PLAIN_BODY = 0x08ff;
 
 /**
  * Three stripes of this many bytes are taken at the same time: the CPU would otherwise wait for
@@ -170,7 +190,7 @@ const crcFunction = wasmFunction('crc', [3, 9, 1], (...variables) => {
   ];
 });
 
-const recordsFunction = wasmFunction('records', [7, 10, 1], (...variables) => {
+const recordsFunction = wasmFunction('records', [7, 12, 1], (...variables) => {
   const [
     at,
     limit,
@@ -178,7 +198,7 @@ const recordsFunction = wasmFunction('records', [7, 10, 1], (...variables) => {
     prevHi,
     hi,
     shift,
-    rmgrs,
+    kinds,
     length,
     next,
     kind,
@@ -189,8 +209,10 @@ const recordsFunction = wasmFunction('records', [7, 10, 1], (...variables) => {
     x3,
     state,
     p,
+    special,
+    ended,
     last,
-  ] = variables as unknown as Variables<18>;
+  ] = variables as unknown as Variables<20>;
   const left = sub(limit.get, at.get);
   const stopIf = (condition: Code): Code => when(condition, leave(at.get));
   return [
@@ -209,7 +231,15 @@ const recordsFunction = wasmFunction('records', [7, 10, 1], (...variables) => {
       // Two bytes that must be zero, then xl_rmid and xl_info.
       stopIf(shiftRight(kind.get, 16)),
       stopIf(isEqual(and(kind.get, 0xfff0), (RM_XLOG << 8) | XLOG_SWITCH)),
-      stopIf(isBelow(shiftRight(kind.get, 8), rmgrs.get)),
+      special.set(loadByte(add(kinds.get, shiftRight(kind.get, 4)))),
+      when(
+        special.get,
+        stopIf(isNot(special.get, NOTED)),
+        stopIf(isNot(length.get, PLAIN_LENGTH)),
+        stopIf(isNot(load16(at.get, RECORD_HEADER_SIZE), PLAIN_BODY)),
+        ended.set(load(and(at.get, 0), ENDED_START)),
+        stopIf(isEqual(ended.get, ENDED_START + ENDED_SIZE)),
+      ),
       // The body first, then the header up to its CRC.
       state.set(-1),
       p.set(add(at.get, RECORD_HEADER_SIZE)),
@@ -226,6 +256,7 @@ const recordsFunction = wasmFunction('records', [7, 10, 1], (...variables) => {
       x3.set(prevHi.get),
       x0.set(xor(lookup([x0, x1, x2, x3]), kind.get)),
       stopIf(isNot(xor(lookup([x0]), -1), load(at.get, 20))),
+      when(special.get, storeAt(ended.get, load(at.get, 4)), store(ENDED_START, add(ended.get, 4))),
       store(LAST_RECORD_ADDRESS, at.get),
       prevLo.set(add(at.get, shift.get)),
       prevHi.set(hi.get),
@@ -276,7 +307,25 @@ function makeKernel(): WalKernel | undefined {
     words.set(CRC_TABLES);
     words.set(shiftTables(STRIPE), SHIFT_ONE >> 2);
     words.set(shiftTables(2 * STRIPE), SHIFT_TWO >> 2);
-    return { bytes: new Uint8Array(memory.buffer), words, crc, records };
+    const bytes = new Uint8Array(memory.buffer);
+    const placed: (RecordKinds | undefined)[] = [undefined];
+    const addressOf = (kinds: RecordKinds | undefined): number | undefined => {
+      let at = placed.indexOf(kinds);
+      if (at < 0) {
+        if (placed.length === MOST_KINDS) return undefined;
+        at = placed.push(kinds) - 1;
+        bytes.set(kinds as RecordKinds, KINDS_START + at * KINDS_SIZE);
+      }
+      return KINDS_START + at * KINDS_SIZE;
+    };
+    const endedWord = ENDED_START >> 2;
+    words[endedWord] = ENDED_START + 4;
+    const takeEnded = (take: (xids: Int32Array) => void): void => {
+      const end = words[endedWord]! >> 2;
+      words[endedWord] = ENDED_START + 4;
+      if (end > endedWord + 1) take(words.subarray(endedWord + 1, end));
+    };
+    return { bytes, words, crc, records, addressOf, takeEnded };
   } catch {
     // Not allowed to compile code at run time (node --jitless).
     return undefined;

@@ -17,9 +17,6 @@ export const RM_XLOG = 0;
 export const XLOG_SWITCH = 0x40;
 export const XLOG_OVERWRITE_CONTRECORD = 0xd0;
 
-/** xl_rmid has one byte. */
-export const ALL_RMGRS = 256;
-
 /** Smallest id of a resource manager that an extension brings (RM_MIN_CUSTOM_ID). */
 export const MIN_CUSTOM_RMGR = 128;
 
@@ -105,10 +102,34 @@ export interface WalRecord extends RecordHeader {
   body?: Uint8Array;
 }
 
+/**
+ * A byte for each xl_rmid and each upper half of an xl_info: 1 for a kind that is of interest, `NOTED`
+ * for one of which only the transaction is, where the record is a plain end.
+ */
+export type RecordKinds = Uint8Array & { readonly length: 4096 };
+
+export const NOTED = 2;
+
+/** The place of a kind in it. */
+export function kindOf(rmgr: number, info: number): number {
+  return (rmgr << 4) | (info >> 4);
+}
+
+/**
+ * The kinds that a function selects. To be made once, and kept: a thread has place for a few.
+ * @param select must not ask for the lower half of xl_info
+ */
+export function recordKinds(select: (rmgr: number, info: number) => boolean): RecordKinds {
+  const kinds = Uint8Array.from({ length: 4096 }, (_, at) =>
+    select(at >> 4, (at & 15) << 4) ? 1 : 0,
+  );
+  return kinds as RecordKinds;
+}
+
 /** Receives the records of a walk piece by piece. The bytes are valid only during the call. */
 export interface RecordVisitor {
-  /** Where it is given: only records of resource managers below are of interest. */
-  readonly rmgrs?: number;
+  /** Where it is given: only records of these kinds are of interest. */
+  readonly kinds?: RecordKinds;
   /**
    * A plausible header at `at`, its CRC perhaps not checked yet, and the halves of its LSN.
    * False: not interested in this record.

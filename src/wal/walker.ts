@@ -2,17 +2,11 @@ import type { Lsn } from '../lsn.js';
 import { type Address, joinLsn, splitLsn } from './address.js';
 import { CRC_INIT, recordCrc, updateCrc } from './crc32c.js';
 import type { WalFault } from './fault.js';
-import { KERNEL, LAST_RECORD, type WalKernel } from './kernel.js';
+import { KERNEL, LAST_RECORD, loadKernel, type WalKernel } from './kernel.js';
 import { type PageHeader, XLP_FIRST_IS_OVERWRITE_CONTRECORD } from './page.js';
 import type { Failure, PageChecker, PageExpectations } from './page-checker.js';
 import { PageCursor } from './page-cursor.js';
-import {
-  ALL_RMGRS,
-  RECORD_HEADER_SIZE,
-  type RecordVisitor,
-  RM_XLOG,
-  XLOG_SWITCH,
-} from './record.js';
+import { RECORD_HEADER_SIZE, type RecordVisitor, RM_XLOG, XLOG_SWITCH } from './record.js';
 import {
   checkCrc,
   checkLength,
@@ -63,8 +57,8 @@ export class WalWalker {
   /** With fault kind `zeros`: the first byte behind it that is not zero. */
   nonZero: Lsn | undefined;
   readonly #visitor: RecordVisitor | undefined;
-  /** The visitor is asked about records of resource managers below. */
-  readonly #rmgrs: number;
+  /** Where the kernel has the kinds that the visitor is asked about; undefined: it is about all. */
+  readonly #kinds: number | undefined;
   readonly #start: Lsn;
   #fed = 0;
   /** Bytes fed before index 0 of the chunk in hand. */
@@ -99,7 +93,8 @@ export class WalWalker {
   constructor(options: WalOptions, visitor?: RecordVisitor) {
     const { startLsn, prev } = options;
     this.#visitor = visitor;
-    this.#rmgrs = visitor ? (visitor.rmgrs ?? ALL_RMGRS) : 0;
+    const some = !visitor || visitor.kinds;
+    this.#kinds = some ? loadKernel()?.addressOf(visitor?.kinds) : undefined;
     this.#start = startLsn;
     this.#startAlign = Number(startLsn & 3n);
     this.#page = new PageCursor(startLsn, options);
@@ -230,11 +225,12 @@ export class WalWalker {
     let p = from;
     if (this.#have === 0) {
       if (this.#prev && !this.#lost) {
-        const kernel = bytes === KERNEL?.bytes && this.#rmgrs < ALL_RMGRS ? KERNEL : undefined;
-        if (kernel) p = this.#kernelRecords(kernel, from, to, this.#prev);
+        const kinds = this.#kinds;
+        const kernel = bytes === KERNEL?.bytes && kinds !== undefined ? KERNEL : undefined;
+        if (kernel) p = this.#kernelRecords(kernel, [from, to, kinds as number], this.#prev);
         // Where the kernel stopped, the record is perhaps one for the visitor.
-        if (p === from && (this.#visitor || !kernel)) {
-          p = this.#wholeRecords(bytes, words, [from, to, kernel ? 1 : to], this.#prev);
+        if (this.#visitor || !kernel) {
+          p = this.#wholeRecords(bytes, words, [p, to, kernel ? 1 : to], this.#prev);
         }
         if (p > from) return p;
       }
@@ -295,12 +291,16 @@ export class WalWalker {
   }
 
   /** The same in WebAssembly. */
-  #kernelRecords(kernel: WalKernel, from: number, to: number, prev: Address): number {
+  #kernelRecords(
+    kernel: WalKernel,
+    [from, to, kinds]: readonly [number, number, number],
+    prev: Address,
+  ): number {
     const limit = Math.min(to, from + this.#page.blockSize - this.#page.at);
     const { hi, lo } = this.#page.address;
     const shift = lo + this.#page.at - from;
     const at = [prev.lo | 0, prev.hi | 0, hi | 0, shift | 0] as const;
-    const p = kernel.records(from, limit, ...at, this.#rmgrs);
+    const p = kernel.records(from, limit, ...at, kinds);
     if (p > from) {
       prev.hi = hi;
       prev.lo = (kernel.words[LAST_RECORD]! + shift) >>> 0;

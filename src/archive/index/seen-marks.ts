@@ -1,8 +1,7 @@
 import type { Lsn } from '../../lsn.js';
 import { majorOfMagic } from '../../wal/page.js';
-import { type RecordVisitor, RM_XLOG } from '../../wal/record.js';
+import { type RecordVisitor, recordKinds } from '../../wal/record.js';
 import { RecordCollector } from '../../wal/record-collector.js';
-import { RM_XACT } from '../../wal/records/xact.js';
 import { WalVerifier } from '../../wal/verifier.js';
 import type { WalOptions } from '../../wal/walker.js';
 import { isMark, type Mark, markOf } from '../way/marks.js';
@@ -10,9 +9,11 @@ import { isMark, type Mark, markOf } from '../way/marks.js';
 /** One that is longer is damage; nobody waits for its memory. */
 const LONGEST = 64 * 1024 * 1024;
 
+const MARKS = recordKinds(isMark);
+
 /** The marks in WAL that is checked, noted as it goes by: checking it takes hardly longer. */
 export class SeenMarks implements RecordVisitor {
-  readonly rmgrs = Math.max(RM_XLOG, RM_XACT) + 1;
+  readonly kinds = MARKS;
   /** In the order of the WAL; undefined once one was not what its type says. */
   marks: Mark[] | undefined = [];
   /** The record that was begun last is perhaps a mark, and is not whole yet. */

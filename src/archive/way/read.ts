@@ -16,7 +16,7 @@ export async function scanSegments(
   between?: () => Promise<void>,
 ): Promise<void> {
   for (const [i, segment] of segments.entries()) {
-    const told = await feedSegment({ archive }, segment, scan, signal);
+    const told = await feedSegment({ archive, segmentSize }, segment, scan, signal);
     await between?.();
     if (scan.enough) return;
     const full = scan.position === segment.start + BigInt(segmentSize);
@@ -25,19 +25,26 @@ export async function scanSegments(
   }
 }
 
-/** Feeds one segment, and leaves open what follows. True if it told that not all of it is read. */
+/**
+ * Feeds one segment, or the rest of the one that the scan is in, and leaves open what follows.
+ * @param stop asked behind each piece: true if that was enough of it
+ * @returns true if it told that not all of it is read
+ */
 export async function feedSegment(
-  { archive }: Pick<Plan, 'archive'>,
+  { archive, segmentSize }: Pick<Plan, 'archive' | 'segmentSize'>,
   segment: PlannedSegment,
   scan: DamageTolerantScan,
   signal?: AbortSignal,
+  stop: () => boolean = () => false,
 ): Promise<boolean> {
   signal?.throwIfAborted();
-  scan.startAt(segment.start);
+  const at = scan.position ?? 0n;
+  const end = segment.start + BigInt(segmentSize);
+  if (at <= segment.start || at >= end) scan.startAt(segment.start);
   let told = false;
   for (const file of segment.files) {
-    if (scan.enough || scan.position! >= file.end) break;
-    told = (await scanFile(archive, file, segment, scan, signal)) || told;
+    if (scan.enough || scan.position! >= file.end || stop()) break;
+    told = (await scanFile(archive, file, segment, { scan, signal, stop })) || told;
   }
   return told;
 }
@@ -58,9 +65,9 @@ async function scanFile(
   archive: Archive,
   file: PlannedFile,
   { start }: PlannedSegment,
-  scan: DamageTolerantScan,
-  signal?: AbortSignal,
+  reading: { scan: DamageTolerantScan; signal: AbortSignal | undefined; stop: () => boolean },
 ): Promise<boolean> {
+  const { scan, signal, stop } = reading;
   const skip = Number(scan.position! - start);
   const limit = Number(file.end - start);
   try {
@@ -69,15 +76,17 @@ async function scanFile(
       // Behind it a receiver may be writing: what is read there belongs to no one moment.
       const content = partial && compression === 'none' ? await stored.contentEnd() : limit;
       let at = 0;
+      let stopped = false;
       const take = (chunk: Uint8Array): boolean => {
         const wanted = chunk.subarray(Math.max(0, skip - at), Math.max(0, content - at));
         at += chunk.length;
         if (wanted.length > 0) scan.feed(wanted);
-        return !scan.enough && signal?.aborted !== true;
+        stopped = stop();
+        return !stopped && !scan.enough && signal?.aborted !== true;
       };
       const { end, problem } = await stored.read(limit, take, { readAhead: true });
       signal?.throwIfAborted();
-      if (scan.enough) return;
+      if (stopped || scan.enough) return;
       const zeros = at - Math.max(skip, content);
       if (zeros > 0) scan.pad(zeros);
       if (end !== 'damaged') return;

@@ -1,4 +1,5 @@
 import type { Lsn } from '../../lsn.js';
+import { RECORD_HEADER_SIZE, RMGR_INFO_MASK } from '../record.js';
 import { BodyReader, decodeText } from './body-reader.js';
 import { type RelFileLocator, readRelation, readRelations } from './relation.js';
 import type { TimestampTz } from './timestamp.js';
@@ -106,6 +107,24 @@ export function parseXactRecord(
     default:
       return undefined;
   }
+}
+
+/**
+ * Length of a record that has 8 bytes of main data, after two that announce them, and no more: most
+ * transactions end with a commit or an abort that has its time and nothing else.
+ */
+export const PLAIN_LENGTH = RECORD_HEADER_SIZE + 2 + 8;
+const DATA_SHORT = 255;
+
+/** True for a commit or an abort without xinfo. */
+export function isPlainEnd(info: number): boolean {
+  const type = info & RMGR_INFO_MASK;
+  return type === XACT_COMMIT || type === XACT_ABORT;
+}
+
+/** True if its body, of such a length, is the time alone. */
+export function isPlainBody(bytes: Uint8Array, at: number): boolean {
+  return bytes[at] === DATA_SHORT && bytes[at + 1] === 8;
 }
 
 const NONE: readonly never[] = [];
