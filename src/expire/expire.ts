@@ -40,8 +40,9 @@ const BATCH = 200;
  */
 export async function expirePlace(place: string, options: ExpireOptions): Promise<ExpireResult> {
   checkExpireOptions(options);
-  const { systemId, signal, dryRun = false } = options;
-  const area = await openBackupArea(place, { systemId, signal, writable: !dryRun });
+  const { systemId, signal } = options;
+  // Nothing is begun: an empty directory, as under a disk that is away, would be an archive from now on.
+  const area = await openBackupArea(place, { systemId, signal });
   try {
     const archive = await openArchive(place, options);
     try {

@@ -31,7 +31,7 @@ export async function keepBackup(
   options: KeepOptions = {},
 ): Promise<boolean> {
   const { systemId, signal } = options;
-  const area = await openBackupArea(place, { systemId, signal, writable: true });
+  const area = await openBackupArea(place, { systemId, signal });
   try {
     return await keepInArea(area, id, options);
   } finally {

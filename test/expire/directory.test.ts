@@ -7,6 +7,7 @@ import { MemoryStore } from '../../src/store/memory.js';
 import { run } from '../cli/run.js';
 import { shipOnce } from '../ship/shipping.js';
 import { SEGMENT, SYSTEM_ID, sampleArchive, writeLedger } from '../support/archives.js';
+import { scratchDir } from '../support/scratch.js';
 import { storeBackup, tarOf } from '../support/stored-backup.js';
 import { idOf } from './memory-place.js';
 
@@ -66,6 +67,22 @@ describe('walkeep expire in a directory', () => {
       .map((line) => JSON.parse(line));
     expect(first).toMatchObject({ type: 'expire', dryRun: false, retained: [] });
     expect(rest.map((one) => one.type)).toEqual(['kept-backup', 'kept-backup', 'kept-wal']);
+  });
+
+  it('refuses a directory that is of no archive, as under a disk that is away', async () => {
+    const directory = scratchDir('empty');
+    for (const args of [
+      ['expire', '--window', '7d', directory],
+      ['expire', '--window', '7d', '--dry-run', directory],
+      ['keep', directory, idOf(1)],
+    ]) {
+      const { code, stdout, stderr } = await run('walkeep', ...args);
+      expect([args[0], code, stdout]).toEqual([args[0], 1, '']);
+      expect(stderr).toContain('is not the archive of anything');
+      expect(stderr).toContain('hint: See that its disk is mounted');
+    }
+    // Else it would pass for one from now on.
+    expect(readdirSync(directory)).toEqual([]);
   });
 
   it('leaves what was not shipped to where it is shipped to', async () => {
