@@ -4,7 +4,8 @@ import type { Identities } from '../../codec/age/identities.js';
 import type { Recipients } from '../../codec/age/recipients.js';
 import { encodeBytes } from '../../codec/stages.js';
 import { EncryptedError } from '../../errors.js';
-import { bytesOf, contentOf } from '../../store/content.js';
+import { contentOf } from '../../store/content.js';
+import { readWhole } from '../../store/read-whole.js';
 import { segmentFileName } from '../../wal/file-name.js';
 import type { BackupArea } from '../backups/area.js';
 import { INDEX } from '../backups/keys.js';
@@ -78,7 +79,7 @@ export async function updateIndex(
       result.left++;
       continue;
     }
-    if (!recipients) await refusePlain(area, group);
+    if (!recipients) await refusePlain(area, group, signal);
     const read = await readGroupMarks(group, signal);
     if ('why' in read) {
       result.unsound.push(read);
@@ -172,13 +173,18 @@ async function readGroupMarks(
 }
 
 /** @throws EncryptedError if the WAL of a group is encrypted */
-async function refusePlain({ store, prefix }: BackupArea, { plan, places }: Group): Promise<void> {
+async function refusePlain(
+  { store, prefix }: BackupArea,
+  { plan, places }: Group,
+  signal: AbortSignal | undefined,
+): Promise<void> {
   if (prefix === '') return;
   const { place } = places[0]!;
   const name = segmentFileName(place.timeline, place.segment, plan.segmentSize);
   const range = { start: 0, end: AGE_MAGIC.length };
-  const got = await store.get(`${prefix}wal/${name.slice(0, 8)}/${name}`, { range });
-  if (!got || !AGE_MAGIC.equals(await bytesOf(got.body))) return;
+  const key = `${prefix}wal/${name.slice(0, 8)}/${name}`;
+  const isSealed = (begin: Buffer): boolean => AGE_MAGIC.equals(begin);
+  if (!(await readWhole(store, key, isSealed, { range, signal }))) return;
   throw new EncryptedError(`the WAL in "${store.place}" is encrypted, and its index would not be`, {
     path: store.place,
     hint: 'Give its recipients: the index tells when transactions ended.',

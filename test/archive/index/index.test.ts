@@ -114,6 +114,24 @@ test('objects are made of whole groups, once, as many as wanted', async () => {
   ]);
 });
 
+test('no connection that breaks while it is looked for encrypted WAL fails it', async () => {
+  const { archive, way } = history();
+  let broken = 0;
+  const store = new MemoryStore({
+    faults: ({ op }) => (op === 'get' && broken++ < 4 ? { kind: 'short', bytes: 3 } : undefined),
+  });
+  for (const name of way) {
+    await store.create(`p/wal/${name.slice(0, 8)}/${name}`, contentOf(Buffer.alloc(100, 7)));
+  }
+  const made = await updateIndex(await readCatalog(archive), {
+    ...memoryArea(),
+    store,
+    prefix: 'p/',
+  });
+  expect(made).toEqual({ created: 2, present: 0, left: 0, unsound: [] });
+  expect(broken).toBeGreaterThan(4);
+});
+
 test('WAL that is missing or not good gets none', async () => {
   const whole = history();
   const missing = whole.way[20]!;
