@@ -20,7 +20,7 @@ import { giveToServer, scratchDir, serverUser } from '../support/scratch.js';
 import { wholeBackups } from '../support/whole-backups.js';
 
 /** Kills at any instant beside those at its stages; WALKEEP_KILLS=100 for more of them. */
-const KILLS = Number(process.env.WALKEEP_KILLS ?? 2);
+const KILLS = Number(process.env.WALKEEP_KILLS ?? 1);
 const SEED = Number(process.env.WALKEEP_KILLS_SEED ?? Date.now() % 1_000_000);
 
 vi.setConfig({ testTimeout: 300_000 + 40_000 * (KILLS + 7) });
@@ -95,7 +95,8 @@ test(`a delta that is killed whenever it may be cannot be started, and the next 
     const ours = readdirSync(places.dataDir).filter((name) => name.startsWith('.walkeep'));
     if (stage.leaves) expect(ours).toEqual(stage.leaves);
     await isSafe();
-    await endsIt();
+    // Or the next one is killed on its way to the end, too.
+    if (random.chance(0.5)) await endsIt();
   }
   let killed = 0;
   for (let kills = 0; kills < KILLS || killed < KILLS / 4; kills++) {
