@@ -2,8 +2,7 @@
  * Drops found in stored WAL: `walkeep find --drops` beside `walkeep verify` on the same archive, of many
  * small transactions and of few large ones. Rounds are interleaved; the files are in the page cache.
  */
-import { cpSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { copyPackage } from '../test/support/package-copy.js';
 import { PostgresServer } from '../test/support/postgres.js';
@@ -29,7 +28,6 @@ async function commitRows(server: PostgresServer, end: bigint): Promise<void> {
   }
 }
 
-const directory = mkdtempSync(join(tmpdir(), 'walkeep-bench-'));
 const program = [process.execPath, join(copyPackage(), 'bin', 'walkeep')];
 const results: Record<string, Record<string, Timed[]>> = {};
 for (const [kind, fill] of Object.entries({ commits: commitRows, bulk: insertRows })) {
@@ -42,10 +40,8 @@ for (const [kind, fill] of Object.entries({ commits: commitRows, bulk: insertRow
   await server.switchWal();
   await fill(server, (await server.currentLsn()) + BigInt(MEGABYTES) * 1024n * 1024n);
   await server.waitArchived(await server.switchWal(), 600_000);
-  const archive = join(directory, kind);
-  cpSync(server.archiveDir, archive, { recursive: true });
+  const archive = server.archiveDir;
   const megabytes = (readdirSync(archive).length * server.segmentSize) / 1e6;
-  await server.destroy();
   const commands: Record<string, string[]> = {
     verify: [...program, 'verify', archive],
     'find --drops': [...program, 'find', '--drops', archive],
@@ -69,7 +65,7 @@ for (const [kind, fill] of Object.entries({ commits: commitRows, bulk: insertRow
       (median((taken[name] ?? []).map((t) => t.cpuMs)) / megabytes).toFixed(2),
     ]),
   );
+  await server.destroy();
 }
 saveResult('find', { results });
-rmSync(directory, { recursive: true });
 process.exit(0);

@@ -13,34 +13,56 @@ import { type DroppedStatistics, STATISTICS_OF_RELATION } from '../wal/records/x
 import { fold } from './help.js';
 
 /** No line of the table is longer, except for a name that is. */
-const WIDTH = 100;
+const WIDTH = 80;
 const LSN_WIDTH = 12;
-const TIME_WIDTH = 26;
-const LOCAL_WIDTH = 29;
+const TIME_WIDTH = 29;
+const UTC_WIDTH = 8;
 const INDENT = ' '.repeat(LSN_WIDTH + 1);
 /** Files, subtransactions and relations named in a line of details. */
 const NAMED = 20;
 
-export function tableHeader(): string {
-  return row('LSN', 'TIME (UTC)', 'LOCAL TIME', 'EVENT');
+/** True where local time is UTC, in winter and in summer: one column of times is enough. */
+function isUtc(): boolean {
+  const year = new Date().getFullYear();
+  return [0, 6].every((month) => new Date(year, month).getTimezoneOffset() === 0);
 }
 
-function row(lsn: string, utc: string, local: string, event: string): string {
-  return [lsn.padEnd(LSN_WIDTH), utc.padEnd(TIME_WIDTH), local.padEnd(LOCAL_WIDTH), event]
-    .join(' ')
-    .trimEnd();
+export function tableHeader(): string {
+  return row('LSN', 'TIME', 'UTC', 'EVENT');
+}
+
+function row(lsn: string, local: string, utc: string, event: string): string {
+  const columns = [lsn.padEnd(LSN_WIDTH), local.padEnd(TIME_WIDTH)];
+  if (!isUtc()) columns.push(utc.padEnd(UTC_WIDTH));
+  return [...columns, event].join(' ').trimEnd();
 }
 
 /** An event as lines of the table: where, when, what, and below it what needs more room. */
 export function tableLines(event: WalEvent): string[] {
   const time = shownTime(event);
-  const utc = time === undefined ? '' : formatTimestamp(time).replace('+00', '');
   const local = time === undefined ? '' : formatLocalTimestamp(time);
+  // The offset of the local time tells the day.
+  const utc =
+    time === undefined ? '' : (/ (\d\d:\d\d:\d\d)/.exec(formatTimestamp(time))?.[1] ?? '');
   const details = detailsOf(event).flatMap((text) => fold(printable(text), WIDTH - INDENT.length));
   return [
-    row(formatLsn(event.lsn), utc, local, title(event)),
+    row(formatLsn(event.lsn), local, utc, title(event)),
     ...details.map((line) => INDENT + line),
   ];
+}
+
+/** How to learn what relations are called of which the WAL has the OIDs alone. */
+export function namesHint(event: WalEvent): string | undefined {
+  if (!dropsFiles(event)) return undefined;
+  const dropped = event.droppedStatistics.filter((s) => s.kind === STATISTICS_OF_RELATION);
+  const oids = dropped.map((s) => String(s.objectId));
+  const known = oids.length > 0 ? oids : event.changedRelations.map(String);
+  if (known.length === 0) return undefined;
+  const list = `${known.slice(0, NAMED).join(', ')}${known.length > NAMED ? ', …' : ''}`;
+  return (
+    'The WAL has no names of what was dropped. A server that is recovered to before that has: ' +
+    `SELECT oid::regclass FROM pg_class WHERE oid IN (${list})`
+  );
 }
 
 function shownTime(event: WalEvent): TimestampTz | undefined {

@@ -59,6 +59,8 @@ export class Output {
   /** The result of a command, on stdout. What a terminal would obey is shown escaped. */
   print(text: string): void {
     this.#printed = true;
+    // Both may be the same terminal.
+    this.clearStatus();
     this.#stdout.write(shown(text.endsWith('\n') ? text : `${text}\n`), (error) => {
       if (error) this.#lost ??= error;
     });

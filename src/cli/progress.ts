@@ -1,6 +1,7 @@
 import { formatLsn } from '../lsn.js';
 import type { ReceiverEvents } from '../receive/options.js';
 import { formatBytes } from '../units.js';
+import type { Output } from './output.js';
 
 export { formatBytes };
 
@@ -37,4 +38,28 @@ export class ProgressMeter {
       `${formatBytes(rate)}/s, lag ${formatBytes(lag)}, ${segments}`
     );
   }
+}
+
+/** Milliseconds between two looks of a bar. */
+const REDRAW = 100;
+
+/** Shows how far a reading of WAL is, on the live line. */
+export function progressBar(
+  output: Output,
+): (progress: Readonly<{ bytes: number; totalBytes: number }>) => void {
+  const began = performance.now();
+  let last = began;
+  return ({ bytes, totalBytes }) => {
+    const now = performance.now();
+    if (now - last < REDRAW || totalBytes === 0) return;
+    last = now;
+    const part = Math.min(1, bytes / totalBytes);
+    const bar = '#'.repeat(Math.round(part * 30)).padEnd(30, '.');
+    const rate = bytes / ((now - began) / 1000);
+    const left = Math.ceil((totalBytes - bytes) / rate);
+    output.status(
+      `[${bar}] ${Math.floor(part * 100)} %, ${formatBytes(bytes)} of ${formatBytes(totalBytes)}, ` +
+        `${formatBytes(rate)}/s, ${left} s left`,
+    );
+  };
 }

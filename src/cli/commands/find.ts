@@ -4,7 +4,8 @@ import { tameJson } from '../../text.js';
 import { formatTimestamp } from '../../wal/records/timestamp.js';
 import type { Command, CommandContext } from '../command.js';
 import { FIND_OPTIONS, type FindArguments, findArguments } from '../find-options.js';
-import { damageText, jsonEvent, tableHeader, tableLines } from '../find-output.js';
+import { damageText, jsonEvent, namesHint, tableHeader, tableLines } from '../find-output.js';
+import { progressBar } from '../progress.js';
 import { stopOnSignals } from '../signals.js';
 
 /** Like grep's: found, not found, could not tell. */
@@ -31,12 +32,14 @@ export const command: Command = {
     try {
       const args = findArguments(values, operands, context.tryHelp);
       args.find.signal = signal;
+      if (output.live) args.find.onProgress = progressBar(output);
       return args.at === undefined ? await list(args, context) : await moment(args, context);
     } catch (error) {
       if (!signal.aborted) throw error;
       output.error('interrupted');
       return TROUBLE;
     } finally {
+      output.clearStatus();
       release();
     }
   },
@@ -48,18 +51,22 @@ async function list(args: FindArguments, context: CommandContext): Promise<numbe
   const print = printer(args, context);
   const matches: WalEvent[] = [];
   let found = 0;
+  let names: string | undefined;
   const result = await findEvents(args.places, args.find, (event) => {
     if (event.kind === 'damage') {
       print(event);
       return false;
     }
     found++;
+    if (args.find.drops && !args.json) names = namesHint(event) ?? names;
     if (!args.target) print(event);
     else if (matches.length <= SHOWN) matches.push(event);
     return found >= args.limit;
   });
   warnOf(result, args, context);
+  output.clearStatus();
   if (found === 0) output.info('nothing found');
+  if (names !== undefined) output.hint(names);
   if (!result.complete) return doubt(args, context);
   if (found === 0) return NOTHING;
   return args.target ? target(matches, args, context) : FOUND;

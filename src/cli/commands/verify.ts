@@ -2,7 +2,7 @@ import type { Finding } from '../../archive/findings.js';
 import { formatLsn } from '../../lsn.js';
 import { oneLine } from '../../text.js';
 import { formatBytes } from '../../units.js';
-import type { VerifyProgress, VerifySummary } from '../../verify/verify.js';
+import type { VerifySummary } from '../../verify/verify.js';
 import { ARCHIVE_OPTIONS, countOption, directoryOperand, lsnOption } from '../archive-options.js';
 import type { Command } from '../command.js';
 import { fold } from '../help.js';
@@ -10,6 +10,7 @@ import { jsonLine } from '../json.js';
 import type { OptionSpec } from '../option-spec.js';
 import type { Output } from '../output.js';
 import { KEY_OPTIONS, keysOf } from '../place-options.js';
+import { progressBar } from '../progress.js';
 import { stopOnSignals } from '../signals.js';
 
 const OPTIONS: readonly OptionSpec[] = [
@@ -50,8 +51,6 @@ const OPTIONS: readonly OptionSpec[] = [
 
 /** Exit code where it could not be checked. */
 const NOT_CHECKED = 2;
-/** Milliseconds between two pictures of the progress bar. */
-const REDRAW = 100;
 const MAX_THREADS = 1024;
 /** Timeline IDs are unsigned 32-bit numbers. */
 const MAX_TIMELINE = 0xffff_ffff;
@@ -146,22 +145,4 @@ function summaryLine(s: VerifySummary): string {
     s.infos > 0 ? `${s.infos} for information` : '',
   ].filter((part) => part !== '');
   return `${looked}: ${found.length === 0 ? 'all is well' : found.join(', ')}`;
-}
-
-function progressBar(output: Output): (progress: VerifyProgress) => void {
-  const began = performance.now();
-  let last = began;
-  return ({ bytes, totalBytes }) => {
-    const now = performance.now();
-    if (now - last < REDRAW || totalBytes === 0) return;
-    last = now;
-    const part = Math.min(1, bytes / totalBytes);
-    const bar = '#'.repeat(Math.round(part * 30)).padEnd(30, '.');
-    const rate = bytes / ((now - began) / 1000);
-    const left = Math.ceil((totalBytes - bytes) / rate);
-    output.status(
-      `[${bar}] ${Math.floor(part * 100)} %, ${formatBytes(bytes)} of ${formatBytes(totalBytes)}, ` +
-        `${formatBytes(rate)}/s, ${left} s left`,
-    );
-  };
 }
