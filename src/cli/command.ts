@@ -17,10 +17,20 @@ export interface Command {
   description: string;
   /** Somebody waits for its start: it does without yargs, whose loading takes longer than Node's. */
   light?: true;
+  /** Its first operand is a place, which may as well be given with `-D`. */
+  takesPlace?: true;
   options(program: ProgramName): readonly OptionSpec[];
   /** @returns the exit code. Errors are thrown and reported by the caller. */
   run(values: OptionValues, operands: readonly string[], context: CommandContext): Promise<number>;
 }
+
+export const PLACE_OPTION: OptionSpec = {
+  long: 'directory',
+  short: 'D',
+  argument: 'PLACE',
+  group: 'Options:',
+  help: 'the first place, instead of naming it without an option',
+};
 
 export const HELP_OPTION: OptionSpec = {
   long: 'help',

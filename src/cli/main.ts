@@ -1,7 +1,7 @@
 import { UsageError } from '../errors.js';
 import { VERSION } from '../package.js';
 import type { Command, CommandContext } from './command.js';
-import { HELP_OPTION, tryHelp, VERSION_OPTION } from './command.js';
+import { HELP_OPTION, PLACE_OPTION, tryHelp, VERSION_OPTION } from './command.js';
 import { processStreams } from './file-output.js';
 import { GetoptError, plainValues, scanArguments } from './getopt.js';
 import type { OptionSpec, ProgramName } from './option-spec.js';
@@ -174,7 +174,8 @@ async function runCommand(
   context: ProgramContext,
 ): Promise<number> {
   const { program, output } = context;
-  const specs = command.options(program);
+  const own = command.options(program);
+  const specs = command.takesPlace ? [PLACE_OPTION, ...own] : own;
   const name = program === 'walkeep' ? `walkeep ${command.usage.split(' ')[0]}` : program;
   // As the first argument these win over whatever follows, right or wrong.
   const first = ['--help', '-?', '--version', '-V'].includes(argv[0] ?? '');
@@ -192,7 +193,10 @@ async function runCommand(
   const values = command.light
     ? plainValues(scanned, specs)
     : (await import('./yargs.js')).optionValues(scanned, specs);
-  return command.run(values, scanned.operands, { ...context, tryHelp: hint });
+  const { operands } = scanned;
+  const place = command.takesPlace && values.directory;
+  const all = typeof place === 'string' ? [place, ...operands] : operands;
+  return command.run(values, all, { ...context, tryHelp: hint });
 }
 
 /** scanArguments with a hint on its own complaints; an option's `check` speaks for itself. */

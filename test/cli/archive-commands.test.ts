@@ -68,15 +68,15 @@ describe('walkeep list', () => {
     const { code, stdout } = await run('walkeep', 'list', directory);
     expect(code).toBe(0);
     const lines = stdout.split('\n');
-    expect(lines[1]).toMatch(/^system identifier \d+, PostgreSQL 15, segments of 1 MB$/);
+    expect(lines[1]).toMatch(/^system identifier \d+, PostgreSQL 15, segments of 1 MiB$/);
     expect(lines[3]).toBe('timeline 1');
-    expect(lines[4]).toMatch(/^│ 0\/600000 - 0\/800000 +2 segments +2\.1 MB$/);
+    expect(lines[4]).toMatch(/^│ 0\/600000 - 0\/800000 +2 segments +2\.0 MiB$/);
     expect(stdout).toMatch(
       /^├ timeline 2, branched off 1 at 0\/\w+ \(no recovery target specified\)$/m,
     );
     expect(stdout).toMatch(/^│ {5}the last one is 000000020000000000000008\.partial$/m);
     expect(stdout).toMatch(/^└ timeline 3, branched off 1 at 0\/700000 \(earlier\)$/m);
-    expect(stdout).toMatch(/3 segments, 3\.1 MB on disk\n$/);
+    expect(stdout).toMatch(/3 segments, 3\.0 MiB on disk\n$/);
     expect(longest(stdout)).toBeLessThanOrEqual(100);
   });
 

@@ -151,6 +151,7 @@ const TELL_EVERY = 10_000;
 
 /** `walkeep backup`. Exit code 0: it exists. */
 export const command: Command = {
+  takesPlace: true,
   usage: 'backup [OPTION]... ARCHIVE',
   description:
     'Takes a base backup of a server into the archive that its WAL is received into: a directory ' +

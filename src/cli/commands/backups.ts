@@ -15,6 +15,7 @@ import { tableText } from '../table.js';
 
 /** `walkeep backups` */
 export const command: Command = {
+  takesPlace: true,
   usage: 'backups [OPTION]... PLACE [BACKUP]',
   description:
     'Shows the base backups of a place: their state, size and duration, what each can be restored ' +

@@ -38,6 +38,7 @@ const OPTIONS: readonly OptionSpec[] = [
 
 /** `walkeep cleanup`. Exit code 1: a file could not be removed, 2: nothing was tried. */
 export const command: Command = {
+  takesPlace: true,
   usage: 'cleanup [OPTION]... PLACE OLDESTKEPTWALFILE',
   description:
     'Removes older WAL files from an archive as pg_archivecleanup does, compressed ones too, for ' +

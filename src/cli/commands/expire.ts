@@ -44,6 +44,7 @@ const OPTIONS: readonly OptionSpec[] = [
 
 /** `walkeep expire`. Exit code 3: a lock of the store holds something. */
 export const command: Command = {
+  takesPlace: true,
   usage: 'expire [OPTION]... PLACE',
   description:
     'Removes base backups and WAL that nothing needs any more: not the window, not a backup that ' +

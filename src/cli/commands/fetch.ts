@@ -107,6 +107,7 @@ const BY_CODE: Readonly<Record<string, number>> = {
 
 /** `walkeep fetch`. */
 export const command: Command = {
+  takesPlace: true,
   usage: 'fetch [OPTION]... PLACE... NAME TARGET',
   description:
     "Brings a file from an archive, for restore_command = 'walkeep fetch DIR %f %p'. A PLACE is a " +

@@ -18,6 +18,7 @@ const SHOWN = 10;
 
 /** `walkeep find` */
 export const command: Command = {
+  takesPlace: true,
   usage: 'find [OPTION]... PLACE...',
   description:
     'Finds points to recover to in the WAL of an archive: commits, restore points, checkpoints, ' +

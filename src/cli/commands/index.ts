@@ -38,6 +38,7 @@ const OPTIONS: readonly OptionSpec[] = [
 
 /** `walkeep index`. Exit code 1: some WAL is not good and got none, 2: it could not be done. */
 export const command: Command = {
+  takesPlace: true,
   usage: 'index [OPTION]... PLACE',
   description:
     'Completes the index of the WAL in an archive: which transactions and restore points are in ' +

@@ -7,6 +7,7 @@ const SYSTEM = KEY_OPTIONS.filter((option) => option.long === 'system-id');
 
 /** `walkeep keep` */
 export const command: Command = {
+  takesPlace: true,
   usage: 'keep [OPTION]... PLACE BACKUP',
   description:
     'Pins a base backup: "walkeep expire" leaves it, what it is based on, and the WAL from its ' +

@@ -2,7 +2,7 @@ import { readShipProgress, type ShipStatus } from '../../archive/shipping/read-s
 import type { ArchiveList, ListedRange, ListedTimeline } from '../../list/list.js';
 import { formatLsn } from '../../lsn.js';
 import { parsePlace } from '../../store/place.js';
-import { formatBytes, formatSeconds } from '../../units.js';
+import { formatBinaryBytes, formatSeconds } from '../../units.js';
 import { formatIsoTimestamp, formatTimestamp } from '../../wal/records/timestamp.js';
 import { ARCHIVE_OPTIONS, directoryOperand } from '../archive-options.js';
 import type { Command } from '../command.js';
@@ -13,6 +13,7 @@ import { stopOnSignals } from '../signals.js';
 
 /** `walkeep list` */
 export const command: Command = {
+  takesPlace: true,
   usage: 'list [OPTION]... PLACE',
   description:
     'Shows what WAL an archive holds: timelines, where they branch, contiguous ranges of LSNs, ' +
@@ -62,7 +63,7 @@ function printTable(output: Output, list: ArchiveList, shipping: readonly ShipSt
   const lines = [
     `${list.directory}`,
     `system identifier ${list.systemId ?? 'unknown'}, ${server}` +
-      `segments of ${list.segmentSize / 1024 / 1024} MB`,
+      `segments of ${list.segmentSize / 1024 / 1024} MiB`,
     '',
   ];
   for (const t of list.timelines.filter((one) => !hasParent(list, one))) {
@@ -86,7 +87,9 @@ function printTable(output: Output, list: ArchiveList, shipping: readonly ShipSt
     lines.push(`acknowledged to the server: ${formatLsn(lsn)} on timeline ${timeline}`);
   }
   lines.push(...shipping.map(shippingLine));
-  output.print([...lines, `${count(list.segments)}, ${formatBytes(list.size)} on disk`].join('\n'));
+  output.print(
+    [...lines, `${count(list.segments)}, ${formatBinaryBytes(list.size)} on disk`].join('\n'),
+  );
 }
 
 function shippingLine({ place, position, lag, state, trouble }: ShipStatus): string {
@@ -96,7 +99,7 @@ function shippingLine({ place, position, lag, state, trouble }: ShipStatus): str
   const behind =
     lag.segments === 0
       ? ''
-      : `, ${formatBytes(lag.bytes)} and ${formatSeconds(lag.seconds)} behind`;
+      : `, ${formatBinaryBytes(lag.bytes)} and ${formatSeconds(lag.seconds)} behind`;
   const why = state === 'ok' || !trouble ? '' : ` (${trouble.message})`;
   return `shipped to ${place}: ${at}${behind}${why}`;
 }
@@ -140,7 +143,7 @@ function tree(list: ArchiveList, t: ListedTimeline, first: string, rest: string)
 function rangeLines(range: ListedRange): string[] {
   const place = `${formatLsn(range.from)} - ${formatLsn(range.to)}`;
   const lines = [
-    `${place.padEnd(36)} ${count(range.segments).padStart(15)} ${formatBytes(range.size).padStart(10)}`,
+    `${place.padEnd(36)} ${count(range.segments).padStart(15)} ${formatBinaryBytes(range.size).padStart(11)}`,
   ];
   const { firstCommit, lastCommit, partial } = range;
   if (firstCommit !== undefined && lastCommit !== undefined) {

@@ -23,6 +23,7 @@ const LOG_EVERY = 30_000;
 
 /** `walkeep rehearse`. */
 export const command: Command = {
+  takesPlace: true,
   usage: 'rehearse [OPTION]... PLACE...',
   description:
     'Proves that an archive can be restored, by doing it: restores a backup into a directory of ' +

@@ -19,6 +19,7 @@ const TELL_AGAIN = 600_000;
 
 /** `walkeep ship` */
 export const command: Command = {
+  takesPlace: true,
   usage: 'ship [OPTION]... SOURCE PLACE...',
   description:
     'Ships what a directory has of WAL to one place or more: an object store (s3://bucket/prefix), ' +

@@ -35,6 +35,7 @@ const OPTIONS: readonly OptionSpec[] = [
 
 /** `walkeep store`. What serves on stdout prints nothing else there. */
 export const command: Command = {
+  takesPlace: true,
   usage: 'store [OPTION]... DIR',
   description:
     'Makes a directory a store, or serves one to a walkeep on another host, which starts this over ' +

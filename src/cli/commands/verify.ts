@@ -57,6 +57,7 @@ const MAX_TIMELINE = 0xffff_ffff;
 
 /** `walkeep verify`. Exit code 0: all is well, 1: something was found, 2: could not look. */
 export const command: Command = {
+  takesPlace: true,
   light: true,
   usage: 'verify [OPTION]... PLACE',
   description:
