@@ -128,7 +128,11 @@ export class Output {
     const locus = this.#paint('locus', `${this.#program}: `);
     const key = part === 'detail' || part === 'hint' ? 'note' : part;
     const label = key === undefined ? '' : this.#paint(key, `${part}: `);
-    this.#stderr.write(`${locus}${label}${shown(message.replace(/\n$/, ''))}\n`);
+    const text = shown(message.replace(/\n$/, ''));
+    // Each line says whose it is: a log has those of others in between. The tool that the other program
+    // stands in for says so once.
+    const lines = this.#program === 'walkeep' ? text.split('\n') : [text];
+    this.#stderr.write(lines.map((line) => `${locus}${label}${line}\n`).join(''));
   }
 
   #paint(key: string, text: string): string {

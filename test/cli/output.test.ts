@@ -20,6 +20,20 @@ describe('Output', () => {
     expect(stdout.text).toBe('result\n');
   });
 
+  it('has its name before every line, but for the tool that PostgreSQL has', () => {
+    const message = 'no host answered:\nfirst\nsecond\n';
+    const { output, stderr } = captureOutput('walkeep');
+    output.error(message);
+    output.hint('look\nthere');
+    expect(stderr.text).toBe(
+      'walkeep: error: no host answered:\nwalkeep: error: first\nwalkeep: error: second\n' +
+        'walkeep: hint: look\nwalkeep: hint: there\n',
+    );
+    const theirs = captureOutput('pg_receivewal');
+    theirs.output.error(message);
+    expect(theirs.stderr.text).toBe('pg_receivewal: error: no host answered:\nfirst\nsecond\n');
+  });
+
   it('shows detail and hint of an error', () => {
     const { output, stderr } = captureOutput();
     output.report(
