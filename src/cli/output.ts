@@ -106,6 +106,12 @@ export class Output {
     }
   }
 
+  /** The error's code, to be looked up in exit-codes.md; the other program has only PostgreSQL's texts. */
+  codeOf(error: unknown): string {
+    const known = this.#program === 'walkeep' && error instanceof WalkeepError;
+    return known ? ` (${error.code})` : '';
+  }
+
   /** Whether stderr is a terminal that can show a live line. */
   get live(): boolean {
     return this.#stderr.isTTY === true;

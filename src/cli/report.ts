@@ -55,7 +55,7 @@ export function reportEvents(
     output.report(error);
     if (retryIn === undefined) return;
     const wait = retryIn < 50 ? 'trying again' : `waiting ${formatSeconds(retryIn)} to try again`;
-    output.info(`disconnected; ${wait}`);
+    output.info(`disconnected; ${wait}${output.codeOf(error)}`);
   });
   if (verbose) reportVerbose(receiver, output);
   const end = progress ? reportProgress(receiver, output) : () => {};

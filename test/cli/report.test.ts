@@ -30,6 +30,19 @@ function emitAll(receiver: EventEmitter<ReceiverEvents>) {
 }
 
 describe('reportEvents', () => {
+  it('has the code of what ended a connection, but under the name of PostgreSQL’s tool', () => {
+    const last = (program: 'walkeep' | 'pg_receivewal') => {
+      const receiver = new EventEmitter<ReceiverEvents>();
+      const { output, stderr } = captureOutput(program);
+      reportEvents(receiver, output, { verbose: false, progress: false });
+      receiver.emit('disconnect', { error: new ConnectionError('gone'), retryIn: 5000 });
+      return stderr.text.split('\n').at(-2);
+    };
+    const text = 'disconnected; waiting 5 seconds to try again';
+    expect(last('walkeep')).toBe(`walkeep: ${text} (WK_CONNECTION)`);
+    expect(last('pg_receivewal')).toBe(`pg_receivewal: ${text}`);
+  });
+
   it('prints pg_receivewal’s messages when verbose', () => {
     const { receiver, lines } = setUp({ verbose: true });
     emitAll(receiver);
