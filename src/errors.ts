@@ -26,6 +26,7 @@ export type ErrorCode =
   | 'WK_ARCHIVE_BUSY'
   | 'WK_AUTHENTICATION'
   | 'WK_BACKFILL'
+  | 'WK_CONFIG'
   | 'WK_CONNECTION'
   | 'WK_CONNINFO'
   | 'WK_CORRUPT_OBJECT'
@@ -109,6 +110,29 @@ export class ConninfoError extends WalkeepError {
 
   constructor(message: string, details?: ErrorDetails) {
     super(withoutSecrets(message), details);
+  }
+}
+
+/** A fault in a configuration file, and where it is. It does not show the value, which may be secret. */
+export interface ConfigFault {
+  /** From 1; columns in characters, as an editor counts them. */
+  line: number;
+  column: number;
+  /** `servers.shop.slot`; empty for the file as a whole. */
+  at: string;
+  message: string;
+}
+
+/** A configuration file is not valid. */
+export class ConfigError extends WalkeepError {
+  readonly code = 'WK_CONFIG';
+  override readonly path: string;
+  readonly faults: readonly ConfigFault[];
+
+  constructor(message: string, path: string, faults: readonly ConfigFault[]) {
+    super(message);
+    this.path = path;
+    this.faults = faults;
   }
 }
 

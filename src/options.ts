@@ -109,7 +109,7 @@ function show(value: unknown): string {
 }
 
 /** The name that differs by one or two letters, or by nothing but their case. */
-function nearest(name: string, names: readonly string[]): string | undefined {
+export function nearest(name: string, names: readonly string[]): string | undefined {
   const far = (other: string) => distance(name.toLowerCase(), other.toLowerCase());
   const [best] = [...names].sort((a, b) => far(a) - far(b));
   return best !== undefined && far(best) <= 2 ? best : undefined;

@@ -9,7 +9,7 @@ import { expect, it } from 'vitest';
  */
 const FLOORS: readonly (readonly string[])[] = [
   ['index.ts', 'cli'],
-  ['library', 'rehearse'],
+  ['library', 'rehearse', 'serve'],
   ['restore', 'expire', 'backups'],
   ['receive'],
   ['verify', 'find', 'fetch', 'push', 'cleanup', 'check', 'list', 'ship', 'key', 'backup'],

@@ -100,6 +100,10 @@ const COMMANDS: Readonly<
     failure: 2,
     load: () => import('./commands/rehearse.js'),
   },
+  config: {
+    summary: 'check the configuration of serve, or print its schema',
+    load: () => import('./commands/config.js'),
+  },
   fetch: {
     summary: 'bring a file from an archive, for restore_command',
     // Of wrong arguments; 1 would tell PostgreSQL that the archive does not have the file.

@@ -1,0 +1,136 @@
+import * as z from 'zod';
+import { isLevelOf, RECEIVED } from '../../codec/codecs.js';
+import { inWords } from '../../text.js';
+
+/** Bytes of a unix socket's path, with the NUL behind it (sockaddr_un). */
+const LONGEST_SOCKET_PATH = 107;
+
+/** `gzip`, `gzip:6` */
+export const COMPRESS = /^([a-z0-9]+)(?::(\d{1,3}))?$/;
+
+function isCompression(text: string): boolean {
+  const [, name, level] = COMPRESS.exec(text) ?? [];
+  const method = RECEIVED.find((one) => one === name);
+  return method !== undefined && (level === undefined || isLevelOf(method, Number(level)));
+}
+
+const absolutePath = z
+  .string()
+  .min(1, { error: 'must not be empty' })
+  .regex(/^\//, { error: 'must be an absolute path' });
+
+const slot = z
+  .string()
+  .regex(/^[a-z0-9_]{1,63}$/, {
+    error: 'must be the name of a slot: a to z, 0 to 9 and _, at most 63 of them',
+  })
+  .describe('Physical replication slot that keeps WAL until it is received.');
+
+const ensureSlot = z
+  .boolean()
+  .describe('Create the slot where it is missing, and anew where it keeps no WAL any more.');
+
+const synchronous = z
+  .boolean()
+  .describe('Sync and confirm WAL as it comes, so that commits can wait for it.');
+
+const compress = z
+  .string()
+  .refine(isCompression, {
+    error: `must be ${inWords(RECEIVED, 'or')}; a level stands behind it, as in gzip:6`,
+  })
+  .describe('How completed segments are stored.');
+
+const members = z
+  .strictObject({
+    hosts: z
+      .array(z.string().min(1, { error: 'must not be empty' }))
+      .min(1, { error: 'must name at least one host' })
+      .optional()
+      .describe('Servers that may be promoted; those of the connection unless given.'),
+    slots: z
+      .enum(['walkeep', 'external'])
+      .describe(
+        'Who keeps the slot on each of them; external is Patroni, CloudNativePG or the like.',
+      ),
+  })
+  .describe('The servers that may be promoted: the slot has to be on each of them.');
+
+const defaults = z
+  .strictObject({
+    slot: slot.optional(),
+    ensure_slot: ensureSlot.optional(),
+    synchronous: synchronous.optional(),
+    compress: compress.optional(),
+  })
+  .describe('What holds for each server that does not say otherwise.');
+
+const server = z
+  .strictObject({
+    connection: z
+      .string()
+      .min(1, { error: 'must not be empty' })
+      .describe('Connection string or URI, as libpq takes it, without a password.'),
+    password_file: absolutePath
+      .optional()
+      .describe('File that holds the password and nothing else; read at every connection.'),
+    directory: absolutePath.describe(
+      'Existing directory that takes the WAL, of this server alone.',
+    ),
+    ...defaults.shape,
+    members: members.optional(),
+  })
+  .describe('A server whose WAL is received.');
+
+const control = z
+  .strictObject({
+    socket: absolutePath
+      .refine((path) => Buffer.byteLength(path) <= LONGEST_SOCKET_PATH, {
+        error: `must have at most ${LONGEST_SOCKET_PATH} bytes, as a path of a socket`,
+      })
+      .describe(
+        'Unix socket, made with mode 0600, that "walkeep status" and "walkeep ctl" talk to.',
+      ),
+  })
+  .describe('How the running program is asked and told.');
+
+const serverName = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$/, {
+  error:
+    'must be a name that begins with a letter or digit and has letters, digits, ".", "_" and "-" only, at most 63',
+});
+
+/** The whole file. What is not in here is refused. */
+export const CONFIG = z
+  .strictObject({
+    version: z.literal(1).describe('Of this format.'),
+    control: control.optional(),
+    defaults: defaults.optional(),
+    servers: z
+      .record(serverName, server)
+      .refine((all) => Object.keys(all).length > 0, { error: 'must have at least one server' })
+      .describe('By the name that each goes by here.'),
+  })
+  .describe('Configuration of "walkeep serve".');
+
+/** A file that is valid, before defaults. */
+export type ConfigFile = z.infer<typeof CONFIG>;
+
+/** For editors, which complete and check by it. */
+export function jsonSchema(): object {
+  return { title: 'walkeep.yaml', ...z.toJSONSchema(CONFIG, { io: 'input' }) };
+}
+
+export const check = (value: unknown) => CONFIG.safeParse(value);
+export type Issue = z.core.$ZodIssue;
+
+/** The keys that the mapping at `path` may have. */
+export function knownKeys(path: readonly PropertyKey[]): string[] {
+  let at: unknown = CONFIG;
+  for (const key of path) {
+    if (at instanceof z.ZodOptional) at = at.unwrap();
+    if (at instanceof z.ZodObject) at = at.shape[key as string];
+    else if (at instanceof z.ZodRecord) at = at.valueType;
+  }
+  if (at instanceof z.ZodOptional) at = at.unwrap();
+  return at instanceof z.ZodObject ? Object.keys(at.shape) : [];
+}
