@@ -35,7 +35,7 @@ export interface StreamOptions {
   outrun?: () => boolean;
   /** What the target waits for, if that is not the disk. */
   waitsFor?: () => string | undefined;
-  /** Called at most four times a second when more was received. */
+  /** Called at most four times a second when more was received or synced, or the server has more. */
   onProgress: (received: Lsn, serverEnd: Lsn) => void;
 }
 
@@ -351,8 +351,10 @@ export class StreamSession implements CopyBothHandler, TargetListener {
     } catch (e) {
       this.onFailure(storageError('write WAL in', 'the archive', e));
     }
-    if (this.seenByOwner !== this.received) {
-      this.seenByOwner = this.received;
+    // None of them goes back: their sum tells that one moved.
+    const moves = this.received + this.target.positions.flushed + this.serverEnd;
+    if (this.seenByOwner !== moves) {
+      this.seenByOwner = moves;
       this.o.onProgress(this.lsn(this.received), this.lsn(this.serverEnd));
     }
   }
