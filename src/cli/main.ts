@@ -100,6 +100,20 @@ const COMMANDS: Readonly<
     failure: 2,
     load: () => import('./commands/rehearse.js'),
   },
+  serve: {
+    summary: 'receive from many servers, as a configuration says',
+    load: () => import('./commands/serve.js'),
+  },
+  status: {
+    summary: 'say how the servers of a running serve are',
+    // 1 is that one is not well.
+    failure: 2,
+    load: () => import('./commands/status.js'),
+  },
+  ctl: {
+    summary: 'reload a running serve; pause and resume a server',
+    load: () => import('./commands/ctl.js'),
+  },
   config: {
     summary: 'check the configuration of serve, or print its schema',
     load: () => import('./commands/config.js'),

@@ -95,6 +95,11 @@ export class Output {
     this.#log('hint', message);
   }
 
+  /** A line of a log that programs read, on stderr. It has to be fit for a terminal. */
+  logLine(line: string): void {
+    this.#stderr.write(`${line}\n`);
+  }
+
   /** An error with its detail and hint; of one that is no WalkeepError (a bug) one line. */
   report(error: unknown): void {
     const { message, detail, hint } = describe(error);

@@ -26,7 +26,7 @@ const BIN = join(packageRoot, 'bin', 'walkeep');
 /** What the commands end with when nothing is known. */
 const FAILURE = {
   ...{ fetch: 127, push: 1, verify: 2, find: 2, check: 2, cleanup: 2, list: 1, slot: 1 },
-  key: 2,
+  ...{ key: 2, status: 2 },
 };
 const COMMANDS = Object.keys(FAILURE) as (keyof typeof FAILURE)[];
 

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { CODECS } from '../../codec/codecs.js';
-import { ConfigError, type ConfigFault } from '../../errors.js';
+import { ConfigError, type ConfigFault, UsageError } from '../../errors.js';
 import { storageError } from '../../files/durable.js';
 import type { CompressionOption } from '../../receive/options.js';
 import type { ServeConfig, ServerConfig } from './config.js';
@@ -28,6 +28,25 @@ export async function readConfig(
   const { config, faults } = await parseConfig(bytes, env);
   if (config) return config;
   throw new ConfigError(`the configuration "${file}" is not valid`, file, faults);
+}
+
+/**
+ * The control socket that a configuration names, whatever else is wrong with it: who asks may have
+ * another environment.
+ * @throws StorageError, UsageError if there is none
+ */
+export async function readControlSocket(
+  file: string,
+  env: NodeJS.ProcessEnv = process.env,
+): Promise<string> {
+  const text = await readFile(file, 'utf8').catch((e) => {
+    throw storageError('read file', file, e);
+  });
+  const { socket } = asMap(asMap(new ConfigDocument(text, env).value).control);
+  if (typeof socket === 'string' && socket !== '') return socket;
+  throw new UsageError(`"${file}" names no control socket`, {
+    hint: 'Give "control: { socket: PATH }" there, or --socket.',
+  });
 }
 
 /** A configuration, or why it is none. Faults come in the order of the text. */

@@ -1,0 +1,39 @@
+import { once } from 'node:events';
+import { ConfigError } from '../../errors.js';
+import { type Command, HELP_OPTION, VERSION_OPTION } from '../command.js';
+import { CONFIG_OPTION, requireConfig } from '../serve/config-option.js';
+import { logTo } from '../serve/log.js';
+import { stopOnSignals } from '../signals.js';
+
+/** `walkeep serve` */
+export const command: Command = {
+  usage: 'serve -c FILE',
+  description:
+    'Receives from all servers that a configuration names, each in a process of its own, which is ' +
+    'begun again whenever it ends; one whose archive needs a person first is held. SIGHUP reads the ' +
+    'configuration again and restarts what changed.',
+  options: () => [CONFIG_OPTION, VERSION_OPTION, HELP_OPTION],
+  async run(values, _operands, { output, env, tryHelp }) {
+    const file = requireConfig(values, tryHelp);
+    const { Service } = await import('../../serve/serve.js');
+    const { signal, release } = stopOnSignals(output);
+    const service = new Service({ file, env, tell: logTo(output) });
+    // What is wrong is in the log.
+    const reload = (): void => void service.reload().catch(() => {});
+    process.on('SIGHUP', reload);
+    try {
+      await service.start();
+      if (!signal.aborted) await once(signal, 'abort');
+      await service.stop();
+      return 0;
+    } catch (e) {
+      if (!(e instanceof ConfigError)) throw e;
+      const { faultLine } = await import('../../serve/config/fault.js');
+      for (const fault of e.faults) output.error(faultLine(file, fault));
+      return 1;
+    } finally {
+      process.off('SIGHUP', reload);
+      release();
+    }
+  },
+};

@@ -1,0 +1,133 @@
+import { chmodSync, lstatSync, unlinkSync } from 'node:fs';
+import { connect, createServer, type Server, type Socket } from 'node:net';
+import { ConfigError, DirectoryLockedError, UsageError } from '../../errors.js';
+import { storageError } from '../../files/durable.js';
+import { reportOf } from '../status.js';
+import {
+  type ControlAnswer,
+  type ControlRequest,
+  type ControlResults,
+  LONGEST_REQUEST,
+} from './protocol.js';
+
+/** Milliseconds for somebody to say what is wanted. */
+const PATIENCE = 5000;
+const MOST_CLIENTS = 32;
+
+/** Does what is asked for. */
+export type Control = (request: ControlRequest) => Promise<ControlResults[keyof ControlResults]>;
+
+/** The socket by which the running program is asked and told. Only its user gets to it. */
+export class ControlServer {
+  readonly #server: Server;
+  readonly #clients = new Set<Socket>();
+
+  private constructor(server: Server) {
+    this.#server = server;
+  }
+
+  /** @throws DirectoryLockedError if another program answers there, StorageError */
+  static async open(path: string, control: Control): Promise<ControlServer> {
+    if (await isAnswered(path)) {
+      throw new DirectoryLockedError(`another "walkeep serve" listens on "${path}"`, { path });
+    }
+    const server = createServer((client) => opened.#serve(client, control));
+    const opened = new ControlServer(server);
+    server.maxConnections = MOST_CLIENTS;
+    // The file is made with the mode that the mask leaves: never is there a moment for others.
+    const mask = process.umask(0o177);
+    try {
+      await new Promise<void>((resolve, reject) => {
+        server.once('error', reject);
+        server.listen(path, resolve);
+      });
+    } catch (e) {
+      throw storageError('listen on', path, e);
+    } finally {
+      process.umask(mask);
+    }
+    chmodSync(path, 0o600);
+    server.on('error', () => {});
+    return opened;
+  }
+
+  /** Takes it away; who is being answered is cut off. */
+  async close(): Promise<void> {
+    for (const client of this.#clients) client.destroy();
+    await new Promise<void>((resolve) => this.#server.close(() => resolve()));
+  }
+
+  /** Takes it away from others; who is there gets an answer. */
+  retire(): void {
+    this.#server.close();
+  }
+
+  #serve(client: Socket, control: Control): void {
+    this.#clients.add(client);
+    let text = '';
+    let asked = false;
+    client.setEncoding('utf8');
+    client.setTimeout(PATIENCE, () => {
+      if (!asked) client.destroy();
+    });
+    client.on('error', () => {});
+    client.once('close', () => this.#clients.delete(client));
+    client.on('data', (piece: string) => {
+      if (asked) return;
+      text += piece;
+      const end = text.indexOf('\n');
+      if (end < 0 && text.length <= LONGEST_REQUEST) return;
+      asked = true;
+      void answer(end < 0 ? '' : text.slice(0, end), control).then((answered) => {
+        client.end(`${JSON.stringify(answered)}\n`);
+      });
+    });
+  }
+}
+
+async function answer(line: string, control: Control): Promise<ControlAnswer> {
+  try {
+    return { ok: true, result: await control(parseRequest(line)) };
+  } catch (e) {
+    const { faults, path } = e instanceof ConfigError ? e : {};
+    return {
+      ok: false,
+      error: {
+        ...reportOf(e),
+        ...(faults ? { faults } : {}),
+        ...(path === undefined ? {} : { path }),
+      },
+    };
+  }
+}
+
+function parseRequest(line: string): ControlRequest {
+  let parsed: Record<string, unknown> | null;
+  try {
+    parsed = JSON.parse(line);
+  } catch {
+    throw new UsageError('the request is no line of JSON');
+  }
+  const { command, server, acceptGap } = parsed ?? {};
+  const named = typeof server === 'string' ? { server } : undefined;
+  if (command === 'reload') return { command };
+  if (command === 'status') return { command, ...named };
+  if (command === 'pause' && named) return { command, ...named };
+  if (command === 'resume' && named) return { command, ...named, acceptGap: acceptGap === true };
+  throw new UsageError('the request is not known');
+}
+
+/** Whether somebody listens; what a killed program left is removed. */
+async function isAnswered(path: string): Promise<boolean> {
+  const code = await new Promise<string | undefined>((resolve) => {
+    const probe = connect(path, () => {
+      probe.destroy();
+      resolve(undefined);
+    });
+    probe.once('error', (e: NodeJS.ErrnoException) => resolve(e.code ?? ''));
+  });
+  if (code === undefined) return true;
+  // A file of somebody's refuses, too.
+  if (code === 'ECONNREFUSED' && lstatSync(path).isSocket()) unlinkSync(path);
+  return false;
+}

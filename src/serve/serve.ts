@@ -1,0 +1,149 @@
+import { ConfigError } from '../errors.js';
+import { VERSION } from '../package.js';
+import type { ServeConfig } from './config/config.js';
+import { faultLine } from './config/fault.js';
+import type { ControlRequest, ControlResults } from './control/protocol.js';
+import { type Control, ControlServer } from './control/server.js';
+import { ServiceNotifier } from './notify.js';
+import { type LogEntry, reportOf } from './status.js';
+import type { Launch } from './supervisor/child.js';
+import { type Applied, Supervisor } from './supervisor/supervisor.js';
+
+export interface ServeOptions {
+  /** Path of the configuration. */
+  file: string;
+  env?: NodeJS.ProcessEnv;
+  /** Takes each line of the log. */
+  tell(entry: LogEntry): void;
+  launch?: Launch;
+}
+
+/** `walkeep serve`: the receivers of all servers of a configuration, and how they are asked and told. */
+export class Service {
+  readonly #file: string;
+  readonly #env: NodeJS.ProcessEnv;
+  readonly #tell: ServeOptions['tell'];
+  readonly #supervisor: Supervisor;
+  readonly #notifier: ServiceNotifier;
+  #control: { socket: string; server: ControlServer } | undefined;
+  /** Reloads and the end come one after the other. */
+  #turn: Promise<unknown> = Promise.resolve();
+  #ending = false;
+
+  constructor({ file, env = process.env, tell, launch }: ServeOptions) {
+    this.#file = file;
+    this.#env = env;
+    this.#tell = tell;
+    this.#supervisor = new Supervisor(tell, launch);
+    this.#notifier = new ServiceNotifier(env, (why) =>
+      tell({
+        ...{ level: 'warning', event: 'notify', message: 'the service manager cannot be told' },
+        hint: `${why}; with Type=exec it need not be.`,
+      }),
+    );
+  }
+
+  /** @throws ConfigError, or StorageError if the control socket cannot be had: then nothing runs */
+  start(): Promise<void> {
+    return this.#inTurn(async () => {
+      const config = await this.#read();
+      await this.#openControl(config);
+      const { started } = await this.#supervisor.apply(config.servers);
+      this.#tell({ level: 'info', event: 'ready', message: `receives from ${started.join(', ')}` });
+      this.#notifier.ready();
+    });
+  }
+
+  /**
+   * Reads the configuration again and makes it so. All of it is checked before anything changes.
+   * @throws ConfigError, StorageError: then all goes on as it was
+   */
+  reload(): Promise<Applied> {
+    return this.#inTurn(async () => {
+      this.#notifier.reloading();
+      try {
+        const config = await this.#read();
+        await this.#openControl(config);
+        const applied = await this.#supervisor.apply(config.servers);
+        this.#tell({ level: 'info', event: 'reload', message: changesOf(applied) });
+        return applied;
+      } catch (e) {
+        const { code, message } = reportOf(e);
+        const text = `${message}; all goes on as before`;
+        const faults =
+          e instanceof ConfigError ? e.faults.map((f) => faultLine(this.#file, f)) : [];
+        this.#tell({
+          ...{ level: 'error', event: 'reload-failed', message: text, code },
+          ...(faults.length > 0 ? { detail: faults.join('\n') } : {}),
+        });
+        throw e;
+      } finally {
+        if (!this.#ending) this.#notifier.ready();
+      }
+    });
+  }
+
+  /** Ends all receivers, each with all that it has on disk. */
+  async stop(): Promise<void> {
+    this.#ending = true;
+    this.#notifier.stopping();
+    await this.#inTurn(async () => {
+      await this.#supervisor.end();
+      await this.#control?.server.close();
+    });
+    this.#tell({ level: 'info', event: 'stop', message: 'all receivers have ended' });
+  }
+
+  async #read(): Promise<ServeConfig> {
+    const { readConfig } = await import('./config/read.js');
+    return readConfig(this.#file, this.#env);
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#turn.then(work);
+    this.#turn = done.catch(() => {});
+    return done;
+  }
+
+  /** Opens the new one first: where that fails, the old one stays. */
+  async #openControl({ control }: ServeConfig): Promise<void> {
+    const before = this.#control;
+    if (before?.socket === control?.socket) return;
+    this.#control = control && {
+      socket: control.socket,
+      server: await ControlServer.open(control.socket, this.#asked),
+    };
+    // Whoever asks for this is to get an answer there.
+    before?.server.retire();
+  }
+
+  readonly #asked: Control = async (
+    request: ControlRequest,
+  ): Promise<ControlResults[keyof ControlResults]> => {
+    switch (request.command) {
+      case 'status':
+        return {
+          ...{ version: VERSION, pid: process.pid, config: this.#file },
+          servers: this.#supervisor.status(request.server),
+        };
+      case 'reload':
+        return this.reload();
+      case 'pause':
+        await this.#supervisor.pause(request.server);
+        return {};
+      case 'resume': {
+        const { server, acceptGap = false } = request;
+        this.#supervisor.resume(server, { acceptGap });
+        return {};
+      }
+    }
+  };
+}
+
+function changesOf({ started, restarted, stopped, unchanged }: Applied): string {
+  const parts = Object.entries({ started, restarted, stopped }).flatMap(([what, names]) =>
+    names.length === 0 ? [] : [`${what} ${names.join(', ')}`],
+  );
+  const rest = `${unchanged.length} unchanged`;
+  return `configuration loaded: ${[...parts, rest].join('; ')}`;
+}

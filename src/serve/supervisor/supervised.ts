@@ -1,0 +1,265 @@
+import { abortableDelay, LONGEST_TIMER } from '../../delay.js';
+import type { ServerConfig } from '../config/config.js';
+import type { FromReceiver } from '../receiver/messages.js';
+import {
+  type ErrorReport,
+  type LogEntry,
+  type ReceiverSnapshot,
+  reportOf,
+  type ServerState,
+  type ServerStatus,
+} from '../status.js';
+import type { Child, ChildEnd, Launch } from './child.js';
+import { processState } from './process-state.js';
+
+/** What another try cannot mend, and could make worse: a person has to look first. */
+const HELD: readonly string[] = [
+  'WK_CORRUPT_WAL',
+  'WK_GAP',
+  'WK_REWRITE',
+  'WK_SYSTEM_IDENTIFIER',
+  'WK_TIMELINE_CONFLICT',
+  'WK_WAL_REMOVED',
+];
+
+/** Milliseconds before a receiver is begun again, doubling up to the longest. */
+const FIRST = 100;
+const LONGEST = 30_000;
+/** Milliseconds that a receiver must have streamed for its end to be a new trouble. */
+const WELL = 5000;
+/** Milliseconds without a sign of life after which a process is looked at. */
+const SILENT = 10_000;
+
+export interface SupervisedOptions {
+  config: ServerConfig;
+  launch: Launch;
+  tell(entry: LogEntry): void;
+  /** Begins paused. */
+  paused?: boolean;
+}
+
+/** One server: keeps a process running that receives from it, unless it is held or paused. */
+export class Supervised {
+  readonly config: ServerConfig;
+  readonly #launch: Launch;
+  readonly #tell: (entry: LogEntry) => void;
+  readonly #living: Promise<void>;
+  #goal: 'run' | 'pause' | 'end';
+  #child: Child | undefined;
+  /** The end of the child is what was asked for. */
+  #expected = false;
+  #state: ServerState = 'starting';
+  #since = Date.now();
+  #held = false;
+  #ended: ErrorReport | undefined;
+  #retryAt: number | undefined;
+  #restarts = 0;
+  #failures = 0;
+  #acceptGap = false;
+  #snapshot: ReceiverSnapshot | undefined;
+  #streamsSince: number | undefined;
+  #heardAt = 0;
+  #silent = false;
+  #wake = new AbortController();
+
+  constructor({ config, launch, tell, paused = false }: SupervisedOptions) {
+    this.config = config;
+    this.#launch = launch;
+    this.#tell = tell;
+    this.#goal = paused ? 'pause' : 'run';
+    this.#living = this.#live();
+  }
+
+  get isPaused(): boolean {
+    return this.#goal === 'pause';
+  }
+
+  get status(): ServerStatus {
+    const { name, directory } = this.config;
+    const pid = this.#child?.pid;
+    const silent = this.#silent && this.#child !== undefined;
+    return {
+      ...{ name, state: this.#state, since: new Date(this.#since).toISOString(), directory },
+      ...(pid === undefined ? {} : { pid }),
+      restarts: this.#restarts,
+      ...(this.#ended ? { ended: this.#ended } : {}),
+      ...(this.#retryAt === undefined ? {} : { retryAt: new Date(this.#retryAt).toISOString() }),
+      ...(silent ? { silentSeconds: Math.round((performance.now() - this.#heardAt) / 1000) } : {}),
+      ...(this.#snapshot ? { receiver: this.#snapshot } : {}),
+    };
+  }
+
+  /** Ends its process, and begins none; resolves when it is gone. */
+  async pause(): Promise<void> {
+    if (this.#goal === 'run') this.#goal = 'pause';
+    await this.#endChild();
+  }
+
+  /**
+   * Goes on after a pause or a hold, or at once instead of after a while.
+   * @param acceptGap the next receiver may begin although WAL before it is missing
+   */
+  resume({ acceptGap = false } = {}): void {
+    if (this.#goal !== 'end') this.#goal = 'run';
+    this.#held = false;
+    this.#failures = 0;
+    // Not of one that runs: it would be for a gap that nobody knows yet.
+    this.#acceptGap = acceptGap && this.#child === undefined;
+    this.#awake();
+  }
+
+  /** Ends for good; resolves when its process is gone. */
+  async end(): Promise<void> {
+    this.#goal = 'end';
+    await this.#endChild();
+    await this.#living;
+  }
+
+  /** Looks whether its process lives. @param now of performance.now() */
+  async look(now: number): Promise<void> {
+    const child = this.#child;
+    if (child?.pid === undefined || now - this.#heardAt < SILENT) return;
+    const state = await processState(child.pid);
+    if (child !== this.#child) return;
+    const told = this.#silent;
+    this.#silent = true;
+    if (state === 'stopped') {
+      this.#say('error', 'stopped', 'the receiver was stopped by a signal; it is ended');
+      child.kill();
+    } else if (!told) {
+      const seconds = SILENT / 1000;
+      const what = state === 'waiting' ? 'waits in the kernel, perhaps for the disk' : 'hangs';
+      this.#say(
+        'error',
+        'silent',
+        `nothing was heard of the receiver for ${seconds} s: it ${what}`,
+      );
+    }
+  }
+
+  /** This process itself did not run for a while: nobody could be heard. */
+  forgive(): void {
+    this.#heardAt = performance.now();
+  }
+
+  async #live(): Promise<void> {
+    // The caller has its hands on this first.
+    await Promise.resolve();
+    while (this.#goal !== 'end') {
+      const { signal } = this.#wake;
+      if (this.#goal === 'pause' || this.#held) {
+        this.#enter(this.#goal === 'pause' ? 'paused' : 'held');
+        await abortableDelay(LONGEST_TIMER, signal);
+        continue;
+      }
+      const end = await this.#once();
+      if (this.#expected) this.#expected = false;
+      else await this.#afterEnd(end);
+    }
+  }
+
+  /** Runs a receiver to its end. */
+  async #once(): Promise<ChildEnd> {
+    const { config } = this;
+    this.#enter('starting');
+    this.#snapshot = undefined;
+    this.#streamsSince = undefined;
+    this.#heardAt = performance.now();
+    this.#silent = false;
+    const start = { kind: 'start' as const, config, acceptGap: this.#acceptGap };
+    this.#acceptGap = false;
+    let child: Child;
+    try {
+      child = this.#launch(start, (message) => this.#hear(message));
+    } catch (e) {
+      return { how: 'no start', error: reportOf(e) };
+    }
+    this.#child = child;
+    const end = await child.ended;
+    this.#child = undefined;
+    return end;
+  }
+
+  #hear(message: FromReceiver): void {
+    const now = performance.now();
+    this.#heardAt = now;
+    if (this.#silent) this.#say('info', 'heard', 'the receiver is heard again');
+    this.#silent = false;
+    if (message.kind === 'ready') return;
+    for (const entry of message.log) this.#tell({ ...entry, server: this.config.name });
+    if (message.kind === 'end') return;
+    const { snapshot, lost } = message;
+    if (lost > 0) this.#say('warning', 'lost', `${lost} messages of the receiver were lost`);
+    this.#snapshot = snapshot;
+    if (this.#expected) return;
+    this.#enter(snapshot.state);
+    if (snapshot.state !== 'streaming') this.#streamsSince = undefined;
+    else {
+      this.#streamsSince ??= now;
+      if (now - this.#streamsSince > WELL) this.#ended = undefined;
+    }
+  }
+
+  /** It ended by itself: tells of it, and waits for its turn unless it is held. */
+  async #afterEnd({ how, error }: ChildEnd): Promise<void> {
+    const { signal } = this.#wake;
+    const since = this.#streamsSince;
+    if (since !== undefined && performance.now() - since > WELL) this.#failures = 0;
+    const ended = error ?? { code: 'WK_PROCESS', message: `the receiver ended with ${how}` };
+    this.#ended = ended;
+    this.#held = HELD.includes(ended.code);
+    if (this.#held) {
+      this.#say('error', 'held', `${ended.message}; nothing more is received`, {
+        ...ended,
+        hint: `${ended.hint === undefined ? '' : `${ended.hint} `}Then: walkeep ctl resume ${this.config.name}`,
+      });
+      return;
+    }
+    const ceiling = Math.min(LONGEST, FIRST * 2 ** Math.min(this.#failures, 20));
+    this.#failures += 1;
+    this.#restarts += 1;
+    // Receivers that ended together need not come in step.
+    const wait = Math.round(ceiling * (0.5 + Math.random() / 2));
+    this.#say('error', 'restart', `${ended.message}; another begins in ${wait / 1000} s`, ended);
+    this.#enter('restarting');
+    this.#retryAt = Date.now() + wait;
+    await abortableDelay(wait, signal);
+    this.#retryAt = undefined;
+  }
+
+  async #endChild(): Promise<void> {
+    const child = this.#child;
+    if (child) {
+      this.#expected = true;
+      this.#enter('stopping');
+      child.stop();
+    }
+    this.#awake();
+    await child?.ended;
+  }
+
+  #awake(): void {
+    const sleeping = this.#wake;
+    this.#wake = new AbortController();
+    sleeping.abort();
+  }
+
+  #enter(state: ServerState): void {
+    if (state !== this.#state) this.#since = Date.now();
+    this.#state = state;
+  }
+
+  #say(
+    level: LogEntry['level'],
+    event: string,
+    message: string,
+    { code, hint, detail }: Partial<ErrorReport> = {},
+  ): void {
+    this.#tell({
+      ...{ level, event, message, server: this.config.name },
+      ...(code === undefined ? {} : { code }),
+      ...(hint === undefined ? {} : { hint }),
+      ...(detail === undefined ? {} : { detail }),
+    });
+  }
+}

@@ -1,0 +1,110 @@
+import { isDeepStrictEqual } from 'node:util';
+import { UsageError } from '../../errors.js';
+import { nearest } from '../../options.js';
+import type { ServerConfig } from '../config/config.js';
+import type { LogEntry, ServerStatus } from '../status.js';
+import { type Launch, launchReceiver } from './child.js';
+import { Supervised } from './supervised.js';
+
+/** Milliseconds between looks at all processes. */
+const LOOK = 1000;
+/** A look that comes so late shows that this process itself did not run. */
+const LATE = 5000;
+
+/** What a new configuration changed, by name of the servers. */
+export interface Applied {
+  started: string[];
+  restarted: string[];
+  stopped: string[];
+  unchanged: string[];
+}
+
+/** Keeps a receiver running for each server. It does no WAL work, and none of them waits for it. */
+export class Supervisor {
+  readonly #tell: (entry: LogEntry) => void;
+  readonly #launch: Launch;
+  readonly #servers = new Map<string, Supervised>();
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(tell: (entry: LogEntry) => void, launch: Launch = launchReceiver) {
+    this.#tell = tell;
+    this.#launch = launch;
+  }
+
+  /**
+   * Makes the servers these: who is unchanged goes on untouched; whose configuration changed ends
+   * before any other begins, for a directory may have gone from one to another.
+   */
+  async apply(configs: readonly ServerConfig[]): Promise<Applied> {
+    this.#timer ??= this.#watch();
+    const wanted = new Map(configs.map((config) => [config.name, config]));
+    const applied: Applied = { started: [], restarted: [], stopped: [], unchanged: [] };
+    const ending: Promise<void>[] = [];
+    const paused = new Set<string>();
+    for (const [name, server] of this.#servers) {
+      const config = wanted.get(name);
+      if (isDeepStrictEqual(config, server.config)) {
+        applied.unchanged.push(name);
+        continue;
+      }
+      if (server.isPaused) paused.add(name);
+      (config ? applied.restarted : applied.stopped).push(name);
+      ending.push(server.end());
+    }
+    await Promise.all(ending);
+    for (const name of applied.stopped) this.#servers.delete(name);
+    for (const [name, config] of wanted) {
+      if (applied.unchanged.includes(name)) continue;
+      if (!applied.restarted.includes(name)) applied.started.push(name);
+      const options = { config, launch: this.#launch, tell: this.#tell };
+      this.#servers.set(name, new Supervised({ ...options, paused: paused.has(name) }));
+    }
+    return applied;
+  }
+
+  /** Of all, or of one. @throws UsageError if there is none of that name */
+  status(name?: string): ServerStatus[] {
+    if (name !== undefined) return [this.#server(name).status];
+    return [...this.#servers.values()].map((server) => server.status);
+  }
+
+  async pause(name: string): Promise<void> {
+    const server = this.#server(name);
+    this.#tell({ level: 'info', event: 'pause', message: 'paused', server: name });
+    await server.pause();
+  }
+
+  resume(name: string, options: { acceptGap?: boolean } = {}): void {
+    this.#server(name).resume(options);
+    this.#tell({ level: 'info', event: 'resume', message: 'resumed', server: name });
+  }
+
+  /** Ends all; resolves when every process is gone. */
+  async end(): Promise<void> {
+    clearInterval(this.#timer);
+    await Promise.all([...this.#servers.values()].map((server) => server.end()));
+  }
+
+  #server(name: string): Supervised {
+    const server = this.#servers.get(name);
+    if (server) return server;
+    const meant = nearest(name, [...this.#servers.keys()]);
+    throw new UsageError(
+      `there is no server "${name}"`,
+      meant === undefined ? {} : { hint: `Did you mean "${meant}"?` },
+    );
+  }
+
+  #watch(): NodeJS.Timeout {
+    let before = performance.now();
+    return setInterval(() => {
+      const now = performance.now();
+      const late = now - before > LATE;
+      before = now;
+      for (const server of this.#servers.values()) {
+        if (late) server.forgive();
+        else void server.look(now);
+      }
+    }, LOOK);
+  }
+}

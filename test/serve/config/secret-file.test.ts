@@ -1,0 +1,39 @@
+import { chmodSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect, it } from 'vitest';
+import { readSecret } from '../../../src/serve/config/secret-file.js';
+import { scratchDir } from '../../support/scratch.js';
+
+const SECRET = 'kEtZeR99';
+
+function fileWith(text: string, mode = 0o600): string {
+  const file = join(scratchDir('secret'), 'password');
+  writeFileSync(file, text);
+  chmodSync(file, mode);
+  return file;
+}
+
+it('reads the first line, anew each time', () => {
+  const file = fileWith(`${SECRET}\r\nmore\n`);
+  expect(readSecret(file)).toBe(SECRET);
+  writeFileSync(file, ' with blanks ');
+  expect(readSecret(file)).toBe(' with blanks ');
+});
+
+it('refuses a file that others may read or change, and shows nothing of it', () => {
+  for (const mode of [0o604, 0o602, 0o660, 0o644, 0o777]) {
+    const read = () => readSecret(fileWith(SECRET, mode));
+    expect(read).toThrow('may be read or written by others');
+    expect(read).not.toThrow(SECRET);
+  }
+});
+
+it.runIf(process.geteuid?.() === 0)('takes a file of root that a group may read', () => {
+  expect(readSecret(fileWith(SECRET, 0o640))).toBe(SECRET);
+});
+
+it('says why there is no secret', () => {
+  expect(() => readSecret('/nowhere/password')).toThrow('could not read file "/nowhere/password"');
+  expect(() => readSecret(fileWith('\n'))).toThrow('its first line is empty');
+  expect(() => readSecret(fileWith('x'.repeat(70_000)))).toThrow('is too long');
+});
