@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
+import { parseConfig } from '../../src/serve/config/read.js';
 import { run } from '../cli/run.js';
 import { packageRoot, scratchDir } from '../support/scratch.js';
 import { COMMANDS, OPTIONS, parse, parseOptions } from './command-line.js';
@@ -21,7 +22,7 @@ import { commandsOf } from './shell.js';
 const exec = promisify(execFile);
 
 /** Blocks that another test reads, and those that are only shown. */
-const LANGUAGES = ['sh', 'sql', 'conf', 'hba', 'json', 'ts', 'text', ''];
+const LANGUAGES = ['sh', 'sql', 'conf', 'hba', 'json', 'ts', 'text', 'yaml', ''];
 
 /** Options of other programs that the documents name. */
 const FOREIGN = [
@@ -118,6 +119,14 @@ describe.each(DOCUMENTS)('%s', (file) => {
   test('JSON is JSON', () => {
     for (const { place, language, text } of blocksOf(file)) {
       if (language === 'json') expect(() => JSON.parse(text), place).not.toThrow();
+    }
+  });
+
+  test('YAML is a configuration of serve', async () => {
+    for (const { place, language, text } of blocksOf(file)) {
+      if (language !== 'yaml') continue;
+      const { faults } = await parseConfig(Buffer.from(text), { LEDGER_HOST: 'db' });
+      expect(faults, place).toEqual([]);
     }
   });
 
