@@ -94,6 +94,11 @@ export interface WalReceiverOptions {
    */
   receiveTimeout?: number;
   /**
+   * A silent server is asked for a sign of life after this time already, so that it is known how things
+   * are; it is given up no sooner for that. Default: `receiveTimeout`.
+   */
+  probeAfter?: number;
+  /**
    * Check of received WAL: page headers, record CRCs, the xl_prev chain. `strict` (the default)
    * never stores nor acknowledges what fails, `warn` stores it and says so.
    */
@@ -188,6 +193,7 @@ const CHECKS: Checks<WalReceiverOptions> = {
   acceptGap: aSwitch,
   refuseGaps: aSwitch,
   receiveTimeout: aTime,
+  probeAfter: aTime,
   verify: oneOf('strict', 'warn', 'off'),
   writeReport: oneOf('write', 'sync'),
   apply: oneOf('none', 'flush'),

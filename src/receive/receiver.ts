@@ -51,6 +51,7 @@ import { overConnection, patient } from './watchdog.js';
 export class WalReceiver extends EventEmitter<ReceiverEvents> {
   private readonly o: WalReceiverOptions;
   private settings: ConnectionSettings | undefined;
+  private connection: ReplicationConnection | undefined;
   /** Times in a row that no host could be connected to. */
   private failedRounds = 0;
   private readonly backoff: Backoff;
@@ -182,6 +183,14 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
     return this.lastPosition;
   }
 
+  /**
+   * When something came from the server last, as `performance.now()` says it; undefined before the first
+   * connection.
+   */
+  get heardAt(): number | undefined {
+    return this.connection?.lastReceivedAt;
+  }
+
   /** The directory's lock; undefined if the signal came first. A full disk is waited for. */
   private async lock(signal: AbortSignal): Promise<DirectoryLock | undefined> {
     for (;;) {
@@ -213,9 +222,10 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
     const { receiveTimeout = RECEIVE_TIMEOUT, directory } = this.o;
     try {
       if (this.backfill) await noteEmpty(directory);
-      return await overConnection(this.connect(signal), receiveTimeout, signal, (c, watchdog) =>
-        receiver.serve(c, signal, (phase) => watchdog.enter(phase)),
-      );
+      return await overConnection(this.connect(signal), receiveTimeout, signal, (c, watchdog) => {
+        this.connection = c;
+        return receiver.serve(c, signal, (phase) => watchdog.enter(phase));
+      });
     } catch (e) {
       if (signal.aborted && e === signal.reason) return 'signal';
       if (!(e instanceof WalkeepError)) throw e;

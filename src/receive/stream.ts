@@ -31,6 +31,8 @@ export interface StreamOptions {
   statusInterval: number;
   /** Milliseconds of silence before the server is asked; it is given up at twice that. 0: never. */
   receiveTimeout: number;
+  /** Asked after this silence already, and given up no sooner. Absent: as above. */
+  probeAfter?: number;
   /** True while another server is seen to go on: then little silence is borne. */
   outrun?: () => boolean;
   /** What the target waits for, if that is not the disk. */
@@ -385,12 +387,13 @@ export class StreamSession implements CopyBothHandler, TargetListener {
     const most = outrun?.() ? OUTRUN_SILENCE_MS : Number.POSITIVE_INFINITY;
     const receiveTimeout = Math.min(this.o.receiveTimeout, most);
     const heard = Math.max(connection.lastReceivedAt, this.activeSince);
-    if (now - heard <= receiveTimeout) return;
+    const silence = Math.min(receiveTimeout, this.o.probeAfter ?? receiveTimeout);
+    if (now - heard <= silence) return;
     if (this.askedAt !== heard) {
       this.askedAt = heard;
       this.askedSince = now;
       this.sendStatus(true);
-    } else if (now - this.askedSince > receiveTimeout) {
+    } else if (now - this.askedSince > 2 * receiveTimeout - silence) {
       this.onFailure(
         new TimeoutError(
           `nothing was received from the server for ${((now - heard) / 1000).toFixed(0)} seconds`,

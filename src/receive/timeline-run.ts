@@ -217,6 +217,7 @@ export class TimelineRun {
       outrun: () => this.owner.outrun?.(at.timeline) ?? false,
       waitsFor: () => this.handedOn && `onSegment, called for "${this.handedOn}",`,
       onProgress: (received, serverEnd) => this.onProgress(received, serverEnd),
+      ...(o.probeAfter === undefined ? {} : { probeAfter: o.probeAfter }),
       ...(o.slot === undefined ? {} : { slot: o.slot }),
       ...(o.endLsn === undefined ? {} : { endLsn: o.endLsn }),
     });
