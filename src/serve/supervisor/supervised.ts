@@ -25,6 +25,8 @@ const HELD: readonly string[] = [
 /** Milliseconds before a receiver is begun again, doubling up to the longest. */
 const FIRST = 100;
 const LONGEST = 30_000;
+/** Doublings at most for a receiver that has streamed: below a second. */
+const SOON = 3;
 /** Milliseconds that a receiver must have streamed for its end to be a new trouble. */
 const WELL = 5000;
 /** Milliseconds without a sign of life after which a process is looked at. */
@@ -204,6 +206,8 @@ export class Supervised {
   async #afterEnd({ how, error }: ChildEnd): Promise<void> {
     const { signal } = this.#wake;
     const since = this.#streamsSince;
+    // Commits may wait for one that can stream: it is begun soon, however often it ends.
+    if (since !== undefined) this.#failures = Math.min(this.#failures, SOON);
     if (since !== undefined && performance.now() - since > WELL) this.#failures = 0;
     const ended = error ?? { code: 'WK_PROCESS', message: `the receiver ended with ${how}` };
     this.#ended = ended;

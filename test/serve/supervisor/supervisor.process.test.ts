@@ -90,6 +90,19 @@ it('begins another when one ends, later each time', async () => {
   expect(server.status).toMatchObject({ restarts: 5, ended: { code: 'WK_PROCESS' } });
 });
 
+it('begins one that has streamed again within a second, however often it ends', async () => {
+  const { children, log } = supervised();
+  for (let n = 1; n <= 6; n += 1) {
+    await count(children, n);
+    children.at(-1)?.say(news('streaming'));
+    children.at(-1)?.end({ how: 'SIGKILL' });
+  }
+  await count(children, 7);
+  for (const { message } of log) {
+    expect(Number(/begins in ([\d.]+) s/.exec(message)?.[1])).toBeLessThanOrEqual(0.8);
+  }
+});
+
 it.each(['WK_GAP', 'WK_WAL_REMOVED', 'WK_CORRUPT_WAL', 'WK_REWRITE', 'WK_SYSTEM_IDENTIFIER'])(
   'holds a server that ended with %s',
   async (code) => {
