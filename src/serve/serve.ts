@@ -1,9 +1,11 @@
+import { isDeepStrictEqual } from 'node:util';
 import { ConfigError } from '../errors.js';
 import { VERSION } from '../package.js';
-import type { ServeConfig } from './config/config.js';
+import type { Listen, ServeConfig } from './config/config.js';
 import { faultLine } from './config/fault.js';
 import type { ControlRequest, ControlResults } from './control/protocol.js';
 import { type Control, ControlServer } from './control/server.js';
+import type { MetricsListener } from './metrics/listener.js';
 import { ServiceNotifier } from './notify.js';
 import { type LogEntry, reportOf } from './status.js';
 import type { Launch } from './supervisor/child.js';
@@ -25,6 +27,8 @@ export class Service {
   readonly #tell: ServeOptions['tell'];
   readonly #supervisor: Supervisor;
   readonly #notifier: ServiceNotifier;
+  #metrics: { listen: Listen; listener: MetricsListener } | undefined;
+  #configIsGood = true;
   #control: { socket: string; server: ControlServer } | undefined;
   /** Reloads and the end come one after the other. */
   #turn: Promise<unknown> = Promise.resolve();
@@ -47,7 +51,7 @@ export class Service {
   start(): Promise<void> {
     return this.#inTurn(async () => {
       const config = await this.#read();
-      await this.#openControl(config);
+      await this.#open(config);
       const { started } = await this.#supervisor.apply(config.servers);
       this.#tell({ level: 'info', event: 'ready', message: `receives from ${started.join(', ')}` });
       this.#notifier.ready();
@@ -63,11 +67,13 @@ export class Service {
       this.#notifier.reloading();
       try {
         const config = await this.#read();
-        await this.#openControl(config);
+        await this.#open(config);
+        this.#configIsGood = true;
         const applied = await this.#supervisor.apply(config.servers);
         this.#tell({ level: 'info', event: 'reload', message: changesOf(applied) });
         return applied;
       } catch (e) {
+        this.#configIsGood = false;
         const { code, message } = reportOf(e);
         const text = `${message}; all goes on as before`;
         const faults =
@@ -89,6 +95,7 @@ export class Service {
     this.#notifier.stopping();
     await this.#inTurn(async () => {
       await this.#supervisor.end();
+      await this.#metrics?.listener.close();
       await this.#control?.server.close();
     });
     this.#tell({ level: 'info', event: 'stop', message: 'all receivers have ended' });
@@ -105,16 +112,36 @@ export class Service {
     return done;
   }
 
-  /** Opens the new one first: where that fails, the old one stays. */
-  async #openControl({ control }: ServeConfig): Promise<void> {
-    const before = this.#control;
-    if (before?.socket === control?.socket) return;
-    this.#control = control && {
-      socket: control.socket,
-      server: await ControlServer.open(control.socket, this.#asked),
-    };
+  /** Opens what is new first, all of it: where something fails, all that was there stays. */
+  async #open({ control, metrics }: ServeConfig): Promise<void> {
+    const before = { control: this.#control, metrics: this.#metrics };
+    const sameMetrics = isDeepStrictEqual(before.metrics?.listen, metrics);
+    const sameControl = before.control?.socket === control?.socket;
+    const nextMetrics = sameMetrics ? before.metrics : metrics && (await this.#listen(metrics));
+    try {
+      if (!sameControl) {
+        this.#control = control && {
+          socket: control.socket,
+          server: await ControlServer.open(control.socket, this.#asked),
+        };
+      }
+    } catch (e) {
+      if (!sameMetrics) await nextMetrics?.listener.close();
+      throw e;
+    }
+    this.#metrics = nextMetrics;
+    if (!sameMetrics) await before.metrics?.listener.close();
     // Whoever asks for this is to get an answer there.
-    before?.server.retire();
+    if (!sameControl) before.control?.server.retire();
+  }
+
+  async #listen(listen: Listen) {
+    const { MetricsListener } = await import('./metrics/listener.js');
+    const facts = {
+      servers: () => this.#supervisor.status(),
+      configIsGood: () => this.#configIsGood,
+    };
+    return { listen, listener: await MetricsListener.open(listen, facts) };
   }
 
   readonly #asked: Control = async (

@@ -33,6 +33,8 @@ export interface ReceiverSnapshot {
     serverEnd: string;
     timeline: number;
   };
+  /** Milliseconds since all WAL of the server was durable here, 0: it is. Absent: not seen yet. */
+  recoveryAge?: number;
   /** Segments completed, and connections made, since the process began. */
   segments: number;
   connections: number;
@@ -74,6 +76,13 @@ export interface ServerStatus {
   /** Seconds since its process was heard of, where that is too long: it hangs. */
   silentSeconds?: number;
   receiver?: ReceiverSnapshot;
+  /**
+   * Seconds since all WAL that the server had was durable here: what would be lost with the server. 0
+   * only while the server says so itself; at first since "serve" began.
+   */
+  rpoSeconds: number;
+  /** Segments completed and connections made since "serve" began. */
+  totals: { segments: number; connections: number };
 }
 
 /** A line of the log. */

@@ -6,6 +6,7 @@ import { PASSWORD, PostgresServer } from '../support/postgres.js';
 import { isRunning, signal } from '../support/processes.js';
 import { archiveDirectory, waitEqual, writeWal } from '../support/receiving.js';
 import { scratchDir } from '../support/scratch.js';
+import { freePort } from '../support/server-config.js';
 import { type ServerEntry, Serving } from '../support/serving.js';
 import { waitFor } from '../support/wait.js';
 
@@ -23,6 +24,7 @@ describe('serve', () => {
   let one: PostgresServer;
   let two: PostgresServer;
   let serving: Serving;
+  let port: number;
   let servers: Record<'one' | 'two', ServerEntry>;
 
   const passwordFile = join(scratchDir('secret'), 'password');
@@ -43,7 +45,8 @@ describe('serve', () => {
     ]);
     for (const server of [one, two]) await server.sql('CREATE TABLE t (id int, filler text)');
     servers = { one: entry(one), two: entry(two) };
-    serving = await Serving.start(servers);
+    port = await freePort();
+    serving = await Serving.start(servers, { metrics: { listen: `127.0.0.1:${port}` } });
     await serving.waitState('one', 'streaming');
     await serving.waitState('two', 'streaming');
     for (const server of [one, two]) await server.configure(SYNC);
@@ -69,6 +72,26 @@ describe('serve', () => {
       return position && position.flushed === position.serverEnd;
     });
     expect(statSync(serving.socket).mode & 0o777).toBe(0o600);
+  });
+
+  it('says that nothing would be lost, and for how long that is not so', async () => {
+    const metric = async (name: string, server: string): Promise<number> => {
+      const text = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
+      const line = text
+        .split('\n')
+        .find((l) => l.startsWith(`walkeep_${name}{server="${server}"}`));
+      return Number(line?.split(' ')[1]);
+    };
+    await waitFor(async () => (await metric('rpo_seconds', 'one')) === 0);
+    expect(await metric('up', 'one')).toBe(1);
+    expect((await fetch(`http://127.0.0.1:${port}/readyz`)).status).toBe(200);
+    // A server that says nothing any more: its walsender is stopped, the connection stays.
+    const [walsender] = await two.walSenderPids();
+    signal(walsender as number, 'SIGSTOP');
+    await waitFor(async () => (await metric('rpo_seconds', 'two')) > 8);
+    await waitFor(async () => (await metric('rpo_seconds', 'one')) === 0);
+    signal(walsender as number, 'SIGCONT');
+    await waitFor(async () => (await metric('rpo_seconds', 'two')) === 0);
   });
 
   it(

@@ -15,15 +15,18 @@ export class Serving {
   readonly file = join(this.dir, 'walkeep.yaml');
   readonly socket = join(this.dir, 'control');
   run: CliRun;
+  /** More sections. */
+  readonly more: object;
 
-  private constructor(servers: Record<string, ServerEntry>) {
+  private constructor(servers: Record<string, ServerEntry>, more: object) {
+    this.more = more;
     this.write(servers);
     this.run = this.#start();
   }
 
   /** Starts it; resolves when it is ready. */
-  static async start(servers: Record<string, ServerEntry>): Promise<Serving> {
-    const serving = new Serving(servers);
+  static async start(servers: Record<string, ServerEntry>, more = {}): Promise<Serving> {
+    const serving = new Serving(servers, more);
     await serving.run.waitForOutput(/"event":"ready"/);
     return serving;
   }
@@ -41,7 +44,11 @@ export class Serving {
   write(servers: Record<string, ServerEntry>): void {
     writeFileSync(
       this.file,
-      JSON.stringify({ version: 1, control: { socket: this.socket }, servers }, null, 2),
+      JSON.stringify(
+        { version: 1, control: { socket: this.socket }, ...this.more, servers },
+        null,
+        2,
+      ),
     );
   }
 

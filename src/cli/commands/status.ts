@@ -35,17 +35,21 @@ export const command: Command = {
   },
 };
 
-const HEADER = ['SERVER', 'STATE', 'FOR', 'FLUSHED', 'BEHIND', 'RESTARTS', 'WHY'];
+const HEADER = ['SERVER', 'STATE', 'FOR', 'FLUSHED', 'BEHIND', 'RPO', 'RESTARTS', 'WHY'];
 
 function row(status: ServerStatus): string[] {
-  const { name, state, since, restarts, ended, silentSeconds, receiver } = status;
+  const { name, state, since, restarts, ended, silentSeconds, receiver, rpoSeconds } = status;
   const { position, error } = receiver ?? {};
   const behind = position && parseLsn(position.serverEnd) - parseLsn(position.flushed);
   const silent = silentSeconds === undefined ? undefined : `nothing heard for ${silentSeconds} s`;
   return [
     ...[name, state, formatSeconds((Date.now() - Date.parse(since)) / 1000)],
     ...[position?.flushed ?? '', behind === undefined ? '' : formatBytes(Number(behind))],
-    ...[`${restarts}`, silent ?? (isWell(status) ? '' : (error ?? ended)?.message) ?? ''],
+    ...[
+      formatSeconds(rpoSeconds),
+      `${restarts}`,
+      silent ?? (isWell(status) ? '' : (error ?? ended)?.message) ?? '',
+    ],
   ];
 }
 

@@ -14,8 +14,15 @@ export interface ServerConfig {
   members?: { hosts?: readonly string[]; slots: MemberSlotKeeper };
 }
 
+/** Where something is answered by HTTP. */
+export interface Listen {
+  host: string;
+  port: number;
+}
+
 /** A valid configuration with its defaults. */
 export interface ServeConfig {
   control?: { socket: string };
+  metrics?: Listen;
   servers: readonly ServerConfig[];
 }

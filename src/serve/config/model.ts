@@ -8,6 +8,14 @@ const LONGEST_SOCKET_PATH = 107;
 /** `gzip`, `gzip:6` */
 export const COMPRESS = /^([a-z0-9]+)(?::(\d{1,3}))?$/;
 
+/** `127.0.0.1:8481`, `[::]:8481` */
+export const LISTEN = /^(\[[0-9A-Fa-f:.]+\]|[^:[\]\s]+):(\d{1,5})$/;
+
+function isListen(text: string): boolean {
+  const port = LISTEN.exec(text)?.[2];
+  return port !== undefined && Number(port) < 65_536;
+}
+
 function isCompression(text: string): boolean {
   const [, name, level] = COMPRESS.exec(text) ?? [];
   const method = RECEIVED.find((one) => one === name);
@@ -94,6 +102,15 @@ const control = z
   })
   .describe('How the running program is asked and told.');
 
+const metrics = z
+  .strictObject({
+    listen: z
+      .string()
+      .refine(isListen, { error: 'must be HOST:PORT, as 127.0.0.1:8481 or "[::]:8481"' })
+      .describe('Where /metrics, /livez and /readyz are answered, and nothing else.'),
+  })
+  .describe('For Prometheus, and whoever asks whether the program is well.');
+
 const serverName = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$/, {
   error:
     'must be a name that begins with a letter or digit and has letters, digits, ".", "_" and "-" only, at most 63',
@@ -104,6 +121,7 @@ export const CONFIG = z
   .strictObject({
     version: z.literal(1).describe('Of this format.'),
     control: control.optional(),
+    metrics: metrics.optional(),
     defaults: defaults.optional(),
     servers: z
       .record(serverName, server)

@@ -4,12 +4,12 @@ import { CODECS } from '../../codec/codecs.js';
 import { ConfigError, type ConfigFault, UsageError } from '../../errors.js';
 import { storageError } from '../../files/durable.js';
 import type { CompressionOption } from '../../receive/options.js';
-import type { ServeConfig, ServerConfig } from './config.js';
+import type { Listen, ServeConfig, ServerConfig } from './config.js';
 import { checkConnections, type Judged } from './connections.js';
 import { ConfigDocument, MOST_FAULTS } from './document.js';
 import { inOrder, type Path } from './fault.js';
 import { shown, tellIssue } from './issues.js';
-import { COMPRESS, type ConfigFile, check } from './model.js';
+import { COMPRESS, type ConfigFile, check, LISTEN } from './model.js';
 
 /** A larger file is none. */
 const LARGEST = 1024 * 1024;
@@ -118,9 +118,10 @@ async function checkServers(
   }
 }
 
-function settled({ control, defaults = {}, servers }: ConfigFile): ServeConfig {
+function settled({ control, metrics, defaults = {}, servers }: ConfigFile): ServeConfig {
   return {
     ...(control ? { control } : {}),
+    ...(metrics ? { metrics: listen(metrics.listen) } : {}),
     servers: Object.entries(servers).map(([name, own]): ServerConfig => {
       const server = { ...defaults, ...own };
       const { slot, members } = server;
@@ -141,6 +142,11 @@ function settled({ control, defaults = {}, servers }: ConfigFile): ServeConfig {
       };
     }),
   };
+}
+
+function listen(text: string): Listen {
+  const [, host = '', port] = LISTEN.exec(text) ?? [];
+  return { host: host.replace(/^\[(.*)\]$/, '$1'), port: Number(port) };
 }
 
 function compression(text: string): CompressionOption {

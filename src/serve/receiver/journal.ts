@@ -1,35 +1,46 @@
 import type { EventEmitter } from 'node:events';
 import type { WalkeepError } from '../../errors.js';
-import { formatLsn } from '../../lsn.js';
+import { formatLsn, type Lsn } from '../../lsn.js';
 import type { ReceiverEvents } from '../../receive/options.js';
 import { type LogEntry, reportOf } from '../status.js';
+import type { RecoveryPoint } from './recovery-point.js';
 import type { Reporter } from './reporter.js';
 
 /** Milliseconds after which the same trouble is told again. */
 const TELL_AGAIN = 60_000;
 
-/** Keeps a reporter up to what a receiver says. */
-export function reportReceiver(receiver: EventEmitter<ReceiverEvents>, reporter: Reporter): void {
-  const told = { message: '', at: 0 };
+/** Keeps a reporter and a recovery point up to what a receiver says. */
+export function reportReceiver(
+  receiver: EventEmitter<ReceiverEvents>,
+  reporter: Reporter,
+  point: RecoveryPoint,
+): void {
+  // Until it sends something the stream knows no end but its own.
+  let knownEnd = 0n;
+  const trouble = { message: '', at: 0 };
   const say = (level: LogEntry['level'], event: string, message: string, more = {}): void =>
     reporter.log({ level, event, message, ...more });
 
-  receiver.on('connect', ({ host, port, serverVersion: version, systemId, timeline }) => {
+  receiver.on('connect', ({ host, port, serverVersion: version, systemId, timeline, flushLsn }) => {
+    knownEnd = flushLsn;
     const { connections } = reporter.snapshot;
     const server = { host, port, version, systemId: `${systemId}`, timeline };
     reporter.change({ server, connections: connections + 1 });
     say('info', 'connect', `connected to "${host}", port ${port} (timeline ${timeline})`);
   });
   receiver.on('start', ({ lsn, timeline }) => {
+    point.restart();
     say('info', 'start', `streaming from ${formatLsn(lsn)} (timeline ${timeline})`);
   });
-  receiver.on('progress', ({ received, written, flushed, serverEnd, timeline }) => {
+  receiver.on('progress', ({ received, written, flushed, serverEnd: told, timeline }) => {
+    const serverEnd = told > knownEnd ? told : knownEnd;
+    point.note(flushed, serverEnd, performance.now());
     const texts = { received, written, flushed, serverEnd };
     const position = Object.fromEntries(
-      Object.entries(texts).map(([name, lsn]) => [name, formatLsn(lsn)]),
+      Object.entries(texts).map(([name, lsn]) => [name, formatLsn(lsn as Lsn)]),
     ) as Record<keyof typeof texts, string>;
     if (reporter.snapshot.error) reporter.clearError();
-    told.message = '';
+    trouble.message = '';
     reporter.change({ state: 'streaming', position: { ...position, timeline } });
   });
   receiver.on('segment', () => {
@@ -59,7 +70,7 @@ export function reportReceiver(receiver: EventEmitter<ReceiverEvents>, reporter:
   receiver.on('disconnect', ({ error, retryIn }) => {
     reporter.change({ state: 'disconnected', error: reportOf(error) });
     // What ends the receiver is told with its end.
-    if (retryIn !== undefined && isNews(error, told)) {
+    if (retryIn !== undefined && isNews(error, trouble)) {
       say('warning', 'disconnect', 'disconnected', reportOf(error));
     }
   });

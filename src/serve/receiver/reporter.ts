@@ -17,6 +17,7 @@ export type Send = (message: FromReceiver, sent: () => void) => void;
  */
 export class Reporter {
   readonly #send: Send;
+  readonly #amend: () => Partial<ReceiverSnapshot>;
   readonly #timer: NodeJS.Timeout;
   #snapshot: ReceiverSnapshot = { state: 'connecting', segments: 0, connections: 0 };
   #log: LogEntry[] = [];
@@ -25,8 +26,10 @@ export class Reporter {
   #underWay = false;
   #sentAt = Number.NEGATIVE_INFINITY;
 
-  constructor(send: Send) {
+  /** @param amend what is true only at the moment of sending */
+  constructor(send: Send, amend: () => Partial<ReceiverSnapshot> = () => ({})) {
     this.#send = send;
+    this.#amend = amend;
     this.#timer = setInterval(() => this.tick(performance.now()), TICK);
   }
 
@@ -61,7 +64,8 @@ export class Reporter {
     this.#underWay = true;
     this.#news = false;
     this.#sentAt = now;
-    const news = { snapshot: this.#snapshot, log: this.#log, lost: this.#lost };
+    const snapshot = { ...this.#snapshot, ...this.#amend() };
+    const news = { snapshot, log: this.#log, lost: this.#lost };
     this.#log = [];
     this.#lost = 0;
     this.#send({ kind: 'news', ...news }, () => {

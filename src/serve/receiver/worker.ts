@@ -5,8 +5,12 @@ import { serverSettings } from '../config/connections.js';
 import { reportOf } from '../status.js';
 import { reportReceiver } from './journal.js';
 import type { FromReceiver, ToReceiver } from './messages.js';
+import { RecoveryPoint } from './recovery-point.js';
 import { Reporter } from './reporter.js';
 
+/** Milliseconds of silence after which the server is asked how it is, and is no longer taken to be so. */
+const PROBE_AFTER = 4000;
+const FRESH = 8000;
 /** Milliseconds for a supervisor that may hang to take the last message. */
 const LAST_WORD = 2000;
 
@@ -37,7 +41,13 @@ function send(message: FromReceiver, sent: () => void): void {
 async function receive({ config, acceptGap }: Start, signal: AbortSignal): Promise<void> {
   // What is received makes hardly any garbage that lives on: room for more of it is wasted memory.
   setFlagsFromString('--semi-space-growth-factor=1');
-  const reporter = new Reporter(send);
+  const point = new RecoveryPoint(FRESH);
+  let receiver: WalReceiver | undefined;
+  const reporter = new Reporter(send, () => {
+    const heardAt = reporter.snapshot.state === 'streaming' ? receiver?.heardAt : undefined;
+    const recoveryAge = point.age(performance.now(), heardAt);
+    return recoveryAge === undefined ? {} : { recoveryAge: Math.round(recoveryAge) };
+  });
   let error: unknown;
   try {
     const { settings, members } = await serverSettings(config);
@@ -47,13 +57,14 @@ async function receive({ config, acceptGap }: Start, signal: AbortSignal): Promi
     const { directory, synchronous, ensureSlot, compression, slot } = config;
     const options: WalReceiverOptions = {
       ...{ connection: settings, directory, synchronous, ensureSlot, compression, acceptGap },
+      probeAfter: PROBE_AFTER,
       ...(slot === undefined ? {} : { slot }),
     };
     if (members && config.members) {
       options.members = { connection: members, slots: config.members.slots };
     }
-    const receiver = new WalReceiver(options);
-    reportReceiver(receiver, reporter);
+    receiver = new WalReceiver(options);
+    reportReceiver(receiver, reporter, point);
     await receiver.run(signal);
   } catch (e) {
     error = e;

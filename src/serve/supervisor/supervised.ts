@@ -29,6 +29,8 @@ const LONGEST = 30_000;
 const SOON = 3;
 /** Milliseconds that a receiver must have streamed for its end to be a new trouble. */
 const WELL = 5000;
+/** Milliseconds for which a message's word is taken that all is safe: the next one is due. */
+const BELIEVED = 3000;
 /** Milliseconds without a sign of life after which a process is looked at. */
 const SILENT = 10_000;
 
@@ -38,6 +40,8 @@ export interface SupervisedOptions {
   tell(entry: LogEntry): void;
   /** Begins paused. */
   paused?: boolean;
+  /** When all WAL was durable here last, of `performance.now()`. Absent: taken from now on. */
+  safeAt?: number;
 }
 
 /** One server: keeps a process running that receives from it, unless it is held or paused. */
@@ -62,14 +66,24 @@ export class Supervised {
   #streamsSince: number | undefined;
   #heardAt = 0;
   #silent = false;
+  #safeAt: number;
+  /** It was so by the last message, which is believed for a while only. */
+  #isSafe = false;
+  #totals = { segments: 0, connections: 0 };
   #wake = new AbortController();
 
-  constructor({ config, launch, tell, paused = false }: SupervisedOptions) {
+  constructor(options: SupervisedOptions) {
+    const { config, launch, tell, paused = false, safeAt = performance.now() } = options;
+    this.#safeAt = safeAt;
     this.config = config;
     this.#launch = launch;
     this.#tell = tell;
     this.#goal = paused ? 'pause' : 'run';
     this.#living = this.#live();
+  }
+
+  get safeAt(): number {
+    return this.#safeAt;
   }
 
   get isPaused(): boolean {
@@ -88,6 +102,23 @@ export class Supervised {
       ...(this.#retryAt === undefined ? {} : { retryAt: new Date(this.#retryAt).toISOString() }),
       ...(silent ? { silentSeconds: Math.round((performance.now() - this.#heardAt) / 1000) } : {}),
       ...(this.#snapshot ? { receiver: this.#snapshot } : {}),
+      ...{ rpoSeconds: this.#recoveryPoint(performance.now()), totals: this.#sum() },
+    };
+  }
+
+  #recoveryPoint(now: number): number {
+    if (this.#isSafe && now - this.#heardAt < BELIEVED) return 0;
+    // Of what is not safe it is never 0.
+    return Math.max(1, Math.round(now - this.#safeAt)) / 1000;
+  }
+
+  /** With the process that runs. */
+  #sum(): ServerStatus['totals'] {
+    const { segments, connections } = this.#totals;
+    const own = this.#child ? this.#snapshot : undefined;
+    return {
+      segments: segments + (own?.segments ?? 0),
+      connections: connections + (own?.connections ?? 0),
     };
   }
 
@@ -178,7 +209,9 @@ export class Supervised {
     }
     this.#child = child;
     const end = await child.ended;
+    this.#totals = this.#sum();
     this.#child = undefined;
+    this.#isSafe = false;
     return end;
   }
 
@@ -193,6 +226,9 @@ export class Supervised {
     const { snapshot, lost } = message;
     if (lost > 0) this.#say('warning', 'lost', `${lost} messages of the receiver were lost`);
     this.#snapshot = snapshot;
+    const { recoveryAge } = snapshot;
+    if (recoveryAge !== undefined) this.#safeAt = now - recoveryAge;
+    this.#isSafe = recoveryAge === 0;
     if (this.#expected) return;
     this.#enter(snapshot.state);
     if (snapshot.state !== 'streaming') this.#streamsSince = undefined;

@@ -40,14 +40,18 @@ export class Supervisor {
     const wanted = new Map(configs.map((config) => [config.name, config]));
     const applied: Applied = { started: [], restarted: [], stopped: [], unchanged: [] };
     const ending: Promise<void>[] = [];
-    const paused = new Set<string>();
+    const before = new Map(
+      [...this.#servers].map(([name, { isPaused, safeAt }]) => [
+        name,
+        { paused: isPaused, safeAt },
+      ]),
+    );
     for (const [name, server] of this.#servers) {
       const config = wanted.get(name);
       if (isDeepStrictEqual(config, server.config)) {
         applied.unchanged.push(name);
         continue;
       }
-      if (server.isPaused) paused.add(name);
       (config ? applied.restarted : applied.stopped).push(name);
       ending.push(server.end());
     }
@@ -57,7 +61,7 @@ export class Supervisor {
       if (applied.unchanged.includes(name)) continue;
       if (!applied.restarted.includes(name)) applied.started.push(name);
       const options = { config, launch: this.#launch, tell: this.#tell };
-      this.#servers.set(name, new Supervised({ ...options, paused: paused.has(name) }));
+      this.#servers.set(name, new Supervised({ ...options, ...before.get(name) }));
     }
     return applied;
   }

@@ -76,11 +76,11 @@ export const BROKEN: readonly Broken[] = [
     'a section that is no part of this version',
     [
       'version: 1',
-      'metrics: { listen: "127.0.0.1:1" }',
+      'web: { listen: "127.0.0.1:1" }',
       'servers:',
       '  shop: { connection: host=db, directory: /wal }',
     ],
-    ['2:1: unknown key "metrics"'],
+    ['2:1: unknown key "web"'],
   ],
   [
     'a misspelt key of a server',
@@ -556,6 +556,26 @@ export const BROKEN: readonly Broken[] = [
     [
       '6:15: servers.shop.compress: must be none, gzip or lz4; a level stands behind it, as in gzip:6',
     ],
+  ],
+  [
+    'no port to listen on',
+    [
+      'version: 1',
+      'metrics: { listen: localhost }',
+      'servers:',
+      '  shop: { connection: host=db, directory: /wal }',
+    ],
+    ['2:20: metrics.listen: must be HOST:PORT, as 127.0.0.1:8481 or "[::]:8481"'],
+  ],
+  [
+    'a port to listen on that is none',
+    [
+      'version: 1',
+      'metrics: { listen: "[::1]:65536" }',
+      'servers:',
+      '  shop: { connection: host=db, directory: /wal }',
+    ],
+    ['2:20: metrics.listen: must be HOST:PORT, as 127.0.0.1:8481 or "[::]:8481"'],
   ],
   [
     'a relative socket',

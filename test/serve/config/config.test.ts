@@ -24,6 +24,7 @@ function fileWith(text: string): string {
 
 const FULL = `version: 1
 control: { socket: /run/walkeep/control.sock }
+metrics: { listen: "[::1]:8481" }
 defaults: { slot: walkeep, ensure_slot: true, synchronous: true, compress: gzip }
 servers:
   shop:
@@ -44,6 +45,7 @@ it('reads all that there is, with defaults', async () => {
   const { config, faults } = await parse(FULL);
   expect(faults).toEqual([]);
   expect(config?.control).toEqual({ socket: '/run/walkeep/control.sock' });
+  expect(config?.metrics).toEqual({ host: '::1', port: 8481 });
   const shop = config?.servers.find(({ name }) => name === 'shop');
   expect(shop).toEqual({
     name: 'shop',
