@@ -46,18 +46,22 @@ const nodeModulesOnDemand = {
 };
 
 // Half of the text is half of what Node.js has to parse at each start of a restore_command.
-export default defineConfig(
-  COMMANDS.map((command) => ({
-    input: 'dist/cli/main.js',
-    platform: 'node',
-    external: [/^crc-32/, /^pg-protocol/, /^@bokuweb\//, /^age-encryption/, /^@mongodb-js\//],
-    plugins: [outside(command), nodeModulesOnDemand],
-    output: {
-      file: `dist/${command}.cjs`,
-      format: 'cjs',
-      codeSplitting: false,
-      comments: false,
-      minify: true,
-    },
-  })),
-);
+const single = (input, name, plugins = []) => ({
+  input,
+  platform: 'node',
+  external: [/^crc-32/, /^pg-protocol/, /^@bokuweb\//, /^age-encryption/, /^@mongodb-js\//],
+  plugins: [...plugins, nodeModulesOnDemand],
+  output: {
+    file: `dist/${name}.cjs`,
+    format: 'cjs',
+    codeSplitting: false,
+    comments: false,
+    minify: true,
+  },
+});
+
+export default defineConfig([
+  ...COMMANDS.map((command) => single('dist/cli/main.js', command, [outside(command)])),
+  // Commits wait while "serve" begins one again.
+  single('dist/serve/receiver/worker.js', 'serve-receiver'),
+]);

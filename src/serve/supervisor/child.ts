@@ -28,7 +28,7 @@ export type Start = Extract<ToReceiver, { kind: 'start' }>;
 export type Launch = (start: Start, hear: (message: FromReceiver) => void) => Child;
 
 export const launchReceiver: Launch = (start, hear) => {
-  const file = packageFile('serve/receiver/worker.js');
+  const file = packageFile('serve-receiver.cjs');
   if (file === undefined) throw new InternalError('the program of receivers is missing');
   const child = fork(file, [], {
     execArgv: process.execArgv,
@@ -36,12 +36,16 @@ export const launchReceiver: Launch = (start, hear) => {
   });
   let error: ErrorReport | undefined;
   let grace: NodeJS.Timeout | undefined;
+  let isReady = false;
   const send = (message: ToReceiver): void => {
     // Of one that is gone its end tells.
     if (child.connected) child.send(message, () => {});
   };
   child.on('message', (message: FromReceiver) => {
-    if (message.kind === 'ready') send(start);
+    if (message.kind === 'ready') {
+      isReady = true;
+      send(start);
+    }
     if (message.kind === 'end') error = message.error;
     hear(message);
   });
@@ -60,6 +64,8 @@ export const launchReceiver: Launch = (start, hear) => {
     pid: child.pid,
     ended,
     stop() {
+      // It has nothing yet, and may not listen.
+      if (!isReady) child.kill('SIGKILL');
       grace ??= setTimeout(() => child.kill('SIGKILL'), STOP_GRACE);
       send({ kind: 'stop' });
     },
