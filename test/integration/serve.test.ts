@@ -206,6 +206,20 @@ describe('serve', () => {
     await serving.waitState('two', 'streaming');
   });
 
+  it('delays no commit while it is stopped, and restarts nobody after that', async () => {
+    const pid = await serving.pidOf('one');
+    const commits = new CommitClients(() => one, { sessions: 2 });
+    await waitFor(() => commits.confirmed.length > 5);
+    signal(serving.run.pid, 'SIGSTOP');
+    const before = commits.confirmed.length;
+    await waitFor(() => commits.confirmed.length > before + 200);
+    signal(serving.run.pid, 'SIGCONT');
+    await commits.stop();
+    const { receiver } = await serving.waitState('one', 'streaming');
+    expect(receiver?.connections).toBeGreaterThan(0);
+    expect(await serving.pidOf('one')).toBe(pid);
+  });
+
   it('leaves no receiver behind when it is killed, and goes on after a start', async () => {
     const pids = [await serving.pidOf('one'), await serving.pidOf('two')];
     const commits = new CommitClients(() => one, { sessions: 2 });

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { ConfigError } from '../../errors.js';
+import { ConfigError, UsageError } from '../../errors.js';
 import { type Command, HELP_OPTION, VERSION_OPTION } from '../command.js';
 import { CONFIG_OPTION, requireConfig } from '../serve/config-option.js';
 import { logTo } from '../serve/log.js';
@@ -13,7 +13,11 @@ export const command: Command = {
     'begun again whenever it ends; one whose archive needs a person first is held. SIGHUP reads the ' +
     'configuration again and restarts what changed.',
   options: () => [CONFIG_OPTION, VERSION_OPTION, HELP_OPTION],
-  async run(values, _operands, { output, env, tryHelp }) {
+  async run(values, operands, { output, env, tryHelp }) {
+    if (operands.length > 0) {
+      const message = `too many command-line arguments (first is "${operands[0]}")`;
+      throw new UsageError(message, { hint: tryHelp });
+    }
     const file = requireConfig(values, tryHelp);
     const { Service } = await import('../../serve/serve.js');
     const { signal, release } = stopOnSignals(output);

@@ -25,8 +25,8 @@ const HELD: readonly string[] = [
 /** Milliseconds before a receiver is begun again, doubling up to the longest. */
 const FIRST = 100;
 const LONGEST = 30_000;
-/** Doublings at most for a receiver that has streamed: below a second. */
-const SOON = 3;
+/** Doublings at most for a receiver that has streamed: below half a second. */
+const SOON = 2;
 /** Milliseconds that a receiver must have streamed for its end to be a new trouble. */
 const WELL = 5000;
 /** Milliseconds for which a message's word is taken that all is safe: the next one is due. */

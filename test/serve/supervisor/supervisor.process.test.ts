@@ -90,7 +90,7 @@ it('begins another when one ends, later each time', async () => {
   expect(server.status).toMatchObject({ restarts: 5, ended: { code: 'WK_PROCESS' } });
 });
 
-it('begins one that has streamed again within a second, however often it ends', async () => {
+it('begins one that has streamed again within half a second, however often it ends', async () => {
   const { children, log } = supervised();
   for (let n = 1; n <= 6; n += 1) {
     await count(children, n);
@@ -99,7 +99,7 @@ it('begins one that has streamed again within a second, however often it ends', 
   }
   await count(children, 7);
   for (const { message } of log) {
-    expect(Number(/begins in ([\d.]+) s/.exec(message)?.[1])).toBeLessThanOrEqual(0.8);
+    expect(Number(/begins in ([\d.]+) s/.exec(message)?.[1])).toBeLessThanOrEqual(0.4);
   }
 });
 
