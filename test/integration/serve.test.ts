@@ -12,6 +12,8 @@ import { waitFor } from '../support/wait.js';
 
 /** Kills of a receiver. */
 const ROUNDS = Number(process.env.WALKEEP_SERVE_ROUNDS ?? 2);
+/** Kills of the program itself. */
+const KILLS = Number(process.env.WALKEEP_SERVE_ROUNDS ?? 1);
 const byNumber = (a: number, b: number) => a - b;
 /** Commits wait for the receiver. */
 const SYNC = { synchronous_standby_names: 'walkeep', synchronous_commit: 'on' };
@@ -220,20 +222,29 @@ describe('serve', () => {
     expect(await serving.pidOf('one')).toBe(pid);
   });
 
-  it('leaves no receiver behind when it is killed, and goes on after a start', async () => {
-    const pids = [await serving.pidOf('one'), await serving.pidOf('two')];
-    const commits = new CommitClients(() => one, { sessions: 2 });
-    await waitFor(() => commits.confirmed.length > 5);
-    await serving.run.stop('SIGKILL');
-    await waitFor(() => !pids.some(isRunning));
-    await serving.restart();
-    const before = commits.confirmed.length;
-    await waitFor(() => commits.confirmed.length > before + 5);
-    await commits.stop();
-    await waitEqual(directory('one'), one);
-    const rows = await one.sql<{ n: number }>('SELECT count(DISTINCT id)::int AS n FROM t');
-    expect(rows[0]?.n).toBeGreaterThanOrEqual(commits.confirmed.length);
-  });
+  it(
+    'leaves no receiver behind when it is killed, and goes on after a start',
+    async () => {
+      const commits = new CommitClients(() => one, { sessions: 2 });
+      for (let round = 0; round < KILLS; round += 1) {
+        const pids = [await serving.pidOf('one'), await serving.pidOf('two')];
+        const before = commits.confirmed.length;
+        await waitFor(() => commits.confirmed.length > before + 5);
+        await serving.run.stop('SIGKILL');
+        await waitFor(() => !pids.some(isRunning));
+        await serving.restart();
+        await serving.waitState('one', 'streaming');
+        await serving.waitState('two', 'streaming');
+      }
+      const before = commits.confirmed.length;
+      await waitFor(() => commits.confirmed.length > before + 5);
+      await commits.stop();
+      await waitEqual(directory('one'), one);
+      const rows = await one.sql<{ n: number }>('SELECT count(DISTINCT id)::int AS n FROM t');
+      expect(rows[0]?.n).toBeGreaterThanOrEqual(commits.confirmed.length);
+    },
+    180_000 + KILLS * 20_000,
+  );
 
   it('ends all receivers in good order', async () => {
     const pids = [await serving.pidOf('one'), await serving.pidOf('two')];

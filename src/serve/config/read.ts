@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer';
 import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { CODECS } from '../../codec/codecs.js';
@@ -57,15 +58,12 @@ export async function parseConfig(
   if (bytes.length > LARGEST) {
     return { faults: [{ line: 1, column: 1, at: '', message: 'it is larger than 1 MiB' }] };
   }
-  const text = new TextDecoder('utf-8', { ignoreBOM: true }).decode(bytes);
-  const document = new ConfigDocument(text, env);
-  const bad = text.indexOf('\ufffd');
-  if (bad >= 0 && !Buffer.from(bytes).includes('\ufffd')) {
-    const before = text.slice(0, bad).split('\n');
+  if (!isUtf8(bytes)) {
+    const before = validPrefix(bytes).split('\n');
     const column = (before.at(-1) as string).length + 1;
-    const message = 'it is not UTF-8';
-    return { faults: [{ line: before.length, column, at: '', message }] };
+    return { faults: [{ line: before.length, column, at: '', message: 'it is not UTF-8' }] };
   }
+  const document = new ConfigDocument(Buffer.from(bytes).toString('utf8'), env);
   const { value } = document;
   const checked = value === undefined ? undefined : check(value);
   for (const issue of checked?.error?.issues ?? []) tellIssue(issue, document);
@@ -73,6 +71,20 @@ export async function parseConfig(
   const faults = inOrder(document.faults).slice(0, MOST_FAULTS);
   if (faults.length > 0 || !checked?.success) return { faults };
   return { config: settled(checked.data), faults };
+}
+
+/** What can be read before the first byte that is not UTF-8. */
+function validPrefix(bytes: Uint8Array): string {
+  const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+  let text = '';
+  try {
+    for (let at = 0; at < bytes.length; at += 1) {
+      text += decoder.decode(bytes.subarray(at, at + 1), { stream: true });
+    }
+  } catch {
+    // Here it is.
+  }
+  return text;
 }
 
 type Loose = Record<string, unknown>;

@@ -8,7 +8,11 @@ import { run } from '../../cli/run.js';
 import { scratchDir } from '../../support/scratch.js';
 import { BROKEN, ENVIRONMENT, SECRET } from './broken.js';
 
-const RUNS = Number(process.env.WALKEEP_FUZZ_RUNS ?? 150);
+/** The same each time, unless others are asked for. */
+const FUZZ = {
+  numRuns: Number(process.env.WALKEEP_FUZZ_RUNS ?? 150),
+  seed: Number(process.env.WALKEEP_FUZZ_SEED ?? 20),
+};
 
 const parse = (text: string | Uint8Array) => parseConfig(Buffer.from(text), ENVIRONMENT);
 
@@ -87,6 +91,10 @@ it.each(BROKEN)('refuses %s', async (_name, lines, faults) => {
 it('says where it is no UTF-8', async () => {
   const bytes = Buffer.from('version: 1\nservers: \xff\n', 'latin1');
   expect(await faultsOf(bytes)).toEqual(['2:10: it is not UTF-8']);
+  // Behind the character that stands for such bytes, and in the middle of another one.
+  const later = Buffer.concat([Buffer.from('a: "\ufffd'), Buffer.from([0xe2, 0x82, 0x22])]);
+  expect(await faultsOf(later)).toEqual(['1:6: it is not UTF-8']);
+  expect(await faultsOf(Buffer.from([0x61, 0xe2]))).toEqual(['1:2: it is not UTF-8']);
 });
 
 it('tells of what is nested too deeply once, and of what is too large not more', async () => {
@@ -124,7 +132,7 @@ it('takes any text without failing, and shows nothing of its values', async () =
       expect(config === undefined).toBe(faults.length > 0);
       for (const { line, column } of faults) expect(Math.min(line, column)).toBeGreaterThan(0);
     }),
-    { numRuns: RUNS },
+    FUZZ,
   );
 });
 
@@ -141,7 +149,7 @@ it('takes bytes cut out of and put into a good file', async () => {
       const { config, faults } = await parse(bytes);
       expect(config === undefined).toBe(faults.length > 0);
     }),
-    { numRuns: RUNS },
+    FUZZ,
   );
 });
 
