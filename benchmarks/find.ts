@@ -14,7 +14,7 @@ import { insertRows } from './wal-source.js';
 const MEGABYTES = Number(process.env.WALKEEP_BENCH_MB ?? 1024);
 const ROUNDS = Number(process.env.WALKEEP_BENCH_ROUNDS ?? 7);
 
-/** Commits of one row each until the WAL has reached `end`, and now and then a drop. */
+/** Commits of one row each until the WAL has reached `end`. */
 async function commitRows(server: PostgresServer, end: bigint): Promise<void> {
   await server.sql('CREATE TABLE t (i bigint PRIMARY KEY, v text)');
   await server.sql(
@@ -24,7 +24,6 @@ async function commitRows(server: PostgresServer, end: bigint): Promise<void> {
   );
   for (let rows = 0; (await server.currentLsn()) <= end; rows += 100_000) {
     await server.sql(`CALL fill(${rows}, 100000)`);
-    await server.sql('CREATE TABLE gone (i int); DROP TABLE gone');
   }
 }
 
@@ -39,6 +38,8 @@ for (const [kind, fill] of Object.entries({ commits: commitRows, bulk: insertRow
   });
   await server.switchWal();
   await fill(server, (await server.currentLsn()) + BigInt(MEGABYTES) * 1024n * 1024n);
+  await server.sql('CREATE TABLE gone (i int)');
+  await server.sql('DROP TABLE gone');
   await server.waitArchived(await server.switchWal(), 600_000);
   const archive = server.archiveDir;
   const megabytes = (readdirSync(archive).length * server.segmentSize) / 1e6;

@@ -356,6 +356,7 @@ describe('walkeep find', () => {
     const { stderr } = await find(dir, '--drops');
     expect(stderr).toMatch(/^walkeep: hint: The WAL has no names .* pg_class WHERE oid IN \(\d+/);
     expect((await find(dir, '--drops', '--json')).stderr).toBe('');
+    expect((await find(dir, '--drops', '--target')).stderr).not.toMatch(/pg_class/);
   });
 
   test('exit codes: found, nothing, trouble', async () => {

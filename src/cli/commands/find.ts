@@ -59,7 +59,7 @@ async function list(args: FindArguments, context: CommandContext): Promise<numbe
       return false;
     }
     found++;
-    if (args.find.drops && !args.json) names = namesHint(event) ?? names;
+    if (args.find.drops && !args.json && !args.target) names = namesHint(event) ?? names;
     if (!args.target) print(event);
     else if (matches.length <= SHOWN) matches.push(event);
     return found >= args.limit;
