@@ -100,4 +100,27 @@ describe('the WebAssembly kernel', () => {
       expect(verifier.validEnd).toBe(decoder.validEnd);
     }
   });
+
+  test('has place for a few selections, and others are as right without it', () => {
+    const f = loadFixture(FIXTURES[0]!);
+    const select = (rmgr: number) => rmgr < 2;
+    const found = Array.from({ length: 9 }, () => {
+      const lsns: string[] = [];
+      const verifier = new WalVerifier(optionsFor(f), {
+        kinds: recordKinds(select),
+        begin: (header, at, hi, lo) => {
+          if (select(header[at + 17]!)) lsns.push(`${hi}/${lo}`);
+          return false;
+        },
+        body: () => {},
+        complete: () => {},
+        abandon: () => {},
+      });
+      verifier.feed(f.bytes);
+      return lsns;
+    });
+    expect(found[0]?.length).toBeGreaterThan(0);
+    for (const lsns of found) expect(lsns).toEqual(found[0]);
+    expect(kernel.addressOf(recordKinds(select))).toBeUndefined();
+  });
 });
