@@ -42,6 +42,7 @@ export function reportEvents(
     }
     server = now;
   });
+  receiver.on('slot', ({ name }) => output.info(`created replication slot "${name}"`));
   receiver.on('partial', ({ file }) => {
     output.info(`not renaming "${file}", segment is not complete`);
   });

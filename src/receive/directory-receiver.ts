@@ -117,6 +117,7 @@ export class DirectoryReceiver {
       slotInvalid: this.slotInvalid === 'replace',
       refused: this.refusals.current,
       finished: (segment) => this.finished(segment, server.segmentSize),
+      slotCreated: (name) => tell('slot', { name }),
       ...{ warn, fs },
       bridge: this.bridgeTo(server, signal),
     });

@@ -239,6 +239,8 @@ export interface ReceiverEvents {
       flushLsn: Lsn;
     },
   ];
+  /** With `ensureSlot`: the server had no slot of that name, and has one now. */
+  slot: [{ name: string }];
   /** START_REPLICATION is about to be sent. */
   start: [{ lsn: Lsn; timeline: number }];
   /** A segment is complete, durable and under its final name. `lsn` is its end. */

@@ -101,8 +101,8 @@ export interface SlotState {
   readable: boolean;
   restartLsn?: Lsn;
   restartTimeline?: number;
-  /** It was there and kept nothing, and was dropped and created again. */
-  replaced: boolean;
+  /** Made now: there was none, or it kept nothing, and was dropped and created again. */
+  made?: 'created' | 'replaced';
 }
 
 /**
@@ -118,14 +118,16 @@ export async function readSlot(
   const readable = connection.serverVersion >= 150000;
   const read = async () => (readable ? connection.readReplicationSlot(name) : undefined);
   let slot = await read();
-  const replaced = ensure && (invalid || (slot !== undefined && slot.restartLsn === undefined));
-  if (replaced) {
+  let made: SlotState['made'];
+  if (ensure && (invalid || (slot !== undefined && slot.restartLsn === undefined))) {
     await connection.dropSlot(name);
     slot = undefined;
+    made = 'replaced';
   }
   if (!slot && ensure) {
     try {
       await connection.createPhysicalSlot(name, { reserveWal: true });
+      made ??= 'created';
     } catch (e) {
       const exists = e instanceof ServerError && e.sqlstate === '42710';
       if (!exists) throw e;
@@ -141,7 +143,7 @@ export async function readSlot(
   return {
     name,
     readable,
-    replaced,
+    ...(made === undefined ? {} : { made }),
     ...(slot?.restartLsn === undefined ? {} : { restartLsn: slot.restartLsn }),
     ...(slot?.restartTimeline === undefined ? {} : { restartTimeline: slot.restartTimeline }),
   };

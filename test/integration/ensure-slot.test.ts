@@ -32,7 +32,7 @@ test.each(MAJORS)('--ensure-slot: a slot that %i invalidated keeps WAL again', a
   const server = keep(await PostgresServer.create({ major, archive: true }));
   const directory = archiveDirectory();
   const run = keep(receive(directory, server.conninfo(), ['-S', 's', '--ensure-slot']));
-  await run.waitForOutput(/starting log streaming/);
+  await run.waitForOutput(/walkeep: created replication slot "s"\n[\s\S]*starting log streaming/);
   await writeWal(server, 300_000);
   await waitEqual(directory, server);
   const archiving = server.setting('archive_command');
@@ -48,7 +48,8 @@ test.each(MAJORS)('--ensure-slot: a slot that %i invalidated keeps WAL again', a
   await waitEqual(directory, server);
   expect(await run.stop()).toEqual({ code: 0, signal: null });
   // 14 takes the slot up again by itself.
-  const anew = /warning: replication slot "s" kept no WAL; it was dropped and created again\n/;
+  const anew =
+    /warning: replication slot "s" kept no WAL; it was dropped and created again \(WK_SLOT\)\n/;
   if (major > 14) expect(run.stderr).toMatch(anew);
   else expect(run.stderr).not.toMatch(anew);
 });

@@ -48,6 +48,8 @@ export interface OpenOptions {
   /** WAL that failed the check: start in its segment, unless it is stored good. */
   refused: RefusedWal | undefined;
   warn: (code: string, message: string) => void;
+  /** Told of a slot that there was none of. */
+  slotCreated?: ((name: string) => void) | undefined;
   /** Awaited for each segment that an earlier receiver left without its final name, when it has it. */
   finished?: ((segment: FinishedSegment) => Promise<void>) | undefined;
   /** Where the directory is; absent: on the disk. */
@@ -163,13 +165,14 @@ async function lookAtSlot(
   { o, connection }: Place,
   found: Omit<Observation, 'slot'>,
   terms: StartTerms,
-  { slotInvalid: invalid, warn }: OpenOptions,
+  { slotInvalid: invalid, warn, slotCreated }: OpenOptions,
 ): Promise<SlotState | undefined> {
   const { slot: name, ensureSlot: ensure = false } = o;
   if (name === undefined) return undefined;
   if (!dependsOnSlot(found, terms) && !asksSlotForNames(found)) return undefined;
   const slot = await readSlot(connection, name, { ensure, invalid });
-  if (slot.replaced) {
+  if (slot.made === 'created') slotCreated?.(name);
+  if (slot.made === 'replaced') {
     warn('WK_SLOT', `replication slot "${name}" kept no WAL; it was dropped and created again`);
   }
   return slot;
