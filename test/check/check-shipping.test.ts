@@ -25,7 +25,7 @@ test('says how far each place is, and what keeps it', async () => {
   ]);
   const list = await run('walkeep', 'list', directory);
   expect(list.stdout).toMatch(/^shipped to memory:one: up to 0\/5300000 on timeline 1$/m);
-  expect(list.stdout).toMatch(/^shipped to memory:away: .* 3.1 MB and .* behind \(no answer/m);
+  expect(list.stdout).toMatch(/^shipped to memory:away: .* 3.0 MiB and .* behind \(no answer/m);
   const json = await run('walkeep', 'list', '--json', directory);
   const shipping = json.stdout
     .trim()

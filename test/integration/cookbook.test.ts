@@ -99,6 +99,7 @@ class Cookbook {
     this.server = server;
     this.known = [
       ['/var/lib/walkeep/main', this.archive],
+      ['/var/lib/node_exporter', scratchDir('node-exporter', { forServer: true })],
       ['host=db.example port=5432 user=replicator', server.conninfo({ user: 'replicator' })],
     ];
   }
