@@ -100,14 +100,10 @@ export class Output {
     this.#stderr.write(`${line}\n`);
   }
 
-  /**
-   * An error with its detail and hint; of one that is no WalkeepError (a bug) one line.
-   * @param code whether its code is told too, as in the log of what runs unattended
-   */
-  report(error: unknown, code: 'with code' | 'plain' = 'plain'): void {
+  /** An error with its detail and hint; of one that is no WalkeepError (a bug) one line. */
+  report(error: unknown): void {
     const { message, detail, hint } = describe(error);
-    const suffix = code === 'with code' && error instanceof WalkeepError ? this.coded(error) : '';
-    this.#log(error instanceof GetoptError ? undefined : 'error', `${message}${suffix}`);
+    this.#log(error instanceof GetoptError ? undefined : 'error', message);
     if (detail !== undefined) this.#log('detail', detail);
     if (hint !== undefined) this.hint(hint);
     if (this.#streams.env.WALKEEP_DEBUG === '1' && error instanceof Error) {
@@ -115,9 +111,10 @@ export class Output {
     }
   }
 
-  /** A code to be looked up in exit-codes.md, behind a message; the other program has only PostgreSQL's texts. */
-  coded({ code }: { code: string }): string {
-    return this.#program === 'walkeep' ? ` (${code})` : '';
+  /** The error's code, to be looked up in exit-codes.md; the other program has only PostgreSQL's texts. */
+  codeOf(error: unknown): string {
+    const known = this.#program === 'walkeep' && error instanceof WalkeepError;
+    return known ? ` (${error.code})` : '';
   }
 
   /** Whether stderr is a terminal that can show a live line. */

@@ -46,19 +46,17 @@ export function reportEvents(
   receiver.on('partial', ({ file }) => {
     output.info(`not renaming "${file}", segment is not complete`);
   });
-  receiver.on('warning', (warning) => {
-    output.warning(`${warning.message}${output.coded(warning)}`, warning.hint);
-  });
+  receiver.on('warning', ({ message, hint }) => output.warning(message, hint));
   receiver.on('member', (state) => reportMember(state, output));
   receiver.on('disconnect', ({ error, retryIn }) => {
     const now = performance.now();
     const isNews = told.isNews(error.message, now);
     printed.add(error);
     if (retryIn !== undefined && !isNews) return;
-    output.report(error, retryIn === undefined ? 'with code' : 'plain');
+    output.report(error);
     if (retryIn === undefined) return;
     const wait = retryIn < 50 ? 'trying again' : `waiting ${formatSeconds(retryIn)} to try again`;
-    output.info(`disconnected; ${wait}${output.coded(error)}`);
+    output.info(`disconnected; ${wait}${output.codeOf(error)}`);
   });
   if (verbose) reportVerbose(receiver, output);
   const end = progress ? reportProgress(receiver, output) : () => {};

@@ -43,24 +43,6 @@ describe('reportEvents', () => {
     expect(last('pg_receivewal')).toBe(`pg_receivewal: ${text}`);
   });
 
-  it('has the codes of warnings and of what ended the run, but under that name', () => {
-    const told = (program: 'walkeep' | 'pg_receivewal') => {
-      const receiver = new EventEmitter<ReceiverEvents>();
-      const { output, stderr } = captureOutput(program);
-      reportEvents(receiver, output, { verbose: false, progress: false });
-      receiver.emit('warning', { code: 'WK_CLOCK', message: 'old server', hint: 'upgrade' });
-      receiver.emit('disconnect', { error: new ConnectionError('gone'), retryIn: undefined });
-      return stderr.text.replaceAll(`${program}: `, '').trimEnd().split('\n');
-    };
-    const hint = 'hint: upgrade';
-    expect(told('walkeep')).toEqual([
-      'warning: old server (WK_CLOCK)',
-      hint,
-      'error: gone (WK_CONNECTION)',
-    ]);
-    expect(told('pg_receivewal')).toEqual(['warning: old server', hint, 'error: gone']);
-  });
-
   it('prints pg_receivewal’s messages when verbose', () => {
     const { receiver, lines } = setUp({ verbose: true });
     emitAll(receiver);
