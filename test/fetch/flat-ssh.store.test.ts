@@ -2,10 +2,10 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { runCli } from '../support/cli.js';
 import { scratchDir } from '../support/scratch.js';
-import { Sshd, sshMissing } from '../support/sshd.js';
+import { sshdOfSuite, sshMissing } from '../support/sshd.js';
 import {
   archiveOf,
   SYSTEM_ID,
@@ -17,18 +17,10 @@ import {
 const seg = (n: number) => `0000000100000000${n.toString(16).toUpperCase().padStart(8, '0')}`;
 
 describe.skipIf(sshMissing)("a receiver's own directory on another host", () => {
-  let sshd: Sshd;
-  let env: Record<string, string>;
-  beforeAll(async () => {
-    sshd = await Sshd.start();
-    env = sshd.env(sshd.addKey()) as Record<string, string>;
-  });
-  afterAll(async () => {
-    await sshd?.[Symbol.asyncDispose]();
-  });
+  const own = sshdOfSuite();
 
   async function command(args: string[], cwd?: string, more: Record<string, string> = {}) {
-    const run = runCli(args, { env: { ...env, ...more }, ...(cwd && { cwd }) });
+    const run = runCli(args, { env: { ...own.env, ...more }, ...(cwd && { cwd }) });
     const { code } = await run.exit;
     return { code, stdout: run.stdout, stderr: run.stderr };
   }
@@ -37,7 +29,7 @@ describe.skipIf(sshMissing)("a receiver's own directory on another host", () => 
   function setUp(fixture = 'switch') {
     const flat = archiveOf(fixture);
     writeControl(flat.data, SYSTEM_ID);
-    const place = sshd.place(flat.dir);
+    const place = own.sshd.place(flat.dir);
     const fetch = async (name: string, from = place, more: Record<string, string> = {}) =>
       (await command(['fetch', from, name, 'pg_wal/RECOVERYXLOG'], flat.data, more)).code;
     return { ...flat, place, fetch };
@@ -88,7 +80,7 @@ describe.skipIf(sshMissing)("a receiver's own directory on another host", () => 
     const empty = scratchDir('empty');
     mkdirSync(join(empty, 'other'));
     for (const nowhere of [empty, join(empty, 'other'), join(empty, 'none')]) {
-      expect([nowhere, await fetch(seg(7), sshd.place(nowhere))]).toEqual([nowhere, 205]);
+      expect([nowhere, await fetch(seg(7), own.sshd.place(nowhere))]).toEqual([nowhere, 205]);
     }
     const away = { WALKEEP_RSH: '/nowhere/ssh' };
     expect(await fetch(seg(13), undefined, away)).toBe(205);

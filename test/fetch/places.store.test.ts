@@ -1,6 +1,6 @@
 import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import { segmentKey } from '../../src/archive/store-keys.js';
 import { encodeBytes } from '../../src/codec/stages.js';
 import { openFileStore } from '../../src/store/file/file-store.js';
@@ -11,7 +11,7 @@ import { FaultProxy } from '../support/fault-proxy.js';
 import type { Rgw } from '../support/rgw.js';
 import { sharedRgw } from '../support/rgw-setup.js';
 import { scratchDir } from '../support/scratch.js';
-import { Sshd, sshMissing } from '../support/sshd.js';
+import { sshdOfSuite, sshMissing } from '../support/sshd.js';
 import { beginArchive, storeArchiveOf, storeFiles } from '../support/store-archive.js';
 import { archiveOf, SYSTEM_ID, segmentOf, writeControl } from '../support/wal-archive.js';
 
@@ -125,34 +125,29 @@ describe.skipIf(!shared)('fetch from an object store', () => {
 describe.skipIf(sshMissing)(
   `fetch from another host${sshMissing ? ` (${sshMissing})` : ''}`,
   () => {
-    let sshd: Sshd;
-    let env: Record<string, string>;
-    beforeAll(async () => {
-      sshd = await Sshd.start();
-      env = sshd.env(sshd.addKey()) as Record<string, string>;
-    });
-    afterAll(async () => {
-      await sshd?.[Symbol.asyncDispose]();
-    });
+    const own = sshdOfSuite();
 
     it('serves what is there, and tells what could not be asked from what is not there', async () => {
       const flat = archiveOf('switch');
       const { place } = await storeArchiveOf(flat.dir, zstd);
-      const fetch = fetcher(flat, env);
-      expect(await fetch([sshd.place(place)], seg(7))).toEqual({ code: 0, stderr: '' });
+      const fetch = fetcher(flat, own.env);
+      expect(await fetch([own.sshd.place(place)], seg(7))).toEqual({ code: 0, stderr: '' });
       expect(readFileSync(flat.target).equals(segmentOf('switch', seg(7)))).toBe(true);
-      expect(await fetch([sshd.place(place)], seg(13))).toEqual({ code: 1, stderr: '' });
+      expect(await fetch([own.sshd.place(place)], seg(13))).toEqual({ code: 1, stderr: '' });
       const empty = join(scratchDir('store'), 'empty');
       mkdirSync(empty);
       const begun = join(scratchDir('store'), 'begun');
       await openFileStore(begun, { init: true });
       for (const there of [join(empty, 'nowhere'), empty, begun]) {
-        expect([there, (await fetch([sshd.place(there)], seg(13))).code]).toEqual([there, 205]);
+        expect([there, (await fetch([own.sshd.place(there)], seg(13))).code]).toEqual([there, 205]);
       }
-      const without = fetcher(flat, { ...env, WALKEEP_RSH: '/nowhere/ssh' });
-      expect((await without([sshd.place(place)], seg(13))).code).toBe(205);
-      const refused = fetcher(flat, { ...env, WALKEEP_RSH: 'ssh -F none -o IdentityFile=none' });
-      expect((await refused([sshd.place(place)], seg(13))).code).toBe(205);
+      const without = fetcher(flat, { ...own.env, WALKEEP_RSH: '/nowhere/ssh' });
+      expect((await without([own.sshd.place(place)], seg(13))).code).toBe(205);
+      const refused = fetcher(flat, {
+        ...own.env,
+        WALKEEP_RSH: 'ssh -F none -o IdentityFile=none',
+      });
+      expect((await refused([own.sshd.place(place)], seg(13))).code).toBe(205);
     });
   },
 );

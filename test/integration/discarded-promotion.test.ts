@@ -67,14 +67,7 @@ test.each(NEWEST_MAJOR)(
     await writeWal(old, 1_500_000);
     await run.waitForOutput(/timeline 3 left timeline 1 at \S+ and does not go on with timeline 2/);
     await hasAll(directory, old, 3);
-    await waitFor(
-      () => {
-        const problems = members.differences(directory);
-        if (problems.length > 0) throw new Error(problems.join('; '));
-        return true;
-      },
-      { what: 'the segments to be equal' },
-    );
+    await members.waitEqual(directory);
     expect(run.stderr).not.toMatch(/gap: |has already been removed/);
     expect(await run.stop()).toEqual({ code: 0, signal: null });
     const verify = keep(runCli(['verify', directory]));
@@ -107,14 +100,7 @@ test.each(NEWEST_MAJOR)(
     await goOn(members);
     await hasAll(directory, mistaken, 2);
     expect(run.stderr).not.toMatch(/gap: |has already been removed|were received and are not on/);
-    await waitFor(
-      () => {
-        const problems = members.differences(directory);
-        if (problems.length > 0) throw new Error(problems.join('; '));
-        return true;
-      },
-      { what: 'the segments to be equal' },
-    );
+    await members.waitEqual(directory);
     expect(await run.stop()).toEqual({ code: 0, signal: null });
   },
 );

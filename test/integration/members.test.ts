@@ -62,14 +62,7 @@ test.each(TRIED)(
       console.log(`PostgreSQL ${major}: seconds until each new primary was followed: ${seconds}`);
     }
     expect(run.stderr).not.toMatch(/gap: |has already been removed/);
-    await waitFor(
-      () => {
-        const problems = members.differences(directory);
-        if (problems.length > 0) throw new Error(problems.join('; '));
-        return true;
-      },
-      { what: 'the segments to be equal' },
-    );
+    await members.waitEqual(directory);
     expect(await run.stop()).toEqual({ code: 0, signal: null });
     const verify = keep(runCli(['verify', '--quick', directory]));
     expect((await verify.exit).code, verify.stdout + verify.stderr).toBeLessThan(2);

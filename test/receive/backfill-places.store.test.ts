@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { generateX25519Identity, identityToRecipient } from 'age-encryption';
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it } from 'vitest';
 import { parseRecipients } from '../../src/codec/age/recipients.js';
 import { encodeBytes } from '../../src/codec/stages.js';
 import { type BackfillPlace, BackfillWork } from '../../src/receive/backfill/work.js';
@@ -9,7 +9,7 @@ import { environmentOf, openStore } from '../store/s3/stores.js';
 import type { Rgw } from '../support/rgw.js';
 import { sharedRgw } from '../support/rgw-setup.js';
 import { scratchDir } from '../support/scratch.js';
-import { Sshd, sshMissing } from '../support/sshd.js';
+import { sshdOfSuite, sshMissing } from '../support/sshd.js';
 import { beginArchive, storeArchiveOf, storeFiles } from '../support/store-archive.js';
 import { archiveOf, SYSTEM_ID, segmentOf, writeLedger } from '../support/wal-archive.js';
 
@@ -97,26 +97,18 @@ describe.skipIf(!shared)('a receiver is filled from', () => {
 });
 
 describe.skipIf(sshMissing)('a receiver is filled from another machine', () => {
-  let sshd: Sshd;
-  let env: Record<string, string>;
-  beforeAll(async () => {
-    sshd = await Sshd.start();
-    env = sshd.env(sshd.addKey()) as Record<string, string>;
-  });
-  afterAll(async () => {
-    await sshd?.[Symbol.asyncDispose]();
-  });
+  const own = sshdOfSuite();
 
   it("which has a receiver's directory", async () => {
     const { dir } = archiveOf('switch');
     await writeLedger(dir, [[1, '0/600000']], '0/C00000');
-    await fills(sshd.place(dir), {}, env);
+    await fills(own.sshd.place(dir), {}, own.env);
   });
 
   it('and later, where it cannot be asked', async () => {
-    Object.assign(process.env, env, { WALKEEP_RSH: '/nowhere/ssh' });
+    Object.assign(process.env, own.env, { WALKEEP_RSH: '/nowhere/ssh' });
     work = new BackfillWork();
-    const from = { place: sshd.place(archiveOf('switch').dir), keys: {}, systemId: SYSTEM_ID };
+    const from = { place: own.sshd.place(archiveOf('switch').dir), keys: {}, systemId: SYSTEM_ID };
     const answer = await work.run({ ...from, directory: scratchDir('own'), ask: 'look' });
     expect(answer).toMatchObject({ state: 'failed', refused: false });
   });

@@ -159,6 +159,18 @@ export class Members implements AsyncDisposable {
     return differences(directory, [...this.servers, left]);
   }
 
+  /** Until no complete segment of a directory differs from those. */
+  async waitEqual(directory: string): Promise<void> {
+    await waitFor(
+      () => {
+        const problems = this.differences(directory);
+        if (problems.length > 0) throw new Error(problems.join('; '));
+        return true;
+      },
+      { what: 'the segments to be equal' },
+    );
+  }
+
   /** Until all standbys have what the primary has now. */
   async followed(): Promise<void> {
     const lsn = await this.primary.currentLsn();

@@ -4,6 +4,7 @@ import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'n
 import { connect, createServer } from 'node:net';
 import { userInfo } from 'node:os';
 import { join } from 'node:path';
+import { afterAll, beforeAll } from 'vitest';
 import { killAtEnd, packageRoot, scratchDir } from './scratch.js';
 import { findTool } from './tools.js';
 import { waitFor } from './wait.js';
@@ -232,4 +233,17 @@ function signal(pid: number, name: NodeJS.Signals): boolean {
   } catch {
     return false;
   }
+}
+
+/** One for all tests of a suite, and the environment of somebody whom it lets in. */
+export function sshdOfSuite(): { sshd: Sshd; env: Record<string, string> } {
+  const own = {} as { sshd: Sshd; env: Record<string, string> };
+  beforeAll(async () => {
+    own.sshd = await Sshd.start();
+    own.env = own.sshd.env(own.sshd.addKey()) as Record<string, string>;
+  });
+  afterAll(async () => {
+    await own.sshd?.[Symbol.asyncDispose]();
+  });
+  return own;
 }
