@@ -112,7 +112,9 @@ function show(value: unknown): string {
 export function nearest(name: string, names: readonly string[]): string | undefined {
   const far = (other: string) => distance(name.toLowerCase(), other.toLowerCase());
   const [best] = [...names].sort((a, b) => far(a) - far(b));
-  return best !== undefined && far(best) <= 2 ? best : undefined;
+  // Of three letters one may be wrong: with two it is another word.
+  const most = Math.min(2, Math.max(1, Math.floor(name.length / 3)));
+  return best !== undefined && far(best) <= most ? best : undefined;
 }
 
 /** Levenshtein's. */

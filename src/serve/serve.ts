@@ -1,13 +1,14 @@
 import { isDeepStrictEqual } from 'node:util';
 import { ConfigError } from '../errors.js';
 import { VERSION } from '../package.js';
-import type { Listen, ServeConfig } from './config/config.js';
+import type { Listen, ServeConfig, WorkConfig } from './config/config.js';
 import { faultLine } from './config/fault.js';
 import type { ControlRequest, ControlResults } from './control/protocol.js';
 import { type Control, ControlServer } from './control/server.js';
 import type { MetricsListener } from './metrics/listener.js';
 import { ServiceNotifier } from './notify.js';
-import { type LogEntry, reportOf } from './status.js';
+import type { Part } from './part.js';
+import { type LogEntry, reportOf, type ServerStatus } from './status.js';
 import type { Launch } from './supervisor/child.js';
 import { type Applied, Supervisor } from './supervisor/supervisor.js';
 
@@ -28,6 +29,9 @@ export class Service {
   readonly #supervisor: Supervisor;
   readonly #notifier: ServiceNotifier;
   #metrics: { listen: Listen; listener: MetricsListener } | undefined;
+  /** What is done beside receiving; each is told of all servers, and asked of one. */
+  readonly #parts: readonly Part[] = [];
+  #work: readonly WorkConfig[] = [];
   #configIsGood = true;
   #control: { socket: string; server: ControlServer } | undefined;
   /** Reloads and the end come one after the other. */
@@ -53,6 +57,7 @@ export class Service {
       const config = await this.#read();
       await this.#open(config);
       const { started } = await this.#supervisor.apply(config.servers);
+      await this.#applyWork(config.work);
       this.#tell({ level: 'info', event: 'ready', message: `receives from ${started.join(', ')}` });
       this.#notifier.ready();
     });
@@ -70,6 +75,7 @@ export class Service {
         await this.#open(config);
         this.#configIsGood = true;
         const applied = await this.#supervisor.apply(config.servers);
+        await this.#applyWork(config.work);
         this.#tell({ level: 'info', event: 'reload', message: changesOf(applied) });
         return applied;
       } catch (e) {
@@ -94,7 +100,7 @@ export class Service {
     this.#ending = true;
     this.#notifier.stopping();
     await this.#inTurn(async () => {
-      await this.#supervisor.end();
+      await Promise.all([this.#supervisor, ...this.#parts].map((part) => part.end()));
       await this.#metrics?.listener.close();
       await this.#control?.server.close();
     });
@@ -104,6 +110,21 @@ export class Service {
   async #read(): Promise<ServeConfig> {
     const { readConfig } = await import('./config/read.js');
     return readConfig(this.#file, this.#env);
+  }
+
+  async #applyWork(work: readonly WorkConfig[]): Promise<void> {
+    this.#work = work;
+    for (const part of this.#parts) await part.apply(work);
+  }
+
+  /** Of all servers, or of one. @throws UsageError if there is none of that name */
+  #status(name?: string): ServerStatus[] {
+    return this.#supervisor.status(name).map((received) => {
+      const work = this.#work.find(({ server }) => server.name === received.name);
+      const parts = this.#parts.map((part) => part.status(received.name));
+      const rpoLimitSeconds = (work?.rpo ?? 0) / 1000;
+      return Object.assign({ ...received, rpoLimitSeconds }, ...parts);
+    });
   }
 
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
@@ -138,7 +159,7 @@ export class Service {
   async #listen(listen: Listen) {
     const { MetricsListener } = await import('./metrics/listener.js');
     const facts = {
-      servers: () => this.#supervisor.status(),
+      servers: () => this.#status(),
       configIsGood: () => this.#configIsGood,
     };
     return { listen, listener: await MetricsListener.open(listen, facts) };
@@ -151,7 +172,7 @@ export class Service {
       case 'status':
         return {
           ...{ version: VERSION, pid: process.pid, config: this.#file },
-          servers: this.#supervisor.status(request.server),
+          servers: this.#status(request.server),
         };
       case 'reload':
         return this.reload();

@@ -83,7 +83,163 @@ export interface ServerStatus {
   rpoSeconds: number;
   /** Segments completed and connections made since "serve" began. */
   totals: { segments: number; connections: number };
+  /** Seconds that `rpoSeconds` may be before it is an alarm. */
+  rpoLimitSeconds: number;
+  /** What is done for it at times, by what it is. */
+  jobs?: JobStatus[];
+  /** The stores that its WAL is shipped to. */
+  stores?: StoreStatus[];
+  /** What its archive holds. */
+  archive?: ArchiveStatus;
 }
+
+export type JobName =
+  | 'verify_quick'
+  | 'verify_full'
+  | 'backup_full'
+  | 'backup_differential'
+  | 'backup_incremental'
+  | 'expire'
+  | 'rehearse';
+
+/**
+ * How a run of a job ended. `good`; `bad`: it looked, and something is wrong; `failed`: it could not
+ * do what it was for; `ended`: it was ended from outside.
+ */
+export type JobOutcome = 'good' | 'bad' | 'failed' | 'ended';
+
+/** A job of a server. Times are ISO 8601. */
+export interface JobStatus {
+  job: JobName;
+  /** Where it works: "directory" or a store by its name. */
+  place: string;
+  state: 'waiting' | 'queued' | 'running';
+  /** As cron has it, UTC. Absent: only when somebody asks. */
+  schedule?: string;
+  next?: string;
+  /** Of the run that is on. */
+  startedAt?: string;
+  pid?: number;
+  last?: {
+    startedAt: string;
+    endedAt: string;
+    outcome: JobOutcome;
+    /** `missed`: its time was while nothing ran here. */
+    by: 'schedule' | 'missed' | 'request';
+    /** What was found, of what looks. */
+    findings?: number;
+    error?: ErrorReport;
+  };
+  lastSuccess?: string;
+}
+
+/** A store that WAL is shipped to. */
+export interface StoreStatus {
+  /** As the configuration calls it. */
+  name: string;
+  place: string;
+  /**
+   * - `shipping`: all is well; `away`: it does not answer, and is tried again
+   * - `held`: a person has to look; `restarting`: its process ended, another is begun
+   */
+  state: 'starting' | 'shipping' | 'away' | 'held' | 'restarting' | 'stopping';
+  since: string;
+  pid?: number;
+  /** Completed segments that are not there yet, and their bytes here. */
+  queueSegments?: number;
+  queueBytes?: number;
+  /** Seconds since all that was completed here was there; 0: it is. */
+  rpoSeconds: number;
+  /** Up to here all is there. */
+  shippedLsn?: string;
+  /** Since "serve" began. */
+  totals: { segments: number; failures: number };
+  error?: ErrorReport;
+}
+
+/** What an archive holds, as it was when it was looked at last. Times are ISO 8601, LSNs texts. */
+export interface ArchiveStatus {
+  readAt: string;
+  /** Why it could not be read lately; the rest is from before. */
+  error?: ErrorReport;
+  freeBytes?: number;
+  segments: number;
+  /** On disk. */
+  bytes: number;
+  timelines: TimelineStatus[];
+  gaps: GapStatus[];
+  backups: BackupStatus[];
+  /** Times that can be restored to, none of which touch or overlap; the oldest first. */
+  windows: { from: string; to: string; backup: string; timeline: number }[];
+  /** The slot, as the server that is received from has it. */
+  slot?: SlotStatus;
+}
+
+export interface TimelineStatus {
+  timeline: number;
+  parent?: number;
+  /** Where it branched off. */
+  branch?: string;
+  beside?: 'abandoned' | 'unfollowed';
+  ranges: {
+    from: string;
+    to: string;
+    segments: number;
+    bytes: number;
+    firstCommit?: string;
+    lastCommit?: string;
+  }[];
+}
+
+/** WAL that is missing. */
+export interface GapStatus {
+  timeline: number;
+  from: string;
+  to: string;
+  segments: number;
+  /** Of the last commit before it and the first one behind it. */
+  after?: string;
+  before?: string;
+  accepted: boolean;
+}
+
+export interface BackupStatus {
+  id: string;
+  /** "directory", or a store by its name. */
+  place: string;
+  type: 'full' | 'incremental';
+  /** As "walkeep backups" has it. */
+  state: string;
+  startedAt?: string;
+  endedAt?: string;
+  timeline?: number;
+  endLsn?: string;
+  bytes?: number;
+  /** What it can be restored to at last; absent: to nothing, and why. */
+  restorableTo?: string;
+  why?: string;
+}
+
+/** Of pg_replication_slots. */
+export interface SlotStatus {
+  readAt: string;
+  name: string;
+  exists: boolean;
+  active?: boolean;
+  /** `reserved`, `extended`, `unreserved`, `lost`. */
+  walStatus?: string;
+  /** WAL that the server keeps for it. */
+  retainedBytes?: number;
+  /** What may yet be written before it is lost; absent: no limit. */
+  safeBytes?: number;
+  error?: ErrorReport;
+}
+
+/** What is known of receiving from a server. */
+export type ReceivedStatus = Omit<ServerStatus, keyof WorkStatus | 'rpoLimitSeconds'>;
+
+/** What the parts of "serve" beside receiving know of a server. */
+export type WorkStatus = Pick<ServerStatus, 'jobs' | 'stores' | 'archive'>;
 
 /** A line of the log. */
 export interface LogEntry {

@@ -11,6 +11,7 @@ import { scratchDir } from '../support/scratch.js';
 const statusOf = (name: string, more: Partial<ServerStatus> = {}): ServerStatus => ({
   ...{ name, state: 'streaming', since: new Date().toISOString(), directory: `/${name}` },
   ...{ restarts: 0, rpoSeconds: 0, totals: { segments: 0, connections: 1 } },
+  rpoLimitSeconds: 30,
   ...more,
 });
 

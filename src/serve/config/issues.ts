@@ -25,6 +25,8 @@ export function tellIssue(issue: Issue, document: ConfigDocument): void {
 
 function wordsOf(issue: Issue, found: unknown): string {
   if (issue.code === 'invalid_type') {
+    // Of a number that has a fraction.
+    if (issue.expected === 'int' && typeof found === 'number') return 'must be a whole number';
     return `must be ${kind(issue.expected)}, not ${kindOf(found)}`;
   }
   if (issue.code === 'invalid_value') {
@@ -43,6 +45,7 @@ const KINDS: Readonly<Record<string, string>> = {
   object: 'a mapping',
   record: 'a mapping',
   number: 'a number',
+  int: 'a whole number',
 };
 const kind = (name: string): string => KINDS[name] ?? name;
 

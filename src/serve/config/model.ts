@@ -1,12 +1,10 @@
 import * as z from 'zod';
 import { isLevelOf, RECEIVED } from '../../codec/codecs.js';
 import { inWords } from '../../text.js';
+import { absolutePath, COMPRESS, name, notify, store, work } from './work-model.js';
 
 /** Bytes of a unix socket's path, with the NUL behind it (sockaddr_un). */
 const LONGEST_SOCKET_PATH = 107;
-
-/** `gzip`, `gzip:6` */
-export const COMPRESS = /^([a-z0-9]+)(?::(\d{1,3}))?$/;
 
 /** `127.0.0.1:8481`, `[::]:8481` */
 export const LISTEN = /^(\[[0-9A-Fa-f:.]+\]|[^:[\]\s]+):(\d{1,5})$/;
@@ -21,11 +19,6 @@ function isCompression(text: string): boolean {
   const method = RECEIVED.find((one) => one === name);
   return method !== undefined && (level === undefined || isLevelOf(method, Number(level)));
 }
-
-const absolutePath = z
-  .string()
-  .min(1, { error: 'must not be empty' })
-  .regex(/^\//, { error: 'must be an absolute path' });
 
 const slot = z
   .string()
@@ -70,6 +63,7 @@ const defaults = z
     ensure_slot: ensureSlot.optional(),
     synchronous: synchronous.optional(),
     compress: compress.optional(),
+    ...work,
   })
   .describe('What holds for each server that does not say otherwise.');
 
@@ -111,20 +105,40 @@ const metrics = z
   })
   .describe('For Prometheus, and whoever asks whether the program is well.');
 
-const serverName = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$/, {
-  error:
-    'must be a name that begins with a letter or digit and has letters, digits, ".", "_" and "-" only, at most 63',
-});
+const web = z
+  .strictObject({
+    listen: z
+      .string()
+      .refine(isListen, { error: 'must be HOST:PORT, as 127.0.0.1:8480 or "[::1]:8480"' })
+      .describe('Where the status page is answered.'),
+    token_file: absolutePath
+      .optional()
+      .describe('File with the token that whoever looks at the page has to give.'),
+    tls: z
+      .strictObject({
+        cert_file: absolutePath.describe('Certificate and those that it rests on, in PEM.'),
+        key_file: absolutePath.describe('Its private key, in PEM.'),
+      })
+      .optional()
+      .describe('For https.'),
+  })
+  .describe('The status page. On other than loopback addresses it needs a token and TLS.');
 
 /** The whole file. What is not in here is refused. */
 export const CONFIG = z
   .strictObject({
     version: z.literal(1).describe('Of this format.'),
     control: control.optional(),
+    web: web.optional(),
     metrics: metrics.optional(),
+    notify: notify.optional(),
+    stores: z
+      .record(name, store)
+      .optional()
+      .describe('Stores, by the name that each goes by here.'),
     defaults: defaults.optional(),
     servers: z
-      .record(serverName, server)
+      .record(name, server)
       .refine((all) => Object.keys(all).length > 0, { error: 'must have at least one server' })
       .describe('By the name that each goes by here.'),
   })

@@ -1,16 +1,18 @@
 import { isUtf8 } from 'node:buffer';
 import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
-import { CODECS } from '../../codec/codecs.js';
-import { ConfigError, type ConfigFault, UsageError } from '../../errors.js';
+import { ConfigError, type ConfigFault, UsageError, WalkeepError } from '../../errors.js';
 import { storageError } from '../../files/durable.js';
-import type { CompressionOption } from '../../receive/options.js';
-import type { Listen, ServeConfig, ServerConfig } from './config.js';
+import { nearest } from '../../options.js';
+import { parsePlace } from '../../store/place.js';
+import { withoutSecrets } from '../../text.js';
+import type { ServeConfig } from './config.js';
 import { checkConnections, type Judged } from './connections.js';
 import { ConfigDocument, MOST_FAULTS } from './document.js';
 import { inOrder, type Path } from './fault.js';
 import { shown, tellIssue } from './issues.js';
-import { COMPRESS, type ConfigFile, check, LISTEN } from './model.js';
+import { check } from './model.js';
+import { listenOf, settled } from './settled.js';
 
 /** A larger file is none. */
 const LARGEST = 1024 * 1024;
@@ -67,6 +69,8 @@ export async function parseConfig(
   const { value } = document;
   const checked = value === undefined ? undefined : check(value);
   for (const issue of checked?.error?.issues ?? []) tellIssue(issue, document);
+  checkWeb(value, document);
+  checkStores(value, document);
   await checkServers(value, document, env);
   const faults = inOrder(document.faults).slice(0, MOST_FAULTS);
   if (faults.length > 0 || !checked?.success) return { faults };
@@ -124,49 +128,82 @@ async function checkServers(
       hosts: asMap(server.members).hosts,
       hasPasswordFile: server.password_file !== undefined,
     };
+    checkWork(server, path, root, document);
     await checkConnections(judged, env, (key, message) =>
       document.fault([...path, ...key], message),
     );
   }
 }
 
-function settled({ control, metrics, defaults = {}, servers }: ConfigFile): ServeConfig {
-  return {
-    ...(control ? { control } : {}),
-    ...(metrics ? { metrics: listen(metrics.listen) } : {}),
-    servers: Object.entries(servers).map(([name, own]): ServerConfig => {
-      const server = { ...defaults, ...own };
-      const { slot, members } = server;
-      return {
-        name,
-        connection: server.connection,
-        directory: resolve(server.directory),
-        ...(server.password_file === undefined ? {} : { passwordFile: server.password_file }),
-        ...(slot === undefined ? {} : { slot }),
-        ensureSlot: slot !== undefined && (server.ensure_slot ?? false),
-        synchronous: server.synchronous ?? false,
-        compression: compression(server.compress ?? 'none'),
-        ...(members
-          ? {
-              members: { ...(members.hosts ? { hosts: members.hosts } : {}), slots: members.slots },
-            }
-          : {}),
-      };
-    }),
-  };
+/** `127.0.0.1`, `::1`, `localhost`: nobody on another machine gets there. */
+const LOOPBACK = /^(127\.\d+\.\d+\.\d+|::1|localhost)$/;
+
+function checkWeb(value: unknown, document: ConfigDocument): void {
+  const { listen, token_file: token, tls } = asMap(asMap(value).web);
+  if (typeof listen !== 'string' || LOOPBACK.test(listenOf(listen).host)) return;
+  if (token !== undefined && tls !== undefined) return;
+  const message = 'is no loopback address: it needs a "token_file" and "tls"';
+  if (!document.isFaulty(['web', 'listen'])) document.fault(['web', 'listen'], message);
 }
 
-function listen(text: string): Listen {
-  const [, host = '', port] = LISTEN.exec(text) ?? [];
-  return { host: host.replace(/^\[(.*)\]$/, '$1'), port: Number(port) };
+function checkStores(value: unknown, document: ConfigDocument): void {
+  for (const [name, given] of Object.entries(asMap(asMap(value).stores))) {
+    const path: Path = ['stores', name];
+    const { place, access_key_file: access, secret_key_file: secret } = asMap(given);
+    if (name === DIRECTORY) document.fault(path, `no store can be called "${DIRECTORY}"`, 'key');
+    if ((access === undefined) !== (secret === undefined)) {
+      const [one, other] =
+        access === undefined ? [SECRET_KEY, ACCESS_KEY] : [ACCESS_KEY, SECRET_KEY];
+      document.fault([...path, one], `needs a "${other}" beside it`, 'key');
+    }
+    if (typeof place !== 'string' || place === '') continue;
+    const fault = (message: string) => document.fault([...path, 'place'], message);
+    try {
+      const { kind } = parsePlace(place);
+      if (kind === 'directory' && !/^(\/|file:)/.test(place))
+        fault('must be a URL or an absolute path');
+      if (kind !== 's3' && access !== undefined) {
+        document.fault([...path, ACCESS_KEY], 'is for places of s3:// only', 'key');
+      }
+    } catch (e) {
+      if (!(e instanceof WalkeepError)) throw e;
+      fault(withoutSecrets(e.message));
+    }
+  }
 }
 
-function compression(text: string): CompressionOption {
-  const [, method, level] = COMPRESS.exec(text) as unknown as [
-    string,
-    CompressionOption['method'],
-    string?,
-  ];
-  const isDefault = level === undefined || Number(level) === CODECS[method].levels.byDefault;
-  return isDefault ? { method } : { method, level: Number(level) };
+const DIRECTORY = 'directory';
+const ACCESS_KEY = 'access_key_file';
+const SECRET_KEY = 'secret_key_file';
+
+/** Names of stores have to be there: of the server's own mapping, or of the defaults. */
+function checkWork(server: Loose, path: Path, root: Loose, document: ConfigDocument): void {
+  const defaults = asMap(root.defaults);
+  const known = Object.keys(asMap(root.stores));
+  const at = (key: string): Path =>
+    server[key] === undefined ? ['defaults', key] : [...path, key];
+  const part = (key: string): Loose => asMap(server[key] ?? defaults[key]);
+  const stores = Object.keys(part('stores'));
+  for (const name of stores) {
+    if (!known.includes(name)) {
+      document.fault(
+        [...at('stores'), name],
+        `there is no store "${shown(name)}"${meant(name, known)}`,
+        'key',
+      );
+    }
+  }
+  for (const [key, of] of [
+    ['backup', 'to'],
+    ['rehearse', 'from'],
+  ] as const) {
+    const name = part(key)[of];
+    if (typeof name !== 'string' || name === DIRECTORY || stores.includes(name)) continue;
+    document.fault([...at(key), of], `names no store of this server${meant(name, stores)}`);
+  }
+}
+
+function meant(name: string, among: readonly string[]): string {
+  const near = nearest(name, [...among]);
+  return near === undefined ? '' : `; did you mean "${near}"?`;
 }

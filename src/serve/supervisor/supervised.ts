@@ -4,10 +4,10 @@ import type { FromReceiver } from '../receiver/messages.js';
 import {
   type ErrorReport,
   type LogEntry,
+  type ReceivedStatus,
   type ReceiverSnapshot,
   reportOf,
   type ServerState,
-  type ServerStatus,
 } from '../status.js';
 import type { Child, ChildEnd, Launch } from './child.js';
 import { processState } from './process-state.js';
@@ -90,7 +90,7 @@ export class Supervised {
     return this.#goal === 'pause';
   }
 
-  get status(): ServerStatus {
+  get status(): ReceivedStatus {
     const { name, directory } = this.config;
     const pid = this.#child?.pid;
     const silent = this.#silent && this.#child !== undefined;
@@ -113,7 +113,7 @@ export class Supervised {
   }
 
   /** With the process that runs. */
-  #sum(): ServerStatus['totals'] {
+  #sum(): ReceivedStatus['totals'] {
     const { segments, connections } = this.#totals;
     const own = this.#child ? this.#snapshot : undefined;
     return {

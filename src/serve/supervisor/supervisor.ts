@@ -2,7 +2,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { UsageError } from '../../errors.js';
 import { nearest } from '../../options.js';
 import type { ServerConfig } from '../config/config.js';
-import type { LogEntry, ServerStatus } from '../status.js';
+import type { LogEntry, ReceivedStatus } from '../status.js';
 import { type Launch, launchReceiver } from './child.js';
 import { Supervised } from './supervised.js';
 
@@ -67,7 +67,7 @@ export class Supervisor {
   }
 
   /** Of all, or of one. @throws UsageError if there is none of that name */
-  status(name?: string): ServerStatus[] {
+  status(name?: string): ReceivedStatus[] {
     if (name !== undefined) return [this.#server(name).status];
     return [...this.#servers.values()].map((server) => server.status);
   }

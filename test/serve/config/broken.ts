@@ -76,11 +76,11 @@ export const BROKEN: readonly Broken[] = [
     'a section that is no part of this version',
     [
       'version: 1',
-      'web: { listen: "127.0.0.1:1" }',
+      'hosts: { listen: "127.0.0.1:1" }',
       'servers:',
       '  shop: { connection: host=db, directory: /wal }',
     ],
-    ['2:1: unknown key "web"'],
+    ['2:1: unknown key "hosts"'],
   ],
   [
     'a misspelt key of a server',

@@ -11,6 +11,7 @@ afterEach(async () => {
 const statusOf = (more: Partial<ServerStatus>): ServerStatus => ({
   ...{ name: 'shop', state: 'streaming', since: '2026-01-01T00:00:00.000Z', directory: '/d' },
   ...{ restarts: 2, rpoSeconds: 0, totals: { segments: 7, connections: 3 } },
+  rpoLimitSeconds: 30,
   receiver: {
     ...{ state: 'streaming', segments: 1, connections: 1 },
     position: {
