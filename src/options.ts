@@ -113,7 +113,7 @@ export function nearest(name: string, names: readonly string[]): string | undefi
   const far = (other: string) => distance(name.toLowerCase(), other.toLowerCase());
   const [best] = [...names].sort((a, b) => far(a) - far(b));
   // Of three letters one may be wrong: with two it is another word.
-  const most = Math.min(2, Math.max(1, Math.floor(name.length / 3)));
+  const most = name.length < 4 ? 1 : 2;
   return best !== undefined && far(best) <= most ? best : undefined;
 }
 
