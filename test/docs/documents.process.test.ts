@@ -49,7 +49,7 @@ const PROGRAMS = [
     'npx',
     'systemctl',
   ],
-  ...['journalctl', 'podman', 'kubectl'],
+  ...['journalctl', 'podman', 'kubectl', 'useradd'],
   ...['aws', 'curl', 'age', 'age-keygen', 'zstd'],
 ];
 

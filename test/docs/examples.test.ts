@@ -1,88 +1,146 @@
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { parseConfig } from '../../src/serve/config/read.js';
 import { packageRoot } from '../support/scratch.js';
 import { parse } from './command-line.js';
-import { readText } from './documents.js';
+import { DOCUMENTS, links, readText } from './documents.js';
+import { manifestsOf } from './manifests.js';
 import { commandsOf } from './shell.js';
-import { parseYaml } from './yaml.js';
+import { unitOf } from './unit-file.js';
 
-// biome-ignore lint/suspicious/noExplicitAny: manifests are what they say
-type Any = any;
+/** Where the examples have the configuration. */
+const CONFIG = '/etc/walkeep/walkeep.yaml';
 
-describe('walkeep.service', () => {
-  const sections = new Map<string, [string, string][]>();
-  let current: [string, string][] = [];
-  for (const line of readText('docs/examples/walkeep.service').split('\n')) {
-    const heading = /^\[(\w+)\]$/.exec(line)?.[1];
-    const setting = /^([A-Z]\w+)=(.+)$/.exec(line);
-    if (heading) {
-      current = [];
-      sections.set(heading, current);
-    } else if (setting) current.push([setting[1] as string, setting[2] as string]);
-    else if (line !== '' && !line.startsWith('#')) throw new Error(`no line of a unit: ${line}`);
+test('each example is named by a document', () => {
+  const linked = DOCUMENTS.flatMap(links).map((link) => link.split('#')[0]);
+  for (const name of readdirSync(join(packageRoot, 'docs', 'examples'))) {
+    const found = [`examples/${name}`, `docs/examples/${name}`].some((l) => linked.includes(l));
+    expect(found, name).toBe(true);
   }
-  const service = new Map(sections.get('Service'));
+});
 
-  test('has the sections of a unit', () => {
+describe.each(['walkeep.service', 'walkeep-receive.service'])('%s', (name) => {
+  const sections = unitOf(`docs/examples/${name}`);
+  const settings = sections.get('Service') ?? [];
+  const service = new Map(settings);
+  const commandOf = (setting: string) => commandsOf(service.get(setting) as string)[0] ?? [];
+
+  test('has the sections of a unit, and each setting once', () => {
     expect([...sections.keys()]).toEqual(['Unit', 'Service', 'Install']);
-    expect(service.size).toBe(sections.get('Service')?.length);
+    for (const section of sections.values()) {
+      expect(new Set(section.map(([key]) => key)).size).toBe(section.length);
+    }
   });
 
-  test('starts a receiver that exists', () => {
-    const [words = []] = commandsOf(service.get('ExecStart') as string);
-    expect(words[0]).toMatch(/^\/.*\/walkeep$/);
-    expect(() => parse(['walkeep', ...words.slice(1)])).not.toThrow();
-    expect(words).toContain(`/var/lib/${service.get('StateDirectory')}`);
+  test('starts and reloads what exists', () => {
+    for (const setting of ['ExecStart', 'ExecReload'].filter((key) => service.has(key))) {
+      const words = commandOf(setting);
+      expect(words[0]).toMatch(/^\/.*\/walkeep$/);
+      expect(() => parse(['walkeep', ...words.slice(1)])).not.toThrow();
+    }
+  });
+
+  test('runs as a user with no more than it needs', () => {
+    expect(service.get('User')).not.toBe('root');
+    expect(service.get('ProtectSystem')).toBe('strict');
+    expect(service.get('NoNewPrivileges')).toBe('yes');
+    expect(service.get('UMask')).toBe('0077');
+    expect(`/var/lib/${service.get('StateDirectory')}`).toMatch(/^\/var\/lib\/walkeep/);
+  });
+});
+
+describe('walkeep.service', () => {
+  const service = new Map(unitOf('docs/examples/walkeep.service').get('Service'));
+
+  test('is told how it is, and lets its receivers end in order', () => {
+    expect(service.get('Type')).toBe('notify');
+    // What speaks for it is a child.
+    expect(service.get('NotifyAccess')).toBe('all');
+    expect(service.get('KillMode')).toBe('mixed');
+    // A receiver has 30 seconds.
+    expect(Number(service.get('TimeoutStopSec'))).toBeGreaterThan(30);
+    expect(service.get('OOMPolicy')).toBe('continue');
+  });
+
+  test('has a place for the socket and the archives of the examples', () => {
+    expect(service.get('RuntimeDirectory')).toBe('walkeep');
+    expect(service.get('StateDirectory')).toBe('walkeep');
+    expect(service.get('ExecStart')).toContain(` -c ${CONFIG}`);
   });
 });
 
 describe('kubernetes.yaml', () => {
-  const [secret, set, ...more] = parseYaml(readText('docs/examples/kubernetes.yaml')) as Any[];
-  const { spec } = set.spec.template;
+  const text = readText('docs/examples/kubernetes.yaml');
+  const { configMap, secret, service, set, pod } = manifestsOf(text);
+  const [container] = pod.containers;
 
-  test('holds a secret and a stateful set of one', () => {
-    expect(more).toEqual([]);
-    expect(secret).toMatchObject({ apiVersion: 'v1', kind: 'Secret' });
-    expect(set).toMatchObject({ apiVersion: 'apps/v1', kind: 'StatefulSet' });
-    expect(set.spec.replicas).toBe('1');
-    expect(set.spec.selector.matchLabels).toEqual(set.spec.template.metadata.labels);
+  test('selects the pods that it makes', () => {
+    const { labels } = set.spec.template.metadata;
+    expect(set.spec.selector.matchLabels).toEqual(labels);
+    expect(service.spec.selector).toEqual(labels);
+    expect(set.spec.serviceName).toBe(service.metadata.name);
+    expect(pod.containers).toHaveLength(1);
   });
 
   test('mounts what it has', () => {
-    const claims = set.spec.volumeClaimTemplates.map((claim: Any) => claim.metadata.name);
-    const volumes = [...claims, ...spec.volumes.map((volume: Any) => volume.name)];
-    const containers = [...spec.containers, ...spec.initContainers];
-    const mounts = containers.flatMap((c: Any) => c.volumeMounts);
-    for (const { name } of mounts) expect(volumes).toContain(name);
-    expect(new Set(mounts.map((m: Any) => m.name))).toEqual(new Set(volumes));
-    const [fromSecret] = spec.volumes.filter((v: Any) => v.secret);
-    expect(fromSecret.secret.secretName).toBe(secret.metadata.name);
-    expect(Object.keys(secret.stringData)).toEqual(['pgpass']);
+    const claims = set.spec.volumeClaimTemplates.map(({ metadata }) => metadata.name);
+    const volumes = [...claims, ...pod.volumes.map((one) => one.name)];
+    const all = [...pod.containers, ...pod.initContainers];
+    const mounted = all.flatMap(({ volumeMounts }) => volumeMounts.map((mount) => mount.name));
+    expect(new Set(mounted)).toEqual(new Set(volumes));
+    expect(pod.volumes.find((one) => one.configMap)?.configMap?.name).toBe(configMap.metadata.name);
+    expect(pod.volumes.find((one) => one.secret)?.secret?.secretName).toBe(secret.metadata.name);
   });
 
-  test('starts a receiver that exists, with the password file that it prepares', () => {
-    const [container] = spec.containers;
-    expect(() => parse(['walkeep', ...container.args])).not.toThrow();
-    const [prepare] = spec.initContainers;
-    const [, , script] = prepare.command;
-    const commands = commandsOf(script);
-    expect(commands.map((words) => words[0])).toEqual(['mkdir', 'install']);
-    expect(container.args).toContain(`--directory=${commands[0]?.at(-1)}`);
-    expect(commands[1]?.at(-1)).toBe(container.env[0].value);
+  test('has a configuration that is valid, for what is mounted', async () => {
+    expect(container?.args).toEqual(['serve', '-c', CONFIG]);
+    expect(() => parse(['walkeep', ...(container?.args ?? [])])).not.toThrow();
+    expect(Object.keys(configMap.data)).toEqual(['walkeep.yaml']);
+    const { config, faults } = await parseConfig(
+      Buffer.from(configMap.data['walkeep.yaml'] as string),
+      {},
+    );
+    expect(faults).toEqual([]);
+    const pathOf = (volume: string) =>
+      container?.volumeMounts.find((mount) => mount.name === volume)?.mountPath as string;
+    const made = pod.initContainers[0]?.command?.filter((word) => word.startsWith('/'));
+    expect(config?.servers.map(({ directory }) => directory)).toEqual(made);
+    for (const { directory, passwordFile } of config?.servers ?? []) {
+      expect(directory.startsWith(`${pathOf('archive')}/`)).toBe(true);
+      const [name] = passwordFile?.split(`${pathOf('secrets')}/`).slice(1) ?? [];
+      expect(Object.keys(secret.stringData)).toContain(name);
+    }
+    expect(config?.control?.socket.startsWith(`${pathOf('run')}/`)).toBe(true);
+    expect(`${pathOf('config')}/walkeep.yaml`).toBe(CONFIG);
   });
-});
 
-describe('the YAML reader of these tests', () => {
+  test('is asked where it answers', async () => {
+    const [port] = container?.ports ?? [];
+    const { config } = await parseConfig(Buffer.from(configMap.data['walkeep.yaml'] as string), {});
+    expect(config?.metrics).toEqual({ host: '0.0.0.0', port: port?.containerPort });
+    const probes = [container?.startupProbe, container?.livenessProbe, container?.readinessProbe];
+    for (const probe of probes) expect(probe?.httpGet.port).toBe(port?.name);
+    expect(probes.map((probe) => probe?.httpGet.path)).toEqual(['/livez', '/livez', '/readyz']);
+    expect(service.spec.ports[0]).toMatchObject({
+      port: port?.containerPort,
+      targetPort: 'metrics',
+    });
+  });
+
+  test('gives receivers the time that they are given', () => {
+    expect(pod.terminationGracePeriodSeconds).toBeGreaterThan(30);
+  });
+
   test.each([
-    'a: {b: c}',
-    'a: &x b',
-    '\ta: b',
-    'a: b\n   c: d',
-    'a: b\na: c',
-    'a:\nb: c',
-    '- a\nb',
-  ])('refuses %j', (text) => expect(() => parseYaml(text)).toThrow());
+    ['a field that is not known', /replicas: 1/, 'replica: 1'],
+    ['a writable root', /readOnlyRootFilesystem: true/, 'readOnlyRootFilesystem: false'],
+    ['a key that is there twice', /replicas: 1/, 'replicas: 1\n  replicas: 1'],
+    ['a tab', /\n {2}name: walkeep/, '\n\tname: walkeep'],
+  ])('would not be taken with %s', (_what, good, bad) => {
+    expect(text).toMatch(good);
+    expect(() => manifestsOf(text.replace(good, bad))).toThrow();
+  });
 });
 
 describe('Containerfile', () => {
@@ -94,7 +152,7 @@ describe('Containerfile', () => {
     instructions.filter((i) => i[0] === name).map((i) => i[1] as string);
 
   test('has instructions that exist', () => {
-    const known = ['FROM', 'WORKDIR', 'COPY', 'RUN', 'USER', 'VOLUME', 'STOPSIGNAL'];
+    const known = ['FROM', 'WORKDIR', 'COPY', 'RUN', 'USER', 'VOLUME', 'STOPSIGNAL', 'EXPOSE'];
     for (const [name] of instructions) expect([...known, 'ENTRYPOINT', 'CMD']).toContain(name);
   });
 
@@ -108,10 +166,24 @@ describe('Containerfile', () => {
     }
   });
 
-  test('starts walkeep with a version of Node.js that it supports', () => {
-    expect(JSON.parse(all('ENTRYPOINT')[0] as string)).toEqual(['walkeep']);
+  test('starts serve, with a version of Node.js that it supports', () => {
+    const words = [...all('ENTRYPOINT'), ...all('CMD')].flatMap((text) => JSON.parse(text));
+    expect(words).toEqual(['walkeep', 'serve', '-c', CONFIG]);
+    expect(() => parse(words)).not.toThrow();
     for (const image of all('FROM')) {
       expect(Number(/node:(\d+)/.exec(image)?.[1])).toBeGreaterThanOrEqual(20);
     }
+  });
+
+  test('is not of root, and writes to volumes only', () => {
+    expect(instructions.findLastIndex(([name]) => name === 'RUN')).toBeLessThan(
+      instructions.findIndex(([name]) => name === 'USER'),
+    );
+    expect(all('USER')).toEqual(['node']);
+    const volumes = JSON.parse(all('VOLUME')[0] as string) as string[];
+    const [made = []] = all('RUN')
+      .filter((command) => command.startsWith('install -d'))
+      .map((command) => command.split(' ').filter((word) => word.startsWith('/')));
+    expect(volumes).toEqual(made);
   });
 });
