@@ -1,6 +1,9 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { parse as parseYaml } from 'yaml';
+import * as z from 'zod';
+import { jsonSchema } from '../../src/serve/config/model.js';
 import { parseConfig } from '../../src/serve/config/read.js';
 import { packageRoot } from '../support/scratch.js';
 import { parse } from './command-line.js';
@@ -8,6 +11,9 @@ import { DOCUMENTS, links, readText } from './documents.js';
 import { manifestsOf } from './manifests.js';
 import { commandsOf } from './shell.js';
 import { unitOf } from './unit-file.js';
+
+// biome-ignore lint/suspicious/noExplicitAny: an example is what it says
+type Any = any;
 
 /** Where the examples have the configuration. */
 const CONFIG = '/etc/walkeep/walkeep.yaml';
@@ -18,6 +24,75 @@ test('each example is named by a document', () => {
     const found = [`examples/${name}`, `docs/examples/${name}`].some((l) => linked.includes(l));
     expect(found, name).toBe(true);
   }
+});
+
+type Schema = { properties?: Record<string, Schema>; additionalProperties?: Schema | false };
+
+/** The paths of all keys that a schema knows, `*` for a name that is free. */
+function keysOf(schema: Schema, path = ''): string[] {
+  const named = Object.entries(schema.properties ?? {});
+  const free = typeof schema.additionalProperties === 'object' ? schema.additionalProperties : {};
+  const below: [string, Schema][] = named.length > 0 ? named : [['*', free]];
+  if (named.length === 0 && schema.additionalProperties === undefined) return [path];
+  return below.flatMap(([key, inner]) => keysOf(inner, path === '' ? key : `${path}.${key}`));
+}
+
+describe('walkeep.yaml', () => {
+  const text = readText('docs/examples/walkeep.yaml');
+  const value = parseYaml(text) as Any;
+
+  test('is valid', async () => {
+    const { config, faults } = await parseConfig(Buffer.from(text), { LEDGER_HOST: 'db' });
+    expect(faults).toEqual([]);
+    expect(config?.servers.length).toBeGreaterThan(1);
+  });
+
+  test('has every key that there is', () => {
+    const has = (at: Any, [key, ...rest]: string[]): boolean => {
+      if (key === undefined) return at !== undefined;
+      if (typeof at !== 'object' || at === null) return false;
+      return key === '*' ? Object.values(at).some((one) => has(one, rest)) : has(at[key], rest);
+    };
+    const keys = keysOf(jsonSchema() as Schema);
+    expect(keys).toContain('servers.*.stores.*.retention.window');
+    // What may stand in either place stands in one.
+    const missing = keys.filter((key) => {
+      const other = /^defaults\./.test(key)
+        ? key.replace(/^defaults\./, 'servers.*.')
+        : key.replace(/^servers\.\*\./, 'defaults.');
+      return !has(value, key.split('.')) && !has(value, other.split('.'));
+    });
+    expect(missing).toEqual([]);
+  });
+});
+
+describe('the JSON Schema', () => {
+  // What editors make of the schema alone, without the model that it came from.
+  const schema = z.fromJSONSchema(jsonSchema() as z.core.JSONSchema.JSONSchema);
+  const { configMap } = manifestsOf(readText('docs/examples/kubernetes.yaml'));
+  const configs = {
+    'walkeep.yaml': readText('docs/examples/walkeep.yaml'),
+    'the one of kubernetes.yaml': configMap.data['walkeep.yaml'] as string,
+  };
+
+  test.each(Object.entries(configs))('takes %s', (_name, text) => {
+    expect(schema.safeParse(parseYaml(text)).error?.issues).toBeUndefined();
+  });
+
+  test('refuses a key that is not known, a kind that is wrong and what is missing', () => {
+    const good = parseYaml(configs['walkeep.yaml']) as Any;
+    for (const [path, wrong] of [
+      [['metrics', 'listne'], 'x'],
+      [['servers', 'shop', 'synchronous'], 'yes'],
+      [['servers', 'shop', 'directory'], undefined],
+      [['servers', 'shop', 'backup', 'ful'], '@daily'],
+    ] as const) {
+      const bad = structuredClone(good);
+      const at = path.slice(0, -1).reduce((inner, key) => inner[key], bad);
+      at[path.at(-1) as string] = wrong;
+      expect(schema.safeParse(bad).success, path.join('.')).toBe(false);
+    }
+  });
 });
 
 describe.each(['walkeep.service', 'walkeep-receive.service'])('%s', (name) => {
