@@ -71,6 +71,8 @@ const pod = z.strictObject({
   volumes: z.array(volume),
 });
 
+export type Pod = z.infer<typeof pod>;
+
 const MANIFESTS = z.tuple([
   z.strictObject({
     ...{ apiVersion: z.literal('v1'), kind: z.literal('ConfigMap'), metadata },

@@ -1,4 +1,4 @@
-import { chmodSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, renameSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { readSecret } from '../../../src/serve/config/secret-file.js';
@@ -30,6 +30,22 @@ it('refuses a file that others may read or change, and shows nothing of it', () 
 
 it.runIf(process.geteuid?.() === 0)('takes a file of root that a group may read', () => {
   expect(readSecret(fileWith(SECRET, 0o640))).toBe(SECRET);
+});
+
+it('takes the file of a Secret of Kubernetes, and its next value', () => {
+  const dir = scratchDir('mounted');
+  const mount = (version: string, text: string): void => {
+    mkdirSync(join(dir, version));
+    writeFileSync(join(dir, version, 'password'), text);
+    chmodSync(join(dir, version, 'password'), 0o400);
+    symlinkSync(version, join(dir, '..data_tmp'));
+    renameSync(join(dir, '..data_tmp'), join(dir, '..data'));
+  };
+  mount('..1', SECRET);
+  symlinkSync(join('..data', 'password'), join(dir, 'password'));
+  expect(readSecret(join(dir, 'password'))).toBe(SECRET);
+  mount('..2', 'the next one');
+  expect(readSecret(join(dir, 'password'))).toBe('the next one');
 });
 
 it('says why there is no secret', () => {
