@@ -4,7 +4,7 @@ import { CommitClients } from './commit-clients.js';
 import { MAJORS, PostgresServer } from './postgres.js';
 import { childrenOf, isRunning, signal } from './processes.js';
 import { archiveDirectory, receive } from './receiving.js';
-import { scratchDir, serverUser } from './scratch.js';
+import { removeScratch, scratchDir, serverUser } from './scratch.js';
 import { waitFor } from './wait.js';
 
 export const VICTIMS = ['walkeep', 'walsender', 'postmaster', 'server'] as const;
@@ -132,7 +132,7 @@ export async function crashRound(seed: number, first: Victim): Promise<RoundResu
 }
 
 /** Confirmed rows that a server recovered from the base backup and the archive lacks. */
-async function missingAfterRecovery(
+export async function missingAfterRecovery(
   server: PostgresServer,
   backup: string,
   directory: string,
@@ -153,5 +153,6 @@ async function missingAfterRecovery(
   );
   const rows = await recovered.sql<{ n: number }>('SELECT n FROM t');
   const there = new Set(rows.map((row) => row.n));
+  removeScratch(archive);
   return confirmed.filter((n) => !there.has(n));
 }
