@@ -15,6 +15,14 @@ export function accessError(action: string, path: string, cause: unknown): Error
   return new ArchiveAccessError(`could not ${action} "${path}": ${reason(root)}`, details);
 }
 
+/** What it stood for may be on a disk that is not mounted: nobody knows that it is not there. */
+export function danglingLink(path: string): ArchiveAccessError {
+  return new ArchiveAccessError(`"${path}" is a link that leads to nothing`, {
+    path,
+    hint: 'See that the disk that it leads to is mounted.',
+  });
+}
+
 /**
  * True if a call failed because a file that was there is gone again: a receiver renamed it, say. A
  * file server says that its handle is stale.

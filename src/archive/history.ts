@@ -6,20 +6,24 @@ import { readRegularSync } from '../files/regular-file.js';
 import { historyFileName } from '../wal/file-name.js';
 import { judgeHistory, type StoredHistory } from '../wal/history-file.js';
 import { rootHistory, type TimelineHistory } from '../wal/timeline.js';
+import { danglingLink } from './access.js';
 import type { Archive } from './archive.js';
 
 /** Reads what a directory has of a timeline's history. @throws StorageError if it cannot be read */
 export async function readStoredHistory(
   directory: string,
   timeline: number,
-  fs: Pick<FileSystem, 'readFile'> = nodeFileSystem,
+  fs: Pick<FileSystem, 'readFile' | 'kind'> = nodeFileSystem,
 ): Promise<StoredHistory> {
   const path = join(directory, historyFileName(timeline));
   let content: Buffer;
   try {
-    content = await fs.readFile(path);
+    content = await fs.readFile(path, { follow: true });
   } catch (e) {
-    if ((e as NodeJS.ErrnoException).code === 'ENOENT') return { state: 'absent' };
+    if ((e as NodeJS.ErrnoException).code === 'ENOENT') {
+      if ((await fs.kind(path)) === 'link') throw danglingLink(path);
+      return { state: 'absent' };
+    }
     throw storageError('read file', path, e);
   }
   return judgeHistory(path, timeline, content);
@@ -44,7 +48,7 @@ export async function keepDamaged(
 /**
  * The content of a file, undefined if there is none. A link that leads nowhere is not "none": what
  * it stood for may be on a disk that is not mounted.
- * @throws the errno error
+ * @throws the errno error; ArchiveAccessError for such a link
  */
 export function readIfThere(path: string): Buffer | undefined {
   try {
@@ -52,9 +56,7 @@ export function readIfThere(path: string): Buffer | undefined {
   } catch (e) {
     const { code } = e as NodeJS.ErrnoException;
     if (code !== 'ENOENT' && code !== 'ENOTDIR') throw e;
-    if (fs.lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink()) {
-      throw Object.assign(e as Error, { code: 'ENXIO' });
-    }
+    if (fs.lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink()) throw danglingLink(path);
     return undefined;
   }
 }

@@ -34,8 +34,8 @@ export async function removeLeftovers(directory: string, fs: FileSystem): Promis
   const entries = await fs.readdir(directory).catch((e) => {
     throw storageError('open directory', directory, e);
   });
-  for (const { name, kind } of entries) {
-    if (kind !== 'file' || !isUnderWay(name)) continue;
+  for (const { name, kind, linked } of entries) {
+    if (kind !== 'file' || linked || !isUnderWay(name)) continue;
     const path = join(directory, name);
     await fs.unlink(path).catch((e) => {
       throw storageError('remove file', path, e);

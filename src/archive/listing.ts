@@ -51,7 +51,10 @@ const SERVER_DIRECTORIES: readonly string[] = ['archive_status', 'summaries'];
 /** And those that base backups and the index lie in. */
 const OWN_DIRECTORIES = [BACKUPS, KEEP, LEASE, INTENT, INDEX].map((key) => key.slice(0, -1));
 
-/** Sorts out what the entries of an archive's directory are. Dotfiles are ours, or none of it. */
+/**
+ * Sorts out what the entries of an archive's directory are. Dotfiles are ours, or none of it. A name
+ * that is a link stands for the file that it leads to: old segments may lie on another disk.
+ */
 export function sortOut(entries: readonly DirectoryEntry[]): Listing {
   const found: Listing = { segments: [], histories: [], backups: [], unreadable: [], strays: [] };
   const stray = (name: string, kind: StrayEntry['kind']) => found.strays.push({ name, kind });
@@ -59,11 +62,11 @@ export function sortOut(entries: readonly DirectoryEntry[]): Listing {
     if (name.startsWith('.')) continue;
     const stored = parseStoredName(name);
     if (stored?.kind === 'backup') {
-      if (kind === 'file') found.backups.push(name);
+      if (kind === 'file' || kind === 'link') found.backups.push(name);
       continue;
     }
-    if (stored && kind !== 'file') {
-      // A link may lead anywhere, and a rename or a write through it would leave the directory.
+    // A link that leads nowhere is there all the same: whoever reads it says so.
+    if (stored && kind !== 'file' && kind !== 'link') {
       stray(name, 'irregular');
     } else if (stored?.kind === 'segment') {
       found.segments.push(name);

@@ -9,7 +9,7 @@ import {
   parseSegmentFileName,
   storedNames,
 } from '../wal/file-name.js';
-import { isGone } from './access.js';
+import { danglingLink, isGone } from './access.js';
 import type { ReadableSegment } from './good-wal.js';
 
 /** A file of a segment, to be read under the name that it has now. */
@@ -130,7 +130,9 @@ function nameOf(directory: string, name: string, partial: boolean): string | und
 /** @throws StorageError if it cannot be told */
 function isThere(path: string): boolean {
   try {
-    return fs.statSync(path, { throwIfNoEntry: false }) !== undefined;
+    if (fs.statSync(path, { throwIfNoEntry: false })) return true;
+    if (fs.lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink()) throw danglingLink(path);
+    return false;
   } catch (e) {
     throw storageError('look at', path, e);
   }

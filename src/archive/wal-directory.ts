@@ -2,8 +2,13 @@ import { join } from 'node:path';
 import { decompressFile } from '../codec/codec.js';
 import { CODECS } from '../codec/codecs.js';
 import { storageError } from '../files/durable.js';
-import { type FileSystem, nodeFileSystem, OPEN_READ } from '../files/file-system.js';
-import type { SegmentName } from '../wal/file-name.js';
+import {
+  type DirectoryEntry,
+  type FileSystem,
+  nodeFileSystem,
+  OPEN_READ,
+} from '../files/file-system.js';
+import { parseStoredName, type SegmentName } from '../wal/file-name.js';
 import {
   type HistoryFile,
   type Listing,
@@ -27,6 +32,8 @@ export interface DirectoryScan {
    * compression or problem.
    */
   atNewest: SegmentFile[];
+  /** Complete files that are links which lead to no file now, newest first. */
+  lostLinks: SegmentFile[];
   /** For the operator, in pg_receivewal's words. */
   warnings: string[];
 }
@@ -48,7 +55,7 @@ export async function scanDirectory(
   } = {},
 ): Promise<DirectoryScan> {
   const { fs = nodeFileSystem } = options;
-  const { segments: names, histories, strays } = await list(directory, fs);
+  const { segments: names, histories, strays, lost } = await list(directory, fs);
   const segments = segmentFiles(names, segmentSize);
   const irregular = strays.filter(({ kind }) => kind === 'irregular');
   const warnings = irregular.map(({ name }) => `"${name}" is not a regular file, skipping`);
@@ -64,7 +71,8 @@ export async function scanDirectory(
     ? segments.filter((s) => s !== newest && s.segment === newest.segment)
     : [];
   if (newest) atNewest.unshift(newest);
-  return { directory, segmentSize, segments, histories, newest, atNewest, warnings };
+  const lostLinks = segmentFiles(lost, segmentSize);
+  return { directory, segmentSize, segments, histories, newest, atNewest, lostLinks, warnings };
 }
 
 /** The segment files of a directory, newest first, with nothing read of them. @throws StorageError */
@@ -76,11 +84,24 @@ export async function listSegments(
   return segmentFiles((await list(directory, fs)).segments, segmentSize);
 }
 
-async function list(directory: string, fs: FileSystem): Promise<Listing> {
+/**
+ * What a receiver can go on with. A partial that is a link is not: it would be written to, outside of
+ * the directory.
+ */
+async function list(directory: string, fs: FileSystem): Promise<Listing & { lost: string[] }> {
   const entries = await fs.readdir(directory).catch((e) => {
     throw storageError('open directory', directory, e);
   });
-  return sortOut(entries);
+  const lost: string[] = [];
+  const own = entries.map((entry): DirectoryEntry => {
+    const { name, kind, linked } = entry;
+    const stored = parseStoredName(name);
+    const isSegment = stored?.kind === 'segment';
+    if (kind === 'link' && isSegment && !stored.partial) lost.push(name);
+    const isWritten = linked && isSegment && stored.partial;
+    return stored && (kind === 'link' || isWritten) ? { name, kind: 'other' } : entry;
+  });
+  return { ...sortOut(own), lost: lost.sort() };
 }
 
 /**

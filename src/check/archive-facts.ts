@@ -1,4 +1,4 @@
-import { access, constants, lstat, stat, statfs } from 'node:fs/promises';
+import { access, constants, stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Archive, StoreFacts } from '../archive/archive.js';
 import { acceptExpiredGaps } from '../archive/backups/expired-gaps.js';
@@ -144,7 +144,7 @@ async function newestFiles(catalog: Catalog): Promise<Sampled[]> {
   const files = segments.flatMap((segment) => segment.files);
   const found = await Promise.all(
     files.map(async ({ name, partial }) => {
-      const s = await lstat(join(catalog.archive.place, name)).catch(() => undefined);
+      const s = await stat(join(catalog.archive.place, name)).catch(() => undefined);
       return s && { name, partial, mtimeMs: s.mtimeMs, mode: s.mode, uid: s.uid };
     }),
   );

@@ -75,7 +75,7 @@ export async function expireArea(
     const leases = await intent.leases();
     const seen = await look(area, archive, options, { now: intent.now, leases });
     await intent.settle(seen.plan.removal);
-    return await new Removing(area, intent, options, seen).run();
+    return await new Removing({ area, archive }, intent, options, seen).run();
   } finally {
     await intent.release();
   }
@@ -203,8 +203,15 @@ function indexOf(wal: PlaceWal, removed: readonly PlacedSegment[]): string[] {
     .map((object) => object.key);
 }
 
+/** A place, opened for its backups and for its WAL. */
+interface Place {
+  area: BackupArea;
+  archive: Archive;
+}
+
 class Removing {
   readonly #area: BackupArea;
+  readonly #archive: Archive;
   readonly #intent: Intent;
   readonly #options: ExpireOptions;
   readonly #seen: Seen;
@@ -212,8 +219,9 @@ class Removing {
   /** Of which a lock holds the record: they go on being backups. */
   readonly #locked = new Set<string>();
 
-  constructor(area: BackupArea, intent: Intent, options: ExpireOptions, seen: Seen) {
-    this.#area = area;
+  constructor(at: Place, intent: Intent, options: ExpireOptions, seen: Seen) {
+    this.#area = at.area;
+    this.#archive = at.archive;
     this.#intent = intent;
     this.#options = options;
     this.#seen = seen;
@@ -282,11 +290,23 @@ class Removing {
         const begun = ranges.find((r) => r.timeline === timeline && r.from === from);
         if (begun) this.#options.onRemove?.(begun);
       }
-      const keys = batch.flatMap((one) => one.files.map((file) => file.key));
-      const gone = new Set(await this.#remove(keys));
+      const files = batch.flatMap((one) => one.files);
+      const keys = files.map((file) => file.key);
+      const links = files.filter((file) => file.link).map((file) => file.key);
+      const objects = files.filter((file) => !file.link).map((file) => file.key);
+      const gone = new Set([...(await this.#removeLinks(links)), ...(await this.#remove(objects))]);
       removed.push(...batch.filter((one) => one.files.every((file) => gone.has(file.key))));
       if (gone.size < keys.length) break;
     }
+    return removed;
+  }
+
+  /** What they lead to stays: the directory does not know whose it is besides. */
+  async #removeLinks(names: readonly string[]): Promise<string[]> {
+    if (names.length === 0) return [];
+    await this.#intent.confirm();
+    const { removed, retained } = await this.#archive.remove(names);
+    this.#result.retained.push(...retained);
     return removed;
   }
 

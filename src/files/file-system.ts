@@ -1,5 +1,6 @@
 import fs, { constants } from 'node:fs';
 import fsp from 'node:fs/promises';
+import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { promisify } from 'node:util';
 import type { ZlibOptions } from 'node:zlib';
@@ -28,7 +29,8 @@ export interface FileSystem {
   /** Size in bytes of an open file. */
   size(fd: number): Promise<number>;
   read(fd: number, buffer: Uint8Array, length: number, position: number): Promise<number>;
-  readFile(path: string): Promise<Buffer>;
+  /** Of a regular file, through no link unless that is asked for. */
+  readFile(path: string, options?: { follow: boolean }): Promise<Buffer>;
   writev(fd: number, buffers: readonly Uint8Array[], position: number): Promise<number>;
   fdatasync(fd: number): Promise<void>;
   fsync(fd: number): Promise<void>;
@@ -52,10 +54,14 @@ export interface GzipCodec {
   createInflateRaw(options: ZlibOptions): Duplex & { readonly bytesWritten: number };
 }
 
-/** `file`: a regular file, no link. */
+/**
+ * `file`: a regular file, `linked` if its name is a link that leads to one. `link`: one that leads to a
+ * directory, or to nothing that can be seen now, as under a disk that is not mounted.
+ */
 export interface DirectoryEntry {
   name: string;
   kind: Exclude<FileKind, 'fifo'> | 'directory';
+  linked?: true;
 }
 
 const read = promisify(fs.read) as (
@@ -87,7 +93,20 @@ export function grant(fd: number, path: string, mode: number): void {
   giveFile(fd, path);
 }
 
-/** The real file system. `readFile` follows no link and reads regular files only. */
+function seen(path: string, entry: fs.Dirent): DirectoryEntry | Promise<DirectoryEntry> {
+  const { name } = entry;
+  if (entry.isFile()) return { name, kind: 'file' };
+  if (entry.isDirectory()) return { name, kind: 'directory' };
+  return entry.isSymbolicLink() ? followed(path, name) : { name, kind: 'other' };
+}
+
+async function followed(path: string, name: string): Promise<DirectoryEntry> {
+  const target = await fsp.stat(join(path, name)).catch(() => undefined);
+  if (target?.isFile()) return { name, kind: 'file', linked: true };
+  return { name, kind: target && !target.isDirectory() ? 'other' : 'link' };
+}
+
+/** The real file system. */
 export const nodeFileSystem: FileSystem = {
   openSync: (path, flags, mode) => {
     const fd = fs.openSync(path, flags, mode);
@@ -116,7 +135,7 @@ export const nodeFileSystem: FileSystem = {
   size: async (fd) => (await fstat(fd)).size,
   read: async (fd, buffer, length, position) =>
     (await read(fd, buffer, 0, length, position)).bytesRead,
-  readFile: (path) => readRegular(path, { follow: false }),
+  readFile: (path, options = { follow: false }) => readRegular(path, options),
   writev: (fd, buffers, position) =>
     new Promise((resolve, reject) =>
       fs.writev(fd, buffers, position, (e, n) => (e ? reject(e) : resolve(n))),
@@ -126,17 +145,10 @@ export const nodeFileSystem: FileSystem = {
   fsync: promisify(fs.fsync),
   rename: fsp.rename,
   unlink: fsp.unlink,
-  readdir: async (path) =>
-    (await fsp.readdir(path, { withFileTypes: true })).map((entry) => ({
-      name: entry.name,
-      kind: entry.isFile()
-        ? 'file'
-        : entry.isSymbolicLink()
-          ? 'link'
-          : entry.isDirectory()
-            ? 'directory'
-            : 'other',
-    })),
+  readdir: async (path) => {
+    const entries = await fsp.readdir(path, { withFileTypes: true });
+    return Promise.all(entries.map((entry) => seen(path, entry)));
+  },
   kind: async (path) => {
     const found = await fsp.lstat(path).catch((e: NodeJS.ErrnoException) => {
       if (e.code !== 'ENOENT') throw e;

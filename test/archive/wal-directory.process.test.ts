@@ -38,6 +38,7 @@ describe('the newest segment', () => {
       histories: [],
       newest: undefined,
       atNewest: [],
+      lostLinks: [],
       warnings: [],
     });
   });
@@ -174,6 +175,8 @@ describe('other things in the directory', () => {
     await put(name(1), full());
     await mkdir(join(dir, name(5)));
     await symlink(join(outside, 'file'), join(dir, name(6)));
+    await symlink(join(outside, 'file'), join(dir, `${name(3)}.partial`));
+    await symlink('nowhere', join(dir, name(4)));
     await symlink('nowhere', join(dir, `${name(7)}.partial`));
     const server = createServer();
     await new Promise<void>((done) => server.listen(join(dir, name(8)), done));
@@ -194,11 +197,13 @@ describe('other things in the directory', () => {
     await symlink('nowhere', join(dir, '00000003.history'));
     const scan = await scanDirectory(dir, MB);
     server.close();
-    expect(scan.newest?.name).toBe(name(1));
-    expect(scan.segments).toHaveLength(1);
+    // A link is what it leads to, as for pg_receivewal; nobody writes through one.
+    expect(scan.newest?.name).toBe(name(6));
+    expect(scan.segments).toHaveLength(2);
+    expect(scan.lostLinks.map((file) => file.name)).toEqual([name(4)]);
     expect(scan.histories.map((h) => h.timeline)).toEqual([2, 10]);
     expect(scan.warnings.sort()).toEqual(
-      [name(5), name(6), `${name(7)}.partial`, name(8), '00000003.history']
+      [name(4), name(5), `${name(7)}.partial`, `${name(3)}.partial`, name(8), '00000003.history']
         .sort()
         .map((n) => `"${n}" is not a regular file, skipping`),
     );

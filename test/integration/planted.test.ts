@@ -6,6 +6,8 @@ import {
   readdirSync,
   readFileSync,
   readlinkSync,
+  renameSync,
+  rmSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
@@ -55,16 +57,17 @@ test.each(PROGRAMS)('%s writes through nothing that lies in its directory', asyn
   }
 
   // Everything else is replaced, or moved out of the way, and it goes on.
-  for (const kind of ['link', 'dangling link', 'fifo']) {
+  const own = ['.walkeep-ledger.tmp', '.walkeep-new', '.walkeep-spare', '.SEGMENT.replaced'];
+  for (const [kind, planted] of [
+    ['link', own],
+    ['link', ['SEGMENT', '.SEGMENT.replaced']],
+    // In place of the segment it would stand for WAL that nobody can see now, see below.
+    ['dangling link', own],
+    ['fifo', ['SEGMENT', ...own]],
+  ] as const) {
     const directory = archiveDirectory();
     const segment = await server.switchWal().then(() => server.currentSegment());
-    const names = [
-      '.walkeep-ledger.tmp',
-      '.walkeep-new',
-      '.walkeep-spare',
-      segment,
-      `.${segment}.replaced`,
-    ];
+    const names = planted.map((name) => name.replace('SEGMENT', segment));
     const victims = names.map((name) => plant(directory, name, kind));
     // A directory that is itself a link is the operator's choice.
     const link = join(scratchDir('link'), 'archive');
@@ -72,9 +75,10 @@ test.each(PROGRAMS)('%s writes through nothing that lies in its directory', asyn
     const run = keep(receive(link, server.conninfo(), [], { program }));
     await run.waitForOutput(/starting log streaming/);
     await writeWal(server, 2_200_000);
+    await waitFor(() => existsSync(join(directory, segment)), { what: 'the segment' });
     await waitFor(() => lstatSync(join(directory, segment)).isFile(), { what: 'the segment' });
-    const own = readFileSync(join(server.dataDir, 'pg_wal', segment));
-    expect(readFileSync(join(directory, segment)).equals(own)).toBe(true);
+    const there = readFileSync(join(server.dataDir, 'pg_wal', segment));
+    expect(readFileSync(join(directory, segment)).equals(there)).toBe(true);
     expect(await run.stop()).toEqual({ code: 0, signal: null });
     for (const victim of victims) expectUntouched(victim);
     for (const name of readdirSync(directory)) {
@@ -86,6 +90,41 @@ test.each(PROGRAMS)('%s writes through nothing that lies in its directory', asyn
     const verify = keep(runCli(['verify', directory]));
     expect((await verify.exit).code).toBe(0);
   }
+});
+
+test.each(PROGRAMS)('%s goes on behind WAL that lies on another disk', async (program) => {
+  const server = keep(await PostgresServer.create({ major: 18 }));
+  const directory = archiveDirectory();
+  const first = keep(receive(directory, server.conninfo(), [], { program }));
+  await first.waitForOutput(/starting log streaming/);
+  const name = await server.switchWal();
+  await waitFor(() => existsSync(join(directory, name)), { what: 'the segment' });
+  await first.stop();
+  const disk = join(scratchDir('disk'), 'mounted');
+  mkdirSync(disk);
+  for (const file of readdirSync(directory)) {
+    if (file.startsWith('.')) rmSync(join(directory, file));
+    else renameSync(join(directory, file), join(disk, file));
+  }
+  symlinkSync(join(disk, name), join(directory, name));
+  const run = keep(receive(directory, server.conninfo(), [], { program }));
+  const [started] = await run.waitForOutput(/starting log streaming at .*$/m);
+  const next = await server.switchWal();
+  await waitFor(() => existsSync(join(directory, next)), { what: 'the next segment' });
+  expect(await run.stop()).toEqual({ code: 0, signal: null });
+  expect(run.stderr).not.toContain('warning');
+  expect(lstatSync(join(directory, name)).isSymbolicLink()).toBe(true);
+  expect(readdirSync(directory).filter((file) => file.startsWith(`.${name}`))).toEqual([]);
+  const verify = keep(runCli(['verify', directory]));
+  expect([started, (await verify.exit).code]).toEqual([started, 0]);
+
+  // Where it is the newest, and its disk is away, nothing tells where to go on.
+  for (const file of readdirSync(directory)) if (file !== name) rmSync(join(directory, file));
+  renameSync(disk, `${disk}-not`);
+  const refused = keep(receive(directory, server.conninfo(), ['-n'], { program }));
+  expect((await refused.exit).code).toBe(1);
+  expect(refused.stderr).toContain(`error: could not stat file "${join(directory, name)}"`);
+  expect(readdirSync(directory).filter((file) => !file.startsWith('.'))).toEqual([name]);
 });
 
 test('a ledger or lock that is no file stops the receiver, it does not hang', async () => {

@@ -1,4 +1,7 @@
+import { lstat, stat } from 'node:fs/promises';
+import { join } from 'node:path';
 import { CorruptWalError, EncryptedError } from '../../errors.js';
+import { storageError } from '../../files/durable.js';
 import { parseSegmentFileName, parseStoredName } from '../../wal/file-name.js';
 import type { TimelineHistory } from '../../wal/timeline.js';
 import type { Archive } from '../archive.js';
@@ -10,11 +13,18 @@ import type { BackupArea } from './area.js';
 import { INDEX, JOINED_SUFFIX } from './keys.js';
 import type { StoredWalSegment } from './ways.js';
 
+/** `link`: a name in a directory that leads to it, or should; no object, and all that is removed. */
+export interface PlacedFile {
+  key: string;
+  size: number;
+  link?: true;
+}
+
 /** A segment with all objects or files that hold it. */
 export interface PlacedSegment extends StoredWalSegment {
   /** Its 24 digits. */
   base: string;
-  files: { key: string; size: number }[];
+  files: PlacedFile[];
   /** No file of it is complete. */
   open: boolean;
 }
@@ -48,7 +58,7 @@ export async function readPlaceWal(
   // Before the listing: what it has as stored is then in it.
   const ledger = await archive.ledger();
   const { store, prefix } = area;
-  const entries: { name: string; key: string; size: number; modified: Date }[] = [];
+  const entries: (PlacedFile & { name: string; modified: Date })[] = [];
   const index: PlaceWal['index'] = [];
   for await (const { key, size, modified } of store.list(prefix, { signal })) {
     const inner = key.slice(prefix.length);
@@ -58,6 +68,7 @@ export async function readPlaceWal(
     const segments = joined === undefined ? GROUP : GROUP * JOINED;
     if (base !== undefined) index.push({ key, base, segments, size });
   }
+  if (archive.isDirectory) entries.push(...(await linksIn(archive)));
   const cluster = ledger ?? (await archive.cluster());
   const names = entries.map((one) => one.name).filter((name) => isSegment(name));
   const sample =
@@ -68,7 +79,7 @@ export async function readPlaceWal(
   const found = new Map<string, PlacedSegment>();
   const histories: PlaceWal['histories'] = [];
   const unread: PlaceWal['unread'] = [];
-  for (const { name, key, size: bytes, modified } of entries) {
+  for (const { name, modified, ...file } of entries) {
     const stored = parseStoredName(name);
     if (stored?.kind === 'history') {
       const read = await historyOf(archive, stored.timeline);
@@ -83,7 +94,7 @@ export async function readPlaceWal(
       ...{ timeline, segment, base, stored: modified, open: true, files: [] },
     };
     found.set(base, one);
-    one.files.push({ key, size: bytes });
+    one.files.push(file);
     if (modified > one.stored) one.stored = modified;
     if (!partial) one.open = false;
   }
@@ -91,6 +102,28 @@ export async function readPlaceWal(
     systemId: cluster?.systemId ?? sample?.systemId,
     ...{ segmentSize: size, segments: [...found.values()], histories, unread, index, ledger },
   };
+}
+
+/** What is no object of the directory as a store: WAL that lies elsewhere, or did. */
+async function linksIn(
+  archive: Archive,
+): Promise<(PlacedFile & { name: string; modified: Date })[]> {
+  const names = (await archive.list())
+    .filter(({ kind, linked }) => linked || kind === 'link')
+    .map(({ name }) => name)
+    .filter((name) => parseStoredName(name) !== undefined);
+  return Promise.all(
+    names.map(async (name) => {
+      const path = join(archive.place, name);
+      // A disk that is not mounted says nothing of a file's time; the link's is not before it.
+      const { size, mtime } = await stat(path)
+        .catch(() => lstat(path))
+        .catch((e) => {
+          throw storageError('look at', path, e);
+        });
+      return { name, key: name, size, modified: mtime, link: true as const };
+    }),
+  );
 }
 
 function isSegment(name: string): boolean {

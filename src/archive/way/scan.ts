@@ -60,6 +60,8 @@ export class DamageTolerantScan {
   /** Up to here nothing is decoded: the rest of a foreign segment. */
   #skipTo = 0n;
   #validEnd: Lsn | undefined;
+  /** Where a file could not be read on, and why. */
+  #unread: { at: Lsn; why: Unread | undefined } | undefined;
   #enough = false;
 
   constructor(options: ScanOptions, visitor: ScanVisitor) {
@@ -89,8 +91,10 @@ export class DamageTolerantScan {
       const from = this.position;
       this.finish({ mayEnd: true });
       const range = `${formatLsn(from)} to ${formatLsn(lsn)}`;
-      const message = `WAL is missing: ${range}`;
-      this.#report({ kind: 'damage', lsn: from, from, message }, 'missing');
+      // Told of already as what it is: a file that is there.
+      const unread = this.#unread?.at === from ? this.#unread : undefined;
+      const message = unread ? `WAL is not read: ${range}` : `WAL is missing: ${range}`;
+      this.#report({ kind: 'damage', lsn: from, from, message }, unread ? unread.why : 'missing');
     }
     this.#at = lsn;
   }
@@ -153,6 +157,7 @@ export class DamageTolerantScan {
   /** A file cannot be read, or not to its end. */
   unreadable(message: string, why?: Unread): void {
     const lsn = this.position!;
+    if (why !== 'missing') this.#unread = { at: lsn, why };
     this.#report({ kind: 'damage', lsn, from: lsn, message }, why);
   }
 

@@ -56,6 +56,7 @@ export async function observeDirectory(
   fs: FileSystem,
 ): Promise<Omit<Observation, 'slot'>> {
   const { scan, besides } = await scanForStart(directory, server, state, fs);
+  requireReachable(scan, state);
   const warnings = [...scan.warnings];
   const identity = await newestIdentity(scan, fs);
   requireSegmentSize(directory, server, state, identity);
@@ -74,6 +75,22 @@ export async function observeDirectory(
     ...{ directory, server, ledger: state, scan, besides, identity, histories },
     ...{ known, left, local, warnings },
   };
+}
+
+/**
+ * Without a ledger nothing but the newest file tells where to go on: a link in its place whose disk is
+ * not mounted is no leave to begin anew (pg_receivewal ends at any such link).
+ */
+function requireReachable(
+  { directory, newest, lostLinks: [lost] }: DirectoryScan,
+  { systemId }: LedgerState,
+): void {
+  if (!lost || systemId !== undefined || (newest && newest.segment > lost.segment)) return;
+  const path = join(directory, lost.name);
+  throw new StorageError(`could not stat file "${path}": it is a link that leads to no file`, {
+    path,
+    hint: 'See that the disk that it leads to is mounted; or remove the link, if nothing was there.',
+  });
 }
 
 /** A directory of another segment size cannot be read with the server's. */
