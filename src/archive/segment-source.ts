@@ -127,8 +127,8 @@ function nameOf(directory: string, name: string, partial: boolean): string | und
   return names.find((candidate) => isThere(join(directory, candidate)));
 }
 
-/** @throws StorageError if it cannot be told */
-function isThere(path: string): boolean {
+/** @throws StorageError if it cannot be told, also of a link that leads to nothing */
+export function isThere(path: string): boolean {
   try {
     if (fs.statSync(path, { throwIfNoEntry: false })) return true;
     if (fs.lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink()) throw danglingLink(path);

@@ -6,6 +6,7 @@ import {
   nodeFileSystem,
   OPEN_DIRECTORY,
   OPEN_EXISTING,
+  OPEN_LINKED,
   OPEN_READ,
 } from './file-system.js';
 
@@ -63,6 +64,11 @@ export function fsyncDir(dir: string, fs: FileSystem = nodeFileSystem): Promise<
 /** Makes the content of an existing file durable. */
 export function fsyncFile(path: string, fs: FileSystem = nodeFileSystem): Promise<void> {
   return fsyncPath(path, OPEN_EXISTING, 'file', fs);
+}
+
+/** The same of a file that a link may lead to. */
+export function fsyncLinked(path: string, fs: FileSystem = nodeFileSystem): Promise<void> {
+  return fsyncPath(path, OPEN_LINKED, 'file', fs);
 }
 
 async function fsyncPath(

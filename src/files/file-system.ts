@@ -169,6 +169,8 @@ export const OPEN_READ = constants.O_RDONLY | constants.O_NONBLOCK;
 export const OPEN_OWN = OPEN_READ | constants.O_NOFOLLOW;
 /** A file of ours for reading and writing. */
 export const OPEN_EXISTING = constants.O_RDWR | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+/** The same of one that may lie elsewhere, with a link in its place. */
+export const OPEN_LINKED = constants.O_RDWR | constants.O_NONBLOCK;
 export const OPEN_APPEND =
   constants.O_WRONLY | constants.O_APPEND | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 export const OPEN_DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY;

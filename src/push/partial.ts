@@ -40,7 +40,7 @@ export async function pushPartial(
     const found = await compare(source, segment, archive, known);
     if (found.kind === 'conflict') return keepAside(source, archive);
     if (found.kind === 'contained') {
-      await confirmDurable(archive.place, found.name);
+      await confirmDurable(source, archive.place, found.name);
       return { outcome: 'present', name: found.name };
     }
     const staged = await stageCopy(source, archive.place);
@@ -149,7 +149,7 @@ export async function keepAside(source: PushSource, archive: Archive): Promise<P
     if (await archive.has(name)) {
       const path = join(archive.place, name);
       if ((await firstOtherByte(source, { path, compression: 'none' })) !== undefined) continue;
-      await confirmDurable(archive.place, name);
+      await confirmDurable(source, archive.place, name);
       return { outcome: 'aside', name };
     }
     const staged = await stageCopy(source, archive.place);

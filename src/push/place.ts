@@ -1,8 +1,8 @@
-import { type FileHandle, lstat, open, readdir, rm, unlink } from 'node:fs/promises';
+import { type FileHandle, lstat, open, readdir, rm, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ReadAt } from '../archive/compare.js';
 import { NotSupportedError, StorageError } from '../errors.js';
-import { fsyncDir, fsyncError, fsyncFile, storageError } from '../files/durable.js';
+import { fsyncDir, fsyncError, fsyncLinked, storageError } from '../files/durable.js';
 import { grant } from '../files/file-system.js';
 import { linkAnew } from '../files/hard-link.js';
 import { ownIdentity, type ProcessIdentity } from '../files/process-identity.js';
@@ -127,8 +127,28 @@ export async function place(staged: string, directory: string, name: string): Pr
   return linked === 'done';
 }
 
-/** Makes sure that a file that is there already survives a crash: whoever made it may not have. */
-export async function confirmDurable(directory: string, name: string): Promise<void> {
-  await fsyncFile(join(directory, name));
+/**
+ * Makes sure that a file that is there already survives a crash: whoever made it may not have. The
+ * server's own file, by whatever link, is no copy: it is about to be overwritten.
+ */
+export async function confirmDurable(
+  { handle, path }: PushSource,
+  directory: string,
+  name: string,
+): Promise<void> {
+  const stored = join(directory, name);
+  const [mine, theirs] = await Promise.all([
+    handle.stat({ bigint: true }),
+    stat(stored, { bigint: true }),
+  ]).catch((e) => {
+    throw storageError('look at', stored, e);
+  });
+  if (mine.dev === theirs.dev && mine.ino === theirs.ino) {
+    throw new StorageError(`"${stored}" is a link to "${path}" itself, and no copy of it`, {
+      path: stored,
+      hint: 'Remove the link: the file is then stored.',
+    });
+  }
+  await fsyncLinked(join(directory, name));
   await fsyncDir(directory);
 }

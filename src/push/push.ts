@@ -141,7 +141,7 @@ async function pushAsItIs(source: PushSource, archive: Archive): Promise<PushRes
       const path = join(archive.place, name);
       const at = await firstOtherByte(source, { path, compression: 'none' });
       if (at !== undefined) throw conflict(source, path, `from byte ${at} on`);
-      await confirmDurable(archive.place, name);
+      await confirmDurable(source, archive.place, name);
       return { outcome: 'present', name };
     }
     const staged = await stageCopy(source, archive.place);
@@ -168,7 +168,7 @@ async function pushSegment(
       const at = await firstOtherByte(source, other);
       if (at !== undefined)
         throw conflict(source, other.path, lsnText(source, parsed, at), parsed, at);
-      await confirmDurable(archive.place, found);
+      await confirmDurable(source, archive.place, found);
       return { outcome: 'present', name: found };
     }
     await comparePartials(source, parsed, archive);

@@ -1,10 +1,12 @@
 import {
   chmodSync,
+  copyFileSync,
   existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
   renameSync,
+  rmSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
@@ -151,6 +153,24 @@ describe('files that lie on another disk, with links in their place', () => {
       expect(readdirSync(mounted ? disk : `${disk}-not`)).toEqual(names.slice(0, 2));
     },
   );
+
+  test('are not pushed again', async () => {
+    const { directory, names } = sampleArchive(3);
+    const [first = '', second = ''] = names;
+    const server = scratchDir('pg_wal');
+    for (const name of [first, second]) copyFileSync(join(directory, name), join(server, name));
+    const disk = moveAway(directory, [first, second]);
+    const push = (name: string) => run('walkeep', 'push', directory, join(server, name));
+    expect(await push(first)).toMatchObject({ code: 0 });
+    expect(readdirSync(disk)).toEqual([first, second]);
+    unmount(disk);
+    const { code, stderr } = await push(second);
+    expect([code, stderr]).toEqual([1, expect.stringContaining('is a link that leads to nothing')]);
+    // The server's own file is about to be overwritten.
+    rmSync(join(directory, first));
+    symlinkSync(join(server, first), join(directory, first));
+    expect(await push(first)).toMatchObject({ code: 1 });
+  });
 
   test('count where a receiver goes on; a partial that is a link does not', async () => {
     const { directory, names } = sampleArchive(4);

@@ -1,5 +1,5 @@
 import fs from 'node:fs';
-import { lstat, unlink } from 'node:fs/promises';
+import { unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ArchiveAccessError } from '../../errors.js';
 import { reason, storageError } from '../../files/durable.js';
@@ -16,7 +16,7 @@ import { judgeHistory } from '../../wal/history-file.js';
 import { onArchive } from '../access.js';
 import type { Archive, RemovedFiles } from '../archive.js';
 import { readIfThere } from '../history.js';
-import { readCurrent, type StoredSegment, segmentAt } from '../segment-source.js';
+import { isThere, readCurrent, type StoredSegment, segmentAt } from '../segment-source.js';
 
 /**
  * The archive in a directory, flat as pg_receivewal's. What only some of its callers need is loaded
@@ -68,14 +68,9 @@ class DirectoryArchive implements Archive {
     return new ArchiveAccessError(message, { path: this.place, cause });
   }
 
-  has(name: string): Promise<boolean> {
-    return lstat(this.#path(name)).then(
-      () => true,
-      (e: NodeJS.ErrnoException) => {
-        if (e.code === 'ENOENT') return false;
-        throw storageError('look at', this.#path(name), e);
-      },
-    );
+  async has(name: string): Promise<boolean> {
+    const path = this.#path(name);
+    return onArchive('look at', path, () => isThere(path));
   }
 
   async ledger() {

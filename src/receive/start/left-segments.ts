@@ -7,7 +7,7 @@ import type { DirectoryScan } from '../../archive/wal-directory.js';
 import {
   durableRename,
   fsyncDir,
-  fsyncFile,
+  fsyncLinked,
   storageError,
   storeAnew,
 } from '../../files/durable.js';
@@ -176,7 +176,7 @@ export async function removeCopies(
     const other = { path: join(directory, name), compression };
     if (!(await sameContent(path, other, segmentSize, fs))) continue;
     // Its rename may not be durable yet, nor its content where that was not asked for.
-    await fsyncFile(other.path, fs);
+    await fsyncLinked(other.path, fs);
     await fsyncDir(directory, fs);
     await fs.unlink(path).catch((e) => {
       throw storageError('remove file', path, e);
