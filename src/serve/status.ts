@@ -1,5 +1,6 @@
 import { WalkeepError } from '../errors.js';
 import { withoutSecrets } from '../text.js';
+import type { Trouble } from './config/config.js';
 
 /** An error as it goes from process to process, and to whoever asks. */
 export interface ErrorReport {
@@ -38,10 +39,26 @@ export interface ReceiverSnapshot {
   /** Segments completed, and connections made, since the process began. */
   segments: number;
   connections: number;
+  /** Of this process. */
+  counts?: ReceiverCounts;
   /** Why the last connection ended; gone with the next one that streams. */
   error?: ErrorReport;
   /** By member: whether its slot keeps all that is not here yet; null: not known. */
   members?: Record<string, { covers: boolean | null; message: string }>;
+}
+
+/** What a receiver counts. */
+export interface ReceiverCounts {
+  /** Bytes of WAL that came, also those that came again. */
+  receivedBytes: number;
+  /** Times that WAL which came was not stored: it failed the check, or was not what is stored. */
+  refused: number;
+  /** Times that another connection was to be made, by the code of why. */
+  reconnects: Readonly<Record<string, number>>;
+  /** How many took at most each of `SYNC_BOUNDS`, and no less; those beyond; the seconds of all. */
+  syncs: { counts: readonly number[]; seconds: number };
+  /** Bytes kept beyond where the way that is followed left a timeline, by timeline. */
+  diverged: Readonly<Record<string, number>>;
 }
 
 /**
@@ -83,6 +100,8 @@ export interface ServerStatus {
   rpoSeconds: number;
   /** Segments completed and connections made since "serve" began. */
   totals: { segments: number; connections: number };
+  /** Counted since "serve" began, over all processes of its receiver; absent: none was heard of. */
+  counts?: ReceiverCounts;
   /** Seconds that `rpoSeconds` may be before it is an alarm. */
   rpoLimitSeconds: number;
   /** What is done for it at times, by what it is. */
@@ -91,6 +110,20 @@ export interface ServerStatus {
   stores?: StoreStatus[];
   /** What its archive holds. */
   archive?: ArchiveStatus;
+  /** What is wrong with it, the worst first. */
+  troubles?: TroubleStatus[];
+}
+
+/** Something that is wrong, as the page, the metrics and a webhook tell of it. */
+export interface TroubleStatus {
+  kind: Trouble;
+  /** Which of several of its kind: a store, a member, a job. */
+  about?: string;
+  /** `critical`: something is lost, or would be. */
+  severity: 'critical' | 'warning';
+  text: string;
+  /** ISO 8601. */
+  since: string;
 }
 
 export type JobName =
@@ -236,7 +269,7 @@ export interface SlotStatus {
 }
 
 /** What is known of receiving from a server. */
-export type ReceivedStatus = Omit<ServerStatus, keyof WorkStatus | 'rpoLimitSeconds'>;
+export type ReceivedStatus = Omit<ServerStatus, keyof WorkStatus | 'rpoLimitSeconds' | 'troubles'>;
 
 /** What the parts of "serve" beside receiving know of a server. */
 export type WorkStatus = Pick<ServerStatus, 'jobs' | 'stores' | 'archive'>;

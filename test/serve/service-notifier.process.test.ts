@@ -1,7 +1,7 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
-import { ServiceNotifier } from '../../src/serve/notify.js';
+import { ServiceNotifier } from '../../src/serve/service-notifier.js';
 import { killAtEnd, scratchDir } from '../support/scratch.js';
 import { waitFor } from '../support/wait.js';
 
