@@ -23,7 +23,10 @@ const FLOORS: readonly (readonly string[])[] = [
   ['protocol', 'wal', 'base'],
   ['options.ts', 'lsn.ts', 'threads.ts'],
   ['errors.ts'],
-  ['wasm', 'text.ts', 'words.ts', 'units.ts', 'delay.ts', 'free-memory.ts', 'package.ts'],
+  [
+    ...['wasm', 'text.ts', 'words.ts', 'units.ts', 'delay.ts', 'free-memory.ts', 'package.ts'],
+    'beside.ts',
+  ],
 ];
 /**
  * In these rooms an inner folder does not know what lies around it, nor its neighbours, but for those

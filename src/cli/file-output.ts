@@ -1,5 +1,6 @@
 import fs from 'node:fs';
 import { Writable } from 'node:stream';
+import { isBeside, tellParent } from '../beside.js';
 import type { OutputStreams } from './output.js';
 
 const STDOUT = 1;
@@ -22,6 +23,7 @@ export function processStreams(process: NodeJS.Process): OutputStreams {
       return stderr;
     },
     env: process.env,
+    ...(isBeside() ? { reported: (error) => tellParent({ kind: 'error', ...error }) } : {}),
   };
 }
 

@@ -1,4 +1,5 @@
 import type { Writable } from 'node:stream';
+import type { ToldError } from '../beside.js';
 import { WalkeepError } from '../errors.js';
 import { reason } from '../files/durable.js';
 import { tame, withoutSecrets } from '../text.js';
@@ -10,6 +11,8 @@ export interface OutputStreams {
   stdout: Writable;
   stderr: Writable & { isTTY?: boolean; columns?: number };
   env: NodeJS.ProcessEnv;
+  /** Gets each error that is reported, without secrets. */
+  reported?(error: Omit<ToldError, 'kind'>): void;
 }
 
 /** The other end of a pipe or socket was closed. */
@@ -102,7 +105,10 @@ export class Output {
 
   /** An error with its detail and hint; of one that is no WalkeepError (a bug) one line. */
   report(error: unknown): void {
-    const { message, detail, hint } = describe(error);
+    const described = describe(error);
+    const { message, detail, hint } = described;
+    const texts = Object.entries(described).map(([name, text]) => [name, withoutSecrets(text)]);
+    this.#streams.reported?.(Object.fromEntries(texts));
     this.#log(error instanceof GetoptError ? undefined : 'error', message);
     if (detail !== undefined) this.#log('detail', detail);
     if (hint !== undefined) this.hint(hint);
@@ -163,11 +169,11 @@ function colors(streams: OutputStreams): ReadonlyMap<string, string> {
   return new Map(entries.flatMap(([key, sgr]) => (key && sgr ? [[key, sgr]] : [])));
 }
 
-function describe(error: unknown): { message: string; detail?: string; hint?: string } {
+function describe(error: unknown): Omit<ToldError, 'kind'> {
   if (error instanceof WalkeepError) {
-    const { message, detail, hint } = error;
+    const { code, message, detail, hint } = error;
     return {
-      message,
+      ...{ code, message },
       ...(detail === undefined ? {} : { detail }),
       ...(hint === undefined ? {} : { hint }),
     };

@@ -1,9 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { besideEnvironment } from '../beside.js';
 import { abortableDelay } from '../delay.js';
 import type { Output } from './output.js';
-
-/** Tells the process what it is: the channel may be closed before it looks. */
-export const BESIDE = 'WALKEEP_BESIDE';
 
 /** Milliseconds before a process that ended is started again, doubling up to the longest. */
 const FIRST = 1000;
@@ -56,7 +54,7 @@ export class ShipBeside {
       const child = spawn(process.execPath, node, {
         // The channel tells it when this process ends, however that happens.
         stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-        env: { ...process.env, [BESIDE]: '1' },
+        env: besideEnvironment(process.env),
       });
       this.#child = child;
       child.once('error', (error) => resolve(error.message));

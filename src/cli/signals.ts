@@ -1,4 +1,5 @@
 import tty from 'node:tty';
+import { isBeside, onParentGone } from '../beside.js';
 import type { Output } from './output.js';
 
 /**
@@ -15,13 +16,23 @@ const hasTerminal = (): boolean => [0, 1, 2].some((fd) => tty.isatty(fd));
 
 const ignore = (): void => {};
 
+/** They are for another process. */
+export function ignoreSignals(): void {
+  process.on('SIGINT', ignore).on('SIGTERM', ignore).on('SIGHUP', ignore);
+}
+
 /**
  * SIGINT and SIGTERM ask for a graceful stop through the returned signal. A second SIGINT ends
  * the process at once: what was acknowledged is safe at any instant. Without a terminal SIGHUP is
- * ignored.
+ * ignored. Beside another process its end is what asks for it.
  */
 export function stopOnSignals(output: Output): { signal: AbortSignal; release(): void } {
   const controller = new AbortController();
+  if (isBeside()) {
+    ignoreSignals();
+    const release = onParentGone(() => controller.abort());
+    return { signal: controller.signal, release };
+  }
   let askedAt: number | undefined;
   const stop = (name: NodeJS.Signals): void => {
     if (askedAt === undefined) {

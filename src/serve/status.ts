@@ -141,6 +141,9 @@ export type JobName =
  */
 export type JobOutcome = 'good' | 'bad' | 'failed' | 'ended';
 
+/** What made a job run. */
+export type JobCause = 'schedule' | 'missed' | 'retry' | 'request';
+
 /** A job of a server. Times are ISO 8601. */
 export interface JobStatus {
   job: JobName;
@@ -157,8 +160,8 @@ export interface JobStatus {
     startedAt: string;
     endedAt: string;
     outcome: JobOutcome;
-    /** `missed`: its time was while nothing ran here. */
-    by: 'schedule' | 'missed' | 'request';
+    /** `missed`: its time passed while it could not be begun; `retry`: the one before failed. */
+    by: JobCause;
     /** What was found, of what looks. */
     findings?: number;
     error?: ErrorReport;
@@ -281,6 +284,8 @@ export interface LogEntry {
   event: string;
   message: string;
   server?: string;
+  /** Of the server, that it is about. */
+  job?: JobName;
   code?: string;
   hint?: string;
   detail?: string;

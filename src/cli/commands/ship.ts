@@ -1,3 +1,4 @@
+import { isBeside, onParentGone } from '../../beside.js';
 import { StoreConflictError, type WalkeepError } from '../../errors.js';
 import { SHIP_EVENTS, type ShipResult } from '../../ship/options.js';
 import type { WalShipper } from '../../ship/shipper.js';
@@ -6,9 +7,8 @@ import type { Command, CommandContext } from '../command.js';
 import { jsonLine } from '../json.js';
 import type { Output } from '../output.js';
 import { formatSeconds } from '../report.js';
-import { BESIDE } from '../ship-beside.js';
 import { recipientsFrom, SHIP_OPTIONS, shipOptions } from '../ship-options.js';
-import { stopOnSignals } from '../signals.js';
+import { ignoreSignals, stopOnSignals } from '../signals.js';
 
 /** A place was given up, or did not answer. */
 const NOT_SHIPPED = 2;
@@ -42,23 +42,16 @@ export const command: Command = {
       return exitCode(result);
     } finally {
       release();
-      // Else the channel keeps the process alive.
-      if (process.connected) process.disconnect();
     }
   },
 };
 
-/**
- * A child of `receive --store` ends when its parent does, however that ends, after the rest was
- * shipped: the signals of a terminal or a service manager reach it, too, and are the parent's.
- */
-function stopOf(shipper: WalShipper, { output, env }: CommandContext) {
-  if (env[BESIDE] !== '1') return stopOnSignals(output);
-  const ignore = (): void => {};
-  process.on('SIGINT', ignore).on('SIGTERM', ignore).on('SIGHUP', ignore);
-  process.once('disconnect', () => shipper.finish());
-  if (!process.connected) shipper.finish();
-  return { signal: new AbortController().signal, release: () => {} };
+/** Beside another process it ends when that does, after the rest was shipped. */
+function stopOf(shipper: WalShipper, { output }: CommandContext) {
+  if (!isBeside()) return stopOnSignals(output);
+  ignoreSignals();
+  const release = onParentGone(() => shipper.finish());
+  return { signal: new AbortController().signal, release };
 }
 
 function exitCode({ reason, places }: ShipResult): number {

@@ -10,15 +10,16 @@ export function logTo(output: Output): (entry: LogEntry) => void {
     : (entry) => output.logLine(lineOf(entry));
 }
 
-function lineOf({ level, event, server, code, message, hint, detail }: LogEntry): string {
-  const all = { server, code, message, hint, detail };
+function lineOf({ level, event, server, job, code, message, hint, detail }: LogEntry): string {
+  const all = { server, job, code, message, hint, detail };
   const texts = Object.entries(all).map(([name, text]) => [name, text && withoutSecrets(text)]);
   const time = new Date().toISOString();
   return jsonLine({ time, level, event, ...Object.fromEntries(texts) });
 }
 
-function printText({ level, server, message, hint, detail }: LogEntry, output: Output): void {
-  const text = server === undefined ? message : `${server}: ${message}`;
+function printText({ level, server, job, message, hint, detail }: LogEntry, output: Output): void {
+  const whose = [server, job].filter((part) => part !== undefined).join(' ');
+  const text = whose === '' ? message : `${whose}: ${message}`;
   if (level === 'info') output.info(text);
   else output[level](text);
   if (detail !== undefined) output.info(detail);
