@@ -1,4 +1,5 @@
 import { type Place, parsePlace } from './place.js';
+import type { CredentialSource } from './s3/credentials/source.js';
 import type { ObjectStore } from './store.js';
 
 export interface OpenStoreOptions {
@@ -13,6 +14,8 @@ export interface OpenStoreOptions {
   patience?: { attempt?: number; whole?: number } | undefined;
   /** Where credentials, proxies and defaults are looked for; that of the process. */
   env?: Readonly<Record<string, string | undefined>> | undefined;
+  /** Of S3, instead of those that are looked for. */
+  credentials?: CredentialSource | undefined;
 }
 
 /**

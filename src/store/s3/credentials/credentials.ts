@@ -51,7 +51,12 @@ export function resolveCredentials(
     hadInstance = true;
     return credentials;
   };
-  return new RenewedCredentials(async () => usable(await find()), around.now);
+  return credentialsFrom(find, around.now);
+}
+
+/** Those of an origin of another kind. */
+export function credentialsFrom(origin: Origin, now?: () => number): CredentialSource {
+  return new RenewedCredentials(async () => usable(await origin()), now);
 }
 
 /**
