@@ -2,9 +2,9 @@ import type { EventEmitter } from 'node:events';
 import type { WalkeepError } from '../../errors.js';
 import { formatLsn, type Lsn } from '../../lsn.js';
 import type { ReceiverEvents } from '../../receive/options.js';
-import { type LogEntry, reportOf } from '../status.js';
+import type { Reporter } from '../reporter.js';
+import { type LogEntry, type ReceiverSnapshot, reportOf } from '../status.js';
 import type { RecoveryPoint } from './recovery-point.js';
-import type { Reporter } from './reporter.js';
 
 /** Milliseconds after which the same trouble is told again. */
 const TELL_AGAIN = 60_000;
@@ -12,7 +12,7 @@ const TELL_AGAIN = 60_000;
 /** Keeps a reporter and a recovery point up to what a receiver says. */
 export function reportReceiver(
   receiver: EventEmitter<ReceiverEvents>,
-  reporter: Reporter,
+  reporter: Reporter<ReceiverSnapshot>,
   point: RecoveryPoint,
 ): void {
   // Until it sends something the stream knows no end but its own.

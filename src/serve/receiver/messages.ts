@@ -1,15 +1,10 @@
 import type { ServerConfig } from '../config/config.js';
-import type { ErrorReport, LogEntry, ReceiverSnapshot } from '../status.js';
+import type { ReceiverSnapshot } from '../status.js';
+import type { FromWorker } from '../worker-messages.js';
 
 /** To a receiver's process. The channel's end means stop, too. */
 export type ToReceiver =
   | { kind: 'start'; config: ServerConfig; acceptGap: boolean }
   | { kind: 'stop' };
 
-/** From it. Anything is a sign of life. */
-export type FromReceiver =
-  /** It listens. */
-  | { kind: 'ready' }
-  | { kind: 'news'; snapshot: ReceiverSnapshot; log: LogEntry[]; lost: number }
-  /** The last one. */
-  | { kind: 'end'; log: LogEntry[]; error?: ErrorReport };
+export type FromReceiver = FromWorker<ReceiverSnapshot>;

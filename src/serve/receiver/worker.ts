@@ -2,17 +2,19 @@ import { setFlagsFromString } from 'node:v8';
 import type { WalReceiverOptions } from '../../receive/options.js';
 import { WalReceiver } from '../../receive/receiver.js';
 import { serverSettings } from '../config/connections.js';
-import { reportOf } from '../status.js';
+import { Reporter } from '../reporter.js';
+import { type ReceiverSnapshot, reportOf } from '../status.js';
 import { reportReceiver } from './journal.js';
 import type { FromReceiver, ToReceiver } from './messages.js';
 import { RecoveryPoint } from './recovery-point.js';
-import { Reporter } from './reporter.js';
 
 /** Milliseconds of silence after which the server is asked how it is, and is no longer taken to be so. */
 const PROBE_AFTER = 4000;
 const FRESH = 8000;
 /** Milliseconds for a supervisor that may hang to take the last message. */
 const LAST_WORD = 2000;
+
+const BEGIN: ReceiverSnapshot = { state: 'connecting', segments: 0, connections: 0 };
 
 type Start = Extract<ToReceiver, { kind: 'start' }>;
 
@@ -43,7 +45,7 @@ async function receive({ config, acceptGap }: Start, signal: AbortSignal): Promi
   setFlagsFromString('--semi-space-growth-factor=1');
   const point = new RecoveryPoint(FRESH);
   let receiver: WalReceiver | undefined;
-  const reporter = new Reporter(send, () => {
+  const reporter = new Reporter<ReceiverSnapshot>(BEGIN, send, () => {
     const heardAt = reporter.snapshot.state === 'streaming' ? receiver?.heardAt : undefined;
     const recoveryAge = point.age(performance.now(), heardAt);
     return recoveryAge === undefined ? {} : { recoveryAge: Math.round(recoveryAge) };

@@ -1,14 +1,17 @@
 import { afterEach, expect, it, vi } from 'vitest';
-import type { FromReceiver } from '../../../src/serve/receiver/messages.js';
-import { Reporter } from '../../../src/serve/receiver/reporter.js';
+import type { FromReceiver } from '../../src/serve/receiver/messages.js';
+import { Reporter } from '../../src/serve/reporter.js';
 
+import type { ReceiverSnapshot } from '../../src/serve/status.js';
+
+const BEGIN: ReceiverSnapshot = { state: 'connecting', segments: 0, connections: 0 };
 afterEach(() => void vi.useRealTimers());
 
 function started() {
   vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'performance'] });
   const messages: FromReceiver[] = [];
   const waiting: (() => void)[] = [];
-  const reporter = new Reporter((message, sent) => {
+  const reporter = new Reporter<ReceiverSnapshot>(BEGIN, (message, sent) => {
     messages.push(message);
     waiting.push(sent);
   });

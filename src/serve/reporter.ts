@@ -1,5 +1,5 @@
-import type { ErrorReport, LogEntry, ReceiverSnapshot } from '../status.js';
-import type { FromReceiver } from './messages.js';
+import type { ErrorReport, LogEntry } from './status.js';
+import type { FromWorker } from './worker-messages.js';
 
 /** Milliseconds between looks at whether there is news: at most four messages a second. */
 const TICK = 250;
@@ -9,17 +9,20 @@ const HEARTBEAT = 1000;
 const MOST_LINES = 200;
 
 /** Sends one message and calls back when it is out. */
-export type Send = (message: FromReceiver, sent: () => void) => void;
+export type Send<Snapshot> = (message: FromWorker<Snapshot>, sent: () => void) => void;
+
+/** What a process is at; how it last failed is a part of it. */
+export type Reported = { error?: ErrorReport };
 
 /**
- * Tells the supervisor how a receiver is. Never more than one message is on its way: one that is
- * stopped, or busy, costs the receiver neither time nor memory.
+ * Tells the supervisor how a process of its own is. Never more than one message is on its way: a
+ * supervisor that is stopped, or busy, costs the process neither time nor memory.
  */
-export class Reporter {
-  readonly #send: Send;
-  readonly #amend: () => Partial<ReceiverSnapshot>;
+export class Reporter<Snapshot extends Reported> {
+  readonly #send: Send<Snapshot>;
+  readonly #amend: () => Partial<Snapshot>;
   readonly #timer: NodeJS.Timeout;
-  #snapshot: ReceiverSnapshot = { state: 'connecting', segments: 0, connections: 0 };
+  #snapshot: Snapshot;
   #log: LogEntry[] = [];
   #lost = 0;
   #news = true;
@@ -27,17 +30,22 @@ export class Reporter {
   #sentAt = Number.NEGATIVE_INFINITY;
 
   /** @param amend what is true only at the moment of sending */
-  constructor(send: Send, amend: () => Partial<ReceiverSnapshot> = () => ({})) {
+  constructor(
+    snapshot: Snapshot,
+    send: Send<Snapshot>,
+    amend: () => Partial<Snapshot> = () => ({}),
+  ) {
+    this.#snapshot = snapshot;
     this.#send = send;
     this.#amend = amend;
     this.#timer = setInterval(() => this.tick(performance.now()), TICK);
   }
 
-  get snapshot(): Readonly<ReceiverSnapshot> {
+  get snapshot(): Readonly<Snapshot> {
     return this.#snapshot;
   }
 
-  change(changed: Partial<ReceiverSnapshot>): void {
+  change(changed: Partial<Snapshot>): void {
     this.#snapshot = { ...this.#snapshot, ...changed };
     this.#news = true;
   }
@@ -45,7 +53,7 @@ export class Reporter {
   /** The last error is over. */
   clearError(): void {
     const { error, ...rest } = this.#snapshot;
-    this.#snapshot = rest;
+    this.#snapshot = rest as Snapshot;
     this.#news = true;
   }
 

@@ -1,0 +1,81 @@
+import { fork } from 'node:child_process';
+import { InternalError } from '../errors.js';
+import { packageFile } from '../package.js';
+import type { ErrorReport } from './status.js';
+import type { FromWorker } from './worker-messages.js';
+
+/** How a process ended: `how` of the process, `error` as it said itself. */
+export interface ChildEnd {
+  how: string;
+  error?: ErrorReport;
+}
+
+/** A running process that works for "serve". */
+export interface Child {
+  readonly pid: number | undefined;
+  readonly ended: Promise<ChildEnd>;
+  /** Asks it to end; one that does not is killed after a while. */
+  stop(): void;
+  /** Now. */
+  kill(): void;
+}
+
+export interface Program {
+  /** Of the built package. */
+  file: string;
+  /** Milliseconds that it may take to end. */
+  grace: number;
+  /** Options of Node.js beside those of this process. */
+  node?: readonly string[];
+}
+
+/** Begins a process: it is sent `start` when it listens, and `hear` gets all that it says. */
+export function launch<Snapshot>(
+  program: Program,
+  start: object,
+  hear: (message: FromWorker<Snapshot>) => void,
+): Child {
+  const file = packageFile(program.file);
+  if (file === undefined) throw new InternalError(`the program ${program.file} is missing`);
+  const child = fork(file, [], {
+    execArgv: [...process.execArgv, ...(program.node ?? [])],
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+  });
+  let error: ErrorReport | undefined;
+  let grace: NodeJS.Timeout | undefined;
+  let isReady = false;
+  const send = (message: object): void => {
+    // Of one that is gone its end tells.
+    if (child.connected) child.send(message, () => {});
+  };
+  child.on('message', (message: FromWorker<Snapshot>) => {
+    if (message.kind === 'ready') {
+      isReady = true;
+      send(start);
+    }
+    if (message.kind === 'end') error = message.error;
+    hear(message);
+  });
+  const ended = new Promise<ChildEnd>((resolve) => {
+    const end = (how: string): void => {
+      clearTimeout(grace);
+      resolve({ how, ...(error ? { error } : {}) });
+    };
+    child.once('error', (e) => {
+      // Also of a signal that could not be sent: then it runs.
+      if (child.pid === undefined) end(e.message);
+    });
+    child.once('exit', (code, signal) => end(signal ?? `exit code ${code}`));
+  });
+  return {
+    pid: child.pid,
+    ended,
+    stop() {
+      // It has nothing yet, and may not listen.
+      if (!isReady) child.kill('SIGKILL');
+      grace ??= setTimeout(() => child.kill('SIGKILL'), program.grace);
+      send({ kind: 'stop' });
+    },
+    kill: () => void child.kill('SIGKILL'),
+  };
+}
