@@ -144,11 +144,13 @@ export { parseTarget, type WrittenTarget } from './restore/target-text.js';
 export type { MemberCover, MemberReason, MemberSlotKeeper } from './server/member-slot.js';
 export type {
   KeepLocal,
+  PlaceStatus,
   ShipCompression,
   ShipEvents,
   ShipLag,
   ShipOptions,
   ShippedPlace,
+  ShipperStatus,
   ShipResult,
   ShipWarning,
 } from './ship/options.js';

@@ -5,7 +5,6 @@ import {
   isShipped,
   type LocalSegment,
 } from '../archive/shipping/local-segments.js';
-import type { HeldFile } from '../archive/shipping/progress.js';
 import {
   type ObjectCodec,
   type Send,
@@ -16,10 +15,17 @@ import { abortableDelay } from '../delay.js';
 import { WalkeepError } from '../errors.js';
 import { formatLsn, type Lsn } from '../lsn.js';
 import type { ObjectStore } from '../store/store.js';
-import type { ShipLag, ShippedPlace, Tell } from './options.js';
+import { HeldFiles } from './held-files.js';
+import type { PlaceStatus, ShipLag, ShippedPlace, Tell } from './options.js';
 import { isLocal, mayPass, retryDelay } from './retry.js';
-import { type OpenSegment, SegmentRoom, type ShipSource, type Snapshot } from './source.js';
-import { type ShipState, troubleOf } from './state.js';
+import {
+  type OpenSegment,
+  SegmentRoom,
+  type ShipSource,
+  type Snapshot,
+  without,
+} from './source.js';
+import type { ShipState } from './state.js';
 
 /** How a lane works. Times are milliseconds. */
 export interface LaneOptions {
@@ -46,8 +52,6 @@ type Item = { key: string } & (
   | { kind: 'partial'; segment: OpenSegment }
 );
 
-/** Milliseconds after which a file that was held back is looked at again. */
-const LOOK_AGAIN = 60_000;
 const PROGRESS_EVERY = 1000;
 
 /** Ships to one place, whatever the others do. */
@@ -65,7 +69,7 @@ export class Lane {
   /** No snapshot comes any more. */
   #last = false;
   readonly #claimed = new Set<string>();
-  readonly #held = new Map<string, HeldFile & { lookAgain: number }>();
+  readonly #held: HeldFiles;
   /** What of an unfinished segment was looked at, by its files' marks. */
   readonly #looked = new Map<string, string>();
   readonly #missing = new Set<string>();
@@ -85,6 +89,7 @@ export class Lane {
     this.place = state.progress.place;
     this.#source = source;
     this.#state = state;
+    this.#held = new HeldFiles(state);
     this.#openStore = openStore;
     this.#o = options;
     this.#tell = tell;
@@ -94,6 +99,7 @@ export class Lane {
   offer(snapshot: Snapshot, last: boolean): void {
     if (this.#snapshot) this.#noteMissing(this.#snapshot, snapshot);
     this.#snapshot = snapshot;
+    this.#held.look(snapshot);
     this.#last ||= last;
     this.#fillQueue();
     this.#wake();
@@ -132,7 +138,7 @@ export class Lane {
     }
     return {
       ...(await this.lag()),
-      held: [...this.#held.values()].map(({ lookAgain: _, ...file }) => file),
+      held: [...this.#held.all],
       ...(this.#error ? { error: this.#error } : {}),
     };
   }
@@ -159,6 +165,12 @@ export class Lane {
       'See who removes objects there: a lifecycle rule of the bucket, for example.',
     );
     return false;
+  }
+
+  async status(): Promise<PlaceStatus> {
+    const { state, trouble, held } = this.#state.progress;
+    const now = { reached: this.#writer !== undefined, state, held, ...(trouble && { trouble }) };
+    return { ...(await this.lag()), ...now };
   }
 
   async lag(): Promise<ShipLag> {
@@ -261,8 +273,7 @@ export class Lane {
   }
 
   #isFree(key: string): boolean {
-    const lookAgain = this.#held.get(key)?.lookAgain ?? 0;
-    return !this.#claimed.has(key) && lookAgain <= performance.now();
+    return !this.#claimed.has(key) && this.#held.isDue(key);
   }
 
   async #ship(item: Item, room: SegmentRoom, signal: AbortSignal): Promise<void> {
@@ -276,8 +287,8 @@ export class Lane {
       else throw e;
       return;
     }
-    if (this.#held.delete(item.key)) this.#state.setHeld([...this.#held.values()]);
     await this.#persist(signal, send);
+    this.#held.release(item.key);
   }
 
   /** Reads and checks what is to be sent. */
@@ -367,22 +378,12 @@ export class Lane {
   }
 
   #hold(name: string, error: WalkeepError): void {
-    const told = this.#held.get(name)?.message === error.message;
-    const file = { name, ...troubleOf(error), lookAgain: performance.now() + LOOK_AGAIN };
-    this.#held.set(name, file);
-    if (told) return;
-    this.#state.setHeld([...this.#held.values()].map(({ lookAgain: _, ...held }) => held));
-    this.#tell('held', { place: this.place, name, error });
+    if (this.#held.hold(name, error)) this.#tell('held', { place: this.place, name, error });
   }
 
   /** It is not there any more: the next look shows what is. */
   #forget({ key }: Item): void {
-    const snapshot = this.#snapshot!;
-    const complete = snapshot.complete.filter(({ base }) => base !== key);
-    const partial = snapshot.partial.filter(({ base }) => base !== key);
-    const histories = snapshot.histories.filter(({ name }) => name !== key);
-    const backups = snapshot.backups.filter((name) => name !== key);
-    this.#snapshot = { ...snapshot, complete, partial, histories, backups };
+    this.#snapshot = without(this.#snapshot!, key);
     this.#fillQueue();
   }
 

@@ -1,7 +1,8 @@
-import type { HeldFile } from '../archive/shipping/progress.js';
+import type { HeldFile, ShipTrouble } from '../archive/shipping/progress.js';
 import { UsageError, type WalkeepError } from '../errors.js';
 import type { Lsn } from '../lsn.js';
 import {
+  aFunction,
   aName,
   aNumber,
   anObject,
@@ -52,6 +53,8 @@ export interface ShipOptions {
   quietTime?: number;
   /** With `once`: how long to try a place that does not answer. Default 60000. */
   giveUpAfter?: number;
+  /** Opens a place that is given as a text; absent: as the commands do. */
+  openStore?: (place: string) => Promise<ObjectStore>;
   /** Fixed delay between tries; absent: back-off with jitter from 0.5 s to 60 s. */
   retryDelay?: number;
 }
@@ -78,6 +81,7 @@ const CHECKS: Checks<ShipOptions> = {
   pollInterval: aTime,
   quietTime: aTime,
   giveUpAfter: aTime,
+  openStore: aFunction,
   retryDelay: aTime,
 };
 
@@ -119,6 +123,26 @@ export interface ShipLag {
   bytes: number;
   /** How long the oldest of them has been here; 0 if there is none. */
   seconds: number;
+}
+
+/** How a running WalShipper is. */
+export interface ShipperStatus {
+  /** Milliseconds since the source was looked at; absent: it was not yet. */
+  lookedAge?: number;
+  /** Whole segments that are there. */
+  complete: number;
+  places: PlaceStatus[];
+}
+
+/** How it is with one place. */
+export interface PlaceStatus extends ShipLag {
+  /** It was reached, and is the archive of this cluster. */
+  reached: boolean;
+  /** `retrying`: tried again and again; `stopped`: only a person can help. */
+  state: 'ok' | 'retrying' | 'stopped';
+  trouble?: ShipTrouble;
+  /** Files that are not sent, since they are damaged. */
+  held: readonly HeldFile[];
 }
 
 /** The events of a WalShipper. */

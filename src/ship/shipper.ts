@@ -20,6 +20,7 @@ import {
   type ShipEvents,
   type ShipOptions,
   type ShippedPlace,
+  type ShipperStatus,
   type ShipResult,
 } from './options.js';
 import { mayPass, retryDelay } from './retry.js';
@@ -58,6 +59,8 @@ export class WalShipper extends EventEmitter<ShipEvents> {
   /** Something was shipped since. */
   #shippedSince = true;
   #toldSource: string | undefined;
+  #lanes: readonly Lane[] = [];
+  #looked: { at: number; complete: number } | undefined;
 
   constructor(options: ShipOptions) {
     super();
@@ -77,6 +80,14 @@ export class WalShipper extends EventEmitter<ShipEvents> {
   finish(): void {
     this.#finishing = true;
     this.#changes?.wake();
+  }
+
+  /** How it is now, by the last look at the source. */
+  async status(): Promise<ShipperStatus> {
+    const { at, complete = 0 } = this.#looked ?? {};
+    const places = await Promise.all(this.#lanes.map((lane) => lane.status()));
+    const age = at === undefined ? {} : { lookedAge: performance.now() - at };
+    return { ...age, complete, places };
   }
 
   /**
@@ -101,8 +112,9 @@ export class WalShipper extends EventEmitter<ShipEvents> {
 
   async #ship(source: ShipSource, changes: Changes, signal: AbortSignal): Promise<ShipResult> {
     const ended = new AbortController();
-    const lanes = await this.#lanes(source, signal);
+    const lanes = await this.#open(source, signal);
     if (!lanes) return { reason: 'signal', places: [] };
+    this.#lanes = lanes;
     const both = AbortSignal.any([signal, ended.signal]);
     const shipping = lanes.map((lane) => lane.run(both));
     const all = Promise.all(shipping).finally(() => ended.abort());
@@ -119,7 +131,7 @@ export class WalShipper extends EventEmitter<ShipEvents> {
     return { reason: signal.aborted ? 'signal' : 'done', places };
   }
 
-  async #lanes(source: ShipSource, signal: AbortSignal): Promise<Lane[] | undefined> {
+  async #open(source: ShipSource, signal: AbortSignal): Promise<Lane[] | undefined> {
     const { places, compression, recipients } = this.#o;
     const codec = await objectCodec(compression, recipients);
     const targets = places.map((place) => describe(place, this.#o));
@@ -200,6 +212,7 @@ export class WalShipper extends EventEmitter<ShipEvents> {
       }
       this.#toldSource = undefined;
       for (const lane of lanes) lane.offer(snapshot, last);
+      this.#looked = { at: began, complete: snapshot.complete.length };
       if (last) return;
       await this.#removeShipped(source, lanes, snapshot);
       // Where there are many files a look takes long, and names may come one after the other.
@@ -293,13 +306,14 @@ interface Target {
   open(): Promise<ObjectStore>;
 }
 
-function describe(place: string | ObjectStore, { unfenced }: ShipOptions): Target {
+function describe(place: string | ObjectStore, { unfenced, openStore }: ShipOptions): Target {
   if (typeof place !== 'string') {
     return { text: place.place, identity: place.place, borrowed: true, open: async () => place };
   }
   const open = async (): Promise<ObjectStore> => {
-    const { openStore } = await import('../store/open.js');
-    return openStore(place, { unfenced: unfenced ?? false });
+    if (openStore) return openStore(place);
+    const store = await import('../store/open.js');
+    return store.openStore(place, { unfenced: unfenced ?? false });
   };
   return { text: parsePlace(place).text, identity: placeIdentity(place), borrowed: false, open };
 }

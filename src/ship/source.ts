@@ -46,6 +46,25 @@ export interface Snapshot {
   receiver: boolean;
 }
 
+/** Whether a look showed what has this name, of a segment its 24 digits. */
+export function isThere({ complete, partial, histories, backups }: Snapshot, key: string): boolean {
+  const segments = [...complete, ...partial];
+  return (
+    segments.some(({ base }) => base === key) ||
+    histories.some(({ name }) => name === key) ||
+    backups.includes(key)
+  );
+}
+
+/** What the look would have shown without it. */
+export function without(snapshot: Snapshot, key: string): Snapshot {
+  const complete = snapshot.complete.filter(({ base }) => base !== key);
+  const partial = snapshot.partial.filter(({ base }) => base !== key);
+  const histories = snapshot.histories.filter(({ name }) => name !== key);
+  const backups = snapshot.backups.filter((name) => name !== key);
+  return { ...snapshot, complete, partial, histories, backups };
+}
+
 /** What a segment turned out to be, when it was read. */
 export type Loaded = { whole: boolean; wal: CheckedWal };
 

@@ -9,6 +9,7 @@ import {
 import { join } from 'node:path';
 import { expect, test, vi } from 'vitest';
 import { readShipProgress } from '../../src/archive/shipping/read-ship-progress.js';
+import { StoreUncertainError } from '../../src/errors.js';
 import { ShipSource } from '../../src/ship/source.js';
 import { MemoryObjects, MemoryStore } from '../../src/store/memory.js';
 import { edit, fixtureArchive, SEGMENT, sampleArchive, writeLedger } from '../support/archives.js';
@@ -191,6 +192,51 @@ test('a damaged segment is never sent; what is behind it is, and the position st
   const again = await shipOnce(directory, [memory(objects)]);
   expect(again.told('shipped').map(({ name }) => name)).toEqual([names[1]]);
   expect(again.result.places[0]).toMatchObject({ segments: 0, held: [] });
+  expect((await readShipProgress(directory))[0]?.held).toEqual([]);
+});
+
+test('a damaged segment that was taken away is held no more', async () => {
+  const { directory, names } = sampleArchive(3);
+  edit(join(directory, names[1]!), (bytes) => {
+    bytes[300_000]! ^= 1;
+    return bytes;
+  });
+  const objects = new MemoryObjects();
+  await shipOnce(directory, [memory(objects)]);
+  expect((await readShipProgress(directory))[0]?.held).toMatchObject([{ name: names[1] }]);
+  rmSync(join(directory, names[1]!));
+  const { result } = await shipOnce(directory, [memory(objects)]);
+  expect(result.places[0]?.held).toEqual([]);
+  expect((await readShipProgress(directory))[0]?.held).toEqual([]);
+});
+
+test('tells how it is while a place is away, and when it is there', async () => {
+  const { directory, start } = sampleArchive(4);
+  const store = memory(new MemoryObjects());
+  let isAway = true;
+  const { shipper } = listened({
+    source: directory,
+    places: ['s3://bucket/shop'],
+    once: false,
+    openStore: async () => {
+      if (isAway) throw new StoreUncertainError('away');
+      return store;
+    },
+  });
+  const stopping = new AbortController();
+  const ending = shipper.run(stopping.signal);
+  const place = async () => (await shipper.status()).places[0];
+  await waitFor(async () => (await place())?.state === 'retrying');
+  expect(await shipper.status()).toMatchObject({
+    complete: 3,
+    places: [{ reached: false, segments: 3, trouble: { message: 'away' } }],
+  });
+  isAway = false;
+  await waitFor(async () => (await place())?.segments === 0);
+  expect(await place()).toMatchObject({ reached: true, state: 'ok' });
+  expect((await place())?.position?.lsn).toBe(start + 3n * BigInt(SEGMENT));
+  stopping.abort();
+  await ending;
 });
 
 test('a segment of another cluster, one cut short and one that stops are not sent', async () => {
