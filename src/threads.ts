@@ -94,13 +94,15 @@ interface Waiting<Answer> {
  */
 export class WorkingThread<Job, Answer> {
   readonly #module: string;
+  readonly #options: WorkerOptions;
   #worker: Worker | undefined;
   #lastId = 0;
   readonly #waiting = new Map<number, Waiting<Answer>>();
 
   /** @param module of the built package, which calls `answerJobs` */
-  constructor(module: string) {
+  constructor(module: string, options: WorkerOptions = {}) {
     this.#module = module;
+    this.#options = options;
   }
 
   /** False where the worker's file is missing: in a bundle of somebody else's, or run from the sources. */
@@ -129,7 +131,8 @@ export class WorkingThread<Job, Answer> {
   #start(): Worker {
     const waiting = this.#waiting;
     // Options of the main program, such as --input-type, are not the thread's.
-    const started = new Worker(packageFile(this.#module) as string, { execArgv: [] });
+    const file = packageFile(this.#module) as string;
+    const started = new Worker(file, { execArgv: [], ...this.#options });
     started.on('message', (answered: Answered<Answer>) => {
       const job = waiting.get(answered.id);
       waiting.delete(answered.id);

@@ -1,5 +1,5 @@
 import { abandonedOf } from '../archive/backups/abandoned.js';
-import { openBackupArea } from '../archive/backups/area.js';
+import { type BackupArea, openBackupArea } from '../archive/backups/area.js';
 import { readBackups } from '../archive/backups/catalog.js';
 import { readLeases } from '../archive/backups/lease.js';
 import { BackupReader } from '../archive/backups/reader.js';
@@ -77,25 +77,43 @@ export async function listBackups(
   const { id, systemId, signal } = options;
   const area = await openBackupArea(place, { systemId, signal });
   try {
-    // By our clock: it decides what a word says, and nothing is done.
-    const now = new Date();
-    const leases = await readLeases(area, { now, signal });
-    const found = await readBackups(area, signal);
-    const abandoned = await abandonedOf(area, found, leases, signal);
-    const judged = judgeBackups(found, { leases, now, abandoned });
+    const judged = await lookAtBackups(area, signal);
     const wanted = id === undefined ? judged : judged.filter((b) => b.id === id);
     if (id !== undefined && wanted.length === 0) throw unknown(place, id);
     const archive = await openArchive(place, options);
     try {
       const catalog = await readCatalog(archive);
-      const windows = await windowsOf(catalog, wanted, signal);
-      return { place, backups: wanted.map((b) => listed(b, judged, windows.get(b.id) ?? [])) };
+      return { place, backups: await listJudged(catalog, judged, { wanted, signal }) };
     } finally {
       await archive.close();
     }
   } finally {
     await area.close();
   }
+}
+
+/** What there is of backups, and how each is. */
+export async function lookAtBackups(
+  area: BackupArea,
+  signal?: AbortSignal,
+): Promise<PlacedBackup[]> {
+  // By our clock: it decides what a word says, and nothing is done.
+  const now = new Date();
+  const leases = await readLeases(area, { now, signal });
+  const found = await readBackups(area, signal);
+  const abandoned = await abandonedOf(area, found, leases, signal);
+  return judgeBackups(found, { leases, now, abandoned });
+}
+
+/** With what each can be recovered to by the WAL of an archive. */
+export async function listJudged(
+  catalog: Catalog,
+  judged: readonly PlacedBackup[],
+  options: { wanted?: readonly PlacedBackup[]; signal?: AbortSignal | undefined } = {},
+): Promise<ListedBackup[]> {
+  const { wanted = judged, signal } = options;
+  const windows = await windowsOf(catalog, wanted, signal);
+  return wanted.map((b) => listed(b, judged, windows.get(b.id) ?? []));
 }
 
 /** What a backup holds, in the order of its tars. @throws as `listBackups`, EncryptedError */

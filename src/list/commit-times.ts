@@ -27,6 +27,14 @@ export interface RangeEnds {
   partial?: string;
 }
 
+/** Looks for the commits of a segment: for its first one only, or for all. */
+export type CommitScan = (
+  catalog: Catalog,
+  timeline: CatalogTimeline,
+  file: SegmentFile,
+  stopAtFirst: boolean,
+) => Promise<ScannedCommits>;
+
 /**
  * Looks at the first and last segments of a range for the times of the first and last commit, and
  * how far the WAL in its last segment goes. Files that cannot be read tell nothing.
@@ -35,10 +43,11 @@ export async function readRangeEnds(
   catalog: Catalog,
   timeline: CatalogTimeline,
   range: SegmentRange,
+  scanFile: CommitScan = scanCommits,
 ): Promise<RangeEnds> {
   const { segments } = range;
   const scan = (file: SegmentFile, stopAtFirst: boolean) =>
-    scanCommits(catalog, timeline, file, stopAtFirst);
+    scanFile(catalog, timeline, file, stopAtFirst);
   let first: TimestampTz | undefined;
   for (let i = 0; i < segments.length && i < REACH && first === undefined; i++) {
     first = (await scan(segments[i]!.files[0]!, true)).first;
@@ -60,7 +69,8 @@ export async function readRangeEnds(
   };
 }
 
-interface Scanned {
+/** What the commits of a segment say. */
+export interface ScannedCommits {
   first?: TimestampTz;
   last?: TimestampTz;
   validEnd: Lsn;
@@ -68,12 +78,13 @@ interface Scanned {
   partial?: string;
 }
 
-async function scanCommits(
+/** Reads the segment. */
+export async function scanCommits(
   { archive, segmentSize, blockSize, systemId }: Catalog,
   { timeline, history }: CatalogTimeline,
   file: SegmentFile,
   stopAtFirst: boolean,
-): Promise<Scanned> {
+): Promise<ScannedCommits> {
   const startLsn = segmentStart(file.segment, segmentSize);
   const options: WalDecoderOptions = {
     startLsn,
@@ -85,7 +96,7 @@ async function scanCommits(
     select: (rmgr, info) => rmgr === RM_XACT && isCommit(info),
   };
   const decoder = new WalDecoder(options);
-  const found: Omit<Scanned, 'validEnd'> = {};
+  const found: Omit<ScannedCommits, 'validEnd'> = {};
   const take = (bytes: Uint8Array): boolean => {
     decoder.feed(bytes);
     for (let record = decoder.next(); record; record = decoder.next()) {

@@ -14,7 +14,7 @@ import { readArchive } from '../archive/read-catalog.js';
 import type { Lsn } from '../lsn.js';
 import { majorOfMagic } from '../wal/page.js';
 import type { TimestampTz } from '../wal/records/timestamp.js';
-import { readRangeEnds } from './commit-times.js';
+import { type CommitScan, readRangeEnds } from './commit-times.js';
 
 /** Contiguous WAL of one timeline. */
 export interface ListedRange {
@@ -80,14 +80,26 @@ export async function listArchive(
   return withArchives(directory, keys, async (archive) => {
     const catalog = await readArchive(archive);
     await acceptExpiredGaps(catalog, directory, signal);
-    return listCatalog(catalog, signal);
+    return listCatalog(catalog, { signal });
   });
 }
 
-async function listCatalog(catalog: Catalog, signal?: AbortSignal): Promise<ArchiveList> {
+/** How what names do not tell is found out: by reading, unless somebody knows it. */
+export interface ListOptions {
+  scan?: CommitScan;
+  /** Bytes on disk of segments, with all their files. */
+  sizeOf?: (archive: Archive, segments: readonly CatalogSegment[]) => Promise<number>;
+  signal?: AbortSignal | undefined;
+}
+
+/** The same of one that was looked over. */
+export async function listCatalog(
+  catalog: Catalog,
+  options: ListOptions = {},
+): Promise<ArchiveList> {
   const { systemId, segmentSize, ledger } = catalog;
   const timelines: ListedTimeline[] = [];
-  for (const t of catalog.timelines) timelines.push(await listTimeline(catalog, t, signal));
+  for (const t of catalog.timelines) timelines.push(await listTimeline(catalog, t, options));
   const ranges = timelines.flatMap((t) => t.ranges);
   const { flushedLsn, timeline } = ledger ?? {};
   return {
@@ -110,13 +122,13 @@ async function listCatalog(catalog: Catalog, signal?: AbortSignal): Promise<Arch
 async function listTimeline(
   catalog: Catalog,
   t: CatalogTimeline,
-  signal: AbortSignal | undefined,
+  options: ListOptions,
 ): Promise<ListedTimeline> {
   const parent = t.history?.ancestors.at(-1);
   const ranges: ListedRange[] = [];
   for (const range of t.ranges) {
-    signal?.throwIfAborted();
-    ranges.push(await listRange(catalog, t, range));
+    options.signal?.throwIfAborted();
+    ranges.push(await listRange(catalog, t, range, options));
   }
   return {
     timeline: t.timeline,
@@ -130,8 +142,9 @@ async function listRange(
   catalog: Catalog,
   t: CatalogTimeline,
   range: SegmentRange,
+  { scan, sizeOf = sizeOnDisk }: ListOptions,
 ): Promise<ListedRange> {
-  const { validEnd, ...ends } = await readRangeEnds(catalog, t, range);
+  const { validEnd, ...ends } = await readRangeEnds(catalog, t, range, scan);
   return {
     from: range.from,
     to: validEnd,
@@ -145,7 +158,7 @@ async function listRange(
 const BATCH = 64;
 
 /** Bytes on disk; a file that is gone by now counts nothing. */
-async function sizeOf(archive: Archive, segments: readonly CatalogSegment[]): Promise<number> {
+async function sizeOnDisk(archive: Archive, segments: readonly CatalogSegment[]): Promise<number> {
   const names = segments.flatMap((s) => s.files.map((f) => f.name));
   let total = 0;
   for (let i = 0; i < names.length; i += BATCH) {

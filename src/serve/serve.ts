@@ -6,6 +6,7 @@ import { faultLine } from './config/fault.js';
 import type { ControlRequest, ControlResults } from './control/protocol.js';
 import { type Control, ControlServer } from './control/server.js';
 import type { MetricsListener } from './metrics/listener.js';
+import { Observer } from './observer/observer.js';
 import type { Part } from './part.js';
 import { ServiceNotifier } from './service-notifier.js';
 import { type LogEntry, reportOf, type ServerStatus } from './status.js';
@@ -30,7 +31,7 @@ export class Service {
   readonly #notifier: ServiceNotifier;
   #metrics: { listen: Listen; listener: MetricsListener } | undefined;
   /** What is done beside receiving; each is told of all servers, and asked of one. */
-  readonly #parts: readonly Part[] = [];
+  readonly #parts: readonly Part[];
   #work: readonly WorkConfig[] = [];
   #configIsGood = true;
   #control: { socket: string; server: ControlServer } | undefined;
@@ -43,6 +44,7 @@ export class Service {
     this.#env = env;
     this.#tell = tell;
     this.#supervisor = new Supervisor(tell, launch);
+    this.#parts = [new Observer(tell)];
     this.#notifier = new ServiceNotifier(env, (why) =>
       tell({
         ...{ level: 'warning', event: 'notify', message: 'the service manager cannot be told' },

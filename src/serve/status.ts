@@ -193,22 +193,54 @@ export interface StoreStatus {
   error?: ErrorReport;
 }
 
-/** What an archive holds, as it was when it was looked at last. Times are ISO 8601, LSNs texts. */
+/**
+ * What an archive holds, as it was when it was looked at last. Times are ISO 8601, LSNs texts. Of long
+ * lists the newest are here, and `more` has how many are not.
+ */
 export interface ArchiveStatus {
-  readAt: string;
+  /** Absent: it was not read yet; then the rest is empty. */
+  readAt?: string;
   /** Why it could not be read lately; the rest is from before. */
   error?: ErrorReport;
   freeBytes?: number;
   segments: number;
-  /** On disk. */
+  /** On disk. Of compressed segments that were not looked at yet as much as the others take. */
   bytes: number;
   timelines: TimelineStatus[];
   gaps: GapStatus[];
+  /** In the order in which they began, those of a place together. */
   backups: BackupStatus[];
-  /** Times that can be restored to, none of which touch or overlap; the oldest first. */
-  windows: { from: string; to: string; backup: string; timeline: number }[];
+  /** Where backups are looked for: the directory first, then each store. */
+  places: PlaceStatus[];
+  /** The timeline that recovery to `latest` follows. */
+  latest?: number;
+  /** Times on the way to it that can be restored to, none of which touch or overlap; the oldest first. */
+  windows: WindowStatus[];
+  /** The same of what is on no way to it: of timelines that were left, say. */
+  besideWindows: WindowStatus[];
   /** The slot, as the server that is received from has it. */
   slot?: SlotStatus;
+  /** How many are left out. */
+  more?: { ranges?: number; gaps?: number; backups?: number; windows?: number };
+}
+
+/** From the end of a backup to the last commit in the WAL behind it that has no gap. */
+export interface WindowStatus {
+  from: string;
+  to: string;
+  /** The first one that leads there, and where it is. */
+  backup: string;
+  place: string;
+  timeline: number;
+}
+
+/** How the backups of a place were read last. */
+export interface PlaceStatus {
+  /** "directory", or a store by its name. */
+  place: string;
+  readAt?: string;
+  /** Why they could not be read lately. */
+  error?: ErrorReport;
 }
 
 export interface TimelineStatus {
@@ -244,16 +276,21 @@ export interface BackupStatus {
   /** "directory", or a store by its name. */
   place: string;
   type: 'full' | 'incremental';
-  /** As "walkeep backups" has it. */
-  state: string;
+  state: 'complete' | 'needs-wal' | 'damaged' | 'running' | 'failed';
+  kept: boolean;
+  /** What an incremental one is based on. */
+  parent?: string;
   startedAt?: string;
   endedAt?: string;
   timeline?: number;
   endLsn?: string;
   bytes?: number;
-  /** What it can be restored to at last; absent: to nothing, and why. */
+  /** What it can be restored to at last, by the WAL of its place; absent: to nothing. */
   restorableTo?: string;
+  /** Why no further, or why to nothing. */
   why?: string;
+  /** The same for each timeline that goes on from it, the newest first; `lsn` absent: not to its end. */
+  reaches: { timeline: number; lsn?: string; time?: string; why: string }[];
 }
 
 /** Of pg_replication_slots. */

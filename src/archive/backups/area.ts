@@ -26,6 +26,8 @@ export interface AreaOptions {
   writable?: boolean | undefined;
   /** Take also a store that cannot create only what is absent. */
   unfenced?: boolean | undefined;
+  /** Where credentials of a store are looked for; that of the process. */
+  env?: Readonly<Record<string, string | undefined>> | undefined;
   signal?: AbortSignal | undefined;
 }
 
@@ -35,7 +37,7 @@ export interface AreaOptions {
  *   StoreUncertainError
  */
 export async function openBackupArea(place: string, options: AreaOptions): Promise<BackupArea> {
-  const { systemId, writable = false, unfenced, signal } = options;
+  const { systemId, writable = false, unfenced, env, signal } = options;
   if (!isStore(place)) {
     const path = /^file:/i.test(place) ? fileURLToPath(place) : place;
     // What a store says of a directory that is gone, to begin one there, would mislead.
@@ -51,7 +53,7 @@ export async function openBackupArea(place: string, options: AreaOptions): Promi
     });
     return { place, store, prefix: '', close: () => store.close() };
   }
-  const store = await openStore(place, { unfenced });
+  const store = await openStore(place, { unfenced, env });
   try {
     const prefix = systemPrefix(systemId ?? (await onlySystem(store, place, signal)));
     return { place, store, prefix, close: () => store.close() };

@@ -21,6 +21,12 @@ export interface ArchiveOptions extends ArchiveKeys {
   systemId?: bigint | undefined;
 }
 
+/** How it is opened here. */
+export interface OpenOptions extends ArchiveOptions {
+  /** Where credentials of a store are looked for; that of the process. */
+  env?: Readonly<Record<string, string | undefined>> | undefined;
+}
+
 const URL = /^[a-z][a-z0-9+.-]+:\/\//i;
 const FILE_URL = /^file:\/\//i;
 const SSH_URL = /^ssh:\/\//i;
@@ -49,13 +55,13 @@ const PATIENCE = 30_000;
  * store. What it has is not looked at yet.
  * @throws UsageError for what is no place; StoreAccessError, StoreUncertainError
  */
-export async function openArchive(place: string, options: ArchiveOptions = {}): Promise<Archive> {
+export async function openArchive(place: string, options: OpenOptions = {}): Promise<Archive> {
   if (!isStore(place)) return openDirectory(directoryOf(place));
   const [{ openStore }, { StoreArchive }] = await Promise.all([
     import('../../store/open.js'),
     import('./store-archive.js'),
   ]);
-  const store = await openStore(place, { patience: { whole: PATIENCE } });
+  const store = await openStore(place, { patience: { whole: PATIENCE }, env: options.env });
   const asStore = () => new StoreArchive(store, options.systemId, identitiesOf(options));
   if (!SSH_URL.test(place)) return asStore();
   const { SshArchive } = await import('./ssh-archive.js');

@@ -1,0 +1,42 @@
+import type { ArchiveStatus, BackupStatus, ErrorReport } from '../status.js';
+import type { ObservedStore } from './messages.js';
+import type { BackupReach } from './windows.js';
+
+/** What a thread does: one look, at one place. */
+export type LookJob =
+  /** The WAL of a directory. */
+  | { kind: 'wal'; directory: string; timeout: number }
+  /** The backups of a directory or a store, with what each can be restored to. */
+  | {
+      kind: 'backups';
+      /** "directory", or the store's name. */
+      place: string;
+      directory: string;
+      store?: ObservedStore;
+      timeout: number;
+    };
+
+export type WalLook = Pick<
+  ArchiveStatus,
+  'segments' | 'bytes' | 'timelines' | 'gaps' | 'latest' | 'freeBytes' | 'more'
+> & {
+  readAt: string;
+  /** Sizes of some files are still to be asked for. */
+  incomplete: boolean;
+};
+
+export interface BackupsLook {
+  readAt: string;
+  backups: BackupStatus[];
+  more: number;
+  /** What windows are made of; also of backups that are left out above. */
+  reaches: BackupReach[];
+  latest?: number;
+}
+
+/** What comes back. `busy`: milliseconds for which the thread worked on it. */
+export type LookAnswer = { busy: number } & (
+  | { wal: WalLook; backups?: undefined; error?: undefined }
+  | { backups: BackupsLook; wal?: undefined; error?: undefined }
+  | { error: ErrorReport; wal?: undefined; backups?: undefined }
+);

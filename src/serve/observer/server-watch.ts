@@ -1,0 +1,277 @@
+import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { BACKUPS } from '../../archive/backups/keys.js';
+import type { ArchiveStatus, ErrorReport, PlaceStatus, SlotStatus } from '../status.js';
+import type { Budget } from './budget.js';
+import type { BackupsLook, LookAnswer, LookJob, WalLook } from './jobs.js';
+import type { Observed, ObservedStore } from './messages.js';
+import { windowsOf } from './windows.js';
+
+/** Milliseconds without an answer after which that is told. */
+const LATE = 15_000;
+/** Between two looks at one directory, whatever happens there. */
+const PAUSE = 200;
+/** Time to look again though nothing changed: of what grows, and for all that is not noticed. */
+const AGAIN = 15_000;
+/** Then it takes less than this part of a core. */
+const PART = 300;
+const STORE_AGAIN = 60_000;
+const SLOT_AGAIN = 15_000;
+/** What changed so lately may change once more within the same tick of the file system's clock. */
+const TICK = 50;
+/** Milliseconds for one look at a store with all that it reads. */
+const STORE_TIMEOUT = 120_000;
+/** Windows that are told. */
+const MOST_WINDOWS = 200;
+
+export interface WatchOptions {
+  observed: Observed;
+  budget: Budget;
+  /** Resolves when the look is over. */
+  look(key: string, job: LookJob): Promise<LookAnswer>;
+  slot(observed: Observed): Promise<SlotStatus | undefined>;
+  /** There is something new. */
+  news(): void;
+}
+
+/** One thing that is looked at again and again. */
+interface Subject<T> {
+  found?: T;
+  /** Of the look that is under way. */
+  since?: number;
+  endedAt: number;
+  busy: number;
+  took: number;
+  /** Something there changed. */
+  isChanged: boolean;
+  error?: ErrorReport;
+}
+
+const subject = <T>(): Subject<T> => ({
+  ...{ endedAt: Number.NEGATIVE_INFINITY, busy: 0, took: 0, isChanged: true },
+});
+
+/** What the archive of one server holds, looked at when it changes. */
+export class ServerWatch {
+  readonly observed: Observed;
+  readonly #options: WatchOptions;
+  readonly #wal = subject<WalLook>();
+  readonly #places: { place: string; store?: ObservedStore; subject: Subject<BackupsLook> }[];
+  #slot: SlotStatus | undefined;
+  #slotAt = Number.NEGATIVE_INFINITY;
+  #asksSlot = false;
+  /** Of the look for changes that is under way. */
+  #pollSince: number | undefined;
+  #seen = { wal: '', backups: '' };
+  #structure = '';
+  #ended = false;
+  #wasLate = false;
+
+  constructor(options: WatchOptions) {
+    const { observed } = options;
+    this.observed = observed;
+    this.#options = options;
+    this.#places = [
+      { place: 'directory', subject: subject() },
+      ...observed.stores.map((store) => ({
+        place: store.name,
+        store,
+        subject: subject<BackupsLook>(),
+      })),
+    ];
+  }
+
+  end(): void {
+    this.#ended = true;
+  }
+
+  /** Begins whatever is due. @param now of performance.now() */
+  tick(now: number): void {
+    void this.#poll(now);
+    this.#lookAtWal(now);
+    for (const { place, store, subject } of this.#places)
+      this.#lookAtPlace(place, store, subject, now);
+    void this.#askSlot(now);
+    const isLate = this.#lateSince(now) !== undefined;
+    if (isLate !== this.#wasLate) this.#options.news();
+    this.#wasLate = isLate;
+  }
+
+  /**
+   * What is read is not asked for its contents: the time of a directory changes with the names in it.
+   * Events of the kernel would come with each write of a receiver, too, which is each commit.
+   */
+  async #poll(now: number): Promise<void> {
+    if (this.#pollSince !== undefined) return;
+    this.#pollSince = now;
+    const { directory } = this.observed.server;
+    const wal = await changeOf(directory);
+    const backups = await changeOf(join(directory, BACKUPS));
+    if (wal.mark !== this.#seen.wal) this.#wal.isChanged = true;
+    const first = this.#places[0]?.subject;
+    if (first && backups.mark !== this.#seen.backups) first.isChanged = true;
+    this.#seen = { wal: wal.isFresh ? '' : wal.mark, backups: backups.isFresh ? '' : backups.mark };
+    this.#pollSince = undefined;
+  }
+
+  #lookAtWal(now: number): void {
+    const { directory } = this.observed.server;
+    const job = { kind: 'wal' as const, directory, timeout: LATE };
+    const wal = this.#wal;
+    const wait = wal.found?.incomplete ? PAUSE : Math.max(AGAIN, PART * wal.busy);
+    this.#look(`${directory}`, job, wal, { now, wait }, ({ wal: found }) => {
+      if (!found) return;
+      wal.found = found;
+      const { timelines, gaps, latest } = found;
+      const ranges = timelines.map((t) => [t.timeline, ...t.ranges.map((r) => r.from)]);
+      const structure = JSON.stringify([ranges, gaps, latest]);
+      const first = this.#places[0]?.subject;
+      // What can be restored to is another thing now.
+      if (structure !== this.#structure && first) first.isChanged = true;
+      this.#structure = structure;
+    });
+  }
+
+  #lookAtPlace(
+    place: string,
+    store: ObservedStore | undefined,
+    subject: Subject<BackupsLook>,
+    now: number,
+  ): void {
+    const { directory } = this.observed.server;
+    const timeout = store ? STORE_TIMEOUT : LATE;
+    const job = {
+      ...{ kind: 'backups' as const, place, directory, timeout },
+      ...(store ? { store } : {}),
+    };
+    const least = store ? Math.max(STORE_AGAIN, 10 * subject.took) : AGAIN;
+    const wait = Math.max(least, PART * subject.busy);
+    // The WAL comes first: its gaps are not to wait.
+    if (!store && this.#wal.endedAt === Number.NEGATIVE_INFINITY) return;
+    const key = store ? `store ${this.observed.server.name} ${place}` : `backups ${directory}`;
+    this.#look(key, job, subject, { now, wait }, ({ backups }) => {
+      if (backups) subject.found = backups;
+    });
+  }
+
+  #look<T>(
+    key: string,
+    job: LookJob,
+    subject: Subject<T>,
+    { now, wait }: { now: number; wait: number },
+    take: (answer: LookAnswer) => void,
+  ): void {
+    if (subject.since !== undefined) return;
+    const { budget, look, news } = this.#options;
+    const isFirst = subject.endedAt === Number.NEGATIVE_INFINITY;
+    const idle = now - subject.endedAt;
+    if (!isFirst) {
+      if (idle < PAUSE || !(subject.isChanged || idle >= wait)) return;
+      if (!budget.allows(now, subject.isChanged || idle >= 10 * wait)) return;
+    }
+    subject.since = now;
+    subject.isChanged = false;
+    void look(key, job).then((answer) => {
+      const then = performance.now();
+      delete subject.since;
+      subject.endedAt = then;
+      subject.took = then - now;
+      subject.busy = answer.busy;
+      if (!isFirst) budget.spend(then, answer.busy);
+      if (this.#ended) return;
+      if (answer.error) subject.error = answer.error;
+      else delete subject.error;
+      take(answer);
+      news();
+    });
+  }
+
+  async #askSlot(now: number): Promise<void> {
+    if (this.#asksSlot || now - this.#slotAt < SLOT_AGAIN) return;
+    this.#asksSlot = true;
+    this.#slot = await this.#options.slot(this.observed);
+    this.#slotAt = performance.now();
+    this.#asksSlot = false;
+    if (this.#slot && !this.#ended) this.#options.news();
+  }
+
+  /** The oldest question that the disk has not answered for too long. */
+  #lateSince(now: number): number | undefined {
+    const since = Math.min(this.#pollSince ?? now, this.#wal.since ?? now);
+    return now - since > LATE ? since : undefined;
+  }
+
+  status(now: number): ArchiveStatus {
+    const { incomplete, more, ...wal } = this.#wal.found ?? NOTHING;
+    const isLate = this.#lateSince(now) !== undefined;
+    const error = isLate ? lateError(wal.readAt) : this.#wal.error;
+    const found = this.#places.flatMap(({ subject }) => subject.found ?? []);
+    const reaches = found.flatMap((look) => look.reaches);
+    const latest = wal.latest ?? found.find((look) => look.latest !== undefined)?.latest;
+    const { windows, besideWindows } = windowsOf(reaches, latest);
+    const left = {
+      ...more,
+      ...counted('backups', sum(found.map((look) => look.more))),
+      ...counted('windows', sum([windows, besideWindows].map((all) => all.length - MOST_WINDOWS))),
+    };
+    return {
+      ...wal,
+      ...(latest === undefined ? {} : { latest }),
+      ...(error ? { error } : {}),
+      backups: found.flatMap((look) => look.backups),
+      places: this.#places.map(({ place, subject }) => placeOf(place, subject, now)),
+      ...{
+        windows: windows.slice(-MOST_WINDOWS),
+        besideWindows: besideWindows.slice(-MOST_WINDOWS),
+      },
+      ...(this.#slot ? { slot: this.#slot } : {}),
+      ...(Object.keys(left).length > 0 ? { more: left } : {}),
+    };
+  }
+}
+
+const NOTHING: Omit<WalLook, 'readAt'> & { readAt?: string } = {
+  ...{ segments: 0, bytes: 0, timelines: [], gaps: [], incomplete: false },
+};
+
+function lateError(readAt: string | undefined): ErrorReport {
+  const when = readAt === undefined ? 'was not read yet' : `was not read since ${readAt}`;
+  return {
+    code: 'WK_TIMEOUT',
+    message: `the archive ${when}: its disk gives no answer`,
+    hint: 'See whether the file system that it is on hangs.',
+  };
+}
+
+function placeOf(place: string, subject: Subject<BackupsLook>, now: number): PlaceStatus {
+  const { found, error, since } = subject;
+  const readAt = found?.readAt;
+  const isLate = since !== undefined && now - since > STORE_TIMEOUT;
+  const told = isLate
+    ? {
+        code: 'WK_TIMEOUT',
+        message: `"${place}" gives no answer${readAt === undefined ? '' : ` since ${readAt}`}`,
+      }
+    : error;
+  return {
+    place,
+    ...(readAt === undefined ? {} : { readAt }),
+    ...(told ? { error: told } : {}),
+  };
+}
+
+/** What is another one when a name came or went. */
+async function changeOf(directory: string): Promise<{ mark: string; isFresh: boolean }> {
+  try {
+    const { dev, ino, mtimeMs } = await stat(directory);
+    return { mark: `${dev} ${ino} ${mtimeMs}`, isFresh: Math.abs(Date.now() - mtimeMs) < TICK };
+  } catch (e) {
+    return { mark: `${(e as NodeJS.ErrnoException).code}`, isFresh: false };
+  }
+}
+
+const sum = (numbers: readonly number[]): number =>
+  numbers.reduce((total, n) => total + Math.max(0, n), 0);
+
+const counted = <K extends string>(name: K, n: number): { [P in K]?: number } =>
+  n > 0 ? ({ [name]: n } as { [P in K]?: number }) : {};
