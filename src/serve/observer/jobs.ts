@@ -4,8 +4,8 @@ import type { BackupReach } from './windows.js';
 
 /** What a thread does: one look, at one place. */
 export type LookJob =
-  /** The WAL of a directory. */
-  | { kind: 'wal'; directory: string; timeout: number }
+  /** The WAL of a directory. `unless`: only if its names have another shape than in the look before. */
+  | { kind: 'wal'; directory: string; unless?: 'same' }
   /** The backups of a directory or a store, with what each can be restored to. */
   | {
       kind: 'backups';
@@ -34,9 +34,11 @@ export interface BackupsLook {
   latest?: number;
 }
 
-/** What comes back. `busy`: milliseconds for which the thread worked on it. */
-export type LookAnswer = { busy: number } & (
-  | { wal: WalLook; backups?: undefined; error?: undefined }
-  | { backups: BackupsLook; wal?: undefined; error?: undefined }
-  | { error: ErrorReport; wal?: undefined; backups?: undefined }
-);
+/** What comes back; of WAL that has the same shape nothing. */
+export interface LookAnswer {
+  /** Milliseconds for which the thread worked on it. */
+  busy: number;
+  wal?: WalLook;
+  backups?: BackupsLook;
+  error?: ErrorReport;
+}

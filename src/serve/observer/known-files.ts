@@ -33,6 +33,10 @@ export class KnownFiles {
   #left = 0;
   /** Sizes are not all known. */
   incomplete = false;
+  /** Of the names when they were looked at last. */
+  shape: string | undefined;
+  /** Bytes. */
+  segmentSize: number | undefined;
 
   constructor(directory: string) {
     this.#directory = directory;

@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { performance } from 'node:perf_hooks';
 import { answerJobs } from '../../threads.js';
 import { reportOf } from '../status.js';
@@ -9,21 +10,31 @@ const MOST_KNOWN = 64;
 const known = new Map<string, KnownFiles>();
 
 answerJobs(async (job: LookJob): Promise<LookAnswer> => {
-  const before = performance.eventLoopUtilization();
-  const busy = (): number => performance.eventLoopUtilization(before).active;
+  const before = busyTime();
+  const busy = (): number => busyTime() - before;
   try {
     if (job.kind === 'wal') {
       const { lookAtWal } = await import('./wal-look.js');
-      const wal = await lookAtWal(job.directory, filesOf(job.directory));
-      return { wal, busy: busy() };
+      const wal = await lookAtWal(job.directory, filesOf(job.directory), job.unless);
+      return { busy: busy(), ...(wal ? { wal } : {}) };
     }
     const { lookAtPlace } = await import('./backups-look.js');
     const backups = await lookAtPlace(job);
-    return { backups, busy: busy() };
+    return { busy: busy(), backups };
   } catch (e) {
-    return { error: reportOf(e), busy: busy() };
+    return { busy: busy(), error: reportOf(e) };
   }
 });
+
+/** Milliseconds for which this thread had a core; where the system does not tell, it was not waiting. */
+function busyTime(): number {
+  try {
+    const [onCore] = readFileSync('/proc/thread-self/schedstat', 'utf8').split(' ', 1);
+    return Number(onCore) / 1e6;
+  } catch {
+    return performance.eventLoopUtilization().active;
+  }
+}
 
 function filesOf(directory: string): KnownFiles {
   const found = known.get(directory) ?? new KnownFiles(directory);

@@ -17,6 +17,8 @@ const AGAIN = 15_000;
 const PART = 300;
 const STORE_AGAIN = 60_000;
 const SLOT_AGAIN = 15_000;
+/** Milliseconds of work for a look from which on it is worth asking first whether it is needed. */
+const MUCH = 20;
 /** What changed so lately may change once more within the same tick of the file system's clock. */
 const TICK = 50;
 /** Milliseconds for one look at a store with all that it reads. */
@@ -27,6 +29,8 @@ const MOST_WINDOWS = 200;
 export interface WatchOptions {
   observed: Observed;
   budget: Budget;
+  /** Of looks at what has another shape than before. */
+  shapes: Budget;
   /** Resolves when the look is over. */
   look(key: string, job: LookJob): Promise<LookAnswer>;
   slot(observed: Observed): Promise<SlotStatus | undefined>;
@@ -64,6 +68,9 @@ export class ServerWatch {
   #pollSince: number | undefined;
   #seen = { wal: '', backups: '' };
   #structure = '';
+  /** When all of the WAL was looked at last, and how long that took. */
+  #walAt = Number.NEGATIVE_INFINITY;
+  #walBusy = 0;
   #ended = false;
   #wasLate = false;
 
@@ -116,20 +123,32 @@ export class ServerWatch {
 
   #lookAtWal(now: number): void {
     const { directory } = this.observed.server;
-    const job = { kind: 'wal' as const, directory, timeout: LATE };
     const wal = this.#wal;
-    const wait = wal.found?.incomplete ? PAUSE : Math.max(AGAIN, PART * wal.busy);
-    this.#look(`${directory}`, job, wal, { now, wait }, ({ wal: found }) => {
-      if (!found) return;
-      wal.found = found;
-      const { timelines, gaps, latest } = found;
-      const ranges = timelines.map((t) => [t.timeline, ...t.ranges.map((r) => r.from)]);
-      const structure = JSON.stringify([ranges, gaps, latest]);
-      const first = this.#places[0]?.subject;
-      // What can be restored to is another thing now.
-      if (structure !== this.#structure && first) first.isChanged = true;
-      this.#structure = structure;
+    const wait = wal.found?.incomplete ? PAUSE : Math.max(AGAIN, PART * this.#walBusy);
+    const idle = now - this.#walAt;
+    const isDue = idle >= wait;
+    // What only changed need not have a gap: of many names that is told in a third of the time.
+    const isShort = !isDue && this.#walBusy > MUCH;
+    if (isShort && !this.#options.shapes.allows(now, true)) return;
+    const job: LookJob = { kind: 'wal', directory, ...(isShort ? { unless: 'same' } : {}) };
+    const due = { now, isDue, isLate: idle >= 10 * wait };
+    this.#look(directory, job, wal, due, ({ wal: found, busy, error }) => {
+      if (!found && !error) return;
+      this.#walAt = performance.now();
+      this.#walBusy = busy;
+      if (found) this.#takeWal(found);
     });
+  }
+
+  #takeWal(found: WalLook): void {
+    this.#wal.found = found;
+    const { timelines, gaps, latest } = found;
+    const ranges = timelines.map((t) => [t.timeline, ...t.ranges.map((r) => r.from)]);
+    const structure = JSON.stringify([ranges, gaps, latest]);
+    const first = this.#places[0]?.subject;
+    // What can be restored to is another thing now.
+    if (structure !== this.#structure && first) first.isChanged = true;
+    this.#structure = structure;
   }
 
   #lookAtPlace(
@@ -149,7 +168,9 @@ export class ServerWatch {
     // The WAL comes first: its gaps are not to wait.
     if (!store && this.#wal.endedAt === Number.NEGATIVE_INFINITY) return;
     const key = store ? `store ${this.observed.server.name} ${place}` : `backups ${directory}`;
-    this.#look(key, job, subject, { now, wait }, ({ backups }) => {
+    const idle = now - subject.endedAt;
+    const due = { now, isDue: idle >= wait, isLate: idle >= 10 * wait };
+    this.#look(key, job, subject, due, ({ backups }) => {
       if (backups) subject.found = backups;
     });
   }
@@ -158,16 +179,15 @@ export class ServerWatch {
     key: string,
     job: LookJob,
     subject: Subject<T>,
-    { now, wait }: { now: number; wait: number },
+    { now, isDue, isLate }: { now: number; isDue: boolean; isLate: boolean },
     take: (answer: LookAnswer) => void,
   ): void {
     if (subject.since !== undefined) return;
-    const { budget, look, news } = this.#options;
+    const { budget, shapes, look, news } = this.#options;
     const isFirst = subject.endedAt === Number.NEGATIVE_INFINITY;
-    const idle = now - subject.endedAt;
     if (!isFirst) {
-      if (idle < PAUSE || !(subject.isChanged || idle >= wait)) return;
-      if (!budget.allows(now, subject.isChanged || idle >= 10 * wait)) return;
+      if (now - subject.endedAt < PAUSE || !(subject.isChanged || isDue)) return;
+      if (!budget.allows(now, subject.isChanged || isLate)) return;
     }
     subject.since = now;
     subject.isChanged = false;
@@ -177,7 +197,9 @@ export class ServerWatch {
       subject.endedAt = then;
       subject.took = then - now;
       subject.busy = answer.busy;
-      if (!isFirst) budget.spend(then, answer.busy);
+      // A gap is not to wait because of the looks that found none.
+      const isShape = job.kind === 'wal' && job.unless !== undefined && answer.wal !== undefined;
+      if (!isFirst) (isShape ? shapes : budget).spend(then, answer.busy);
       if (this.#ended) return;
       if (answer.error) subject.error = answer.error;
       else delete subject.error;

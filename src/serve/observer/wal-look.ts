@@ -14,18 +14,34 @@ import { formatIsoTimestamp, type TimestampTz } from '../../wal/records/timestam
 import type { GapStatus, TimelineStatus } from '../status.js';
 import type { WalLook } from './jobs.js';
 import type { KnownFiles } from './known-files.js';
+import { shapeOf } from './shape.js';
 
 /** Ranges, and gaps, that are told. */
 const MOST = 200;
 
-/** Looks at the WAL of a directory, as "walkeep list" does. @throws what an archive throws */
-export async function lookAtWal(directory: string, known: KnownFiles): Promise<WalLook> {
+/**
+ * Looks at the WAL of a directory, as "walkeep list" does.
+ * @param unless nothing is told of names that have the same shape as before
+ * @throws what an archive throws
+ */
+export async function lookAtWal(
+  directory: string,
+  known: KnownFiles,
+  unless?: 'same',
+): Promise<WalLook | undefined> {
   const archive = openDirectory(directory);
+  if (known.segmentSize !== undefined) {
+    // Before all else: what changes meanwhile is another shape in the next look.
+    const shape = shapeOf(await archive.list(), known.segmentSize);
+    if (shape === known.shape && unless === 'same') return undefined;
+    known.shape = shape;
+  }
   const readAt = new Date().toISOString();
   const catalog = await readCatalog(archive);
   await acceptExpiredGaps(catalog, directory);
   known.begin();
   const { segmentSize } = catalog;
+  known.segmentSize = segmentSize;
   const list = await listCatalog(catalog, {
     scan: known.scan,
     sizeOf: (_, segments) => known.sizeOf(archive, segments, segmentSize),

@@ -9,14 +9,14 @@ import { ServerWatch } from './server-watch.js';
 import { lookAtSlot } from './slot-look.js';
 
 /** Milliseconds between looks at whether something changed. */
-const TICK = 500;
+const TICK = 250;
 /** Milliseconds between messages, and archives in each: what is said stays small. */
 const SEND = 250;
 const AT_A_TIME = 5;
 /** Milliseconds after which a message goes without news, as a sign of life. */
 const HEARTBEAT = 1000;
 /** Receivers come first. */
-const NICE = 5;
+const NICE = 2;
 /** Milliseconds after which a look at a disk, or a store, holds nobody else up. */
 const DISK_PATIENCE = 5000;
 const STORE_PATIENCE = 150_000;
@@ -48,6 +48,7 @@ const started = () =>
 class Observing {
   readonly #send: typeof send;
   readonly #budget = new Budget(performance.now());
+  readonly #shapes = new Budget(performance.now());
   readonly #disks = new Lookers({
     ...{ start: started, threads: 2, atATime: 1, patience: DISK_PATIENCE },
   });
@@ -81,7 +82,7 @@ class Observing {
       if (this.#watches.has(name)) continue;
       const news = (): void => void this.#news.add(name);
       const watch = new ServerWatch({
-        ...{ observed, news, budget: this.#budget },
+        ...{ observed, news, budget: this.#budget, shapes: this.#shapes },
         look: (key, job) =>
           (job.kind === 'backups' && job.store ? this.#stores : this.#disks).look(key, job),
         slot: async ({ server }) =>

@@ -1,0 +1,58 @@
+import type { DirectoryEntry } from '../../files/file-system.js';
+import { parseSegmentFileName, parseStoredName } from '../../wal/file-name.js';
+
+const PLAIN = /^[0-9A-F]{24}$/;
+
+/**
+ * What of the names in a directory decides where WAL is missing: which segments of each timeline follow
+ * each other, and which histories there are. The same while the newest timeline grows at its end and
+ * the oldest goes away from its begin, which is what happens all the time, and makes no gap.
+ */
+export function shapeOf(entries: readonly DirectoryEntry[], segmentSize: number): string {
+  const perId = 0x1_0000_0000 / segmentSize;
+  const timelines = new Map<number, number[]>();
+  const histories: number[] = [];
+  const add = (timeline: number, segment: number): void => {
+    const own = timelines.get(timeline);
+    if (own) own.push(segment);
+    else timelines.set(timeline, [segment]);
+  };
+  for (const { name, kind } of entries) {
+    if (kind !== 'file') continue;
+    if (PLAIN.test(name)) {
+      const low = Number.parseInt(name.slice(16), 16);
+      if (low >= perId) continue;
+      add(
+        Number.parseInt(name.slice(0, 8), 16),
+        Number.parseInt(name.slice(8, 16), 16) * perId + low,
+      );
+      continue;
+    }
+    const stored = parseStoredName(name);
+    if (stored?.kind === 'history') histories.push(stored.timeline);
+    const parsed = stored?.kind === 'segment' && parseSegmentFileName(name, segmentSize);
+    if (parsed) add(parsed.timeline, Number(parsed.segment));
+  }
+  const numbers = [...timelines.keys()].sort((a, b) => a - b);
+  const [oldest, newest] = [numbers[0], numbers.at(-1)];
+  const runs = numbers.map((timeline) => {
+    const edges = edgesOf(Float64Array.from(timelines.get(timeline) ?? []).sort());
+    if (timeline === newest) edges.pop();
+    if (timeline === oldest) edges.shift();
+    return `${timeline}: ${edges.join(' ')}`;
+  });
+  return [...runs, `histories: ${histories.sort((a, b) => a - b).join(' ')}`].join('\n');
+}
+
+/** First and last of those that follow each other. */
+function edgesOf(sorted: Float64Array): number[] {
+  const edges: number[] = [];
+  let last: number | undefined;
+  for (const segment of sorted) {
+    if (last === undefined) edges.push(segment);
+    else if (segment > last + 1) edges.push(last, segment);
+    last = segment;
+  }
+  if (last !== undefined) edges.push(last);
+  return edges;
+}
