@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { ConfigError } from '../errors.js';
 import { VERSION } from '../package.js';
-import type { Listen, ServeConfig, WorkConfig } from './config/config.js';
+import type { Listen, ServeConfig, WebConfig, WorkConfig } from './config/config.js';
 import { faultLine } from './config/fault.js';
 import type { ControlRequest, ControlResults } from './control/protocol.js';
 import { type Control, ControlServer } from './control/server.js';
@@ -12,6 +12,8 @@ import { ServiceNotifier } from './service-notifier.js';
 import { type LogEntry, reportOf, type ServerStatus } from './status.js';
 import type { Launch } from './supervisor/child.js';
 import { type Applied, Supervisor } from './supervisor/supervisor.js';
+import { Memory } from './web/memory.js';
+import type { Web, WebChange } from './web/web.js';
 
 export interface ServeOptions {
   /** Path of the configuration. */
@@ -32,6 +34,9 @@ export class Service {
   #metrics: { listen: Listen; listener: MetricsListener } | undefined;
   /** What is done beside receiving; each is told of all servers, and asked of one. */
   readonly #parts: readonly Part[];
+  /** The status page, and what is remembered for it. */
+  #web: Web | undefined;
+  readonly #memory = new Memory();
   #work: readonly WorkConfig[] = [];
   #configIsGood = true;
   #control: { socket: string; server: ControlServer } | undefined;
@@ -42,11 +47,14 @@ export class Service {
   constructor({ file, env = process.env, tell, launch }: ServeOptions) {
     this.#file = file;
     this.#env = env;
-    this.#tell = tell;
-    this.#supervisor = new Supervisor(tell, launch);
-    this.#parts = [new Observer(tell)];
+    this.#tell = (entry) => {
+      this.#memory.note(entry);
+      tell(entry);
+    };
+    this.#supervisor = new Supervisor(this.#tell, launch);
+    this.#parts = [new Observer(this.#tell)];
     this.#notifier = new ServiceNotifier(env, (why) =>
-      tell({
+      this.#tell({
         ...{ level: 'warning', event: 'notify', message: 'the service manager cannot be told' },
         hint: `${why}; with Type=exec it need not be.`,
       }),
@@ -104,6 +112,7 @@ export class Service {
     await this.#inTurn(async () => {
       await Promise.all([this.#supervisor, ...this.#parts].map((part) => part.end()));
       await this.#metrics?.listener.close();
+      await this.#web?.close();
       await this.#control?.server.close();
     });
     this.#tell({ level: 'info', event: 'stop', message: 'all receivers have ended' });
@@ -136,12 +145,14 @@ export class Service {
   }
 
   /** Opens what is new first, all of it: where something fails, all that was there stays. */
-  async #open({ control, metrics }: ServeConfig): Promise<void> {
+  async #open({ control, metrics, web }: ServeConfig): Promise<void> {
     const before = { control: this.#control, metrics: this.#metrics };
     const sameMetrics = isDeepStrictEqual(before.metrics?.listen, metrics);
     const sameControl = before.control?.socket === control?.socket;
     const nextMetrics = sameMetrics ? before.metrics : metrics && (await this.#listen(metrics));
+    let nextWeb: WebChange | undefined;
     try {
+      nextWeb = await this.#changeWeb(web);
       if (!sameControl) {
         this.#control = control && {
           socket: control.socket,
@@ -149,6 +160,7 @@ export class Service {
         };
       }
     } catch (e) {
+      await nextWeb?.undo();
       if (!sameMetrics) await nextMetrics?.listener.close();
       throw e;
     }
@@ -156,15 +168,28 @@ export class Service {
     if (!sameMetrics) await before.metrics?.listener.close();
     // Whoever asks for this is to get an answer there.
     if (!sameControl) before.control?.server.retire();
+    await nextWeb?.commit();
+  }
+
+  /** What pages and metrics are made of. */
+  get #facts() {
+    return {
+      servers: () => this.#status(),
+      configIsGood: () => this.#configIsGood,
+      work: (name: string) => this.#work.find(({ server }) => server.name === name),
+    };
+  }
+
+  async #changeWeb(config: WebConfig | undefined): Promise<WebChange | undefined> {
+    if (!config && !this.#web) return undefined;
+    const { Web } = await import('./web/web.js');
+    this.#web ??= new Web(this.#facts, this.#memory);
+    return this.#web.change(config);
   }
 
   async #listen(listen: Listen) {
     const { MetricsListener } = await import('./metrics/listener.js');
-    const facts = {
-      servers: () => this.#status(),
-      configIsGood: () => this.#configIsGood,
-    };
-    return { listen, listener: await MetricsListener.open(listen, facts) };
+    return { listen, listener: await MetricsListener.open(listen, this.#facts) };
   }
 
   readonly #asked: Control = async (

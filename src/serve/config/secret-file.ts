@@ -11,14 +11,19 @@ const LONGEST = 64 * 1024;
  * @throws StorageError, with nothing of what is in it
  */
 export function readSecret(path: string): string {
+  const [line = ''] = readPrivateFile(path).split(/\r?\n/);
+  if (line !== '') return line;
+  throw new StorageError(`"${path}" holds no secret: its first line is empty`, { path });
+}
+
+/** All of such a file, as of a private key. @throws StorageError, with nothing of what is in it */
+export function readPrivateFile(path: string): string {
   try {
     const { mode, size, uid } = statSync(path);
     const bad = modeFault(mode, uid);
     if (bad !== undefined) throw new StorageError(`"${path}" ${bad}`, { path, hint: HINT });
     if (size > LONGEST) throw new StorageError(`"${path}" is too long for a secret`, { path });
-    const [line = ''] = readFileSync(path, 'utf8').split(/\r?\n/);
-    if (line !== '') return line;
-    throw new StorageError(`"${path}" holds no secret: its first line is empty`, { path });
+    return readFileSync(path, 'utf8');
   } catch (e) {
     throw e instanceof StorageError ? e : storageError('read file', path, e);
   }

@@ -1,0 +1,79 @@
+import type { ServerResponse } from 'node:http';
+import type { View } from './views.js';
+
+/** Milliseconds between looks at what changed. */
+const EACH = 1000;
+/** Looks between signs of life. */
+const BEAT = 5;
+/** Who watches at a time; more are told to come again. */
+export const MOST_WATCHERS = 100;
+/** Bytes that one may leave unread before it is dropped: it gets all at once when it comes again. */
+const MOST_WAITING = 1 << 20;
+
+interface Watcher {
+  response: ServerResponse;
+  view: View;
+  version: string;
+}
+
+/** Tells pages that are open what changed on them, each second at most. */
+export class Stream {
+  readonly #watchers = new Set<Watcher>();
+  #timer: NodeJS.Timeout | undefined;
+  #count = 0;
+
+  get size(): number {
+    return this.#watchers.size;
+  }
+
+  /** @param version what the page shows */
+  add(response: ServerResponse, view: View, version: string): void {
+    const watcher = { response, view, version };
+    this.#watchers.add(watcher);
+    response.on('close', () => this.#remove(watcher));
+    response.on('error', () => this.#remove(watcher));
+    // Who is cut off comes again after so many milliseconds.
+    response.write('retry: 2000\n\n');
+    view.refresh();
+    this.#tell(watcher, true);
+    this.#timer ??= setInterval(() => this.#look(), EACH);
+  }
+
+  close(): void {
+    for (const { response } of this.#watchers) response.destroy();
+    this.#watchers.clear();
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+  }
+
+  #remove(watcher: Watcher): void {
+    this.#watchers.delete(watcher);
+    if (this.#watchers.size > 0) return;
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+  }
+
+  #look(): void {
+    this.#count += 1;
+    for (const view of new Set([...this.#watchers].map(({ view }) => view))) view.refresh();
+    for (const watcher of this.#watchers) this.#tell(watcher, this.#count % BEAT === 0);
+  }
+
+  #tell(watcher: Watcher, beat: boolean): void {
+    const { response, view } = watcher;
+    if (response.writableLength > MOST_WAITING) {
+      response.destroy();
+      return;
+    }
+    const changes = view.since(watcher.version);
+    if (changes?.parts === undefined && changes) {
+      response.write('event: reload\ndata: {}\n\n');
+    } else if (changes) {
+      const data = JSON.stringify({ now: Date.now(), parts: changes.parts });
+      response.write(`id: ${changes.version}\ndata: ${data}\n\n`);
+    } else if (beat) {
+      response.write(`event: beat\ndata: {"now":${Date.now()}}\n\n`);
+    }
+    watcher.version = view.version;
+  }
+}
