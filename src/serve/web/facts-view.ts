@@ -1,10 +1,11 @@
 import { formatLsn, parseLsn } from '../../lsn.js';
 import { formatBytes } from '../../units.js';
 import type { WorkConfig } from '../config/config.js';
+import { storeLimit } from '../notify/troubles.js';
 import type { JobStatus, ServerStatus } from '../status.js';
 import { type Content, type Html, html, joined } from './html.js';
 import { ago, ahead, span, timed } from './times.js';
-import type { Level, Trouble } from './troubles.js';
+import type { Level, Shown } from './troubles.js';
 
 export const SIGNS: Readonly<Record<Level, string>> = { good: '✓', warn: '!', bad: '✕' };
 const WORDS: Readonly<Record<Level, string>> = { good: 'well', warn: 'warning', bad: 'alarm' };
@@ -20,12 +21,12 @@ export function fact(label: string, value: Content, more?: Content, level?: Leve
   return html`<div class="fact ${level}"><dt>${label}</dt><dd>${mark}<b>${value}</b>${more && html` <small>${more}</small>`}</dd></div>`;
 }
 
-export function troublesView(troubles: readonly Trouble[]): Content {
+export function troublesView(troubles: readonly Shown[], now: number): Content {
   if (troubles.length === 0) return undefined;
   return html`<ul class="troubles">${joined(
     troubles.map(
-      ({ level, text, hint }) =>
-        html`<li class="${level}">${sign(level)} ${text}${hint && html` <small>${hint}</small>`}</li>`,
+      ({ level, text, hint, since }) =>
+        html`<li class="${level}">${sign(level)} ${text}${since && html` <small>since ${timed(since, (at) => ago(at, now).replace(' ago', ''))}</small>`}${hint && html` <small>${hint}</small>`}</li>`,
     ),
   )}</ul>`;
 }
@@ -120,7 +121,7 @@ function storeFact(store: NonNullable<ServerStatus['stores']>[number], limit: nu
     queueSegments === 0
       ? 'nothing waits'
       : `${queueSegments} waiting${queueBytes === undefined ? '' : `, ${formatBytes(queueBytes)}`}`;
-  const late = rpoSeconds > Math.max(limit, 60);
+  const late = rpoSeconds > storeLimit(limit);
   const level =
     state === 'held' ? 'bad' : state === 'away' || state === 'restarting' || late ? 'warn' : 'good';
   const value =

@@ -56,7 +56,7 @@ function card(server: ServerStatus, facts: WebFacts, now: number): Html {
 <header><h2><a href="${serverPath(server.name)}">${server.name}</a></h2> ${stateView(server, stateLevel(server, level), now)}<small class="source">${sourceView(server)}</small><small class="reach">${reach(server, now)}</small></header>
 ${barView(server, now)}
 ${factsView(server, facts.work(server.name), now)}
-${troublesView(troubles)}
+${troublesView(troubles, now)}
 </section>`;
 }
 

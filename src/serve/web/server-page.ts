@@ -31,7 +31,7 @@ export function serverPage({ facts, memory, server, now }: Omit<PageRequest, 'qu
         id: 'head',
         body: html`<h1>${server.name}</h1><p class="under">${stateView(server, level, now)}<small class="source">${sourceView(server)}</small></p>`,
       },
-      { id: 'troubles', body: html`${troublesView(troubles)}`, polite: true },
+      { id: 'troubles', body: html`${troublesView(troubles, now)}`, polite: true },
       {
         id: 'bar',
         body: section(
