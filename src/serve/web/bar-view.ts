@@ -118,11 +118,12 @@ function described({ name, archive }: ServerStatus, bar: Bar): string {
 }
 
 /** How far back, how far on: for a line beside the bar. */
-export function reach({ archive, receiver, rpoSeconds }: ServerStatus, now: number): Content {
+export function reach(server: ServerStatus, now: number): Content {
+  const { archive } = server;
   const last = archive?.windows.at(-1);
   if (!archive || !last) return undefined;
   const first = archive.windows[0] ?? last;
-  const bar = barOf({ archive, ...(receiver ? { receiver } : {}), rpoSeconds }, now);
+  const bar = barOf(server, now);
   const live = bar?.segments.findLast(({ kind }) => kind === 'live');
   const to = live?.to ?? Date.parse(last.to);
   const end = now - to < 1000 && live ? 'now' : now - to < 86_400_000 ? clock(to) : utc(to);

@@ -44,8 +44,8 @@ export interface Bar {
   ticks: readonly Tick[];
 }
 
-/** A gap is at least so wide, which is 2 pixels of the narrowest bar. */
-export const LEAST_GAP = 1 / 140;
+/** A gap, or an alarm, is at least so wide, which is 2 pixels of the narrowest bar. */
+export const LEAST = 1 / 140;
 /** Shorter ranges are drawn as long as this. */
 const SHORTEST = 10 * 60_000;
 /** Marks closer than this are drawn as one. */
@@ -61,9 +61,11 @@ interface Interval {
 /** Later ones are drawn over earlier ones. */
 const ORDER: readonly SegmentKind[] = ['behind', 'wal', 'live', 'window', 'gap'];
 
+export type Drawn = Pick<ServerStatus, 'archive' | 'receiver' | 'rpoSeconds' | 'rpoLimitSeconds'>;
+
 /** Undefined: there is nothing to draw. @param now milliseconds since 1970 */
 export function barOf(
-  { archive, receiver, rpoSeconds }: Pick<ServerStatus, 'archive' | 'receiver' | 'rpoSeconds'>,
+  { archive, receiver, rpoSeconds, rpoLimitSeconds }: Drawn,
   now: number,
 ): Bar | undefined {
   if (!archive) return undefined;
@@ -91,20 +93,25 @@ export function barOf(
   const end = Math.max(from, ...known, ...placed.map(({ to }) => to));
   const isSeen = receiver?.recoveryAge !== undefined;
   const safe = isSeen ? Math.min(now, now - rpoSeconds * 1000) : end;
-  // Whatever is received goes on from where the WAL on disk ends; a window only if it ends there.
+  // Windows are looked for less often than WAL comes: what follows the last one without a gap belongs
+  // to it, as far as it is durable.
   const continues =
     latest !== undefined &&
-    latest.to >= end &&
+    placed.every(({ to }) => to <= latest.to) &&
     receiver?.position?.timeline === latestTimeline(archive);
   const tail: Interval[] =
-    isSeen && safe > end && known.length > 0
-      ? [{ kind: continues ? 'live' : 'wal', from: end, to: safe }]
+    isSeen && known.length > 0
+      ? [
+          continues
+            ? { kind: 'live', from: latest.to, to: Math.max(latest.to, safe) }
+            : { kind: 'wal', from: end, to: Math.max(end, safe) },
+        ]
       : [];
   const behind: Interval = { kind: 'behind', from: Math.min(now, Math.max(end, safe)), to: now };
   const intervals = [behind, ...wal, ...tail, ...windows];
   return {
     ...{ from, to: now, ticks: ticksOf(from, now) },
-    segments: segmentsOf(intervals, placed, x),
+    segments: segmentsOf(intervals, placed, x, rpoSeconds > rpoLimitSeconds),
     marks: apart(marks.map((mark) => ({ ...mark, x: x(mark.at) }))),
   };
 }
@@ -162,11 +169,14 @@ function segmentsOf(
   intervals: readonly Interval[],
   gaps: readonly Interval[],
   x: (at: number) => number,
+  isLate: boolean,
 ): Segment[] {
   const drawn: Placed[] = [
-    ...intervals.map((one): Placed => {
-      const { kind, from, to } = one;
-      return { kind, from, to, x0: x(from), x1: x(to), over: ORDER.indexOf(kind) };
+    ...intervals.map(({ kind, from, to }): Placed => {
+      const over = ORDER.indexOf(kind);
+      if (kind !== 'behind' || !isLate) return { kind, from, to, x0: x(from), x1: x(to), over };
+      // What is an alarm is seen, however short it is beside the rest.
+      return { kind, from, to, x0: Math.min(x(from), 1 - LEAST), x1: 1, over: ORDER.length };
     }),
     ...widened(gaps, x),
   ];
@@ -202,7 +212,7 @@ function widened(gaps: readonly Interval[], x: (at: number) => number): Placed[]
   const wide = gaps
     .map(({ from, to, accepted = false }) => {
       const middle = (x(from) + x(to)) / 2;
-      const half = Math.max(x(to) - x(from), LEAST_GAP) / 2;
+      const half = Math.max(x(to) - x(from), LEAST) / 2;
       const x0 = Math.min(Math.max(0, middle - half), 1 - 2 * half);
       return {
         from,
@@ -223,7 +233,7 @@ function widened(gaps: readonly Interval[], x: (at: number) => number): Placed[]
       last.accepted = last.accepted === true && accepted;
       last.gaps = (last.gaps ?? 1) + 1;
     } else {
-      out.push({ ...{ kind: 'gap', x0, x1, from, to, accepted, gaps: 1 }, over: ORDER.length });
+      out.push({ ...{ kind: 'gap', x0, x1, from, to, accepted, gaps: 1 }, over: ORDER.length + 1 });
     }
   }
   return out;

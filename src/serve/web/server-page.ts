@@ -7,12 +7,12 @@ import { lagGraph } from './lag-graph.js';
 import type { LivePage } from './layout.js';
 import { SAMPLE } from './memory.js';
 import { serverPath, stateLevel } from './overview.js';
-import type { PageRequest } from './page.js';
+import type { Noted, PageRequest } from './page.js';
 import { ago, ahead, exact, span, timed, utc } from './times.js';
 import { levelOf, troublesOf } from './troubles.js';
 
 const HOUR = 3_600_000;
-/** Rows at most: the newest ones. */
+/** Rows at most; the newest stand first. */
 const MOST_ROWS = 100;
 
 /** All that is known of one server. */
@@ -67,7 +67,8 @@ function restoreForm(name: string): Html {
 
 interface Column {
   name: string;
-  number?: boolean;
+  /** A number stands at the right; a text of any length is wrapped. */
+  is?: 'number' | 'text';
 }
 
 function table(
@@ -78,21 +79,24 @@ function table(
 ): Html {
   if (rows.length === 0) return html`<p class="empty">${none}</p>`;
   const all = columns.map((one) => (typeof one === 'string' ? { name: one } : one));
-  const shown = rows.slice(-MOST_ROWS);
+  const shown = rows.slice(0, MOST_ROWS);
   const cut =
     rows.length > shown.length &&
-    html`<p class="empty">The last ${shown.length} of ${rows.length}.</p>`;
+    html`<p class="empty">The newest ${shown.length} of ${rows.length}.</p>`;
   return html`${cut}<div class="scroll" tabindex="0" role="region" aria-label="${caption}"><table><thead><tr>${joined(
-    all.map(({ name, number }) => html`<th scope="col" class="${number && 'number'}">${name}</th>`),
+    all.map(({ name, is }) => html`<th scope="col" class="${is}">${name}</th>`),
   )}</tr></thead><tbody>${joined(
     shown.map(
       (cells) =>
-        html`<tr>${joined(cells.map((cell, i) => html`<td class="${all[i]?.number && 'number'}">${cell}</td>`))}</tr>`,
+        html`<tr>${joined(cells.map((cell, i) => html`<td class="${all[i]?.is}">${cell}</td>`))}</tr>`,
     ),
   )}</tbody></table></div>`;
 }
 
-/** The bar as text: windows and gaps in order of time. */
+const number = (name: string): Column => ({ name, is: 'number' });
+const text = (name: string): Column => ({ name, is: 'text' });
+
+/** The bar as text: windows and gaps, the newest first. */
 function ranges({ windows, gaps }: ArchiveStatus): Html {
   const order = (iso: string | undefined) => (iso === undefined ? 0 : Date.parse(iso));
   const rows = [
@@ -111,10 +115,10 @@ function ranges({ windows, gaps }: ArchiveStatus): Html {
         `${from} to ${to}, ${segments} ${segments === 1 ? 'segment' : 'segments'}`,
       ] as Content[],
     })),
-  ].sort((a, b) => a.at - b.at);
+  ].sort((a, b) => b.at - a.at);
   return table(
     'Ranges',
-    ['What', 'From', 'To', { name: 'Timeline', number: true }, ''],
+    ['What', 'From', 'To', number('Timeline'), text('')],
     rows.map(({ cells }) => cells),
     'Nothing can be restored, and no WAL is missing.',
   );
@@ -125,15 +129,17 @@ function backups({ backups }: ArchiveStatus): Html {
     'Backups',
     [
       ...['Backup', 'Where', 'Type', 'State', 'Taken'],
-      ...[{ name: 'Timeline', number: true }, { name: 'Size', number: true }, 'Restorable to'],
+      ...[number('Timeline'), number('Size'), text('Restorable to')],
     ],
-    backups.map(({ id, place, type, state, endedAt, startedAt, timeline, bytes, ...one }) => [
-      ...[html`<code>${id}</code>`, place, type, state, exact(endedAt ?? startedAt)],
-      ...[timeline ?? '–', bytes === undefined ? '–' : formatBytes(bytes)],
-      one.restorableTo === undefined
-        ? html`${sign('bad')} nothing${one.why !== undefined && `: ${one.why}`}`
-        : exact(one.restorableTo),
-    ]),
+    [...backups]
+      .reverse()
+      .map(({ id, place, type, state, endedAt, startedAt, timeline, bytes, ...one }) => [
+        ...[html`<code>${id}</code>`, place, type, state, exact(endedAt ?? startedAt)],
+        ...[timeline ?? '–', bytes === undefined ? '–' : formatBytes(bytes)],
+        one.restorableTo === undefined
+          ? html`${sign('bad')} nothing${one.why !== undefined && `: ${one.why}`}`
+          : exact(one.restorableTo),
+      ]),
     'There is no backup.',
   );
 }
@@ -143,21 +149,22 @@ function timelines({ timelines, segments, bytes, readAt, freeBytes }: ArchiveSta
   return html`<p class="under">${segments} segments, ${formatBytes(bytes)}${free}; as read at ${timed(readAt, utc)}</p>${table(
     'Timelines',
     [
-      ...[{ name: 'Timeline', number: true }, 'Branched off', 'From', 'To'],
-      ...[
-        { name: 'Segments', number: true },
-        { name: 'Size', number: true },
-      ],
+      ...[number('Timeline'), 'Branched off', 'From', 'To'],
+      ...[number('Segments'), number('Size')],
       ...['First commit', 'Last commit'],
     ],
-    timelines.flatMap(({ timeline, parent, branch, beside, ranges }) =>
-      ranges.map(({ from, to, segments, bytes, firstCommit, lastCommit }) => [
-        timeline,
-        html`${parent === undefined ? '–' : `${parent}${branch === undefined ? '' : ` at ${branch}`}`}${beside && ` (${beside})`}`,
-        ...[html`<code>${from}</code>`, html`<code>${to}</code>`, segments, formatBytes(bytes)],
-        ...[exact(firstCommit), exact(lastCommit)],
-      ]),
-    ),
+    [...timelines]
+      .reverse()
+      .flatMap(({ timeline, parent, branch, beside, ranges }) =>
+        [...ranges]
+          .reverse()
+          .map(({ from, to, segments, bytes, firstCommit, lastCommit }) => [
+            timeline,
+            html`${parent === undefined ? '–' : `${parent}${branch === undefined ? '' : ` at ${branch}`}`}${beside && ` (${beside})`}`,
+            ...[html`<code>${from}</code>`, html`<code>${to}</code>`, segments, formatBytes(bytes)],
+            ...[exact(firstCommit), exact(lastCommit)],
+          ]),
+      ),
     'There is no WAL.',
   )}`;
 }
@@ -168,7 +175,7 @@ function jobs({ jobs = [] }: ServerStatus, now: number): Html {
     'Jobs and findings',
     table(
       'Jobs',
-      ['Job', 'Last', 'How it ended', 'Next', 'When'],
+      ['Job', 'Last', text('How it ended'), 'Next', 'When'],
       jobs.map(({ state, schedule, next, last, ...job }) => [
         jobName(job),
         last ? timed(last.endedAt, (at) => ago(at, now)) : '–',
@@ -211,7 +218,7 @@ function members({ receiver }: ServerStatus): Html {
     'Members',
     table(
       'Members',
-      ['Member', 'Its slot covers a failover', ''],
+      ['Member', 'Its slot covers a failover', text('')],
       all.map(([member, { covers, message }]) => [
         member,
         covers === true
@@ -225,14 +232,13 @@ function members({ receiver }: ServerStatus): Html {
 }
 
 function events(all: ReturnType<PageRequest['memory']['events']>): Html {
-  return table(
-    'Events',
-    ['Time', 'Event', 'What happened'],
-    all.map(({ at, entry: { level, event, message, code, hint } }) => [
-      html`<time datetime="${new Date(at).toISOString()}">${utc(at)}</time>`,
-      html`${level === 'info' ? '' : html`${sign(level === 'error' ? 'bad' : 'warn')} `}${event}`,
-      html`${message}${code !== undefined && html` <code>${code}</code>`}${hint !== undefined && html` <small>${hint}</small>`}`,
-    ]),
-    'Nothing happened since the program began.',
-  );
+  if (all.length === 0) {
+    return html`<p class="empty">Nothing happened since the program began.</p>`;
+  }
+  return html`<ul class="events">${joined([...all].reverse().map(eventView))}</ul>`;
+}
+
+function eventView({ at, entry: { level, event, message, code, hint } }: Noted): Html {
+  const mark = level !== 'info' && html`${sign(level === 'error' ? 'bad' : 'warn')} `;
+  return html`<li><time datetime="${new Date(at).toISOString()}">${utc(at)}</time><b>${mark}${event}</b><span>${message}${code !== undefined && html` <code>${code}</code>`}${hint !== undefined && html` <small>${hint}</small>`}</span></li>`;
 }

@@ -31,7 +31,7 @@ h2{font-size:15px;line-height:1.3;margin:0;overflow-wrap:anywhere}
 .patterns{position:absolute}
 main{max-width:1240px;margin:0 auto;padding:16px 20px 28px}
 footer{max-width:1240px;margin:0 auto;padding:0 20px 24px;color:var(--soft);font-size:12.5px}
-.live:not(:empty)+.live:not(:empty){margin-top:12px}
+main{display:grid;grid-template-columns:minmax(0,1fr);gap:12px}.live:empty{display:none}
 .summary{display:flex;flex-wrap:wrap;gap:2px 20px}.summary p{margin:0}
 .panel{background:var(--panel);border:1px solid var(--line);border-radius:6px;padding:12px 14px 12px}
 .panel.bad{border-left:3px solid var(--bad);padding-left:12px}.panel.warn{border-left:3px solid var(--warn);padding-left:12px}
@@ -47,7 +47,7 @@ footer{max-width:1240px;margin:0 auto;padding:0 20px 24px;color:var(--soft);font
 .bar{display:block;margin:6px 0 2px;overflow:visible}
 .bar text{font-size:11px;fill:var(--soft)}
 .ground{fill:var(--bar)}
-.seg.window{fill:var(--window)}.seg.live{fill:var(--live)}
+.seg{shape-rendering:crispEdges}.seg.window{fill:var(--window)}.seg.live{fill:var(--live)}
 .seg.wal,.seg.behind{stroke:var(--wal);stroke-width:1}.seg.behind{stroke:var(--behind);stroke-dasharray:2 2}
 .seg.gap{stroke:var(--gap);stroke-width:1}
 .p-wal{stroke:var(--wal);stroke-width:1.6;fill:none}.p-gap{fill:var(--gap)}.p-cross{stroke:var(--cross);stroke-width:1;opacity:.65;fill:none}
@@ -57,7 +57,7 @@ footer{max-width:1240px;margin:0 auto;padding:0 20px 24px;color:var(--soft);font
 .mark.useless{fill:none;stroke:var(--bad);stroke-width:1.2}
 .legend{display:flex;flex-wrap:wrap;gap:2px 16px;margin:4px 0 0;padding:0;list-style:none;color:var(--soft);font-size:12.5px}
 .legend li{display:flex;align-items:center;gap:5px}
-.facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(165px,1fr));gap:8px 16px;margin:8px 0 0}
+.facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:8px 16px;margin:8px 0 0}
 .fact{min-width:0;color:inherit}.fact dt{font-size:11.5px;color:var(--soft)}.fact dd{margin:0;overflow-wrap:anywhere}
 .fact b{font-weight:600}.fact small{display:block;line-height:1.3}
 .fact.warn b{color:var(--warn)}.fact.bad b{color:var(--bad)}
@@ -72,8 +72,11 @@ footer{max-width:1240px;margin:0 auto;padding:0 20px 24px;color:var(--soft);font
 table{border-collapse:collapse;width:100%;font-size:13px}
 th{text-align:left;font-weight:500;color:var(--soft);font-size:12px;white-space:nowrap}
 th,td{padding:4px 14px 4px 0;border-bottom:1px solid var(--line);vertical-align:top}
-td time,td code{white-space:nowrap}
+td{white-space:nowrap}td.text{white-space:normal;min-width:220px;overflow-wrap:anywhere}
 tr:last-child td{border-bottom:0}.number{text-align:right}
+.events{list-style:none;margin:6px 0 0;padding:0;font-size:13px;display:grid;grid-template-columns:auto auto minmax(0,1fr);gap:0 14px}
+.events li{display:grid;grid-template-columns:subgrid;grid-column:1/-1;padding:4px 0;border-bottom:1px solid var(--line)}.events li:last-child{border-bottom:0}
+.events time{color:var(--soft);white-space:nowrap}.events span{overflow-wrap:anywhere}
 .lag{margin:8px 0 0}.lag svg{display:block}.lag figcaption{display:flex;flex-wrap:wrap;justify-content:space-between;gap:0 12px;color:var(--soft);font-size:12px}
 .area{fill:var(--link);opacity:.14}.line{fill:none;stroke:var(--link);stroke-width:1.5;vector-effect:non-scaling-stroke}
 .limit{stroke:var(--bad);stroke-dasharray:5 4;vector-effect:non-scaling-stroke}.axis{stroke:var(--line);vector-effect:non-scaling-stroke}
@@ -84,5 +87,5 @@ pre.command{background:var(--bar);border-radius:4px;padding:8px 10px;margin:8px 
 html:not(.script) .needs-script{display:none}.muted{color:var(--soft)}
 .login{max-width:420px;margin:10vh auto 0}
 @media (max-width:720px){.top{padding:8px 12px}main{padding:12px 12px 24px}footer{padding:0 12px 20px}.panel{padding:10px}
-.tick.minor{display:none}.facts{grid-template-columns:repeat(2,minmax(0,1fr));gap:8px 12px}.reach{margin-left:0}.under .source{display:block;margin-left:0}}
+.tick.minor{display:none}.facts{grid-template-columns:repeat(2,minmax(0,1fr));gap:8px 12px}.reach{margin-left:0}.events{display:block}.events li{display:block}.events time{display:block}.events b{margin-right:6px}.under .source{display:block;margin-left:0}}
 `;
