@@ -16,7 +16,8 @@ import {
   UsageError,
   type WalkeepError,
 } from '../errors.js';
-import { formatLsn } from '../lsn.js';
+import { formatLsn, type Lsn } from '../lsn.js';
+import { segmentFileName, segmentOf } from '../wal/file-name.js';
 import type { TimestampTz } from '../wal/records/timestamp.js';
 import { isInHistory, rootHistory, type TimelineHistory, timelineEnd } from '../wal/timeline.js';
 
@@ -51,6 +52,16 @@ export interface ChooseOptions {
   /** What opens the index of the WAL if it is encrypted. */
   keys?: LocateOptions['keys'];
   signal?: AbortSignal | undefined;
+}
+
+/** WAL that is replayed. */
+export interface ReplayedWal {
+  from: Lsn;
+  to: Lsn;
+  segments: number;
+  /** Names of the segments. */
+  first: string;
+  last: string;
 }
 
 /** An earlier backup may have what a later one has not. */
@@ -100,7 +111,7 @@ export async function chooseBackup(options: ChooseOptions): Promise<Choice> {
 }
 
 /** The timeline that is recovered to, with its ancestors. */
-function historyOf({ catalog, timeline, candidates }: ChooseOptions): TimelineHistory {
+export function historyOf({ catalog, timeline, candidates }: ChooseOptions): TimelineHistory {
   if (catalog) return planTimeline(catalog, timeline).history;
   // Without WAL there is no more than what a backup brings along.
   const newest = Math.max(...candidates.map(({ record }) => record.end.timeline));
@@ -108,7 +119,7 @@ function historyOf({ catalog, timeline, candidates }: ChooseOptions): TimelineHi
 }
 
 /** True if recovery to the history's timeline passes the end of the backup. */
-function isOnWay({ start, end }: BackupRecord, history: TimelineHistory): boolean {
+export function isOnWay({ start, end }: BackupRecord, history: TimelineHistory): boolean {
   const passes = ({ timeline, lsn }: BackupRecord['end']): boolean => {
     const left = timelineEnd(history, timeline);
     return isInHistory(history, timeline) && (left === undefined || lsn <= left);
@@ -134,7 +145,8 @@ function isPlainlyLater({ start, end }: BackupRecord, target: RecoveryTarget): b
 /** 2000-01-01 in microseconds since 1970. */
 const EPOCH = 946_684_800_000_000n;
 
-function timestampOf(time: string): TimestampTz {
+/** Of a time of a record. */
+export function timestampOf(time: string): TimestampTz {
   return (BigInt(Date.parse(time)) * 1000n - EPOCH) as TimestampTz;
 }
 
@@ -187,7 +199,7 @@ function noWal({ id }: BackupRecord): Error {
  * Those of which all is there that they are based on.
  * @throws CorruptObjectError where there are none, and something is missing
  */
-function wholeOf(named: readonly Candidate[], options: ChooseOptions): Candidate[] {
+export function wholeOf(named: readonly Candidate[], options: ChooseOptions): Candidate[] {
   let problem: unknown;
   const whole = named.filter((candidate) => {
     try {
@@ -237,4 +249,15 @@ function unreachable(
     ...(nearest ? { lsn: nearest.lsn, hint: nearest.hint } : {}),
     ...(notes.length === 0 ? {} : { detail: notes.join(' ') }),
   });
+}
+
+/** What is replayed. */
+export function walOf({ record, located }: Choice): ReplayedWal {
+  const { segmentSize, start } = record;
+  const [from, to] = [segmentOf(start.lsn, segmentSize), segmentOf(located.lsn, segmentSize)];
+  return {
+    ...{ from: start.lsn, to: located.lsn, segments: Number(to - from) + 1 },
+    first: segmentFileName(start.timeline, from, segmentSize),
+    last: segmentFileName(located.timeline, to, segmentSize),
+  };
 }

@@ -1,7 +1,7 @@
 import type { ArchiveOptions } from '../archive/places/open-archive.js';
 import type { LocatedTarget, RecoveryTarget } from '../archive/targets/target.js';
 import type { BackupRecord } from '../base/backup-record.js';
-import type { Lsn } from '../lsn.js';
+import type { ReplayedWal } from './choose.js';
 import type { AdoptedFile } from './config/adopted.js';
 import type { Owner } from './file-system.js';
 import type { RecoveryAction } from './settings.js';
@@ -77,7 +77,7 @@ export interface RestorePlan {
   target: RecoveryTarget;
   located: LocatedTarget;
   /** That is replayed. */
-  wal: { from: Lsn; to: Lsn; segments: number; first: string; last: string };
+  wal: ReplayedWal;
   dataDir: string;
   tablespaces: { oid: number; from: string; to: string; inPlace: boolean }[];
   walDir: string | undefined;

@@ -8,7 +8,7 @@ import type { BaseIndex } from '../base/base-index.js';
 import { TargetError, UsageError } from '../errors.js';
 import { type ControlSettings, controlSettings } from '../server/control-file.js';
 import { segmentFileName, segmentOf } from '../wal/file-name.js';
-import { type Choice, chooseBackup } from './choose.js';
+import { type Choice, chooseBackup, walOf } from './choose.js';
 import { type Combined, combinedOf } from './combine.js';
 import { commandOf } from './command.js';
 import { missingPaths } from './config/adopt.js';
@@ -150,7 +150,9 @@ async function planOf(
   const notes = await adoptionNotes(reader, index, adoption, signal);
   // All that it needs is in the backup, and a place without any WAL is no answer to a server.
   const isAlone = record.wal === 'included' && !sources.catalog && !options.standby;
-  const own = isAlone ? NOTHING : restoreCommandOf({ ...keys, places });
+  // The server fails if its WAL ends before the target: what was torn off is never passed over.
+  const allowTorn = located.setting !== undefined && located.gap?.isPartial === true;
+  const own = isAlone ? NOTHING : restoreCommandOf({ ...keys, places, allowTorn });
   const restoreCommand = options.restoreCommand ?? own;
   const isTried = options.restoreCommand === undefined && options.tryFetch !== false && !isAlone;
   if (isTried && state !== 'complete') {
@@ -219,16 +221,6 @@ function requireUnused(adopted: RestorePlan['adopted']): void {
     path: taken.to,
     hint: 'Give another --config-dir, or move it away: nothing is overwritten.',
   });
-}
-
-function walOf({ record, located }: Choice): RestorePlan['wal'] {
-  const { segmentSize, start } = record;
-  const [from, to] = [segmentOf(start.lsn, segmentSize), segmentOf(located.lsn, segmentSize)];
-  return {
-    ...{ from: start.lsn, to: located.lsn, segments: Number(to - from) + 1 },
-    first: segmentFileName(start.timeline, from, segmentSize),
-    last: segmentFileName(located.timeline, to, segmentSize),
-  };
 }
 
 /**

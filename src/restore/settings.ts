@@ -58,6 +58,10 @@ export function settingLines(settings: RecoverySettings): string[] {
   }
   lines.push(['recovery_target_timeline', standby && !setting ? 'latest' : String(timeline)]);
   if (setting) lines.push(['recovery_target_action', action]);
+  // It would ask for WAL behind the target, and take a failure of restore_command for its own end.
+  if (setting && located.gap && settings.serverVersion >= 150000) {
+    lines.push(['recovery_prefetch', 'off']);
+  }
   lines.push(['recovery_min_apply_delay', '0']);
   lines.push(['recovery_end_command', ''], ['archive_cleanup_command', '']);
   lines.push(['primary_conninfo', standby?.conninfo ?? ''], ['primary_slot_name', '']);
@@ -79,6 +83,8 @@ const PREFETCH = 4;
 export interface CommandOptions extends ArchiveKeys {
   /** Absolute, or URLs. */
   places: readonly string[];
+  /** Serve a partial segment behind which WAL is missing, too. */
+  allowTorn?: boolean | undefined;
   /** The package's script, and the directory that node is in; those of this process. */
   program?: string | undefined;
   nodeDirectory?: string | undefined;
@@ -103,12 +109,13 @@ export function programWords({ program, nodeDirectory }: Partial<CommandOptions>
 
 /** The shell command that PostgreSQL runs for each file; % has a meaning in it. */
 export function restoreCommandOf(options: CommandOptions): string {
-  const { places, identityFiles = [], identityCommand } = options;
+  const { places, identityFiles = [], identityCommand, allowTorn = false } = options;
   const keys = [
     ...identityFiles.flatMap((file) => ['--identity', file]),
     ...(identityCommand === undefined ? [] : ['--identity-command', identityCommand]),
   ];
-  const words = ['fetch', '--prefetch', String(PREFETCH), ...keys, ...places].map(word);
+  const torn = allowTorn ? ['--allow-torn'] : [];
+  const words = ['fetch', '--prefetch', String(PREFETCH), ...torn, ...keys, ...places].map(word);
   const command = [programWords(options), ...words].join(' ').replaceAll('%', '%%');
   return `${command} %f %p`;
 }

@@ -29,6 +29,9 @@ export interface LocateOptions {
 /** Segments at the end of the WAL in which a record with a time is looked for. */
 const FEW = 8;
 
+/** Bytes of WAL that a server may decode ahead: its wal_decode_buffer_size, which is 512 kB by default. */
+const READ_AHEAD = 64n * 1024n * 1024n;
+
 export type TargetResult = { located: LocatedTarget } | { unreachable: UnreachableTarget };
 
 /**
@@ -281,8 +284,10 @@ class Locator {
 
   async #stopAt(lsn: Lsn, setting: LocatedTarget['setting']): Promise<TargetResult> {
     const { last, next } = await this.#marks.around(lsn);
+    const gap = this.#gapBehind(lsn);
     return {
       located: {
+        ...(gap ? { gap } : {}),
         timeline: this.#stretch.plan.timeline,
         lsn,
         ...(last ? { last: point(last) } : {}),
@@ -292,6 +297,12 @@ class Locator {
         segmentsRead: this.#marks.segmentsRead,
       },
     };
+  }
+
+  #gapBehind(lsn: Lsn): LocatedTarget['gap'] {
+    const { gap, plan, behind } = this.#stretch;
+    if (!gap || lsn + READ_AHEAD + BigInt(plan.segmentSize) < gap.from) return undefined;
+    return { isPartial: plan.segments[behind - 1]?.files[0]?.partial ?? false };
   }
 
   #unreachable(

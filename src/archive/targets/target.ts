@@ -31,6 +31,11 @@ export interface LocatedTarget {
     | { name: 'recovery_target_time'; value: string; inclusive: boolean }
     | { name: 'recovery_target'; value: 'immediate' }
     | undefined;
+  /** WAL is missing so soon behind it that a server which reads ahead would ask for it. */
+  gap?: {
+    /** What is here before that is a partial segment, of which no more is known than its content. */
+    isPartial: boolean;
+  };
   /** What is to be told besides: that the index is damaged, what was taken for granted. */
   notes: string[];
   /** Segments that were read to find it. */
