@@ -3,7 +3,11 @@ import { type BackupArea, openBackupArea } from '../archive/backups/area.js';
 import { readBackups } from '../archive/backups/catalog.js';
 import type { Catalog } from '../archive/catalog.js';
 import { JoinedArchive } from '../archive/places/joined-archive.js';
-import { type ArchiveOptions, openArchive } from '../archive/places/open-archive.js';
+import {
+  type ArchiveOptions,
+  openArchive,
+  type StoreEnvironment,
+} from '../archive/places/open-archive.js';
 import { readCatalog } from '../archive/read-catalog.js';
 import { UsageError, type WalkeepError } from '../errors.js';
 import type { Candidate } from './choose.js';
@@ -21,6 +25,7 @@ export interface Sources {
 
 /**
  * Opens the places: WAL is read from all of them, backups from the first that has each.
+ * @param envOf the environment with a store's credentials, where that is not the process's
  * @throws UsageError for no place, or where several clusters are there and none is named;
  *   StoreAccessError, StoreUncertainError, StorageError
  */
@@ -28,6 +33,7 @@ export async function openSources(
   places: readonly string[],
   keys: ArchiveOptions,
   signal?: AbortSignal,
+  envOf: (place: string) => StoreEnvironment | undefined = () => undefined,
 ): Promise<Sources> {
   const archives: Archive[] = [];
   const areas: BackupArea[] = [];
@@ -37,8 +43,9 @@ export async function openSources(
   try {
     for (const place of places) {
       signal?.throwIfAborted();
-      archives.push(await openArchive(place, keys));
-      areas.push(await openBackupArea(place, { systemId: keys.systemId, signal }));
+      const env = envOf(place);
+      archives.push(await openArchive(place, { ...keys, env }));
+      areas.push(await openBackupArea(place, { systemId: keys.systemId, env, signal }));
     }
     const [first, second] = archives;
     if (!first) throw new UsageError('no archive is given');

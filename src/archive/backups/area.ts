@@ -5,7 +5,7 @@ import { storageError } from '../../files/durable.js';
 import { openFileStore } from '../../store/file/file-store.js';
 import { openStore } from '../../store/open.js';
 import type { ObjectStore } from '../../store/store.js';
-import { isStore } from '../places/open-archive.js';
+import { isStore, type StoreEnvironment } from '../places/open-archive.js';
 import { systemsOf } from '../shipping/systems.js';
 import { systemPrefix } from '../store-keys.js';
 
@@ -26,8 +26,7 @@ export interface AreaOptions {
   writable?: boolean | undefined;
   /** Take also a store that cannot create only what is absent. */
   unfenced?: boolean | undefined;
-  /** Where credentials of a store are looked for; that of the process. */
-  env?: Readonly<Record<string, string | undefined>> | undefined;
+  env?: StoreEnvironment | undefined;
   signal?: AbortSignal | undefined;
 }
 

@@ -21,10 +21,12 @@ export interface ArchiveOptions extends ArchiveKeys {
   systemId?: bigint | undefined;
 }
 
-/** How it is opened here. */
+/** Where a store looks for credentials, proxies and defaults. */
+export type StoreEnvironment = Readonly<Record<string, string | undefined>>;
+
 export interface OpenOptions extends ArchiveOptions {
-  /** Where credentials of a store are looked for; that of the process. */
-  env?: Readonly<Record<string, string | undefined>> | undefined;
+  /** Default: that of the process. */
+  env?: StoreEnvironment | undefined;
 }
 
 const URL = /^[a-z][a-z0-9+.-]+:\/\//i;

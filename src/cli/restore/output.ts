@@ -5,6 +5,7 @@ import type {
   RestoreProgress,
   RestoreResult,
 } from '../../restore/options.js';
+import { recoverySteps } from '../../restore/reach/next-steps.js';
 import { RECOVERY_SETTINGS, word } from '../../restore/settings.js';
 import { targetText, timeText } from '../../restore/target-text.js';
 import { formatBytes, formatSeconds } from '../../units.js';
@@ -125,38 +126,13 @@ export function planJson(plan: RestorePlan): string {
 
 /** What to do now, and what happens then. */
 export function nextSteps({ plan }: RestoreResult, places: readonly string[] = []): string[] {
-  const { dataDir, configDir, located, signalFile, action } = plan;
-  const directory = word(configDir === dataDir ? dataDir : configDir);
-  const user = plan.owner ? ` (as uid ${plan.owner.uid})` : '';
-  const steps = [
-    ...oldWalSteps(plan, places),
-    `start it${user}: pg_ctl -D ${directory} -l ${directory}/restore.log start`,
-  ];
-  if (signalFile === 'standby.signal') {
-    steps.push('it recovers to the end of the archive and goes on as a standby');
-    steps.push('see how far it is: SELECT pg_last_wal_replay_lsn()');
-    return steps;
-  }
-  if (!located.setting) {
-    steps.push(`it recovers to ${formatLsn(located.lsn)}, is promoted, and takes writes`);
-  } else if (action === 'pause') {
-    steps.push(
-      'it recovers to the target, pauses there and answers reads: that is not broken, look at the data',
-    );
-    steps.push(
-      'a SELECT that waits there waits for a lock of a transaction that the target cuts off, such ' +
-        'as a DROP TABLE: pg_locks shows it, and the end of recovery lets it go',
-    );
-    steps.push('if it is right, end recovery: SELECT pg_wal_replay_resume()');
-    steps.push('if not, stop it, and restore to another target; do not remove recovery.signal');
-  } else if (action === 'promote') {
-    steps.push('it recovers to the target, is promoted, and takes writes');
-  } else steps.push('it recovers to the target and shuts down');
-  steps.push('see whether it is done: SELECT pg_is_in_recovery()');
-  steps.push(
-    `then take a new base backup, and remove the settings of the restore: walkeep restore --finish ${directory}`,
-  );
-  return steps;
+  const { dataDir, configDir, located, signalFile, action, owner } = plan;
+  const restored = {
+    ...{ dataDir, configDir, uid: owner?.uid, lsn: formatLsn(located.lsn), action },
+    isLatest: !located.setting,
+    standby: signalFile === 'standby.signal',
+  };
+  return [...oldWalSteps(plan, places), ...recoverySteps(restored)];
 }
 
 /** What was not streamed is nowhere else: it counts for recovery only if it is stored before. */
