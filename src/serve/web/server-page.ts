@@ -134,7 +134,7 @@ function backups({ backups }: ArchiveStatus): Html {
     [...backups]
       .reverse()
       .map(({ id, place, type, state, endedAt, startedAt, timeline, bytes, ...one }) => [
-        ...[html`<code>${id}</code>`, place, type, state, exact(endedAt ?? startedAt)],
+        ...[html`<code>${id}</code>`, place, type ?? '–', state, exact(endedAt ?? startedAt)],
         ...[timeline ?? '–', bytes === undefined ? '–' : formatBytes(bytes)],
         one.restorableTo === undefined
           ? html`${sign('bad')} nothing${one.why !== undefined && `: ${one.why}`}`
@@ -146,7 +146,7 @@ function backups({ backups }: ArchiveStatus): Html {
 
 function timelines({ timelines, segments, bytes, readAt, freeBytes }: ArchiveStatus): Html {
   const free = freeBytes === undefined ? '' : `; ${formatBytes(freeBytes)} free`;
-  return html`<p class="under">${segments} segments, ${formatBytes(bytes)}${free}; as read at ${timed(readAt, utc)}</p>${table(
+  return html`<p class="under">${segments} segments, ${formatBytes(bytes)}${free}; ${readAt === undefined ? 'not read yet' : html`as read at ${timed(readAt, utc)}`}</p>${table(
     'Timelines',
     [
       ...[number('Timeline'), 'Branched off', 'From', 'To'],

@@ -18,6 +18,7 @@ export const serverOf = (more: Partial<ServerStatus> = {}): ServerStatus => ({
 /** One with nothing wrong in it. */
 export const archiveOf = (more: Partial<ArchiveStatus> = {}): ArchiveStatus => ({
   ...{ readAt: ago(0), segments: 3, bytes: 3, timelines: [], gaps: [], backups: [], windows: [] },
+  ...{ places: [], besideWindows: [] },
   ...more,
 });
 

@@ -14,6 +14,8 @@ const kept = (archive: Partial<ArchiveStatus>) => of({ archive: archiveOf(archiv
 const kinds = (found: ReturnType<typeof of>) =>
   found.map(({ kind, severity }) => `${kind} ${severity}`);
 
+const KEPT = { state: 'complete' as const, kept: false, reaches: [] };
+
 it('finds nothing of a server that is well, or does nothing', () => {
   const day = 24 * HOUR;
   const jobs = [
@@ -28,7 +30,7 @@ it('finds nothing of a server that is well, or does nothing', () => {
       ...{ rpoSeconds: 500, totals: { segments: 1, failures: 9 } },
     },
   ];
-  const backup = { id: 'b', place: 'directory', type: 'full' as const, state: 'complete' };
+  const backup = { id: 'b', place: 'directory', type: 'full' as const, ...KEPT };
   const archive = archiveOf({
     gaps: [{ ...GAP, accepted: true }],
     backups: [{ ...backup, endedAt: ago(day) }],
@@ -159,7 +161,7 @@ it('finds jobs that failed, until one of their kind succeeds there', () => {
 it('finds that the newest backup is too old, or that there is none', () => {
   const backup = { maxAge: HOUR, to: 'directory', verifyPages: false };
   const work = new Map([['shop', workOf({ backup })]]);
-  const stored = { id: 'b', place: 'directory', type: 'full' as const, state: 'complete' };
+  const stored = { id: 'b', place: 'directory', type: 'full' as const, ...KEPT };
   const withBackups = (...backups: ArchiveStatus['backups']) =>
     of({ archive: archiveOf({ backups }) }, { work });
   expect(withBackups({ ...stored, endedAt: ago(HOUR) })).toEqual([]);

@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest';
 import { TroubleWatch } from '../../../src/serve/notify/watch.js';
 import type { ServerStatus } from '../../../src/serve/status.js';
-import { around, NOW, serverOf } from './statuses.js';
+import { archiveOf, around, NOW, serverOf } from './statuses.js';
 
 /** Looks once a second at what a test says. */
 function watching() {
@@ -72,9 +72,8 @@ it('waits for what may be over in a moment', () => {
 it('tells what became worse', () => {
   const { watch, look } = watching();
   const slot = { readAt: '', name: 's', exists: true };
-  const archive = { segments: 0, bytes: 0, timelines: [], gaps: [], backups: [], windows: [] };
-  const of = (more: object) =>
-    serverOf({ archive: { readAt: '', ...archive, slot: { ...slot, ...more } } });
+  const archive = archiveOf({ readAt: '' });
+  const of = (more: object) => serverOf({ archive: { ...archive, slot: { ...slot, ...more } } });
   expect(look([of({ retainedBytes: 9, safeBytes: 1 })], 2)).toEqual(['1 + shop:slot']);
   expect(look([of({ walStatus: 'lost' })], 2)).toEqual(['3 + shop:slot']);
   // Not what became better.

@@ -80,7 +80,7 @@ export function serverOf(now: number, more: Partial<ServerStatus> = {}): ServerS
           ],
         },
       ],
-      gaps: [],
+      ...{ gaps: [], places: [], besideWindows: [] },
       backups: days.map((age, i) => ({
         ...{
           id: `${iso(now - age * DAY)
@@ -90,9 +90,17 @@ export function serverOf(now: number, more: Partial<ServerStatus> = {}): ServerS
         },
         ...{ type: i % 7 === 0 ? ('full' as const) : ('incremental' as const), state: 'complete' },
         ...{ startedAt: at(age * DAY + HOUR), endedAt: at(age * DAY), timeline: age > 5 ? 1 : 2 },
-        ...{ endLsn: '11/0', bytes: i % 7 === 0 ? 4.1e11 : 9.3e9, restorableTo: at(25_000) },
+        ...{
+          kept: false,
+          reaches: [],
+          endLsn: '11/0',
+          bytes: i % 7 === 0 ? 4.1e11 : 9.3e9,
+          restorableTo: at(25_000),
+        },
       })),
-      windows: [{ from: at(13 * DAY), to: at(25_000), backup: 'F', timeline: 2 }],
+      windows: [
+        { from: at(13 * DAY), to: at(25_000), backup: 'F', place: 'directory', timeline: 2 },
+      ],
       slot: {
         ...{ readAt: at(20_000), name: 'walkeep', exists: true, active: true },
         ...{ walStatus: 'reserved', retainedBytes: 1.7e7 },
@@ -123,9 +131,9 @@ export function withGaps(now: number, more: Partial<ServerStatus> = {}): ServerS
         },
       ],
       windows: [
-        { from: at(13 * DAY), to: at(10 * DAY), backup: 'F1', timeline: 1 },
-        { from: at(9 * DAY), to: at(2 * DAY), backup: 'F2', timeline: 2 },
-        { from: at(1 * DAY), to: at(25_000), backup: 'F3', timeline: 2 },
+        { from: at(13 * DAY), to: at(10 * DAY), backup: 'F1', place: 'directory', timeline: 1 },
+        { from: at(9 * DAY), to: at(2 * DAY), backup: 'F2', place: 'directory', timeline: 2 },
+        { from: at(1 * DAY), to: at(25_000), backup: 'F3', place: 'directory', timeline: 2 },
       ],
     },
     troubles: [
@@ -174,6 +182,7 @@ export function empty(now: number, more: Partial<ServerStatus> = {}): ServerStat
     gaps: [],
     backups: [],
     windows: [],
+    ...{ places: [], besideWindows: [] },
   };
   return {
     ...{ name: 'new', state: 'connecting', since: iso(now), directory: '/d', restarts: 0, archive },
