@@ -32,6 +32,13 @@ export function onParentGone(gone: () => void): () => void {
   return () => void process.off('disconnect', gone);
 }
 
+const ignore = (): void => {};
+
+/** Those of a terminal or a service manager are for the other process. */
+export function ignoreSignals(): void {
+  process.on('SIGINT', ignore).on('SIGTERM', ignore).on('SIGHUP', ignore);
+}
+
 /** An error that the command reports, as it tells the other process. */
 export interface ToldError {
   kind: 'error';

@@ -111,7 +111,7 @@ const COMMANDS: Readonly<
     load: () => import('./commands/status.js'),
   },
   ctl: {
-    summary: 'reload a running serve; pause and resume a server',
+    summary: 'tell a running serve what to do',
     load: () => import('./commands/ctl.js'),
   },
   config: {

@@ -1,5 +1,5 @@
 import tty from 'node:tty';
-import { isBeside, onParentGone } from '../beside.js';
+import { ignoreSignals, isBeside, onParentGone } from '../beside.js';
 import type { Output } from './output.js';
 
 /**
@@ -15,11 +15,6 @@ const SECOND_THOUGHT = 1000;
 const hasTerminal = (): boolean => [0, 1, 2].some((fd) => tty.isatty(fd));
 
 const ignore = (): void => {};
-
-/** They are for another process. */
-export function ignoreSignals(): void {
-  process.on('SIGINT', ignore).on('SIGTERM', ignore).on('SIGHUP', ignore);
-}
 
 /**
  * SIGINT and SIGTERM ask for a graceful stop through the returned signal. A second SIGINT ends

@@ -5,6 +5,7 @@ import type { Listen, ServeConfig, WebConfig, WorkConfig } from './config/config
 import { faultLine } from './config/fault.js';
 import type { ControlRequest, ControlResults } from './control/protocol.js';
 import { type Control, ControlServer } from './control/server.js';
+import { Jobs } from './jobs/jobs.js';
 import type { MetricsListener } from './metrics/listener.js';
 import { Observer } from './observer/observer.js';
 import type { Part } from './part.js';
@@ -37,6 +38,7 @@ export class Service {
   /** The status page, and what is remembered for it. */
   #web: Web | undefined;
   readonly #memory = new Memory();
+  readonly #jobs: Jobs;
   #work: readonly WorkConfig[] = [];
   #configIsGood = true;
   #control: { socket: string; server: ControlServer } | undefined;
@@ -52,7 +54,10 @@ export class Service {
       tell(entry);
     };
     this.#supervisor = new Supervisor(this.#tell, launch);
-    this.#parts = [new Observer(this.#tell)];
+    const isPaused = (name: string): boolean =>
+      this.#supervisor.status().some((one) => one.name === name && one.state === 'paused');
+    this.#jobs = new Jobs({ tell: this.#tell, isPaused });
+    this.#parts = [new Observer(this.#tell), this.#jobs];
     this.#notifier = new ServiceNotifier(env, (why) =>
       this.#tell({
         ...{ level: 'warning', event: 'notify', message: 'the service manager cannot be told' },
@@ -211,6 +216,12 @@ export class Service {
         this.#supervisor.resume(server, { acceptGap });
         return {};
       }
+      case 'run':
+        return { runs: this.#jobs.request(request.server, request.request) };
+      case 'runs':
+        return { runs: this.#jobs.runs(request.ids) };
+      case 'cancel':
+        return { runs: this.#jobs.cancel(request.server) };
     }
   };
 }

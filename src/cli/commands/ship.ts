@@ -1,4 +1,4 @@
-import { isBeside, onParentGone } from '../../beside.js';
+import { ignoreSignals, isBeside, onParentGone } from '../../beside.js';
 import { StoreConflictError, type WalkeepError } from '../../errors.js';
 import { SHIP_EVENTS, type ShipResult } from '../../ship/options.js';
 import type { WalShipper } from '../../ship/shipper.js';
@@ -8,7 +8,7 @@ import { jsonLine } from '../json.js';
 import type { Output } from '../output.js';
 import { formatSeconds } from '../report.js';
 import { recipientsFrom, SHIP_OPTIONS, shipOptions } from '../ship-options.js';
-import { ignoreSignals, stopOnSignals } from '../signals.js';
+import { stopOnSignals } from '../signals.js';
 
 /** A place was given up, or did not answer. */
 const NOT_SHIPPED = 2;

@@ -1,4 +1,5 @@
 import type { ConfigFault } from '../../errors.js';
+import type { JobRequest, RunReport } from '../jobs/request.js';
 import type { ErrorReport, ServerStatus } from '../status.js';
 import type { Applied } from '../supervisor/supervisor.js';
 
@@ -7,7 +8,10 @@ export type ControlRequest =
   | { command: 'status'; server?: string }
   | { command: 'reload' }
   | { command: 'pause'; server: string }
-  | { command: 'resume'; server: string; acceptGap?: boolean };
+  | { command: 'resume'; server: string; acceptGap?: boolean }
+  | { command: 'run'; server: string; request: JobRequest }
+  | { command: 'runs'; ids: readonly number[] }
+  | { command: 'cancel'; server: string };
 
 /** What each answers. */
 export interface ControlResults {
@@ -15,6 +19,9 @@ export interface ControlResults {
   reload: Applied;
   pause: Record<string, never>;
   resume: Record<string, never>;
+  run: { runs: RunReport[] };
+  runs: { runs: RunReport[] };
+  cancel: { runs: RunReport[] };
 }
 
 export type ControlAnswer =

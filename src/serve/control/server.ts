@@ -2,6 +2,7 @@ import { chmodSync, lstatSync, unlinkSync } from 'node:fs';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { ConfigError, DirectoryLockedError, UsageError } from '../../errors.js';
 import { storageError } from '../../files/durable.js';
+import { BACKUP_TYPES, type JobRequest } from '../jobs/request.js';
 import { reportOf } from '../status.js';
 import {
   type ControlAnswer,
@@ -108,13 +109,27 @@ function parseRequest(line: string): ControlRequest {
   } catch {
     throw new UsageError('the request is no line of JSON');
   }
-  const { command, server, acceptGap } = parsed ?? {};
+  const { command, server, acceptGap, request, ids } = parsed ?? {};
   const named = typeof server === 'string' ? { server } : undefined;
   if (command === 'reload') return { command };
   if (command === 'status') return { command, ...named };
   if (command === 'pause' && named) return { command, ...named };
   if (command === 'resume' && named) return { command, ...named, acceptGap: acceptGap === true };
+  if (command === 'cancel' && named) return { command, ...named };
+  const run = jobRequest(request);
+  if (command === 'run' && named && run) return { command, ...named, request: run };
+  if (command === 'runs' && Array.isArray(ids) && ids.every(Number.isInteger)) {
+    return { command, ids };
+  }
   throw new UsageError('the request is not known');
+}
+
+function jobRequest(given: unknown): JobRequest | undefined {
+  const { job, full, type } = (given ?? {}) as Record<string, unknown>;
+  if (job === 'expire' || job === 'rehearse') return { job };
+  if (job === 'verify') return { job, full: full === true };
+  const known = BACKUP_TYPES.find((one) => one === type);
+  return job === 'backup' && known ? { job, type: known } : undefined;
 }
 
 /** Whether somebody listens; what a killed program left is removed. */
