@@ -64,4 +64,5 @@ export default defineConfig([
   ...COMMANDS.map((command) => single('dist/cli/main.js', command, [outside(command)])),
   // Commits wait while "serve" begins one again.
   single('dist/serve/receiver/worker.js', 'serve-receiver'),
+  single('dist/serve/shipping/worker.js', 'serve-shipper'),
 ]);

@@ -10,6 +10,8 @@ export interface Part {
   apply(work: readonly WorkConfig[]): Promise<void>;
   /** Of one server, from memory. */
   status(server: string): WorkStatus;
+  /** Somebody has looked at what is held of a server: it goes on. */
+  resume?(server: string): void;
   /** Ends all of its processes. */
   end(): Promise<void>;
 }

@@ -10,6 +10,7 @@ import type { MetricsListener } from './metrics/listener.js';
 import { Observer } from './observer/observer.js';
 import type { Part } from './part.js';
 import { ServiceNotifier } from './service-notifier.js';
+import { Shipping } from './shipping/shipping.js';
 import { type LogEntry, reportOf, type ServerStatus } from './status.js';
 import type { Launch } from './supervisor/child.js';
 import { type Applied, Supervisor } from './supervisor/supervisor.js';
@@ -57,7 +58,7 @@ export class Service {
     const isPaused = (name: string): boolean =>
       this.#supervisor.status().some((one) => one.name === name && one.state === 'paused');
     this.#jobs = new Jobs({ tell: this.#tell, isPaused });
-    this.#parts = [new Observer(this.#tell), this.#jobs];
+    this.#parts = [new Shipping(this.#tell), new Observer(this.#tell), this.#jobs];
     this.#notifier = new ServiceNotifier(env, (why) =>
       this.#tell({
         ...{ level: 'warning', event: 'notify', message: 'the service manager cannot be told' },
@@ -214,6 +215,7 @@ export class Service {
       case 'resume': {
         const { server, acceptGap = false } = request;
         this.#supervisor.resume(server, { acceptGap });
+        for (const part of this.#parts) part.resume?.(server);
         return {};
       }
       case 'run':

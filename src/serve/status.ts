@@ -175,16 +175,17 @@ export interface StoreStatus {
   name: string;
   place: string;
   /**
-   * - `shipping`: all is well; `away`: it does not answer, and is tried again
-   * - `held`: a person has to look; `restarting`: its process ended, another is begun
+   * - `shipping`: all is well; `away`: it does not answer or refuses us, and is tried again
+   * - `held`: a person has to look, at all of it or at one file; `restarting`: its process ended, another
+   *   is begun
    */
   state: 'starting' | 'shipping' | 'away' | 'held' | 'restarting' | 'stopping';
   since: string;
   pid?: number;
-  /** Completed segments that are not there yet, and their bytes here. */
+  /** Completed segments that are not there yet, and the bytes of WAL in them. */
   queueSegments?: number;
   queueBytes?: number;
-  /** Seconds since all that was completed here was there; 0: it is. */
+  /** Seconds since all that was completed here was there: the age of the oldest that is not; 0: it is. */
   rpoSeconds: number;
   /** Up to here all is there. */
   shippedLsn?: string;

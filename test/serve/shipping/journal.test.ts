@@ -1,0 +1,63 @@
+import { expect, it } from 'vitest';
+import { parseLsn } from '../../../src/lsn.js';
+import { StorePoint, storeSnapshot } from '../../../src/serve/shipping/journal.js';
+import type { PlaceStatus, ShipperStatus } from '../../../src/ship/options.js';
+
+const placeOf = (more: Partial<PlaceStatus> = {}): PlaceStatus => ({
+  ...{ place: 's3://b', segments: 0, bytes: 0, seconds: 0 },
+  ...{ reached: true, state: 'ok', held: [] },
+  ...more,
+});
+const statusOf = (place: Partial<PlaceStatus>, more: Partial<ShipperStatus> = {}) => ({
+  ...{ lookedAge: 100, complete: 4, places: [placeOf(place)] },
+  ...more,
+});
+
+it('knows of nothing before the directory was looked at and the store reached', () => {
+  const point = new StorePoint();
+  expect(point.age({ complete: 0, places: [] }, 1000)).toBeUndefined();
+  expect(point.age(statusOf({ reached: false }), 1000)).toBeUndefined();
+  expect(point.age(statusOf({ reached: true }), 1000)).toBe(0);
+});
+
+it('lacks nothing where nothing was completed yet, reached or not', () => {
+  const point = new StorePoint();
+  expect(point.age(statusOf({ reached: false }, { complete: 0 }), 1000)).toBe(0);
+});
+
+it('is as old as the oldest segment that is not there', () => {
+  const point = new StorePoint();
+  expect(point.age(statusOf({ segments: 2, seconds: 90 }), 1000)).toBe(90_000);
+  // Also before the store was reached: what it answered for before is noted.
+  expect(point.age(statusOf({ segments: 2, seconds: 95, reached: false }), 6000)).toBe(95_000);
+});
+
+it('rises with the clock where the age of that segment is not known', () => {
+  const point = new StorePoint();
+  expect(point.age(statusOf({ segments: 1 }), 1000)).toBeUndefined();
+  expect(point.age(statusOf({}), 2000)).toBe(0);
+  expect(point.age(statusOf({ segments: 1 }), 1900)).toBe(1);
+  expect(point.age(statusOf({ segments: 1 }), 7900)).toBe(6000);
+});
+
+it('is not believed to have all of a directory that was not looked at lately', () => {
+  const point = new StorePoint();
+  expect(point.age(statusOf({}), 20_000)).toBe(0);
+  expect(point.age(statusOf({}, { lookedAge: 60_100 }), 80_000)).toBe(60_100);
+});
+
+it('says what a store is at', () => {
+  const trouble = { code: 'WK_STORE_ACCESS', message: 'refused', hint: 'Look.', since: 'x' };
+  const error = { code: 'WK_STORE_ACCESS', message: 'refused', hint: 'Look.' };
+  const held = [{ name: '0'.repeat(24), code: 'WK_CORRUPT_WAL', message: 'damaged', since: 'x' }];
+  const position = { timeline: 1, lsn: parseLsn('0/3000000') };
+  expect(storeSnapshot(placeOf({ reached: false }))).toMatchObject({ state: 'starting' });
+  expect(storeSnapshot(placeOf({ position, segments: 2, bytes: 32 }))).toEqual({
+    ...{ state: 'shipping', queueSegments: 2, queueBytes: 32, shippedLsn: '0/3000000' },
+  });
+  const away = placeOf({ reached: false, state: 'retrying', trouble, held });
+  expect(storeSnapshot(away)).toMatchObject({ state: 'away', error });
+  expect(storeSnapshot(placeOf({ held }))).toMatchObject({
+    ...{ state: 'held', error: { code: 'WK_CORRUPT_WAL', message: 'damaged' } },
+  });
+});
