@@ -1,3 +1,4 @@
+import type { WalkeepError } from '../errors.js';
 import { type Place, parsePlace } from './place.js';
 import type { CredentialSource } from './s3/credentials/source.js';
 import type { ObjectStore } from './store.js';
@@ -12,6 +13,8 @@ export interface OpenStoreOptions {
   unfenced?: boolean | undefined;
   /** Milliseconds after which a request, or a call with all its repetitions, has failed. */
   patience?: { attempt?: number; whole?: number } | undefined;
+  /** Told of each attempt that failed and is repeated; a store that repeats none tells of none. */
+  failing?: ((error: WalkeepError) => void) | undefined;
   /** Where credentials, proxies and defaults are looked for; that of the process. */
   env?: Readonly<Record<string, string | undefined>> | undefined;
   /** Of S3, instead of those that are looked for. */

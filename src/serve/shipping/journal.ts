@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import type { WalkeepError } from '../../errors.js';
 import { formatLsn } from '../../lsn.js';
 import type { PlaceStatus, ShipperStatus } from '../../ship/options.js';
@@ -14,39 +15,115 @@ const FRESH = 15_000;
 /** What a whole segment is called when it was shipped, with or without a suffix. */
 const SEGMENT = /^[0-9A-F]{24}$/;
 
-/** Keeps a reporter up to what a shipper says. */
-export function reportShipper(shipper: WalShipper, reporter: Reporter<ShipSnapshot>): void {
-  let told: { message: string; at: number } | undefined;
-  const say = (level: LogEntry['level'], event: string, message: string, more = {}): void =>
-    reporter.log({ level, event, message, ...more });
+/** Milliseconds for which a store may fail before it is called away: one bad answer is none. */
+const AWAY_AFTER = 5000;
 
-  shipper.on('open', ({ place }) => say('info', 'ship', `ships to "${place}"`));
-  shipper.on('shipped', ({ name, key }) => {
-    if (told) say('info', 'ship', 'it answers again');
-    told = undefined;
-    // An unfinished one is no segment that was completed.
-    if (!SEGMENT.test(name) || !key.includes('/wal/')) return;
-    reporter.change({ segments: reporter.snapshot.segments + 1 });
-  });
-  shipper.on('retry', ({ error }) => {
-    reporter.change({ failures: reporter.snapshot.failures + 1 });
-    if (!isNews(error, told)) return;
-    told = { message: error.message, at: performance.now() };
-    say('warning', 'ship-away', error.message, textsOf(error));
-  });
-  shipper.on('held', ({ name, error }) => {
-    reporter.change({ failures: reporter.snapshot.failures + 1 });
-    const why = `${name} is not shipped: ${error.message}`;
-    say('error', 'ship-held', why, textsOf(error));
-  });
-  shipper.on('warning', ({ code, message, hint }) => {
-    say('warning', 'warning', message, { code, ...(hint === undefined ? {} : { hint }) });
-  });
+/** Whether a store answers, long before all tries at one thing have failed. */
+export class Answering {
+  #since: number | undefined;
+  #error: WalkeepError | undefined;
+
+  failed(error: WalkeepError, now: number): void {
+    this.#since ??= now;
+    this.#error = error;
+  }
+
+  succeeded(): void {
+    this.#since = undefined;
+    this.#error = undefined;
+  }
+
+  /** What it fails with, if it has for a while. */
+  away(now: number): WalkeepError | undefined {
+    return this.#since !== undefined && now - this.#since >= AWAY_AFTER ? this.#error : undefined;
+  }
 }
 
-/** A store that is away would fill the log. */
-function isNews({ message }: WalkeepError, told: { message: string; at: number } | undefined) {
-  return told?.message !== message || performance.now() - told.at > TELL_AGAIN;
+/** Keeps a reporter up to what a shipper says. */
+export class ShipJournal {
+  readonly #reporter: Reporter<ShipSnapshot>;
+  readonly #answering = new Answering();
+  readonly #point = new StorePoint();
+  #told: { message: string; at: number } | undefined;
+
+  constructor(reporter: Reporter<ShipSnapshot>) {
+    this.#reporter = reporter;
+  }
+
+  listen(shipper: WalShipper): void {
+    const reporter = this.#reporter;
+    shipper.on('open', ({ place }) => {
+      this.#succeeded();
+      this.#say('info', 'ship', `ships to "${place}"`);
+    });
+    shipper.on('shipped', ({ name, key }) => {
+      this.#succeeded();
+      // An unfinished one is no segment that was completed.
+      if (!SEGMENT.test(name) || !key.includes('/wal/')) return;
+      reporter.change({ segments: reporter.snapshot.segments + 1 });
+    });
+    shipper.on('retry', ({ error }) => {
+      this.failed(error);
+      this.#tellAway(error);
+    });
+    shipper.on('held', ({ name, error }) => {
+      reporter.change({ failures: reporter.snapshot.failures + 1 });
+      const why = `${name} is not shipped: ${error.message}`;
+      this.#say('error', 'ship-held', why, textsOf(error));
+    });
+    shipper.on('warning', ({ code, message, hint }) => {
+      const more = { code, ...(hint === undefined ? {} : { hint }) };
+      this.#say('warning', 'warning', message, more);
+    });
+  }
+
+  /** A try failed; another one comes. */
+  failed(error: WalkeepError): void {
+    const { failures } = this.#reporter.snapshot;
+    this.#reporter.change({ failures: failures + 1 });
+    this.#answering.failed(error, performance.now());
+  }
+
+  /** Tells how it is. @returns milliseconds since all that was completed was there, as StorePoint */
+  look(status: ShipperStatus): number | undefined {
+    const now = performance.now();
+    const [place] = status.places;
+    if (place) {
+      const error = this.#answering.away(now);
+      if (error) this.#tellAway(error);
+      this.#update(storeSnapshot(place, error && reportOf(error)));
+    }
+    return this.#point.age(status, now);
+  }
+
+  /** Of what did not change nothing is told. */
+  #update(next: Partial<ShipSnapshot>): void {
+    const { snapshot } = this.#reporter;
+    if (snapshot.error && !next.error) this.#reporter.clearError();
+    const changed = Object.entries(next).some(
+      ([name, value]) => !isDeepStrictEqual(snapshot[name as keyof ShipSnapshot], value),
+    );
+    if (changed) this.#reporter.change(next);
+  }
+
+  #succeeded(): void {
+    this.#answering.succeeded();
+    if (this.#told) this.#say('info', 'ship', 'it answers again');
+    this.#told = undefined;
+  }
+
+  /** A store that is away would fill the log. */
+  #tellAway(error: WalkeepError): void {
+    const now = performance.now();
+    const { message } = error;
+    if (this.#told?.message === message && now - this.#told.at < TELL_AGAIN) return;
+    this.#told = { message, at: now };
+    this.#say('warning', 'ship-away', message, textsOf(error));
+  }
+
+  #say(level: LogEntry['level'], event: string, message: string, more = {}): void {
+    this.#reporter.log({ level, event, message, ...more });
+  }
 }
 
 function textsOf(error: WalkeepError): Partial<ErrorReport> {
@@ -80,20 +157,25 @@ export class StorePoint {
   }
 }
 
-/** How a store is, as one look at its shipper shows it. */
+/**
+ * How a store is, as one look at its shipper shows it.
+ * @param away what it fails with while it is tried again
+ */
 export function storeSnapshot(
   place: PlaceStatus,
+  away?: ErrorReport,
 ): Pick<ShipSnapshot, 'state' | 'queueSegments' | 'queueBytes' | 'shippedLsn' | 'error'> {
-  const { segments, bytes, position, reached, state, held, trouble = held[0] } = place;
-  const next = state === 'retrying' ? 'away' : held.length > 0 ? 'held' : 'shipping';
+  const { segments, bytes, position, reached, state, held, trouble = away ?? held[0] } = place;
+  const isAway = state === 'retrying' || away !== undefined;
+  const next = isAway ? 'away' : held.length > 0 ? 'held' : 'shipping';
   return {
     state: reached || next !== 'shipping' ? next : 'starting',
     ...{ queueSegments: segments, queueBytes: bytes },
     ...(position ? { shippedLsn: formatLsn(position.lsn) } : {}),
-    ...(trouble && next !== 'shipping' ? { error: reportOfTrouble(trouble) } : {}),
+    ...(trouble && next !== 'shipping' ? { error: errorOf(trouble) } : {}),
   };
 }
 
-function reportOfTrouble({ code, message, hint }: ErrorReport): ErrorReport {
+function errorOf({ code, message, hint }: ErrorReport): ErrorReport {
   return { code, message, ...(hint === undefined ? {} : { hint }) };
 }

@@ -3,7 +3,7 @@ import { openServerStore } from '../config/stores.js';
 import { yieldToOthers } from '../low-priority.js';
 import { Reporter } from '../reporter.js';
 import { reportOf } from '../status.js';
-import { reportShipper, StorePoint, storeSnapshot } from './journal.js';
+import { ShipJournal } from './journal.js';
 import type { FromShipper, ShipSnapshot, ShipTask, ToShipper } from './messages.js';
 
 /** Milliseconds between looks at how far it is. */
@@ -50,6 +50,7 @@ async function ship(task: ShipTask, signal: AbortSignal): Promise<void> {
     if (age === undefined) return {};
     return { age: age === 0 ? 0 : Math.round(age + performance.now() - agedAt) };
   });
+  const journal = new ShipJournal(reporter);
   let error: unknown;
   let looking: NodeJS.Timeout | undefined;
   try {
@@ -57,10 +58,9 @@ async function ship(task: ShipTask, signal: AbortSignal): Promise<void> {
     const shipper = new WalShipper({
       ...{ source: directory, places: [place], recipients },
       ...(compression ? { compression } : {}),
-      openStore: () => openServerStore(task),
+      openStore: () => openServerStore(task, { failing: (e) => journal.failed(e) }),
     });
-    reportShipper(shipper, reporter);
-    const point = new StorePoint();
+    journal.listen(shipper);
     let busy = false;
     const look = async (): Promise<void> => {
       if (busy) return;
@@ -68,10 +68,8 @@ async function ship(task: ShipTask, signal: AbortSignal): Promise<void> {
       const status = await shipper.status().finally(() => {
         busy = false;
       });
+      age = journal.look(status);
       agedAt = performance.now();
-      age = point.age(status, agedAt);
-      const [now] = status.places;
-      if (now) update(reporter, storeSnapshot(now));
     };
     looking = setInterval(() => void look(), LOOK);
     const { places } = await shipper.run(signal);
@@ -85,16 +83,6 @@ async function ship(task: ShipTask, signal: AbortSignal): Promise<void> {
     setTimeout(resolve, LAST_WORD);
     reporter.end(error === undefined ? undefined : reportOf(error), resolve);
   });
-}
-
-/** Of what did not change nothing is told. */
-function update(reporter: Reporter<ShipSnapshot>, next: Partial<ShipSnapshot>): void {
-  const now = reporter.snapshot;
-  if (now.error && !next.error) reporter.clearError();
-  const changed = Object.entries(next).some(
-    ([name, value]) => JSON.stringify(now[name as keyof ShipSnapshot]) !== JSON.stringify(value),
-  );
-  if (changed) reporter.change(next);
 }
 
 main();

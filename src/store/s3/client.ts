@@ -15,7 +15,7 @@ import {
 } from './refusals.js';
 import { EMPTY_SHA256, signed } from './signing.js';
 import { type HttpResponse, Transport } from './transport.js';
-import { Deadline, type Patience, Tries, timeFor } from './tries.js';
+import { Deadline, type Failing, type Patience, Tries, timeFor } from './tries.js';
 
 /** What is asked of the service, before it is addressed and signed. */
 export interface S3Request {
@@ -50,6 +50,7 @@ export interface ClientOptions {
   env: Readonly<Record<string, string | undefined>>;
   credentials: CredentialSource;
   patience: Patience;
+  failing?: Failing | undefined;
   /** Milliseconds since 1970 by this machine. */
   now?: (() => number) | undefined;
   /** Ends all that is under way. */
@@ -68,6 +69,7 @@ export class S3Client {
   readonly address: Address;
   readonly pace = new Pace();
   readonly patience: Patience;
+  readonly #failing: Failing | undefined;
   readonly closed: AbortSignal;
   readonly #transport: Transport;
   readonly #credentials: CredentialSource;
@@ -81,12 +83,13 @@ export class S3Client {
   #measured: number | undefined;
 
   constructor(place: S3Place, options: ClientOptions) {
-    const { env, settings, credentials, patience, closed, now = Date.now } = options;
+    const { env, settings, credentials, patience, failing, closed, now = Date.now } = options;
     this.address = new Address(place, env.AWS_REGION || env.AWS_DEFAULT_REGION);
     this.#settings = settings;
     this.#transport = new Transport({ ca: place.ca, env });
     this.#credentials = credentials;
     this.patience = patience;
+    this.#failing = failing;
     this.closed = closed;
     this.#now = now;
   }
@@ -101,7 +104,7 @@ export class S3Client {
   }
 
   tries(what: string, signal?: AbortSignal): Tries {
-    return new Tries(this.patience, `to ${what}`, [signal, this.closed]);
+    return new Tries(this.patience, `to ${what}`, [signal, this.closed], this.#failing);
   }
 
   /** @throws StoreUncertainError, StoreAccessError where nobody could be asked, the signal's reason */

@@ -30,13 +30,14 @@ import { listed } from './list.js';
 import { isAbsent, look } from './look.js';
 import { rangeIn, seenIn } from './object-headers.js';
 import { refusalOf } from './refusals.js';
-import { PATIENCE, type Patience } from './tries.js';
+import { type Failing, PATIENCE, type Patience } from './tries.js';
 
 export interface S3StoreOptions {
   /** Also a service that cannot create only what is absent: two writers can then overwrite each other. */
   unfenced?: boolean | undefined;
   /** Milliseconds; see there. */
   patience?: Partial<Patience> | undefined;
+  failing?: Failing | undefined;
   env?: Readonly<Record<string, string | undefined>> | undefined;
   credentials?: CredentialSource | undefined;
   /** This machine's clock. */
@@ -62,6 +63,7 @@ export class S3Store implements ObjectStore {
       settings: () => resolveSettings(place, env),
       credentials: options.credentials ?? resolveCredentials(place, env),
       patience: { ...PATIENCE, ...options.patience },
+      failing: options.failing,
       now: options.now,
       closed: this.#closed,
     });

@@ -11,6 +11,9 @@ export interface Patience {
 
 export const PATIENCE: Patience = { attempt: 35_000, whole: 300_000 };
 
+/** Told of each attempt that failed and passes, long before all of them together have failed. */
+export type Failing = (error: WalkeepError) => void;
+
 /** A line that brings less has to be called broken. */
 const SLOWEST_BYTES_PER_MS = 256;
 const FIRST_PAUSE_MS = 100;
@@ -60,8 +63,15 @@ export class Tries {
   readonly #end: number;
   #failed = 0;
   #last: WalkeepError | undefined;
+  readonly #failing: Failing | undefined;
 
-  constructor(patience: Patience, what: string, outer: readonly (AbortSignal | undefined)[]) {
+  constructor(
+    patience: Patience,
+    what: string,
+    outer: readonly (AbortSignal | undefined)[],
+    failing?: Failing,
+  ) {
+    this.#failing = failing;
     this.#end = performance.now() + patience.whole;
     this.#deadline = new Deadline(
       patience.whole,
@@ -74,6 +84,7 @@ export class Tries {
   /** Waits after an attempt that failed. @throws its error when there is no time for another one */
   async again(error: WalkeepError, atLeastMs = 0): Promise<void> {
     this.#last = error;
+    this.#failing?.(error);
     const most = Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** this.#failed++);
     const pause = Math.max(Math.random() * most, Math.min(atLeastMs, LONGEST_PAUSE_MS));
     if (performance.now() + pause >= this.#end) throw error;

@@ -1,6 +1,7 @@
 import { expect, it } from 'vitest';
+import { StoreUncertainError } from '../../../src/errors.js';
 import { parseLsn } from '../../../src/lsn.js';
-import { StorePoint, storeSnapshot } from '../../../src/serve/shipping/journal.js';
+import { Answering, StorePoint, storeSnapshot } from '../../../src/serve/shipping/journal.js';
 import type { PlaceStatus, ShipperStatus } from '../../../src/ship/options.js';
 
 const placeOf = (more: Partial<PlaceStatus> = {}): PlaceStatus => ({
@@ -57,7 +58,22 @@ it('says what a store is at', () => {
   });
   const away = placeOf({ reached: false, state: 'retrying', trouble, held });
   expect(storeSnapshot(away)).toMatchObject({ state: 'away', error });
+  // A store that still tries the same thing has told of nothing yet.
+  expect(storeSnapshot(placeOf(), error)).toMatchObject({ state: 'away', error });
   expect(storeSnapshot(placeOf({ held }))).toMatchObject({
     ...{ state: 'held', error: { code: 'WK_CORRUPT_WAL', message: 'damaged' } },
   });
+});
+
+it('calls a store away that has failed for a while', () => {
+  const answering = new Answering();
+  const error = new StoreUncertainError('no answer');
+  answering.failed(error, 1000);
+  expect(answering.away(5000)).toBeUndefined();
+  answering.failed(error, 5000);
+  expect(answering.away(6000)).toBe(error);
+  answering.succeeded();
+  expect(answering.away(6000)).toBeUndefined();
+  answering.failed(error, 7000);
+  expect(answering.away(8000)).toBeUndefined();
 });
