@@ -212,13 +212,13 @@ export interface ArchiveStatus {
   /** In the order in which they began, those of a place together. */
   backups: BackupStatus[];
   /** Where backups are looked for: the directory first, then each store. */
-  places: PlaceStatus[];
+  places?: PlaceStatus[];
   /** The timeline that recovery to `latest` follows. */
   latest?: number;
   /** Times on the way to it that can be restored to, none of which touch or overlap; the oldest first. */
   windows: WindowStatus[];
   /** The same of what is on no way to it: of timelines that were left, say. */
-  besideWindows: WindowStatus[];
+  besideWindows?: WindowStatus[];
   /** The slot, as the server that is received from has it. */
   slot?: SlotStatus;
   /** How many are left out. */
@@ -231,7 +231,7 @@ export interface WindowStatus {
   to: string;
   /** The first one that leads there, and where it is. */
   backup: string;
-  place: string;
+  place?: string;
   timeline: number;
 }
 
@@ -277,8 +277,10 @@ export interface BackupStatus {
   /** "directory", or a store by its name. */
   place: string;
   type: 'full' | 'incremental';
-  state: 'complete' | 'needs-wal' | 'damaged' | 'running' | 'failed';
-  kept: boolean;
+  /** As "walkeep backups" has it: `complete`, `needs-wal`, `damaged`, `running` or `failed`. */
+  state: string;
+  /** Not to be expired. */
+  kept?: boolean;
   /** What an incremental one is based on. */
   parent?: string;
   startedAt?: string;
@@ -291,7 +293,7 @@ export interface BackupStatus {
   /** Why no further, or why to nothing. */
   why?: string;
   /** The same for each timeline that goes on from it, the newest first; `lsn` absent: not to its end. */
-  reaches: { timeline: number; lsn?: string; time?: string; why: string }[];
+  reaches?: { timeline: number; lsn?: string; time?: string; why: string }[];
 }
 
 /** Of pg_replication_slots. */

@@ -2,6 +2,7 @@ import { Counter, Gauge, Registry } from 'prom-client';
 import { type Lsn, parseLsn } from '../../lsn.js';
 import { VERSION } from '../../package.js';
 import type { ServerState, ServerStatus } from '../status.js';
+import { archiveMetrics } from './archive-metrics.js';
 
 /** What metrics are made of, asked for at each scrape: nothing is read or waited for. */
 export interface Facts {
@@ -107,6 +108,7 @@ export function metricsOf({ servers, configIsGood }: Facts): Registry {
       }
     },
   });
+  archiveMetrics(registry, servers);
   new Gauge({
     name: 'walkeep_config_last_reload_successful',
     help: '1 if the configuration was good when it was read last',

@@ -9,6 +9,8 @@ import { windowsOf } from './windows.js';
 
 /** Milliseconds without an answer after which that is told. */
 const LATE = 15_000;
+/** For the first look at all places. */
+const FIRST = 20_000;
 /** Between two looks at one directory, whatever happens there. */
 const PAUSE = 200;
 /** Time to look again though nothing changed: of what grows, and for all that is not noticed. */
@@ -72,7 +74,9 @@ export class ServerWatch {
   #walAt = Number.NEGATIVE_INFINITY;
   #walBusy = 0;
   #ended = false;
-  #wasLate = false;
+  /** What is another thing by the clock alone. */
+  #time = '';
+  readonly #begunAt = performance.now();
 
   constructor(options: WatchOptions) {
     const { observed } = options;
@@ -99,9 +103,9 @@ export class ServerWatch {
     for (const { place, store, subject } of this.#places)
       this.#lookAtPlace(place, store, subject, now);
     void this.#askSlot(now);
-    const isLate = this.#lateSince(now) !== undefined;
-    if (isLate !== this.#wasLate) this.#options.news();
-    this.#wasLate = isLate;
+    const time = `${this.#lateSince(now) !== undefined} ${now - this.#begunAt > FIRST}`;
+    if (time !== this.#time) this.#options.news();
+    this.#time = time;
   }
 
   /**
@@ -223,7 +227,11 @@ export class ServerWatch {
     return now - since > LATE ? since : undefined;
   }
 
-  status(now: number): ArchiveStatus {
+  /** At first nothing is told: who has not looked everywhere yet has found too little. */
+  status(now: number): ArchiveStatus | undefined {
+    const all = [this.#wal, ...this.#places.map(({ subject }) => subject)];
+    const isFirst = all.some(({ endedAt }) => endedAt === Number.NEGATIVE_INFINITY);
+    if (isFirst && now - this.#begunAt < FIRST) return undefined;
     const { incomplete, more, ...wal } = this.#wal.found ?? NOTHING;
     const isLate = this.#lateSince(now) !== undefined;
     const error = isLate ? lateError(wal.readAt) : this.#wal.error;

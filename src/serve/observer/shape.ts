@@ -18,7 +18,7 @@ export function shapeOf(entries: readonly DirectoryEntry[], segmentSize: number)
     else timelines.set(timeline, [segment]);
   };
   for (const { name, kind } of entries) {
-    if (kind !== 'file') continue;
+    if (kind !== 'file' && kind !== 'link') continue;
     if (PLAIN.test(name)) {
       const low = Number.parseInt(name.slice(16), 16);
       if (low >= perId) continue;

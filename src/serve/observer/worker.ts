@@ -99,8 +99,8 @@ class Observing {
     for (const name of names) this.#news.delete(name);
     const archives = Object.fromEntries(
       names.flatMap((name) => {
-        const watch = this.#watches.get(name);
-        return watch ? [[name, watch.status(now)]] : [];
+        const status = this.#watches.get(name)?.status(now);
+        return status ? [[name, status]] : [];
       }),
     );
     this.#underWay = true;
