@@ -222,7 +222,13 @@ export interface ArchiveStatus {
   /** The slot, as the server that is received from has it. */
   slot?: SlotStatus;
   /** How many are left out. */
-  more?: { ranges?: number; gaps?: number; backups?: number; windows?: number };
+  more?: {
+    ranges?: number;
+    gaps?: number;
+    acceptedGaps?: number;
+    backups?: number;
+    windows?: number;
+  };
 }
 
 /** From the end of a backup to the last commit in the WAL behind it that has no gap. */

@@ -36,7 +36,7 @@ const GAUGES: Readonly<
       if (readAt === undefined) return [];
       const accepted = gaps.filter((gap) => gap.accepted).length;
       return [
-        [{ accepted: 'true' }, accepted],
+        [{ accepted: 'true' }, accepted + (more?.acceptedGaps ?? 0)],
         [{ accepted: 'false' }, gaps.length - accepted + (more?.gaps ?? 0)],
       ];
     },

@@ -13,7 +13,7 @@ const LONGEST = 60_000;
 /** Milliseconds that one must have lived for its end to be a new trouble. */
 const WELL = 60_000;
 /** Milliseconds without a sign of life after which it is replaced. */
-const SILENT = 15_000;
+const SILENT = 10_000;
 const LOOK = 1000;
 /** A look that comes so late shows that this process itself did not run. */
 const LATE = 5000;

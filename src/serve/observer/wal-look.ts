@@ -65,25 +65,29 @@ export function latestOf({ timelines }: Pick<Catalog, 'timelines'>): number | un
 
 /** What "walkeep list" lists, as texts and no longer than is good for a page. */
 export function viewOf(list: ArchiveList): Pick<WalLook, 'timelines' | 'gaps' | 'more'> {
-  const gaps = [
-    ...list.gaps.map((gap) => ({ ...gap, isAccepted: false })),
-    ...list.acceptedGaps.map((gap) => ({ ...gap, isAccepted: true })),
-  ].sort((a, b) => (a.from === b.from ? a.timeline - b.timeline : a.from < b.from ? -1 : 1));
-  const keptGaps = newestOf(gaps);
+  const gaps = newestOf(list.gaps).map((gap) => ({ ...gap, isAccepted: false }));
+  const accepted = newestOf(list.acceptedGaps).map((gap) => ({ ...gap, isAccepted: true }));
+  const keptGaps = [...gaps, ...accepted].sort((a, b) =>
+    a.from === b.from ? a.timeline - b.timeline : a.from < b.from ? -1 : 1,
+  );
   const all = list.timelines.flatMap((t) => t.ranges);
   const kept = new Set(newestOf([...all].sort((a, b) => (a.from < b.from ? -1 : 1))));
   // A timeline without any range may be many, too.
   const timelines = list.timelines.slice(-MOST);
-  const more = {
-    ...(all.length > kept.size ? { ranges: all.length - kept.size } : {}),
-    ...(gaps.length > keptGaps.length ? { gaps: gaps.length - keptGaps.length } : {}),
-  };
+  const more = defined({
+    ranges: all.length - kept.size,
+    gaps: list.gaps.length - gaps.length,
+    acceptedGaps: list.acceptedGaps.length - accepted.length,
+  });
   return {
     timelines: timelines.map((t) => timelineOf(t, kept)),
     gaps: keptGaps.map((gap) => gapOf(gap, list)),
     ...(Object.keys(more).length > 0 ? { more } : {}),
   };
 }
+
+const defined = (counts: Record<string, number>): Record<string, number> =>
+  Object.fromEntries(Object.entries(counts).filter(([, n]) => n > 0));
 
 const newestOf = <T>(all: readonly T[]): readonly T[] => all.slice(-MOST);
 

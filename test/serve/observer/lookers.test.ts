@@ -1,0 +1,86 @@
+import { expect, it } from 'vitest';
+import type { LookAnswer, LookJob } from '../../../src/serve/observer/jobs.js';
+import { Lookers, type LookThread } from '../../../src/serve/observer/lookers.js';
+import { waitFor } from '../../support/wait.js';
+
+const job = (directory: string): LookJob => ({ kind: 'wal', directory });
+
+/** Threads whose looks end when they are told to. */
+function scripted(options: { threads?: number; atATime?: number; patience?: number } = {}) {
+  const threads: { running: Map<string, (answer: LookAnswer) => void>; closed: boolean }[] = [];
+  const start = (): LookThread => {
+    const thread = { running: new Map<string, (answer: LookAnswer) => void>(), closed: false };
+    threads.push(thread);
+    return {
+      run: (one) =>
+        new Promise((resolve) =>
+          thread.running.set((one as { directory: string }).directory, resolve),
+        ),
+      close: async () => {
+        thread.closed = true;
+      },
+    };
+  };
+  const lookers = new Lookers({ start, threads: 2, atATime: 1, patience: 60_000, ...options });
+  const end = (directory: string, busy = 1): void => {
+    const thread = threads.find(({ running }) => running.has(directory));
+    const resolve = thread?.running.get(directory);
+    thread?.running.delete(directory);
+    resolve?.({ busy });
+  };
+  const look = (directory: string) => lookers.look(directory, job(directory));
+  return { threads, end, look };
+}
+
+it('has so many looks under way, and gives the next to who looked there before', async () => {
+  const { threads, end, look } = scripted();
+  const all = ['a', 'b', 'c'].map(look);
+  expect(threads.map(({ running }) => [...running.keys()])).toEqual([['a'], ['b']]);
+  end('b');
+  await all[1];
+  expect(threads.map(({ running }) => [...running.keys()])).toEqual([['a'], ['c']]);
+  end('a');
+  end('c');
+  await Promise.all(all);
+  const again = look('b');
+  expect([...threads[1]!.running.keys()]).toEqual(['b']);
+  end('b');
+  await again;
+});
+
+it('goes on with all others while disks hang, and lets go of their threads when they are back', async () => {
+  const { threads, end, look } = scripted({ patience: 20 });
+  const hanging = ['x', 'y'].map(look);
+  const other = look('a');
+  await waitFor(() => threads.some(({ running }) => running.has('a')));
+  end('a');
+  await other;
+  expect(threads.slice(0, 2).every(({ closed }) => !closed)).toBe(true);
+  end('x', 77);
+  expect(await hanging[0]).toEqual({ busy: 77 });
+  expect(threads[0]!.closed).toBe(true);
+  end('y');
+  await hanging[1];
+  expect(threads[1]!.closed).toBe(true);
+});
+
+it('says of a thread that ended that it did, and looks again with another', async () => {
+  let started = 0;
+  const start = (): LookThread => {
+    started += 1;
+    return {
+      run: async () => {
+        if (started === 1) {
+          started += 1;
+          throw new Error('out of memory');
+        }
+        return { busy: 3 };
+      },
+      close: async () => {},
+    };
+  };
+  const lookers = new Lookers({ start, threads: 1, atATime: 1, patience: 60_000 });
+  const failed = await lookers.look('a', job('a'));
+  expect(failed.error).toMatchObject({ code: 'WK_INTERNAL', message: 'out of memory' });
+  expect(await lookers.look('a', job('a'))).toEqual({ busy: 3 });
+});
