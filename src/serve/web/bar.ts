@@ -211,16 +211,10 @@ function segmentsOf(
 function widened(gaps: readonly Interval[], x: (at: number) => number): Placed[] {
   const wide = gaps
     .map(({ from, to, accepted = false }) => {
-      const middle = (x(from) + x(to)) / 2;
-      const half = Math.max(x(to) - x(from), LEAST) / 2;
-      const x0 = Math.min(Math.max(0, middle - half), 1 - 2 * half);
-      return {
-        from,
-        to,
-        accepted,
-        x0: Math.max(0, x0),
-        x1: Math.min(1, Math.max(0, x0) + 2 * half),
-      };
+      const [start, end] = [x(from), x(to)];
+      if (end - start >= LEAST) return { from, to, accepted, x0: start, x1: end };
+      const x0 = Math.min(Math.max(0, (start + end - LEAST) / 2), 1 - LEAST);
+      return { from, to, accepted, x0, x1: x0 + LEAST };
     })
     .sort((a, b) => a.x0 - b.x0);
   const out: Placed[] = [];

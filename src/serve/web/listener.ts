@@ -126,7 +126,14 @@ export class WebListener {
       this.#login(request, (answer) => reply(request, response, answer), access);
       return;
     }
-    const answer = this.#answer(request, response);
+    let answer: Answer | undefined;
+    try {
+      answer = this.#answer(request, response);
+    } catch {
+      // Whatever is wrong with a page, receivers are not to end of it.
+      if (response.headersSent) response.destroy();
+      else answer = plain(500, 'failed\n');
+    }
     if (answer) reply(request, response, answer);
   }
 

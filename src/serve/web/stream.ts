@@ -55,7 +55,16 @@ export class Stream {
 
   #look(): void {
     this.#count += 1;
-    for (const view of new Set([...this.#watchers].map(({ view }) => view))) view.refresh();
+    for (const view of new Set([...this.#watchers].map(({ view }) => view))) {
+      try {
+        view.refresh();
+      } catch {
+        // Whatever is wrong with a page, receivers are not to end of it.
+        for (const watcher of this.#watchers) {
+          if (watcher.view === view) watcher.response.destroy();
+        }
+      }
+    }
     for (const watcher of this.#watchers) this.#tell(watcher, this.#count % BEAT === 0);
   }
 

@@ -4,6 +4,7 @@ const two = (n: number) => `${n}`.padStart(2, '0');
 
 /** `2026-11-28 14:03:22 UTC`, as "walkeep restore" takes it, too. */
 export function utc(at: number): string {
+  if (Number.isNaN(at)) return '–';
   return `${new Date(at).toISOString().slice(0, 19).replace('T', ' ')} UTC`;
 }
 
