@@ -12,6 +12,7 @@ const STEPS = 4000;
 const NAMES: Readonly<Record<SegmentKind, string>> = {
   window: 'Restorable',
   live: 'Restorable, received since the archive was looked at',
+  beside: 'Restorable on a timeline that is not followed',
   wal: 'WAL without a usable backup before it',
   gap: 'WAL is missing',
   behind: 'Not durable here',
@@ -35,6 +36,7 @@ ${joined(
   (
     [
       ['window', 'restorable'],
+      ['beside', 'restorable on another timeline'],
       ['wal', 'WAL, no usable backup before it'],
       ['gap', 'WAL is missing'],
       ['behind', 'not durable here'],
@@ -52,7 +54,9 @@ ${joined(
 /** The recoverability bar of a server, with its text for who does not see it. */
 export function barView(server: ServerStatus, now: number): Html {
   const { archive } = server;
-  if (!archive) return html`<p class="empty">The archive has not been looked at yet.</p>`;
+  if (archive?.readAt === undefined) {
+    return html`<p class="empty">The archive has not been looked at yet.</p>`;
+  }
   // Time goes on by parts of a pixel: the drawing changes when it looks different.
   const rough = barOf(server, now);
   const step = rough ? Math.max(1, (rough.to - rough.from) / STEPS) : 1;

@@ -5,11 +5,12 @@ import { type Tick, ticksOf } from './axis.js';
 /**
  * - `window`: every moment of it can be restored, as the archive was read
  * - `live`: behind the last window, received since and durable
+ * - `beside`: every moment of it can be restored, but on a timeline that is not followed
  * - `wal`: WAL that no usable backup comes before
  * - `gap`: WAL is missing
  * - `behind`: the server may have WAL of it that is not durable here
  */
-export type SegmentKind = 'window' | 'live' | 'wal' | 'gap' | 'behind';
+export type SegmentKind = 'window' | 'live' | 'beside' | 'wal' | 'gap' | 'behind';
 
 export interface Segment {
   kind: SegmentKind;
@@ -59,7 +60,7 @@ interface Interval {
 }
 
 /** Later ones are drawn over earlier ones. */
-const ORDER: readonly SegmentKind[] = ['behind', 'wal', 'live', 'window', 'gap'];
+const ORDER: readonly SegmentKind[] = ['behind', 'wal', 'beside', 'live', 'window', 'gap'];
 
 export type Drawn = Pick<ServerStatus, 'archive' | 'receiver' | 'rpoSeconds' | 'rpoLimitSeconds'>;
 
@@ -68,14 +69,15 @@ export function barOf(
   { archive, receiver, rpoSeconds, rpoLimitSeconds }: Drawn,
   now: number,
 ): Bar | undefined {
-  if (!archive) return undefined;
+  if (archive?.readAt === undefined) return undefined;
   const gaps = archive.gaps.map((gap) => gapTimes(gap, archive.timelines));
   const wal = archive.timelines.flatMap(({ ranges }) =>
     ranges.flatMap(({ firstCommit, lastCommit }) => interval('wal', firstCommit, lastCommit)),
   );
   const windows = archive.windows.flatMap(({ from, to }) => interval('window', from, to));
+  const beside = archive.besideWindows.flatMap(({ from, to }) => interval('beside', from, to));
   const marks = marksOf(archive);
-  const known = [...wal, ...windows].flatMap(({ from, to }) => [from, to]);
+  const known = [...wal, ...windows, ...beside].flatMap(({ from, to }) => [from, to]);
   const edges = gaps.flatMap(({ from, to }) => [from, to].filter((at) => at !== undefined));
   const all = [...known, ...edges, ...marks.map(({ at }) => at)];
   if (all.length === 0 && gaps.length === 0) return undefined;
@@ -98,7 +100,7 @@ export function barOf(
   const continues =
     latest !== undefined &&
     placed.every(({ to }) => to <= latest.to) &&
-    receiver?.position?.timeline === latestTimeline(archive);
+    receiver?.position?.timeline === archive.latest;
   const tail: Interval[] =
     isSeen && known.length > 0
       ? [
@@ -108,20 +110,12 @@ export function barOf(
         ]
       : [];
   const behind: Interval = { kind: 'behind', from: Math.min(now, Math.max(end, safe)), to: now };
-  const intervals = [behind, ...wal, ...tail, ...windows];
+  const intervals = [behind, ...wal, ...tail, ...beside, ...windows];
   return {
     ...{ from, to: now, ticks: ticksOf(from, now) },
     segments: segmentsOf(intervals, placed, x, rpoSeconds > rpoLimitSeconds),
     marks: apart(marks.map((mark) => ({ ...mark, x: x(mark.at) }))),
   };
-}
-
-function latestTimeline({ windows }: ArchiveStatus): number | undefined {
-  let last: ArchiveStatus['windows'][number] | undefined;
-  for (const one of windows) {
-    if (!last || Date.parse(one.to) >= Date.parse(last.to)) last = one;
-  }
-  return last?.timeline;
 }
 
 function interval(kind: SegmentKind, from?: string, to?: string): Interval[] {

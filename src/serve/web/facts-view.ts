@@ -76,7 +76,7 @@ function slotFact(slot: NonNullable<NonNullable<ServerStatus['archive']>['slot']
 }
 
 function backupFact({ archive }: ServerStatus, work: WorkConfig | undefined, now: number): Content {
-  if (!archive) return undefined;
+  if (archive?.readAt === undefined) return undefined;
   const usable = archive.backups
     .filter(({ restorableTo, endedAt }) => restorableTo !== undefined && endedAt !== undefined)
     .sort((a, b) => Date.parse(a.endedAt as string) - Date.parse(b.endedAt as string));

@@ -19,7 +19,8 @@ const MOST_ROWS = 100;
 export function serverPage({ facts, memory, server, now }: Omit<PageRequest, 'query'>): LivePage {
   const work = facts.work(server.name);
   const troubles = troublesOf(server);
-  const { archive } = server;
+  // Before it was read there is nothing to tell of it.
+  const archive = server.archive?.readAt === undefined ? undefined : server.archive;
   // The graph moves on with the samples, not with the clock.
   const lag = memory.lag(server.name);
   const graphed = lag.at(-1)?.at ?? Math.floor(now / SAMPLE) * SAMPLE;
@@ -76,13 +77,14 @@ function table(
   columns: readonly (string | Column)[],
   rows: readonly (readonly Content[])[],
   none: string,
+  leftOut = 0,
 ): Html {
   if (rows.length === 0) return html`<p class="empty">${none}</p>`;
   const all = columns.map((one) => (typeof one === 'string' ? { name: one } : one));
   const shown = rows.slice(0, MOST_ROWS);
+  const count = rows.length + leftOut;
   const cut =
-    rows.length > shown.length &&
-    html`<p class="empty">The newest ${shown.length} of ${rows.length}.</p>`;
+    count > shown.length && html`<p class="empty">The newest ${shown.length} of ${count}.</p>`;
   return html`${cut}<div class="scroll" tabindex="0" role="region" aria-label="${caption}"><table><thead><tr>${joined(
     all.map(({ name, is }) => html`<th scope="col" class="${is}">${name}</th>`),
   )}</tr></thead><tbody>${joined(
@@ -97,14 +99,15 @@ const number = (name: string): Column => ({ name, is: 'number' });
 const text = (name: string): Column => ({ name, is: 'text' });
 
 /** The bar as text: windows and gaps, the newest first. */
-function ranges({ windows, gaps }: ArchiveStatus): Html {
+function ranges({ windows, besideWindows, gaps, more }: ArchiveStatus): Html {
   const order = (iso: string | undefined) => (iso === undefined ? 0 : Date.parse(iso));
   const rows = [
-    ...windows.map(({ from, to, backup, timeline }) => ({
-      at: order(from),
+    ...[...windows, ...besideWindows].map((window) => ({
+      at: order(window.from),
       cells: [
-        html`${sign('good')} restorable`,
-        ...[exact(from), exact(to), timeline, `from backup ${backup}`],
+        html`${sign('good')} restorable${besideWindows.includes(window) && ' (not followed)'}`,
+        ...[exact(window.from), exact(window.to), window.timeline],
+        `from backup ${window.backup}, ${window.place}`,
       ] as Content[],
     })),
     ...gaps.map(({ timeline, from, to, segments, after, before, accepted }) => ({
@@ -121,10 +124,11 @@ function ranges({ windows, gaps }: ArchiveStatus): Html {
     ['What', 'From', 'To', number('Timeline'), text('')],
     rows.map(({ cells }) => cells),
     'Nothing can be restored, and no WAL is missing.',
+    (more?.windows ?? 0) + (more?.gaps ?? 0),
   );
 }
 
-function backups({ backups }: ArchiveStatus): Html {
+function backups({ backups, more }: ArchiveStatus): Html {
   return table(
     'Backups',
     [
@@ -141,12 +145,13 @@ function backups({ backups }: ArchiveStatus): Html {
           : exact(one.restorableTo),
       ]),
     'There is no backup.',
+    more?.backups,
   );
 }
 
-function timelines({ timelines, segments, bytes, readAt, freeBytes }: ArchiveStatus): Html {
+function timelines({ timelines, segments, bytes, readAt, freeBytes, more }: ArchiveStatus): Html {
   const free = freeBytes === undefined ? '' : `; ${formatBytes(freeBytes)} free`;
-  return html`<p class="under">${segments} segments, ${formatBytes(bytes)}${free}; ${readAt === undefined ? 'not read yet' : html`as read at ${timed(readAt, utc)}`}</p>${table(
+  return html`<p class="under">${segments} segments, ${formatBytes(bytes)}${free}; as read at ${exact(readAt)}</p>${table(
     'Timelines',
     [
       ...[number('Timeline'), 'Branched off', 'From', 'To'],
@@ -166,6 +171,7 @@ function timelines({ timelines, segments, bytes, readAt, freeBytes }: ArchiveSta
           ]),
       ),
     'There is no WAL.',
+    more?.ranges,
   )}`;
 }
 

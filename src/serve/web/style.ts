@@ -4,11 +4,11 @@ export const ICON = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"
 export const STYLE = `:root{
 --ground:#f6f7f8;--panel:#fff;--line:#dde1e5;--ink:#1b2127;--soft:#59636d;--link:#0b5a9c;
 --good:#1a6e45;--warn:#855400;--bad:#b42323;--good-soft:#e3f2ea;--warn-soft:#fbefd9;--bad-soft:#fbe6e4;
---window:#2f8f61;--live:#2f8f61;--wal:#7f8b97;--gap:#cf2e2e;--cross:#fff;--behind:#6b7680;--bar:#eceff2;--fork:#6a3fb5;--backup:#1b2127}
+--window:#2f8f61;--live:#2f8f61;--beside:#bfe0cf;--wal:#7f8b97;--gap:#cf2e2e;--cross:#fff;--behind:#6b7680;--bar:#eceff2;--fork:#6a3fb5;--backup:#1b2127}
 @media (prefers-color-scheme:dark){:root{
 --ground:#101418;--panel:#181d23;--line:#2c343c;--ink:#e4e8ec;--soft:#9aa5b0;--link:#7ab8f0;
 --good:#6ccf9c;--warn:#e8b25a;--bad:#ff8f87;--good-soft:#14301f;--warn-soft:#36280d;--bad-soft:#3d1917;
---window:#3a9a6b;--live:#3a9a6b;--wal:#7d8994;--gap:#e5484d;--cross:#181d23;--behind:#8b96a1;--bar:#242b32;--fork:#b79cf2;--backup:#e4e8ec}}
+--window:#3a9a6b;--live:#3a9a6b;--beside:#1f4a36;--wal:#7d8994;--gap:#e5484d;--cross:#181d23;--behind:#8b96a1;--bar:#242b32;--fork:#b79cf2;--backup:#e4e8ec}}
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%;color-scheme:light dark;scroll-padding-top:1rem}
 body{margin:0;background:var(--ground);color:var(--ink);font:14px/1.45 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",sans-serif;font-variant-numeric:tabular-nums}
@@ -48,7 +48,7 @@ main{display:grid;grid-template-columns:minmax(0,1fr);gap:12px}.live:empty{displ
 .bar text{font-size:11px;fill:var(--soft)}
 .ground{fill:var(--bar)}
 .seg{shape-rendering:crispEdges}.seg.window{fill:var(--window)}.seg.live{fill:var(--live)}
-.seg.wal,.seg.behind{stroke:var(--wal);stroke-width:1}.seg.behind{stroke:var(--behind);stroke-dasharray:2 2}
+.seg.beside{fill:var(--beside);stroke:var(--window)}.seg.wal,.seg.behind{stroke:var(--wal);stroke-width:1}.seg.behind{stroke:var(--behind);stroke-dasharray:2 2}
 .seg.gap{stroke:var(--gap);stroke-width:1}
 .p-wal{stroke:var(--wal);stroke-width:1.6;fill:none}.p-gap{fill:var(--gap)}.p-cross{stroke:var(--cross);stroke-width:1;opacity:.65;fill:none}
 .p-accepted{stroke:var(--gap);stroke-width:1.4;fill:none}.p-behind{fill:var(--behind)}

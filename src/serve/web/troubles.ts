@@ -1,4 +1,4 @@
-import type { ServerStatus } from '../status.js';
+import type { ArchiveStatus, ServerStatus } from '../status.js';
 
 export type Level = 'good' | 'warn' | 'bad';
 
@@ -62,8 +62,15 @@ function ofReceiver(server: ServerStatus): Shown[] {
 }
 
 function ofBackups({ archive }: ServerStatus): Shown[] {
-  if (!archive || archive.windows.length > 0) return [];
-  const { backups } = archive;
+  if (!archive) return [];
+  const unread = archive.places.flatMap(({ place, error }): Shown[] =>
+    error ? [{ level: 'warn', text: `Backups in ${place} cannot be read: ${error.message}` }] : [],
+  );
+  return [...restorable(archive), ...unread];
+}
+
+function restorable({ readAt, windows, backups }: ArchiveStatus): Shown[] {
+  if (readAt === undefined || windows.length > 0) return [];
   const why = backups.at(-1)?.why;
   if (backups.length > 0) {
     const text = `No backup can be restored${why === undefined ? '' : `: ${why}`}`;

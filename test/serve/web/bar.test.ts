@@ -16,6 +16,7 @@ const at = (ms: number) => iso(NOW - ms);
 
 const nothing: ArchiveStatus = {
   ...{ readAt: at(0), segments: 0, bytes: 0, timelines: [], gaps: [], backups: [], windows: [] },
+  ...{ places: [], besideWindows: [], latest: 2 },
 };
 
 /** Of an archive whose server is not heard of. */
@@ -80,7 +81,9 @@ describe('the bar', () => {
       ...{ timeline: 1, from: '0/0', to: '0/1', segments: 1, accepted: false },
       ...{ after: at(ms + 1000), before: at(ms) },
     });
-    const windows = [{ from: at(365 * DAY), to: at(0), backup: 'b', timeline: 1 }];
+    const windows = [
+      { from: at(365 * DAY), to: at(0), backup: 'b', place: 'directory', timeline: 1 },
+    ];
     const bar = drawn({ windows, gaps: [gap(100 * DAY), gap(100 * DAY - HOUR), gap(0)] });
     const gaps = of(bar, 'gap');
     expect(gaps.map(({ gaps }) => gaps)).toEqual([2, 1]);
@@ -103,7 +106,7 @@ describe('the bar', () => {
     const gap = { timeline: 2, from: '0/0', to: '0/1', segments: 1, accepted: true, after: at(20) };
     const broken = barOf({ ...server, archive: { ...archive, gaps: [gap] } }, NOW) as Bar;
     expect(of(broken, 'live')).toEqual([]);
-    const other = { ...archive, windows: [{ ...archive.windows[0], timeline: 1 }] } as never;
+    const other = { ...archive, latest: 3 };
     expect(of(barOf({ ...server, archive: other }, NOW) as Bar, 'live')).toEqual([]);
   });
 
@@ -120,7 +123,16 @@ describe('the bar', () => {
       { label: 'TL 2', at: NOW - 5 * DAY },
     ]);
     const backup = (ms: number, type: 'full' | 'incremental', more = {}) => ({
-      ...{ id: `${ms}`, place: 'directory', type, state: 'complete', endedAt: at(ms), ...more },
+      ...{
+        id: `${ms}`,
+        place: 'directory',
+        type,
+        state: 'complete' as const,
+        kept: false,
+        reaches: [],
+        endedAt: at(ms),
+        ...more,
+      },
     });
     const good = { restorableTo: at(0) };
     const many = drawn({
@@ -137,13 +149,22 @@ describe('the bar', () => {
   });
 
   it('draws nothing of a time that is none', () => {
-    const windows = [{ from: 'yesterday', to: at(0), backup: 'b', timeline: 1 }];
+    const windows = [
+      { from: 'yesterday', to: at(0), backup: 'b', place: 'directory', timeline: 1 },
+    ];
     expect(of(drawn({ windows, backups: [{ ...backupAt(HOUR) }] }), 'window')).toEqual([]);
   });
 });
 
 const backupAt = (ms: number) => ({
-  ...{ id: 'b', place: 'directory', type: 'full' as const, state: 'complete', endedAt: at(ms) },
+  ...{
+    id: 'b',
+    place: 'directory',
+    type: 'full' as const,
+    state: 'complete' as const,
+    endedAt: at(ms),
+  },
+  ...{ kept: false, reaches: [] },
 });
 
 describe('whatever an archive holds', () => {
@@ -152,7 +173,9 @@ describe('whatever an archive holds', () => {
   const timeline = fc.integer({ min: 1, max: 3 });
   const archives = fc.record({
     windows: fc.array(
-      fc.tuple(pair, timeline).map(([[from, to], tl]) => ({ from, to, backup: 'b', timeline: tl })),
+      fc
+        .tuple(pair, timeline)
+        .map(([[from, to], tl]) => ({ from, to, backup: 'b', place: 'directory', timeline: tl })),
       { maxLength: 8 },
     ),
     gaps: fc.array(
@@ -223,7 +246,10 @@ describe('whatever an archive holds', () => {
     fc.assert(
       fc.property(archives, lags, (archive, lag) => {
         const bar = barsOf(archive, lag);
-        if (!bar) return expect(archive.gaps).toEqual([]);
+        if (!bar) {
+          expect(archive.gaps).toEqual([]);
+          return;
+        }
         const x = (ms: number) => Math.min(1, Math.max(0, (ms - bar.from) / (bar.to - bar.from)));
         const red = of(bar, 'gap');
         for (const { x0, x1 } of red) expect(x1 - x0).toBeGreaterThan(LEAST - 1e-9);

@@ -80,7 +80,12 @@ export function serverOf(now: number, more: Partial<ServerStatus> = {}): ServerS
           ],
         },
       ],
-      ...{ gaps: [], places: [], besideWindows: [] },
+      ...{
+        gaps: [],
+        besideWindows: [],
+        latest: 2,
+        places: [{ place: 'directory', readAt: at(9000) }],
+      },
       backups: days.map((age, i) => ({
         ...{
           id: `${iso(now - age * DAY)
@@ -88,7 +93,10 @@ export function serverOf(now: number, more: Partial<ServerStatus> = {}): ServerS
             .replace(/[-:T]/g, '')}F`,
           place: 'directory',
         },
-        ...{ type: i % 7 === 0 ? ('full' as const) : ('incremental' as const), state: 'complete' },
+        ...{
+          type: i % 7 === 0 ? ('full' as const) : ('incremental' as const),
+          state: 'complete' as const,
+        },
         ...{ startedAt: at(age * DAY + HOUR), endedAt: at(age * DAY), timeline: age > 5 ? 1 : 2 },
         ...{
           kept: false,
@@ -182,7 +190,7 @@ export function empty(now: number, more: Partial<ServerStatus> = {}): ServerStat
     gaps: [],
     backups: [],
     windows: [],
-    ...{ places: [], besideWindows: [] },
+    ...{ besideWindows: [], places: [] },
   };
   return {
     ...{ name: 'new', state: 'connecting', since: iso(now), directory: '/d', restarts: 0, archive },

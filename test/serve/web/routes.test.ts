@@ -99,7 +99,17 @@ describe('pages', () => {
     const { archive } = server;
     if (!archive) throw new Error('no archive');
     archive.error = error;
-    archive.backups[0] = { id: evil, place: evil, type: 'full', state: evil, why: evil };
+    archive.places.push({ place: evil, error });
+    archive.besideWindows.push({ from: evil, to: evil, backup: evil, place: evil, timeline: 1 });
+    archive.backups[0] = {
+      id: evil,
+      place: evil,
+      type: 'full',
+      state: evil as 'failed',
+      kept: false,
+      reaches: [],
+      why: evil,
+    };
     archive.gaps.push({
       ...{ timeline: 1, from: evil, to: evil, segments: 1, accepted: false, after: evil },
     });
