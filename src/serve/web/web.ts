@@ -28,6 +28,7 @@ interface Open {
   config: WebConfig;
   secrets: Secrets;
   listener: WebListener;
+  stream: Stream;
 }
 
 /** The status page, as it is answered, wherever that is. */
@@ -44,6 +45,11 @@ export class Web {
 
   get port(): number | undefined {
     return this.#open?.listener.port;
+  }
+
+  /** How many have a page open that is kept up to date. */
+  get watchers(): number {
+    return this.#open?.stream.size ?? 0;
   }
 
   /**
@@ -98,7 +104,7 @@ export class Web {
     const [routes, stream] = [new Routes(this.#facts, this.#memory), new Stream()];
     const guard = guardOf(secrets);
     const listener = await WebListener.open({ listen, guard, routes, stream });
-    return { config, secrets, listener };
+    return { config, secrets, listener, stream };
   }
 
   #run(open: Open): void {
