@@ -19,7 +19,13 @@ import {
 import { formatLsn, type Lsn } from '../lsn.js';
 import { segmentFileName, segmentOf } from '../wal/file-name.js';
 import type { TimestampTz } from '../wal/records/timestamp.js';
-import { isInHistory, rootHistory, type TimelineHistory, timelineEnd } from '../wal/timeline.js';
+import {
+  isInHistory,
+  rootHistory,
+  type TimelineHistory,
+  timelineAt,
+  timelineEnd,
+} from '../wal/timeline.js';
 
 /** A complete backup, and where it was found. */
 export interface Candidate {
@@ -252,12 +258,14 @@ function unreachable(
 }
 
 /** What is replayed. */
-export function walOf({ record, located }: Choice): ReplayedWal {
+export function walOf({ record, located }: Choice, catalog: Catalog | undefined): ReplayedWal {
   const { segmentSize, start } = record;
+  const history = catalog && planTimeline(catalog, located.timeline).history;
+  const timeline = history ? timelineAt(history, located.lsn - 1n) : located.timeline;
   const [from, to] = [segmentOf(start.lsn, segmentSize), segmentOf(located.lsn, segmentSize)];
   return {
     ...{ from: start.lsn, to: located.lsn, segments: Number(to - from) + 1 },
     first: segmentFileName(start.timeline, from, segmentSize),
-    last: segmentFileName(located.timeline, to, segmentSize),
+    last: segmentFileName(timeline, to, segmentSize),
   };
 }

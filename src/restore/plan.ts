@@ -118,7 +118,7 @@ async function planOf(
   const layout = layoutOf(record, index, roots);
   const combined = await combinedOf(choice.links, layout, keys, signal);
   const owner = await ownerOf(options.owner, dataDir);
-  const wal = walOf(choice);
+  const wal = walOf(choice, sources.catalog);
   const walBytes = Math.min(Number(wal.to - wal.from), MOST_WAL) + WAL_AHEAD * record.segmentSize;
   const configDir = options.configDir ?? dataDir;
   const occupied = new Set(

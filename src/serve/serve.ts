@@ -9,6 +9,7 @@ import { Jobs } from './jobs/jobs.js';
 import type { MetricsListener } from './metrics/listener.js';
 import { Observer } from './observer/observer.js';
 import type { Part } from './part.js';
+import type { RestoreBuilder } from './restore/builder.js';
 import { ServiceNotifier } from './service-notifier.js';
 import { Shipping } from './shipping/shipping.js';
 import { type LogEntry, reportOf, type ServerStatus } from './status.js';
@@ -40,6 +41,8 @@ export class Service {
   #web: Web | undefined;
   readonly #memory = new Memory();
   readonly #jobs: Jobs;
+  /** Begun when somebody asks for one. */
+  #restores: RestoreBuilder | undefined;
   #work: readonly WorkConfig[] = [];
   #configIsGood = true;
   #control: { socket: string; server: ControlServer } | undefined;
@@ -118,6 +121,7 @@ export class Service {
     await this.#inTurn(async () => {
       await Promise.all([this.#supervisor, ...this.#parts].map((part) => part.end()));
       await this.#metrics?.listener.close();
+      await this.#restores?.end();
       await this.#web?.close();
       await this.#control?.server.close();
     });
@@ -137,7 +141,7 @@ export class Service {
   /** Of all servers, or of one. @throws UsageError if there is none of that name */
   #status(name?: string): ServerStatus[] {
     return this.#supervisor.status(name).map((received) => {
-      const work = this.#work.find(({ server }) => server.name === received.name);
+      const work = this.#workOf(received.name);
       const parts = this.#parts.map((part) => part.status(received.name));
       const rpoLimitSeconds = (work?.rpo ?? 0) / 1000;
       return Object.assign({ ...received, rpoLimitSeconds }, ...parts);
@@ -177,12 +181,21 @@ export class Service {
     await nextWeb?.commit();
   }
 
+  #workOf(name: string): WorkConfig | undefined {
+    return this.#work.find(({ server }) => server.name === name);
+  }
+
   /** What pages and metrics are made of. */
   get #facts() {
     return {
       servers: () => this.#status(),
       configIsGood: () => this.#configIsGood,
-      work: (name: string) => this.#work.find(({ server }) => server.name === name),
+      work: (name: string) => this.#workOf(name),
+      restore: async (server: ServerStatus, query: URLSearchParams) => {
+        const { RestoreBuilder } = await import('./restore/builder.js');
+        this.#restores ??= new RestoreBuilder();
+        return this.#restores.answer(this.#workOf(server.name), server, query);
+      },
     };
   }
 

@@ -3,9 +3,7 @@ import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import { formatLsn, type Lsn, parseLsn } from '../../src/lsn.js';
-import type { WorkConfig } from '../../src/serve/config/config.js';
-import { type BuilderAnswer, nearQuery, RestoreBuilder } from '../../src/serve/restore/builder.js';
-import { launchProgram, Planner } from '../../src/serve/restore/planner.js';
+import { type BuilderAnswer, nearQuery } from '../../src/serve/restore/builder.js';
 import {
   formatTimestamp,
   parseTimestamp,
@@ -22,7 +20,7 @@ import {
 import { PostgresServer } from '../support/postgres.js';
 import { archiveDirectory } from '../support/receiving.js';
 import { handOver, installedCommand, recovered, walkeepDone } from '../support/restoring.js';
-import { packageRoot } from '../support/scratch.js';
+import { freePort } from '../support/server-config.js';
 import { type ServerEntry, Serving } from '../support/serving.js';
 import { waitFor } from '../support/wait.js';
 
@@ -39,6 +37,7 @@ const archive = archiveDirectory();
 let primary: PostgresServer;
 let standby: PostgresServer;
 let serving: Serving;
+let origin: string;
 let first: { end: { lsn: string; time: string } };
 /** Commits on the way to each timeline, and where on it none is sure to be had. */
 const ways: Record<1 | 2, NumberedCommit[]> = { 1: [], 2: [] };
@@ -86,7 +85,9 @@ async function gap(server: PostgresServer): Promise<void> {
 beforeAll(async () => {
   primary = await PostgresServer.create({ major: 18, settings: NUMBERED });
   await rows.prepare(primary);
-  serving = await Serving.start({ shop: entry(primary) });
+  const port = await freePort();
+  origin = `http://127.0.0.1:${port}`;
+  serving = await Serving.start({ shop: entry(primary) }, { web: { listen: `127.0.0.1:${port}` } });
   await serving.waitState('shop', 'streaming');
   await rows.add(primary, 3);
   first = await backup(primary);
@@ -192,23 +193,28 @@ function expectedOf(last: NumberedCommit | undefined, way: NumberedCommit[]): As
   return isSure && last !== way.at(-1) ? last : 'either';
 }
 
-const work = (): WorkConfig => ({
-  server: {
-    ...{ name: 'shop', connection: '', directory: archive, ensureSlot: true, synchronous: true },
-    compression: { method: 'none' },
-  },
-  ...{ rpo: 30_000, stores: [], verify: {}, hooks: {} },
-});
-const builder = new RestoreBuilder(
-  new Planner((request) =>
-    launchProgram(join(packageRoot, 'dist/serve/restore/worker.js'), request),
-  ),
-);
-
-/** What the page says. */
-function ask(params: Record<string, string> | URLSearchParams): Promise<BuilderAnswer> {
-  return builder.answer(work(), undefined, new URLSearchParams(params));
+/** What the page says, and for programs. */
+async function ask(params: Record<string, string> | URLSearchParams): Promise<PageSaid> {
+  const path = (end: string) =>
+    `${origin}/server/shop/restore${end}?${new URLSearchParams(params)}`;
+  const [page, data] = await Promise.all([fetch(path('')), fetch(path('.json'))]);
+  const answer = (await data.json()) as BuilderAnswer;
+  const html = await page.text();
+  expect([page.status, data.status], html).toEqual([200, 200]);
+  const [, block] = /<pre class="command" id="command"[^>]*>([^<]*)<\/pre>/.exec(html) ?? [];
+  return { answer, html, command: block === undefined ? undefined : textOf(block) };
 }
+
+interface PageSaid {
+  answer: BuilderAnswer;
+  html: string;
+  /** As a browser copies it. */
+  command: string | undefined;
+}
+
+const ENTITIES: Record<string, string> = { lt: '<', gt: '>', amp: '&', quot: '"', '#39': "'" };
+const textOf = (html: string) =>
+  html.replace(/&([^;]+);/g, (all, name: string) => ENTITIES[name] ?? all);
 
 /** Runs a command as somebody would who pastes it. */
 async function pasted(command: string): Promise<void> {
@@ -229,13 +235,15 @@ it('says where recovery ends, and the command that is copied gets there', async 
     const { params, expected, timeline } = randomTarget(random, kind);
     const what = `${i} ${kind} ${JSON.stringify(params)}`;
     const way = ways[timeline];
-    const asked = await ask({ ...params, pgdata: '/srv/data' });
+    const { answer: asked, html } = await ask({ ...params, pgdata: '/srv/data' });
     if (asked.state === 'refused') {
       done.refused += 1;
       expect(['refused', 'either'], what).toContain(typeof expected === 'string' ? expected : what);
       for (const near of [asked.before, asked.after]) {
         if (!near) continue;
-        const instead = await ask(nearQuery(asked.query, near));
+        const query = `${nearQuery(asked.query, near)}`;
+        expect(textOf(html), what).toContain(`?${query}"`);
+        const { answer: instead } = await ask(new URLSearchParams(query));
         expect(instead, what).toMatchObject({ state: 'planned', plan: { lsn: near.lsn } });
       }
       continue;
@@ -258,12 +266,9 @@ it('says where recovery ends, and the command that is copied gets there', async 
     expect([lost.isTorn, lost.commits], what).toEqual([inGap > 0, behind.length - inGap]);
 
     const server = await standby.createRestored(async (dataDir) => {
-      const form = await ask({ ...params, pgdata: dataDir });
-      if (form.state !== 'planned') throw new Error(`${what}: ${JSON.stringify(form)}`);
-      expect(form.command.split('\n').every((line) => line.length < 80 || /\//.test(line))).toBe(
-        true,
-      );
-      await pasted(form.command);
+      const { command } = await ask({ ...params, pgdata: dataDir });
+      expect(command, what).toContain('walkeep restore --to=');
+      await pasted(command as string);
     });
     try {
       await server.start();

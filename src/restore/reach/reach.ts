@@ -101,7 +101,7 @@ async function wayTo(
   return {
     ...{ backup: choice.record, place: choice.area.place, exact, located: choice.located },
     chain: choice.links.map(({ record }) => record),
-    wal: walOf(choice),
+    wal: walOf(choice, catalog),
     timelines: timelinesOf(catalog, choice),
     lost: await lostBehind(catalog, choice.located, signal),
   };

@@ -10,7 +10,8 @@ import { type QueryFault, readQuery } from './query.js';
 export type BuilderAnswer =
   | { state: 'invalid'; faults: QueryFault[] }
   | (Built & Extract<PlanAnswer, { state: 'planned' }>)
-  | ({ query: RestoreQuery } & Exclude<PlanAnswer, { state: 'planned' }>);
+  | ({ query: RestoreQuery } & Extract<PlanAnswer, { state: 'refused' }>)
+  | Extract<PlanAnswer, { state: 'failed' }>;
 
 export interface Built {
   query: RestoreQuery;
@@ -32,15 +33,18 @@ export class RestoreBuilder {
 
   /** @param status of the server, as it is now */
   async answer(
-    work: WorkConfig,
+    work: WorkConfig | undefined,
     status: ServerStatus | undefined,
     params: URLSearchParams,
   ): Promise<BuilderAnswer> {
+    // It is about to go.
+    if (!work) return { state: 'failed', error: { code: 'WK_USAGE', message: 'no such server' } };
     const read = readQuery(params, work);
     if ('faults' in read) return { state: 'invalid', faults: read.faults };
     const { query } = read;
     const answer = await this.#planner.plan(requestOf(query, work), stateOf(status));
-    if (answer.state !== 'planned') return { query, ...answer };
+    if (answer.state === 'failed') return answer;
+    if (answer.state === 'refused') return { query, ...answer };
     const { plan } = answer;
     return {
       ...{ ...answer, query, command: commandText(plan, query, work) },
@@ -76,16 +80,14 @@ export function nearQuery(query: RestoreQuery, near: NearTarget): URLSearchParam
 /** As `readQuery` takes it. */
 export function paramsOf(query: RestoreQuery): URLSearchParams {
   const { to, before, timeline, backup, from, dataDir, action } = query;
-  const given: [string, string | undefined][] = [
-    ...([['to', to]] as [string, string][]),
-    ...([['before', before ? 'on' : undefined]] as [string, string | undefined][]),
-    ...([['timeline', timeline?.toString()]] as [string, string | undefined][]),
-    ['backup', backup],
-    ...from.map((name): [string, string] => ['from', name]),
-    ['pgdata', dataDir],
-    ['action', action],
-  ];
-  return new URLSearchParams(given.filter((one): one is [string, string] => one[1] !== undefined));
+  const params = new URLSearchParams({ to });
+  if (before) params.set('before', 'on');
+  if (timeline !== undefined) params.set('timeline', `${timeline}`);
+  if (backup !== undefined) params.set('backup', backup);
+  for (const name of from) params.append('from', name);
+  params.set('pgdata', dataDir);
+  if (action !== undefined) params.set('action', action);
+  return params;
 }
 
 function requestOf(query: RestoreQuery, work: WorkConfig): PlanRequest {

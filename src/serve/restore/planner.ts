@@ -7,8 +7,8 @@ import type { PlanAnswer, PlanRequest } from './messages.js';
 /** Processes at a time, and requests that may wait for one. */
 const MOST = 2;
 const MOST_WAITING = 16;
-/** Milliseconds for a plan: whoever waits for a page waits no longer. */
-const PATIENCE = 30_000;
+/** Milliseconds for a plan, from when it is asked for: whoever waits for a page waits no longer. */
+const PATIENCE = 25_000;
 /** Milliseconds for which an answer is given again, and how many are kept. */
 const FRESH = 5000;
 const MOST_KEPT = 64;
@@ -79,13 +79,14 @@ export class Planner {
   }
 
   async #made(request: PlanRequest): Promise<PlanAnswer> {
+    const asked = performance.now();
     if (this.#taken < this.#limits.most) this.#taken += 1;
     else if (this.#waiting.length < this.#limits.waiting) {
       await new Promise<void>((resolve) => this.#waiting.push(resolve));
     } else return failed('too many plans are asked for', 'Ask again in a while.');
     try {
       if (this.#ended) return failed(ENDING);
-      return await this.#run(request);
+      return await this.#run(request, performance.now() - asked);
     } catch (e) {
       return { state: 'failed', error: reportOf(e) };
     } finally {
@@ -95,14 +96,14 @@ export class Planner {
     }
   }
 
-  async #run(request: PlanRequest): Promise<PlanAnswer> {
+  async #run(request: PlanRequest, waited: number): Promise<PlanAnswer> {
     const planning = this.#launch(request);
     this.#running.add(planning);
     let isLate = false;
     const timer = setTimeout(() => {
       isLate = true;
       planning.kill();
-    }, this.#limits.patience);
+    }, this.#limits.patience - waited);
     try {
       const answer = await planning.answer;
       if (answer) return answer;
@@ -127,14 +128,10 @@ function failed(message: string, hint?: string): PlanAnswer {
   return { state: 'failed', error };
 }
 
+/** Nothing of a request is in its arguments. */
 const launchPlanning: LaunchPlanning = (request) => {
   const file = packageFile('serve/restore/worker.js');
   if (file === undefined) throw new InternalError('the program that plans is missing');
-  return launchProgram(file, request);
-};
-
-/** Nothing of a request is in its arguments. */
-export function launchProgram(file: string, request: PlanRequest): Planning {
   const child = fork(file, [], {
     execArgv: process.execArgv,
     stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
@@ -153,4 +150,4 @@ export function launchProgram(file: string, request: PlanRequest): Planning {
   });
   if (child.pid !== undefined) child.send(request, () => {});
   return { answer, kill: () => void child.kill('SIGKILL') };
-}
+};

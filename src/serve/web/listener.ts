@@ -137,7 +137,7 @@ export class WebListener {
     if (answer) reply(request, response, answer);
   }
 
-  /** Undefined: it is watched from now on. */
+  /** Undefined: it is watched from now on, or answered later. */
   #answer(request: IncomingMessage, response: ServerResponse): Answer | undefined {
     const { method = '', url = '', headers } = request;
     const [path, search] = cut(url);
@@ -160,7 +160,14 @@ export class WebListener {
     if (path === '/login') return seeOther('/');
     const query = new URLSearchParams(search);
     if (path === '/events') return this.#watch(request, response, query);
-    return this.#options.routes.answer(path, query, now);
+    const { routes } = this.#options;
+    const later = routes.later(path, query, now);
+    if (!later) return routes.answer(path, now);
+    later.then(
+      (answer) => reply(request, response, answer),
+      () => reply(request, response, plain(500, 'failed\n')),
+    );
+    return undefined;
   }
 
   #watch(

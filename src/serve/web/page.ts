@@ -1,14 +1,20 @@
 import type { WorkConfig } from '../config/config.js';
+import type { BuilderAnswer } from '../restore/builder.js';
 import type { LogEntry, ServerStatus } from '../status.js';
 import type { Html } from './html.js';
 
-/** What is answered on the status page is made of this, at once: nothing is read or waited for. */
+/**
+ * What is answered on the status page is made of this, at once: nothing is read or waited for, but for
+ * what a restore would do.
+ */
 export interface WebFacts {
   servers(): ServerStatus[];
   /** The last reading of the configuration was good. */
   configIsGood(): boolean;
   /** What is configured for a server. */
   work(server: string): WorkConfig | undefined;
+  /** What a restore would do, which another process finds out. */
+  restore(server: ServerStatus, query: URLSearchParams): Promise<BuilderAnswer>;
 }
 
 /** What is remembered for the page alone. */
@@ -52,4 +58,7 @@ export interface PageAnswer {
  * A page of one server, at `/server/NAME/…`: GET only, changes nothing. Styles are classes of the one
  * style sheet; neither `style` nor `on…` nor scripts work here (Content-Security-Policy).
  */
-export type ServerPage = (request: PageRequest) => PageAnswer;
+export type ServerPage = (request: PageRequest) => Promise<PageAnswer>;
+
+/** The same for programs, at `/server/NAME/….json`. */
+export type ServerData = (request: PageRequest) => Promise<{ status: number; value: object }>;

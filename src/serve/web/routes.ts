@@ -5,7 +5,8 @@ import type { ServerStatus } from '../status.js';
 import { type Html, html } from './html.js';
 import { document, liveBody } from './layout.js';
 import { overview, serverPath } from './overview.js';
-import type { PageRequest, Remembered, ServerPage, WebFacts } from './page.js';
+import type { PageRequest, Remembered, ServerData, ServerPage, WebFacts } from './page.js';
+import { restoreData, restorePage } from './restore-page.js';
 import { SCRIPT } from './script.js';
 import { serverPage } from './server-page.js';
 import { ICON, STYLE } from './style.js';
@@ -21,8 +22,9 @@ export interface Answer {
   headers?: Readonly<Record<string, string>>;
 }
 
-/** Pages of a server beside its own, by the last part of their path. */
-const MORE: Readonly<Record<string, ServerPage>> = {};
+/** Pages of a server beside its own, and what is there for programs, by the last part of their path. */
+const PAGES: Readonly<Record<string, ServerPage>> = { restore: restorePage };
+const DATA: Readonly<Record<string, ServerData>> = { 'restore.json': restoreData };
 
 /** Seconds after which the list of servers is loaded again where there is no script. */
 const REFRESH = 15;
@@ -64,6 +66,11 @@ function page(status: number, frame: Parameters<typeof document>[0]): Answer {
   return { status, type: HTML, text: document(frame) };
 }
 
+async function dataOf(make: ServerData, request: PageRequest): Promise<Answer> {
+  const { status, value } = await make(request);
+  return { status, type: JSON_TYPE, text: `${tameJson(JSON.stringify(value))}\n` };
+}
+
 /** A path without its query, in decoded parts. Undefined: none that anything stands at. */
 function partsOf(path: string): string[] | undefined {
   try {
@@ -84,25 +91,34 @@ export class Routes {
     this.#memory = memory;
   }
 
-  answer(path: string, query: URLSearchParams, now = Date.now()): Answer {
+  answer(path: string, now = Date.now()): Answer {
     const parts = partsOf(path);
     const [room, name, ...rest] = parts ?? [];
     if (path === '/status.json') return this.#json(now);
     if (room === 'health' && name !== undefined && rest.length === 0) return this.#health(name);
     const view = this.view(path);
     if (view) return this.#live(path, view, now);
-    const server = room === 'server' ? this.#server(name) : undefined;
-    const [last = ''] = rest;
-    const more = rest.length === 1 && Object.hasOwn(MORE, last) ? MORE[last] : undefined;
-    if (!server || !more) return this.#missing(now);
+    return this.#missing(now);
+  }
+
+  /** What another process has to find out; undefined: it is answered at once. */
+  later(path: string, query: URLSearchParams, now = Date.now()): Promise<Answer> | undefined {
+    const [room, name, last = '', ...rest] = partsOf(path) ?? [];
+    const server = room === 'server' && rest.length === 0 ? this.#server(name) : undefined;
+    if (!server) return undefined;
     const request: PageRequest = { facts: this.#facts, memory: this.#memory, server, query, now };
-    const { status = 200, title, body } = more(request);
-    const own = serverPath(server.name);
-    const way = [
-      [server.name, own] as const,
-      [title, `${own}/${encodeURIComponent(last)}`] as const,
-    ];
-    return page(status, { title: `${title}: ${server.name}`, body, now, path: way });
+    if (Object.hasOwn(DATA, last)) return dataOf(DATA[last] as ServerData, request);
+    return Object.hasOwn(PAGES, last)
+      ? this.#page(PAGES[last] as ServerPage, last, request)
+      : undefined;
+  }
+
+  async #page(make: ServerPage, last: string, request: PageRequest): Promise<Answer> {
+    const { status = 200, title, body } = await make(request);
+    const { name } = request.server;
+    const own = serverPath(name);
+    const way = [[name, own] as const, [title, `${own}/${encodeURIComponent(last)}`] as const];
+    return page(status, { title: `${title}: ${name}`, body, now: request.now, path: way });
   }
 
   /** A page that is kept up to date. */

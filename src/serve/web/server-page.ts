@@ -62,7 +62,7 @@ function section(title: string, body: Content): Html {
 
 function restoreForm(name: string): Html {
   return html`<form class="row" action="${serverPath(name)}/restore" method="get">
-<label for="restore-time">Time in UTC</label><input id="restore-time" name="time" type="datetime-local" step="1">
+<label for="restore-time">Time in UTC</label><input id="restore-time" name="to" type="datetime-local" step="1">
 <button>Show how</button> <small>Shows the backup, the WAL and the command, or why it cannot be. Nothing is restored.</small></form>`;
 }
 

@@ -83,6 +83,7 @@ tr:last-child td{border-bottom:0}.number{text-align:right}
 .row{display:flex;flex-wrap:wrap;gap:6px 10px;align-items:center;margin-top:8px}
 input,select,button{font:inherit;color:inherit;background:var(--panel);border:1px solid var(--soft);border-radius:4px;padding:4px 8px;max-width:100%}
 button{cursor:pointer;background:var(--ink);color:var(--panel);border-color:var(--ink)}
+fieldset{border:0;margin:0;padding:0}legend{float:left;padding:0;margin-right:10px}h3{font-size:13px;margin:10px 0 2px}.points{margin:6px 0 0;padding-left:20px}.points li{overflow-wrap:anywhere}
 pre.command{background:var(--bar);border-radius:4px;padding:8px 10px;margin:8px 0;white-space:pre-wrap;overflow-wrap:anywhere}
 html:not(.script) .needs-script{display:none}.muted{color:var(--soft)}
 .login{max-width:420px;margin:10vh auto 0}

@@ -1,3 +1,4 @@
+import type { BuilderAnswer } from '../../../src/serve/restore/builder.js';
 import type { LogEntry, ServerStatus } from '../../../src/serve/status.js';
 import { Memory } from '../../../src/serve/web/memory.js';
 import type { WebFacts } from '../../../src/serve/web/page.js';
@@ -204,6 +205,8 @@ export class ScriptedFacts implements WebFacts {
   all: ServerStatus[];
   good = true;
   readonly memory = new Memory();
+  /** Of every restore that is asked for. */
+  restorable: BuilderAnswer = { state: 'failed', error: { code: 'WK_TIMEOUT', message: 'none' } };
 
   constructor(all: ServerStatus[]) {
     this.all = all;
@@ -219,6 +222,10 @@ export class ScriptedFacts implements WebFacts {
 
   work(): undefined {
     return undefined;
+  }
+
+  async restore(): Promise<BuilderAnswer> {
+    return this.restorable;
   }
 
   note(entry: LogEntry): void {
