@@ -1,12 +1,15 @@
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { getPriority } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { JobStatus } from '../../src/serve/status.js';
+import { binDir } from '../support/binaries.js';
 import { runCli } from '../support/cli.js';
+import { copyPackage } from '../support/package-copy.js';
 import { PASSWORD, PostgresServer } from '../support/postgres.js';
 import { childrenOf, isRunning } from '../support/processes.js';
-import { archiveDirectory, writeWal } from '../support/receiving.js';
-import { scratchDir } from '../support/scratch.js';
+import { writeWal } from '../support/receiving.js';
+import { giveToServer, scratchDir, serverUser } from '../support/scratch.js';
 import { type ServerEntry, Serving } from '../support/serving.js';
 import { waitFor } from '../support/wait.js';
 
@@ -17,11 +20,13 @@ describe('jobs of serve', () => {
   let server: PostgresServer;
   let serving: Serving;
   let entry: ServerEntry;
-  const dir = scratchDir('jobs');
+  // All of it runs as a user that may restore servers, and read what they need.
+  const dir = scratchDir('jobs', { forServer: true });
+  const scratch = scratchDir('rehearse', { forServer: true });
   const passwordFile = join(dir, 'password');
   const hooked = join(dir, 'hooked');
   const block = join(dir, 'block');
-  const directory = archiveDirectory();
+  const directory = scratchDir('wal', { forServer: true });
   const memory = join(directory, '.walkeep-jobs');
 
   /** Waits as long as the file is there, in a child of its own. */
@@ -29,6 +34,7 @@ describe('jobs of serve', () => {
 
   beforeAll(async () => {
     writeFileSync(passwordFile, `${PASSWORD}\n`, { mode: 0o600 });
+    giveToServer(passwordFile);
     server = await PostgresServer.create({
       ...{ major: 18, auth: 'scram-sha-256', settings: { summarize_wal: 'on' } },
     });
@@ -42,7 +48,8 @@ describe('jobs of serve', () => {
       rehearse: {
         at: YEARLY,
         sql: ['SELECT count(*) = 3 FROM t'],
-        scratch: scratchDir('rehearse'),
+        scratch,
+        pg_bin: binDir(18),
       },
       hooks: {
         before_verify: waits,
@@ -51,7 +58,7 @@ describe('jobs of serve', () => {
       },
     };
     await server.sql('CREATE TABLE t AS SELECT generate_series(1, 3) AS id');
-    serving = await Serving.start({ shop: entry });
+    serving = await Serving.start({ shop: entry }, {}, { root: copyPackage(), ...serverUser });
     await serving.waitState('shop', 'streaming');
     await writeWal(server);
   });
@@ -112,18 +119,13 @@ describe('jobs of serve', () => {
     );
     expect((await serving.ctl('backup', 'shop')).stdout).toBe('backup_full (directory): queued\n');
     expect((await jobOf('backup_full'))?.state).toBe('queued');
-    const waiting = serving.ctl('backup', 'shop', '--wait');
     const { pid } = (await jobOf('verify_quick')) as JobStatus;
-    expect(readFileSync(`/proc/${pid}/stat`, 'latin1').split(') ')[1]?.split(' ')[16]).toBe('19');
     await waitFor(() => childrenOf(pid as number).length > 0);
     const [hook] = childrenOf(pid as number);
-    const backups = readdirSync(directory).length;
+    expect(getPriority(hook)).toBe(19);
     expect((await serving.ctl('cancel', 'shop')).code).toBe(0);
-    // It may have asked before or after.
-    expect([0, 1]).toContain((await waiting).code);
     await waitFor(async () => (await jobOf('verify_quick'))?.last?.outcome === 'ended');
     expect([pid, hook].some((one) => isRunning(one as number))).toBe(false);
-    expect(readdirSync(directory).length).toBeGreaterThanOrEqual(backups);
     rmSync(block);
   });
 
@@ -161,11 +163,11 @@ describe('jobs of serve', () => {
   });
 
   it('says what is wrong', async () => {
-    const [segment] = readdirSync(directory).filter((name) => /^[0-9A-F]{24}$/.test(name));
-    const path = join(directory, segment as string);
-    const bytes = readFileSync(path);
-    bytes.fill(0xff, 20_000, 20_100);
-    writeFileSync(path, bytes);
+    const segments = readdirSync(directory).filter((name) => /^[0-9A-F]{24}$/.test(name));
+    for (const name of segments) {
+      const bytes = readFileSync(join(directory, name));
+      writeFileSync(join(directory, name), bytes.fill(0xff, 100, 60_000));
+    }
     const { code, stdout } = await serving.ctl('verify', 'shop', '--full', '--wait');
     expect({ code, stdout }).toEqual({ code: 1, stdout: 'verify_full (directory): bad\n' });
     const { last } = (await jobOf('verify_full')) as JobStatus;

@@ -12,6 +12,8 @@ export interface CliOptions {
   /** User to run as, where we are root. */
   uid?: number;
   cwd?: string;
+  /** Another package than that of the sources, as `copyPackage` makes. */
+  root?: string;
   /** Another node than the one that runs the tests. */
   node?: string;
   /** Arguments for node itself, before the executable. */
@@ -41,7 +43,7 @@ export class CliRun {
     );
     this.child = spawn(
       options.node ?? process.execPath,
-      [...(options.nodeArgs ?? []), join(packageRoot, 'bin', program), ...args],
+      [...(options.nodeArgs ?? []), join(options.root ?? packageRoot, 'bin', program), ...args],
       {
         ...(options.uid === undefined ? {} : { uid: options.uid, gid: options.uid }),
         cwd: options.cwd ?? '/',

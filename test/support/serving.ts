@@ -2,8 +2,8 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { askControl } from '../../src/serve/control/client.js';
 import type { ServerStatus } from '../../src/serve/status.js';
-import { type CliRun, runCli } from './cli.js';
-import { scratchDir } from './scratch.js';
+import { type CliOptions, type CliRun, runCli } from './cli.js';
+import { giveToServer, scratchDir } from './scratch.js';
 import { waitFor } from './wait.js';
 
 /** A server as a configuration has it: its keys and values. */
@@ -18,21 +18,29 @@ export class Serving {
   /** More sections. */
   readonly more: object;
 
-  private constructor(servers: Record<string, ServerEntry>, more: object) {
+  readonly #options: CliOptions;
+
+  private constructor(servers: Record<string, ServerEntry>, more: object, options: CliOptions) {
     this.more = more;
+    this.#options = options;
+    if (options.uid !== undefined) giveToServer(this.dir);
     this.write(servers);
     this.run = this.#start();
   }
 
   /** Starts it; resolves when it is ready. */
-  static async start(servers: Record<string, ServerEntry>, more = {}): Promise<Serving> {
-    const serving = new Serving(servers, more);
+  static async start(
+    servers: Record<string, ServerEntry>,
+    more = {},
+    options: CliOptions = {},
+  ): Promise<Serving> {
+    const serving = new Serving(servers, more, options);
     await serving.run.waitForOutput(/"event":"ready"/);
     return serving;
   }
 
   #start(): CliRun {
-    return runCli(['serve', '-c', this.file]);
+    return runCli(['serve', '-c', this.file], this.#options);
   }
 
   async restart(): Promise<void> {

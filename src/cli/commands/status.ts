@@ -5,6 +5,7 @@ import { formatBytes, formatSeconds } from '../../units.js';
 import { type Command, HELP_OPTION, VERSION_OPTION } from '../command.js';
 import { jsonLine } from '../json.js';
 import { CONTROL_OPTIONS, controlSocket } from '../serve/control-option.js';
+import { jobsInBrief, jobsTable } from '../serve/jobs-table.js';
 import { tableText } from '../table.js';
 
 /** A server does not stream. */
@@ -30,12 +31,15 @@ export const command: Command = {
     const request = { command: 'status' as const, ...(server === undefined ? {} : { server }) };
     const { servers } = await askControl(socket, request);
     if (values.json === true) output.print(servers.map(jsonLine).join('\n'));
-    else output.print(tableText(HEADER, servers.map(row)));
+    else {
+      output.print(tableText(HEADER, servers.map(row)));
+      if (server !== undefined) output.print(servers.flatMap(details).join('\n'));
+    }
     return servers.every(isWell) ? 0 : NOT_WELL;
   },
 };
 
-const HEADER = ['SERVER', 'STATE', 'FOR', 'FLUSHED', 'BEHIND', 'RPO', 'RESTARTS', 'WHY'];
+const HEADER = ['SERVER', 'STATE', 'FOR', 'FLUSHED', 'BEHIND', 'RPO', 'RESTARTS', 'JOBS', 'WHY'];
 
 function row(status: ServerStatus): string[] {
   const { name, state, since, restarts, ended, silentSeconds, receiver, rpoSeconds } = status;
@@ -48,9 +52,15 @@ function row(status: ServerStatus): string[] {
     ...[
       formatSeconds(rpoSeconds),
       `${restarts}`,
+      jobsInBrief(status),
       silent ?? (isWell(status) ? '' : (error ?? ended)?.message) ?? '',
     ],
   ];
+}
+
+function details(status: ServerStatus): string[] {
+  const jobs = jobsTable(status);
+  return jobs === undefined ? [] : ['', jobs];
 }
 
 function isWell({ state, silentSeconds }: ServerStatus): boolean {
