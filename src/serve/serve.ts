@@ -7,6 +7,7 @@ import type { ControlRequest, ControlResults } from './control/protocol.js';
 import { type Control, ControlServer } from './control/server.js';
 import { Jobs } from './jobs/jobs.js';
 import type { MetricsListener } from './metrics/listener.js';
+import { Notifier } from './notify/notifier.js';
 import { Observer } from './observer/observer.js';
 import type { Part } from './part.js';
 import type { RestoreBuilder } from './restore/builder.js';
@@ -34,6 +35,7 @@ export class Service {
   readonly #tell: ServeOptions['tell'];
   readonly #supervisor: Supervisor;
   readonly #notifier: ServiceNotifier;
+  readonly #notices: Notifier;
   #metrics: { listen: Listen; listener: MetricsListener } | undefined;
   /** What is done beside receiving; each is told of all servers, and asked of one. */
   readonly #parts: readonly Part[];
@@ -68,6 +70,8 @@ export class Service {
         hint: `${why}; with Type=exec it need not be.`,
       }),
     );
+    const facts = { servers: () => this.#status(), configIsGood: () => this.#configIsGood };
+    this.#notices = new Notifier(facts, this.#tell);
   }
 
   /** @throws ConfigError, or StorageError if the control socket cannot be had: then nothing runs */
@@ -76,7 +80,7 @@ export class Service {
       const config = await this.#read();
       await this.#open(config);
       const { started } = await this.#supervisor.apply(config.servers);
-      await this.#applyWork(config.work);
+      await this.#applyWork(config);
       this.#tell({ level: 'info', event: 'ready', message: `receives from ${started.join(', ')}` });
       this.#notifier.ready();
     });
@@ -94,7 +98,7 @@ export class Service {
         await this.#open(config);
         this.#configIsGood = true;
         const applied = await this.#supervisor.apply(config.servers);
-        await this.#applyWork(config.work);
+        await this.#applyWork(config);
         this.#tell({ level: 'info', event: 'reload', message: changesOf(applied) });
         return applied;
       } catch (e) {
@@ -119,6 +123,7 @@ export class Service {
     this.#ending = true;
     this.#notifier.stopping();
     await this.#inTurn(async () => {
+      this.#notices.end();
       await Promise.all([this.#supervisor, ...this.#parts].map((part) => part.end()));
       await this.#metrics?.listener.close();
       await this.#restores?.end();
@@ -133,9 +138,10 @@ export class Service {
     return readConfig(this.#file, this.#env);
   }
 
-  async #applyWork(work: readonly WorkConfig[]): Promise<void> {
+  async #applyWork({ work, notify }: ServeConfig): Promise<void> {
     this.#work = work;
     for (const part of this.#parts) await part.apply(work);
+    this.#notices.apply(notify, work);
   }
 
   /** Of all servers, or of one. @throws UsageError if there is none of that name */
@@ -144,7 +150,8 @@ export class Service {
       const work = this.#workOf(received.name);
       const parts = this.#parts.map((part) => part.status(received.name));
       const rpoLimitSeconds = (work?.rpo ?? 0) / 1000;
-      return Object.assign({ ...received, rpoLimitSeconds }, ...parts);
+      const troubles = this.#notices.troubles(received.name);
+      return Object.assign({ ...received, rpoLimitSeconds, troubles }, ...parts);
     });
   }
 

@@ -1,4 +1,5 @@
-import { readFileSync, statSync } from 'node:fs';
+import { readFileSync, type Stats, statSync } from 'node:fs';
+import { readFile, stat } from 'node:fs/promises';
 import { StorageError } from '../../errors.js';
 import { storageError } from '../../files/durable.js';
 
@@ -11,22 +12,39 @@ const LONGEST = 64 * 1024;
  * @throws StorageError, with nothing of what is in it
  */
 export function readSecret(path: string): string {
-  const [line = ''] = readPrivateFile(path).split(/\r?\n/);
-  if (line !== '') return line;
-  throw new StorageError(`"${path}" holds no secret: its first line is empty`, { path });
+  return firstLine(path, readPrivateFile(path));
 }
 
 /** All of such a file, as of a private key. @throws StorageError, with nothing of what is in it */
 export function readPrivateFile(path: string): string {
   try {
-    const { mode, size, uid } = statSync(path);
-    const bad = modeFault(mode, uid);
-    if (bad !== undefined) throw new StorageError(`"${path}" ${bad}`, { path, hint: HINT });
-    if (size > LONGEST) throw new StorageError(`"${path}" is too long for a secret`, { path });
+    requireSecret(path, statSync(path));
     return readFileSync(path, 'utf8');
   } catch (e) {
     throw e instanceof StorageError ? e : storageError('read file', path, e);
   }
+}
+
+/** As `readSecret`, for who must not wait for a disk. */
+export async function readSecretFile(path: string): Promise<string> {
+  try {
+    requireSecret(path, await stat(path));
+    return firstLine(path, await readFile(path, 'utf8'));
+  } catch (e) {
+    throw e instanceof StorageError ? e : storageError('read file', path, e);
+  }
+}
+
+function requireSecret(path: string, { mode, size, uid }: Stats): void {
+  const bad = modeFault(mode, uid);
+  if (bad !== undefined) throw new StorageError(`"${path}" ${bad}`, { path, hint: HINT });
+  if (size > LONGEST) throw new StorageError(`"${path}" is too long for a secret`, { path });
+}
+
+function firstLine(path: string, text: string): string {
+  const [line = ''] = text.split(/\r?\n/);
+  if (line !== '') return line;
+  throw new StorageError(`"${path}" holds no secret: its first line is empty`, { path });
 }
 
 const HINT = 'Give it the mode 0600; one of root may have 0640.';

@@ -1,7 +1,7 @@
 import { chmodSync, mkdirSync, renameSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
-import { readSecret } from '../../../src/serve/config/secret-file.js';
+import { readSecret, readSecretFile } from '../../../src/serve/config/secret-file.js';
 import { scratchDir } from '../../support/scratch.js';
 
 const SECRET = 'kEtZeR99';
@@ -52,4 +52,12 @@ it('says why there is no secret', () => {
   expect(() => readSecret('/nowhere/password')).toThrow('could not read file "/nowhere/password"');
   expect(() => readSecret(fileWith('\n'))).toThrow('its first line is empty');
   expect(() => readSecret(fileWith('x'.repeat(70_000)))).toThrow('is too long');
+});
+
+it('reads it without waiting for the disk, too', async () => {
+  expect(await readSecretFile(fileWith(`${SECRET}\n`))).toBe(SECRET);
+  const refused = readSecretFile(fileWith(SECRET, 0o644));
+  await expect(refused).rejects.toThrow('may be read or written by others');
+  await expect(readSecretFile(fileWith('\n'))).rejects.toThrow('its first line is empty');
+  await expect(readSecretFile('/nowhere/hook')).rejects.toThrow('could not read file');
 });
