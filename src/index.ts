@@ -107,6 +107,7 @@ export type {
   ReceivedSegment,
   ReceiverEvents,
   ReceiverPosition,
+  ReceiverTally,
   ReceiverWarning,
   WalReceiverOptions,
 } from './receive/options.js';

@@ -21,6 +21,7 @@ import { ReceivingDirectory } from './start/receiving-directory.js';
 import { type AskedStream, RemovedWal } from './start/removed-wal.js';
 import type { WriteReport } from './target/paced-target.js';
 import type { FinishedSegment } from './target/segment-finisher.js';
+import { SyncTimes } from './target/sync-times.js';
 import { type RunOwner, TimelineRun } from './timeline-run.js';
 import { followTimelines, type WalPlace } from './timelines.js';
 import type { Phase } from './watchdog.js';
@@ -59,6 +60,8 @@ export interface Surroundings {
 export class DirectoryReceiver {
   /** The last position received, over all streams. */
   last: WalPlace = { lsn: INVALID_LSN, timeline: 0 };
+  /** Of all streams. */
+  readonly syncTimes = new SyncTimes();
   private readonly o: WalReceiverOptions;
   private readonly around: Surroundings;
   private readonly fs: FileSystem;
@@ -83,6 +86,11 @@ export class DirectoryReceiver {
     this.o = options;
     this.around = around;
     this.fs = around.fs ?? nodeFileSystem;
+  }
+
+  /** Times that WAL which came was not stored. */
+  get refused(): number {
+    return this.refusals.total;
   }
 
   /**
@@ -176,6 +184,7 @@ export class DirectoryReceiver {
   ) {
     const owner: RunOwner = {
       ...{ refusals: this.refusals, writeReport, tell: this.around.tell },
+      syncTimes: this.syncTimes,
       finished: (segment) => this.finished(segment, archive.server.segmentSize),
       noteProgress: () => this.noteProgress(),
       outrun: (timeline) => this.around.outrun?.(timeline) ?? false,

@@ -64,6 +64,11 @@ export interface WalReceiverOptions {
   ensureSlot?: boolean;
   /** Sync and report every time new WAL has been written. Default false. */
   synchronous?: boolean;
+  /**
+   * Without `synchronous`: sync what was written at least so often, so that no more than that can be
+   * lost with this machine. Absent: as segments complete.
+   */
+  syncInterval?: number;
   /** False skips every fsync; what is written counts as flushed, as with --no-sync. Default true. */
   sync?: boolean;
   /** Between unasked status replies; 0 sends none. Default 10000. */
@@ -182,6 +187,7 @@ const CHECKS: Checks<WalReceiverOptions> = {
   slot: aName,
   ensureSlot: aSwitch,
   synchronous: aSwitch,
+  syncInterval: aTime,
   sync: aSwitch,
   statusInterval: aTime,
   endLsn: anLsn,
@@ -224,6 +230,17 @@ export interface ReceiverPosition {
   flushed: Lsn;
   serverEnd: Lsn;
   timeline: number;
+}
+
+/** What a receiver counts while it runs. */
+export interface ReceiverTally {
+  /** Times that WAL which came was not stored: it failed the check, or was not what is stored. */
+  refused: number;
+  /**
+   * Syncs of WAL while it streams, by the time from when it came: those of at most each of `bounds`
+   * (seconds) and no less, and last those beyond; `seconds` of all together.
+   */
+  syncs: { bounds: readonly number[]; counts: readonly number[]; seconds: number };
 }
 
 /** The events of a WalReceiver. */

@@ -30,12 +30,14 @@ import {
   type ReceivedSegment,
   type ReceiverEvents,
   type ReceiverPosition,
+  type ReceiverTally,
   type ReceiverWarning,
   type WalReceiverOptions,
 } from './options.js';
 import { Backoff, mayRetry } from './retry.js';
 import { SinkCalls } from './sink-calls.js';
 import type { WriteReport } from './target/paced-target.js';
+import { SYNC_BOUNDS } from './target/sync-times.js';
 import type { RunOwner } from './timeline-run.js';
 import { overConnection, patient } from './watchdog.js';
 
@@ -181,6 +183,14 @@ export class WalReceiver extends EventEmitter<ReceiverEvents> {
   /** As `progress` told it last; undefined before any stream. */
   get position(): ReceiverPosition | undefined {
     return this.lastPosition;
+  }
+
+  /** What was counted so far. */
+  get tally(): ReceiverTally {
+    const { refused, syncTimes } = this.receiver;
+    const { counts, milliseconds } = syncTimes;
+    const syncs = { bounds: SYNC_BOUNDS, counts: [...counts], seconds: milliseconds / 1000 };
+    return { refused, syncs };
   }
 
   /**

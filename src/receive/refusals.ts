@@ -31,16 +31,20 @@ export interface Refusal {
  */
 export class Refusals {
   current: Refusal | undefined;
+  /** Times that anything was refused. */
+  total = 0;
   private tries = 0;
   private rewrite: { error: RewriteError; tries: number } | undefined;
 
   note(refusal: Refusal): void {
+    this.total += 1;
     this.current = refusal;
     this.tries += 1;
   }
 
   /** Other bytes than the stored ones came; on their way they may have been the same. */
   noteRewrite(error: RewriteError): void {
+    this.total += 1;
     this.rewrite = { error, tries: (this.rewrite?.tries ?? 0) + 1 };
   }
 

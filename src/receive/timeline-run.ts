@@ -19,6 +19,7 @@ import { type StreamOutcome, StreamSession } from './stream.js';
 import { openDirectoryTarget } from './target/directory-target.js';
 import type { WriteReport } from './target/paced-target.js';
 import type { FinishedSegment } from './target/segment-finisher.js';
+import type { SyncTimes } from './target/sync-times.js';
 import type { WalTarget } from './target/wal-target.js';
 import type { Phase } from './watchdog.js';
 
@@ -31,6 +32,7 @@ export interface RunOwner {
   readonly refusals: Refusals;
   /** When the write position is told. */
   readonly writeReport: WriteReport;
+  readonly syncTimes?: SyncTimes;
   tell<K extends keyof ReceiverEvents>(event: K, ...args: ReceiverEvents[K]): void;
   /** Awaited for each segment that has its final name. */
   finished?(segment: FinishedSegment): Promise<void>;
@@ -231,6 +233,7 @@ export class TimelineRun {
       ...{ directory: o.directory, timeline: at.timeline, startLsn: at.lsn, segmentSize },
       ...{ mode: fileMode, sync: this.sync, fs: this.fs, ...stored },
       ...{ synchronous: o.synchronous ?? false, writeReport: owner.writeReport },
+      ...{ syncInterval: o.syncInterval, syncTimes: owner.syncTimes },
       ...{ compression: o.compression, directIo: o.directIo },
       record: (lsn, timeline) => archive.record({ type: 'complete', lsn, timeline }),
       recordFlushed: () => this.recordFlushed(),

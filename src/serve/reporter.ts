@@ -72,7 +72,7 @@ export class Reporter<Snapshot extends Reported> {
     this.#underWay = true;
     this.#news = false;
     this.#sentAt = now;
-    const snapshot = { ...this.#snapshot, ...this.#amend() };
+    const snapshot = this.#now();
     const news = { snapshot, log: this.#log, lost: this.#lost };
     this.#log = [];
     this.#lost = 0;
@@ -84,6 +84,11 @@ export class Reporter<Snapshot extends Reported> {
   /** Sends the rest and calls back when it is out. */
   end(error: ErrorReport | undefined, sent: () => void): void {
     clearInterval(this.#timer);
-    this.#send({ kind: 'end', log: this.#log, ...(error ? { error } : {}) }, sent);
+    const last = { snapshot: this.#now(), log: this.#log, ...(error ? { error } : {}) };
+    this.#send({ kind: 'end', ...last }, sent);
+  }
+
+  #now(): Snapshot {
+    return { ...this.#snapshot, ...this.#amend() };
   }
 }

@@ -141,7 +141,7 @@ export class Service {
   async #applyWork({ work, notify }: ServeConfig): Promise<void> {
     this.#work = work;
     for (const part of this.#parts) await part.apply(work);
-    this.#notices.apply(notify, work);
+    this.#notices.apply(notify);
   }
 
   /** Of all servers, or of one. @throws UsageError if there is none of that name */
@@ -151,7 +151,12 @@ export class Service {
       const parts = this.#parts.map((part) => part.status(received.name));
       const rpoLimitSeconds = (work?.rpo ?? 0) / 1000;
       const troubles = this.#notices.troubles(received.name);
-      return Object.assign({ ...received, rpoLimitSeconds, troubles }, ...parts);
+      const maxAge = work?.backup?.maxAge;
+      const limits = {
+        rpoLimitSeconds,
+        ...(maxAge === undefined ? {} : { backupLimitSeconds: maxAge / 1000 }),
+      };
+      return Object.assign({ ...received, ...limits, troubles }, ...parts);
     });
   }
 

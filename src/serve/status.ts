@@ -1,4 +1,5 @@
 import { WalkeepError } from '../errors.js';
+import type { ReceiverTally } from '../receive/options.js';
 import { withoutSecrets } from '../text.js';
 import type { Trouble } from './config/config.js';
 
@@ -55,8 +56,8 @@ export interface ReceiverCounts {
   refused: number;
   /** Times that another connection was to be made, by the code of why. */
   reconnects: Readonly<Record<string, number>>;
-  /** How many took at most each of `SYNC_BOUNDS`, and no less; those beyond; the seconds of all. */
-  syncs: { counts: readonly number[]; seconds: number };
+  /** As the receiver has it. */
+  syncs: ReceiverTally['syncs'];
   /** Bytes kept beyond where the way that is followed left a timeline, by timeline. */
   diverged: Readonly<Record<string, number>>;
 }
@@ -104,6 +105,8 @@ export interface ServerStatus {
   counts?: ReceiverCounts;
   /** Seconds that `rpoSeconds` may be before it is an alarm. */
   rpoLimitSeconds: number;
+  /** Seconds that the newest backup may be old before it is an alarm. */
+  backupLimitSeconds?: number;
   /** What is done for it at times, by what it is. */
   jobs?: JobStatus[];
   /** The stores that its WAL is shipped to. */
@@ -318,7 +321,10 @@ export interface SlotStatus {
 }
 
 /** What is known of receiving from a server. */
-export type ReceivedStatus = Omit<ServerStatus, keyof WorkStatus | 'rpoLimitSeconds' | 'troubles'>;
+export type ReceivedStatus = Omit<
+  ServerStatus,
+  keyof WorkStatus | 'rpoLimitSeconds' | 'backupLimitSeconds' | 'troubles'
+>;
 
 /** What the parts of "serve" beside receiving know of a server. */
 export type WorkStatus = Pick<ServerStatus, 'jobs' | 'stores' | 'archive'>;

@@ -6,4 +6,4 @@ export type FromWorker<Snapshot> =
   | { kind: 'ready' }
   | { kind: 'news'; snapshot: Snapshot; log: LogEntry[]; lost: number }
   /** The last one. */
-  | { kind: 'end'; log: LogEntry[]; error?: ErrorReport };
+  | { kind: 'end'; log: LogEntry[]; snapshot?: Snapshot; error?: ErrorReport };

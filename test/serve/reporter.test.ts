@@ -60,5 +60,6 @@ it('sends the rest at its end, whatever is on its way', () => {
   reporter.log(line('last'));
   const error = { code: 'WK_GAP', message: 'gone' };
   reporter.end(error, () => {});
-  expect(messages.at(-1)).toEqual({ kind: 'end', log: [line('last')], error });
+  const { snapshot } = reporter;
+  expect(messages.at(-1)).toEqual({ kind: 'end', snapshot, log: [line('last')], error });
 });

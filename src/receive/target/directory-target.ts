@@ -17,7 +17,7 @@ const SPARE_WAIT = 64 * 1024 * 1024;
 export interface DirectoryTargetOptions
   extends Omit<SegmentWriterOptions, 'finisher'>,
     Pick<SegmentFinisherOptions, 'record' | 'onFinished' | 'oneByOne'>,
-    Pick<PacedTargetOptions, 'synchronous' | 'writeReport'> {
+    Pick<PacedTargetOptions, 'synchronous' | 'writeReport' | 'syncInterval' | 'syncTimes'> {
   compression?: { method: Compression; level?: number } | undefined;
   /** Notes durably what was flushed; at a clean end, before the incomplete segment is touched. */
   recordFlushed: () => Promise<void>;
@@ -47,6 +47,7 @@ export async function openDirectoryTarget(o: DirectoryTargetOptions): Promise<Wa
   const writer: SegmentWriter = new SegmentWriter({ ...o, finisher, directIo });
   const target = new PacedTarget({
     ...{ writer, synchronous: o.synchronous, writeReport: o.writeReport },
+    ...{ syncInterval: o.syncInterval, syncTimes: o.syncTimes },
     close: async () => {
       const open = await writer.close();
       await o.recordFlushed();

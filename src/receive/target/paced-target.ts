@@ -2,6 +2,7 @@ import { performance } from 'node:perf_hooks';
 import type { WalkeepError } from '../../errors.js';
 import { storageError } from '../../files/durable.js';
 import { SyncPace } from './sync-pace.js';
+import type { SyncTimes } from './sync-times.js';
 import type { TargetListener, TargetPositions, WalTarget } from './wal-target.js';
 import type { WalWriter } from './wal-writer.js';
 import { WriteQueue } from './write-queue.js';
@@ -18,6 +19,10 @@ export interface PacedTargetOptions {
   /** Sync whenever new WAL is written, and tell of it at once. */
   synchronous: boolean;
   writeReport: WriteReport;
+  /** Without `synchronous`: sync at least so often, milliseconds. Absent: as segments complete. */
+  syncInterval?: number | undefined;
+  /** Counts the syncs. */
+  syncTimes?: SyncTimes | undefined;
   /** Ends the writer and what belongs to its end; absent: the writer's own. */
   close?: () => Promise<void>;
   /** Ends the writer after a failure. Absent: it holds nothing. */
@@ -44,6 +49,8 @@ export class PacedTarget implements WalTarget {
   private readonly writer: WalWriter;
   private readonly synchronous: boolean;
   private readonly writeReport: WriteReport;
+  private readonly syncInterval: number;
+  private readonly times: SyncTimes | undefined;
   private readonly end: () => Promise<unknown>;
   private readonly breakOff: () => Promise<unknown>;
   private readonly queue: WriteQueue;
@@ -64,8 +71,10 @@ export class PacedTarget implements WalTarget {
   private slowSync = false;
   private lastSync = 0;
 
-  constructor({ writer, synchronous, writeReport, close, abandon }: PacedTargetOptions) {
+  constructor({ writer, synchronous, writeReport, close, abandon, ...o }: PacedTargetOptions) {
     this.writer = writer;
+    this.syncInterval = o.syncInterval ?? Number.POSITIVE_INFINITY;
+    this.times = o.syncTimes;
     this.positions = writer.positions;
     this.synchronous = synchronous;
     this.writeReport = writeReport;
@@ -136,7 +145,9 @@ export class PacedTarget implements WalTarget {
 
   tick(now: number, active: boolean): void {
     this.queue.releaseOld(now);
-    if (active && this.synchronous) this.flush();
+    if (!active) return;
+    if (this.synchronous) this.flush();
+    else if (now - this.lastSync >= this.syncInterval) this.flushAside(now);
   }
 
   stop(): void {
@@ -205,8 +216,16 @@ export class PacedTarget implements WalTarget {
     else if (!this.syncing) this.pace.request(this.receivedAt);
   }
 
+  /** Nobody waits for it: a long one must hold up nothing. */
+  private flushAside(now: number): void {
+    const { flushed, written } = this.positions;
+    if (flushed === written || this.syncing || this.stopping) return;
+    this.syncing = this.syncInBackground(now);
+  }
+
   private synced(began: number): void {
     this.lastSync = performance.now();
+    this.times?.note(this.lastSync - began);
     this.slowSync = this.lastSync - began > SLOW_SYNC_MS;
     this.listener?.onNews('flushed', this.lastSync);
   }
@@ -215,6 +234,7 @@ export class PacedTarget implements WalTarget {
     try {
       await this.writer.sync();
       this.lastSync = performance.now();
+      this.times?.note(this.lastSync - began);
       this.slowSync = this.lastSync - began > SLOW_SYNC_MS / 2;
       this.syncing = undefined;
       this.listener?.onNews('flushed', this.lastSync);

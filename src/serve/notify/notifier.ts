@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
-import type { NotifyConfig, WorkConfig } from '../config/config.js';
+import type { NotifyConfig } from '../config/config.js';
 import type { Tell } from '../part.js';
 import type { ServerStatus, TroubleStatus } from '../status.js';
 import { Heartbeat } from './heartbeat.js';
@@ -21,7 +21,6 @@ export class Notifier {
   readonly #tell: Tell;
   readonly #watch = new TroubleWatch();
   readonly #begun = Date.now();
-  #work: ReadonlyMap<string, WorkConfig> = new Map();
   #heartbeat: Heartbeat | undefined;
   #webhook: Webhook | undefined;
   #timer: NodeJS.Timeout | undefined;
@@ -32,8 +31,7 @@ export class Notifier {
   }
 
   /** Makes it this; what did not change goes on untouched. */
-  apply({ heartbeat, webhook }: NotifyConfig, work: readonly WorkConfig[]): void {
-    this.#work = new Map(work.map((one) => [one.server.name, one]));
+  apply({ heartbeat, webhook }: NotifyConfig): void {
     if (!isDeepStrictEqual(this.#heartbeat?.options, heartbeat)) {
       this.#heartbeat?.end();
       this.#heartbeat = heartbeat && new Heartbeat(heartbeat, this.#tell);
@@ -59,7 +57,7 @@ export class Notifier {
     const servers = this.#facts.servers();
     const configIsGood = this.#facts.configIsGood();
     const clock = performance.now();
-    const around = { configIsGood, work: this.#work, now: Date.now(), begun: this.#begun };
+    const around = { configIsGood, now: Date.now(), begun: this.#begun };
     const changes = this.#watch.look(servers, around, clock);
     this.#log(changes);
     this.#webhook?.note(changes);

@@ -1,5 +1,4 @@
 import { Cron } from 'croner';
-import type { WorkConfig } from '../config/config.js';
 import type { JobName, JobStatus, ServerStatus, TroubleStatus } from '../status.js';
 
 /** A receiver that was begun so often again within `RESTARTS_WITHIN` milliseconds does not get on. */
@@ -23,7 +22,6 @@ export interface Found extends Omit<TroubleStatus, 'since'> {
 /** What is known beside the servers' own status. */
 export interface Circumstances {
   configIsGood: boolean;
-  work: ReadonlyMap<string, WorkConfig>;
   /** Milliseconds, of `Date.now()`; `begun`: when this program did. */
   now: number;
   begun: number;
@@ -129,29 +127,31 @@ export function storeLimit(rpoLimitSeconds: number): number {
 
 /** Of jobs, and what they were to bring about. */
 function* worked(server: ServerStatus, around: Circumstances): Generator<Found> {
-  const { jobs = [], archive, name } = server;
+  const { jobs = [], backupLimitSeconds: limit } = server;
   for (const status of jobs) {
     const found = status.job.startsWith('verify_') ? verified(status, around) : done(status, jobs);
     if (found) yield found;
   }
-  const maxAge = around.work.get(name)?.backup?.maxAge;
-  if (maxAge === undefined || !archive) return;
   const newest = newestBackup(server);
-  if (newest === undefined) {
+  if (limit === undefined || newest === undefined) return;
+  if (newest === 0) {
     yield { kind: 'backup', severity: 'critical', text: 'there is no backup that is complete' };
-  } else if (around.now - newest > maxAge) {
-    const text = `the newest backup is older than ${maxAge / 1000} s`;
+  } else if (around.now - newest > limit * 1000) {
+    const text = `the newest backup is older than ${limit} s`;
     yield { kind: 'backup', severity: 'critical', text };
   }
 }
 
-/** When the newest backup that is complete ended, milliseconds. */
+/** When the newest backup that is complete ended, milliseconds; 0: there is none. Undefined: not known. */
 export function newestBackup({ archive }: ServerStatus): number | undefined {
+  if (archive?.readAt === undefined) return undefined;
+  // One that was not looked at yet may have a newer one.
+  if (archive.places.some(({ readAt }) => readAt === undefined)) return undefined;
   const ends = (archive?.backups ?? [])
-    .filter(({ state }) => state === 'complete' || state === 'needs-wal')
+    .filter(({ state }) => state === 'complete')
     .map(({ endedAt, startedAt }) => Date.parse(endedAt ?? startedAt ?? ''))
     .filter((end) => !Number.isNaN(end));
-  return ends.length === 0 ? undefined : Math.max(...ends);
+  return Math.max(0, ...ends);
 }
 
 function verified(status: JobStatus, { now, begun }: Circumstances): Found | undefined {

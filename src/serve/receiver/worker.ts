@@ -4,6 +4,7 @@ import { WalReceiver } from '../../receive/receiver.js';
 import { serverSettings } from '../config/connections.js';
 import { Reporter } from '../reporter.js';
 import { type ReceiverSnapshot, reportOf } from '../status.js';
+import { Counter } from './counter.js';
 import { reportReceiver } from './journal.js';
 import type { FromReceiver, ToReceiver } from './messages.js';
 import { RecoveryPoint } from './recovery-point.js';
@@ -11,6 +12,8 @@ import { RecoveryPoint } from './recovery-point.js';
 /** Milliseconds of silence after which the server is asked how it is, and is no longer taken to be so. */
 const PROBE_AFTER = 4000;
 const FRESH = 8000;
+/** Milliseconds that WAL of a server for which no commit waits may be written and not synced. */
+const SYNC_INTERVAL = 5000;
 /** Milliseconds for a supervisor that may hang to take the last message. */
 const LAST_WORD = 2000;
 
@@ -45,10 +48,14 @@ async function receive({ config, acceptGap }: Start, signal: AbortSignal): Promi
   setFlagsFromString('--semi-space-growth-factor=1');
   const point = new RecoveryPoint(FRESH);
   let receiver: WalReceiver | undefined;
+  const counter = new Counter();
   const reporter = new Reporter<ReceiverSnapshot>(BEGIN, send, () => {
     const heardAt = reporter.snapshot.state === 'streaming' ? receiver?.heardAt : undefined;
     const recoveryAge = point.age(performance.now(), heardAt);
-    return recoveryAge === undefined ? {} : { recoveryAge: Math.round(recoveryAge) };
+    return {
+      ...(receiver ? { counts: { ...counter.counts, ...receiver.tally } } : {}),
+      ...(recoveryAge === undefined ? {} : { recoveryAge: Math.round(recoveryAge) }),
+    };
   });
   let error: unknown;
   try {
@@ -59,7 +66,7 @@ async function receive({ config, acceptGap }: Start, signal: AbortSignal): Promi
     const { directory, synchronous, ensureSlot, compression, slot } = config;
     const options: WalReceiverOptions = {
       ...{ connection: settings, directory, synchronous, ensureSlot, compression, acceptGap },
-      probeAfter: PROBE_AFTER,
+      ...{ probeAfter: PROBE_AFTER, syncInterval: SYNC_INTERVAL },
       ...(slot === undefined ? {} : { slot }),
     };
     if (members && config.members) {
@@ -67,6 +74,7 @@ async function receive({ config, acceptGap }: Start, signal: AbortSignal): Promi
     }
     receiver = new WalReceiver(options);
     reportReceiver(receiver, reporter, point);
+    counter.follow(receiver);
     await receiver.run(signal);
   } catch (e) {
     error = e;

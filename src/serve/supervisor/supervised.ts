@@ -1,10 +1,12 @@
 import { abortableDelay, LONGEST_TIMER } from '../../delay.js';
 import type { ServerConfig } from '../config/config.js';
+import { addCounts } from '../counts.js';
 import type { FromReceiver } from '../receiver/messages.js';
 import {
   type ErrorReport,
   type LogEntry,
   type ReceivedStatus,
+  type ReceiverCounts,
   type ReceiverSnapshot,
   reportOf,
   type ServerState,
@@ -42,6 +44,14 @@ export interface SupervisedOptions {
   paused?: boolean;
   /** When all WAL was durable here last, of `performance.now()`. Absent: taken from now on. */
   safeAt?: number;
+  /** What was counted of the server before. */
+  counted?: Counted;
+}
+
+/** What is counted over all processes of a server's receiver. */
+export interface Counted {
+  totals: ReceivedStatus['totals'];
+  counts: ReceiverCounts | undefined;
 }
 
 /** One server: keeps a process running that receives from it, unless it is held or paused. */
@@ -69,11 +79,16 @@ export class Supervised {
   #safeAt: number;
   /** It was so by the last message, which is believed for a while only. */
   #isSafe = false;
-  #totals = { segments: 0, connections: 0 };
+  /** Of the processes that ended. */
+  #counted: Counted;
   #wake = new AbortController();
 
   constructor(options: SupervisedOptions) {
     const { config, launch, tell, paused = false, safeAt = performance.now() } = options;
+    this.#counted = options.counted ?? {
+      totals: { segments: 0, connections: 0 },
+      counts: undefined,
+    };
     this.#safeAt = safeAt;
     this.config = config;
     this.#launch = launch;
@@ -94,6 +109,7 @@ export class Supervised {
     const { name, directory } = this.config;
     const pid = this.#child?.pid;
     const silent = this.#silent && this.#child !== undefined;
+    const { totals, counts } = this.counted;
     return {
       ...{ name, state: this.#state, since: new Date(this.#since).toISOString(), directory },
       ...(pid === undefined ? {} : { pid }),
@@ -102,7 +118,8 @@ export class Supervised {
       ...(this.#retryAt === undefined ? {} : { retryAt: new Date(this.#retryAt).toISOString() }),
       ...(silent ? { silentSeconds: Math.round((performance.now() - this.#heardAt) / 1000) } : {}),
       ...(this.#snapshot ? { receiver: this.#snapshot } : {}),
-      ...{ rpoSeconds: this.#recoveryPoint(performance.now()), totals: this.#sum() },
+      ...{ rpoSeconds: this.#recoveryPoint(performance.now()), totals },
+      ...(counts ? { counts } : {}),
     };
   }
 
@@ -113,12 +130,15 @@ export class Supervised {
   }
 
   /** With the process that runs. */
-  #sum(): ReceivedStatus['totals'] {
-    const { segments, connections } = this.#totals;
+  get counted(): Counted {
+    const { totals, counts } = this.#counted;
     const own = this.#child ? this.#snapshot : undefined;
     return {
-      segments: segments + (own?.segments ?? 0),
-      connections: connections + (own?.connections ?? 0),
+      totals: {
+        segments: totals.segments + (own?.segments ?? 0),
+        connections: totals.connections + (own?.connections ?? 0),
+      },
+      counts: addCounts(counts, own?.counts),
     };
   }
 
@@ -209,7 +229,7 @@ export class Supervised {
     }
     this.#child = child;
     const end = await child.ended;
-    this.#totals = this.#sum();
+    this.#counted = this.counted;
     this.#child = undefined;
     this.#isSafe = false;
     return end;
@@ -222,7 +242,10 @@ export class Supervised {
     this.#silent = false;
     if (message.kind === 'ready') return;
     for (const entry of message.log) this.#tell({ ...entry, server: this.config.name });
-    if (message.kind === 'end') return;
+    if (message.kind === 'end') {
+      this.#snapshot = message.snapshot ?? this.#snapshot;
+      return;
+    }
     const { snapshot, lost } = message;
     if (lost > 0) this.#say('warning', 'lost', `${lost} messages of the receiver were lost`);
     this.#snapshot = snapshot;

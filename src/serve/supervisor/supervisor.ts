@@ -55,13 +55,22 @@ export class Supervisor {
       (config ? applied.restarted : applied.stopped).push(name);
       ending.push(server.end());
     }
+    const old = new Map(this.#servers);
     await Promise.all(ending);
     for (const name of applied.stopped) this.#servers.delete(name);
     for (const [name, config] of wanted) {
       if (applied.unchanged.includes(name)) continue;
       if (!applied.restarted.includes(name)) applied.started.push(name);
       const options = { config, launch: this.#launch, tell: this.#tell };
-      this.#servers.set(name, new Supervised({ ...options, ...before.get(name) }));
+      const known = old.get(name);
+      this.#servers.set(
+        name,
+        new Supervised({
+          ...{ ...options, ...before.get(name) },
+          // With what its last process told at its end.
+          ...(known ? { counted: known.counted } : {}),
+        }),
+      );
     }
     return applied;
   }

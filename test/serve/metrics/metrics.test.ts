@@ -1,6 +1,7 @@
 import { connect } from 'node:net';
 import { afterEach, expect, it } from 'vitest';
 import { MetricsListener } from '../../../src/serve/metrics/listener.js';
+import { metricsOf } from '../../../src/serve/metrics/metrics.js';
 import type { ServerStatus } from '../../../src/serve/status.js';
 
 const open: MetricsListener[] = [];
@@ -37,7 +38,9 @@ async function listening(servers: ServerStatus[], good = true) {
   return { listener, get };
 }
 
-const values = (text: string) => text.split('\n').filter((line) => /^walkeep/.test(line));
+/** Without the clock, which goes on. */
+const values = (text: string) =>
+  text.split('\n').filter((line) => /^walkeep/.test(line) && !/^walkeep_clock/.test(line));
 
 it('tells of each server', async () => {
   const { get } = await listening([
@@ -71,6 +74,84 @@ it('tells of each server', async () => {
   expect(text).not.toContain('walkeep_flushed_lsn_bytes{server="gone"}');
   const before = values(text);
   expect(values((await get('/metrics')).text)).toEqual(before);
+});
+
+it('counts over all processes of a receiver, and in buckets', async () => {
+  const counts = {
+    ...{ receivedBytes: 5e9, refused: 2, reconnects: { WK_TIMEOUT: 3 }, diverged: { 1: 8192 } },
+    syncs: { bounds: [0.001, 0.01], counts: [5, 2, 1], seconds: 0.25 },
+  };
+  const { get } = await listening([statusOf({ counts }), statusOf({ name: 'new' })]);
+  const { text } = await get('/metrics');
+  expect(values(text)).toEqual(
+    expect.arrayContaining([
+      'walkeep_received_bytes_total{server="shop"} 5000000000',
+      'walkeep_received_bytes_total{server="new"} 0',
+      'walkeep_refused_wal_total{server="shop"} 2',
+      'walkeep_reconnects_total{server="shop",code="WK_TIMEOUT"} 3',
+      'walkeep_timeline_diverged_bytes{server="shop",timeline="1"} 8192',
+    ]),
+  );
+  expect(values(text).filter((line) => line.includes('sync_duration'))).toEqual([
+    'walkeep_sync_duration_seconds_bucket{le="0.001",server="shop"} 5',
+    'walkeep_sync_duration_seconds_bucket{le="0.01",server="shop"} 7',
+    'walkeep_sync_duration_seconds_bucket{le="+Inf",server="shop"} 8',
+    'walkeep_sync_duration_seconds_sum{server="shop"} 0.25',
+    'walkeep_sync_duration_seconds_count{server="shop"} 8',
+  ]);
+});
+
+it('tells of jobs, limits and troubles', async () => {
+  const at = { startedAt: '2026-01-01T00:00:00.000Z', endedAt: '2026-01-01T00:00:01.000Z' };
+  const status = statusOf({
+    jobs: [
+      {
+        ...{ job: 'verify_full', place: 'minio', state: 'running' },
+        last: { ...at, outcome: 'bad', by: 'schedule', findings: 4 },
+      },
+      { job: 'expire', place: 'directory', state: 'waiting', lastSuccess: at.endedAt },
+    ],
+    backupLimitSeconds: 93_600,
+    archive: {
+      ...{ readAt: at.endedAt, segments: 0, bytes: 0, timelines: [], gaps: [], windows: [] },
+      ...{ backups: [], places: [], besideWindows: [] },
+    },
+    troubles: [{ kind: 'verify', severity: 'critical', text: '', since: at.endedAt }],
+  });
+  const { get } = await listening([status]);
+  const { text } = await get('/metrics');
+  expect(values(text)).toEqual(
+    expect.arrayContaining([
+      'walkeep_rpo_limit_seconds{server="shop"} 30',
+      'walkeep_backup_limit_seconds{server="shop"} 93600',
+      'walkeep_backup_newest_timestamp_seconds{server="shop"} 0',
+      'walkeep_verify_findings{server="shop",job="verify_full",place="minio"} 4',
+      'walkeep_job_running{server="shop",job="verify_full",place="minio"} 1',
+      'walkeep_job_last_outcome{server="shop",job="verify_full",place="minio",outcome="bad"} 1',
+      'walkeep_job_last_outcome{server="shop",job="verify_full",place="minio",outcome="good"} 0',
+      `walkeep_job_last_success_timestamp_seconds{server="shop",job="expire",place="directory"} ${Date.parse(at.endedAt) / 1000}`,
+      'walkeep_trouble{server="shop",kind="verify"} 1',
+      'walkeep_trouble{server="shop",kind="gap"} 0',
+    ]),
+  );
+  // What never ended has no outcome.
+  expect(text).not.toContain('job_last_outcome{server="shop",job="expire"');
+  expect(text).not.toContain('verify_last_success_timestamp_seconds{server');
+});
+
+it('asks for all servers once a scrape', async () => {
+  let asked = 0;
+  const registry = metricsOf({
+    servers: () => {
+      asked += 1;
+      return [statusOf({})];
+    },
+    configIsGood: () => true,
+  });
+  await registry.metrics();
+  expect(asked).toBe(1);
+  await registry.metrics();
+  expect(asked).toBe(2);
 });
 
 it('forgets a server that is not there any more', async () => {

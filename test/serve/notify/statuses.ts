@@ -1,4 +1,3 @@
-import type { ServerConfig, WorkConfig } from '../../../src/serve/config/config.js';
 import type { Circumstances } from '../../../src/serve/notify/troubles.js';
 import type { ArchiveStatus, JobStatus, ServerStatus } from '../../../src/serve/status.js';
 
@@ -18,7 +17,7 @@ export const serverOf = (more: Partial<ServerStatus> = {}): ServerStatus => ({
 /** One with nothing wrong in it. */
 export const archiveOf = (more: Partial<ArchiveStatus> = {}): ArchiveStatus => ({
   ...{ readAt: ago(0), segments: 3, bytes: 3, timelines: [], gaps: [], backups: [], windows: [] },
-  ...{ places: [], besideWindows: [] },
+  ...{ besideWindows: [], places: [{ place: 'directory', readAt: ago(0) }] },
   ...more,
 });
 
@@ -27,17 +26,7 @@ export const jobOf = (job: JobStatus['job'], more: Partial<JobStatus> = {}): Job
   ...more,
 });
 
-const server: ServerConfig = {
-  ...{ name: 'shop', connection: 'host=db', directory: '/d', ensureSlot: false },
-  ...{ synchronous: true, compression: { method: 'none' } },
-};
-
-export const workOf = (more: Partial<WorkConfig> = {}): WorkConfig => ({
-  ...{ server, rpo: 30_000, stores: [], verify: {}, hooks: {} },
-  ...more,
-});
-
 export const around = (more: Partial<Circumstances> = {}): Circumstances => ({
-  ...{ configIsGood: true, work: new Map(), now: NOW, begun: NOW - HOUR, restarts: () => 0 },
+  ...{ configIsGood: true, now: NOW, begun: NOW - HOUR, restarts: () => 0 },
   ...more,
 });

@@ -1,10 +1,13 @@
 import { expect, it } from 'vitest';
 import { findTroubles } from '../../../src/serve/notify/troubles.js';
 import type { ArchiveStatus, ServerStatus } from '../../../src/serve/status.js';
-import { ago, archiveOf, around, HOUR, jobOf, NOW, serverOf, workOf } from './statuses.js';
+import { ago, archiveOf, around, HOUR, jobOf, NOW, serverOf } from './statuses.js';
 
 const GAP = { timeline: 1, from: '0/1000000', to: '0/3000000', segments: 2, accepted: false };
 const SLOT = { readAt: ago(0), name: 'walkeep', exists: true, walStatus: 'reserved' };
+const BACKUP = {
+  ...{ id: 'b', place: 'directory', type: 'full' as const, kept: false, reaches: [] },
+};
 const FAILED = { startedAt: ago(HOUR), endedAt: ago(HOUR), by: 'schedule' as const };
 const error = { code: 'WK_STORAGE', message: 'the disk is gone' };
 
@@ -13,8 +16,6 @@ const of = (server: Partial<ServerStatus>, more: Parameters<typeof around>[0] = 
 const kept = (archive: Partial<ArchiveStatus>) => of({ archive: archiveOf(archive) });
 const kinds = (found: ReturnType<typeof of>) =>
   found.map(({ kind, severity }) => `${kind} ${severity}`);
-
-const KEPT = { state: 'complete' as const, kept: false, reaches: [] };
 
 it('finds nothing of a server that is well, or does nothing', () => {
   const day = 24 * HOUR;
@@ -30,17 +31,15 @@ it('finds nothing of a server that is well, or does nothing', () => {
       ...{ rpoSeconds: 500, totals: { segments: 1, failures: 9 } },
     },
   ];
-  const backup = { id: 'b', place: 'directory', type: 'full' as const, ...KEPT };
+  const backup = { ...BACKUP, state: 'complete' as const };
   const archive = archiveOf({
     gaps: [{ ...GAP, accepted: true }],
     backups: [{ ...backup, endedAt: ago(day) }],
     slot: { ...SLOT, retainedBytes: 16e6, safeBytes: 1e9 },
   });
-  const work = new Map([
-    ['shop', workOf({ backup: { maxAge: day + 1, to: 'directory', verifyPages: false } })],
-  ]);
+  const backupLimitSeconds = day / 1000;
   // For weeks nothing came.
-  expect(of({ since: ago(21 * day), jobs, stores, archive }, { work })).toEqual([]);
+  expect(of({ since: ago(21 * day), jobs, stores, archive, backupLimitSeconds })).toEqual([]);
   for (const state of ['starting', 'disconnected', 'restarting', 'paused'] as const) {
     expect(of({ state, rpoSeconds: 30 })).toEqual([]);
   }
@@ -159,11 +158,10 @@ it('finds jobs that failed, until one of their kind succeeds there', () => {
 });
 
 it('finds that the newest backup is too old, or that there is none', () => {
-  const backup = { maxAge: HOUR, to: 'directory', verifyPages: false };
-  const work = new Map([['shop', workOf({ backup })]]);
-  const stored = { id: 'b', place: 'directory', type: 'full' as const, ...KEPT };
+  const backupLimitSeconds = HOUR / 1000;
+  const stored = { ...BACKUP, state: 'complete' as const };
   const withBackups = (...backups: ArchiveStatus['backups']) =>
-    of({ archive: archiveOf({ backups }) }, { work });
+    of({ archive: archiveOf({ backups }), backupLimitSeconds });
   expect(withBackups({ ...stored, endedAt: ago(HOUR) })).toEqual([]);
   expect(withBackups({ ...stored, endedAt: ago(HOUR + 1) })).toMatchObject([
     { kind: 'backup', text: 'the newest backup is older than 3600 s' },
@@ -171,8 +169,10 @@ it('finds that the newest backup is too old, or that there is none', () => {
   expect(withBackups({ ...stored, state: 'failed', endedAt: ago(0) })).toMatchObject([
     { kind: 'backup', text: 'there is no backup that is complete' },
   ]);
-  // Nothing is known of backups yet.
-  expect(of({}, { work })).toEqual([]);
+  // Of another place nothing is known yet.
+  const places = [{ place: 'directory', readAt: ago(0) }, { place: 'minio' }];
+  expect(of({ archive: archiveOf({ places }), backupLimitSeconds })).toEqual([]);
+  expect(of({ backupLimitSeconds })).toEqual([]);
 });
 
 it('finds a configuration that was not taken', () => {

@@ -72,8 +72,7 @@ it('waits for what may be over in a moment', () => {
 it('tells what became worse', () => {
   const { watch, look } = watching();
   const slot = { readAt: '', name: 's', exists: true };
-  const archive = archiveOf({ readAt: '' });
-  const of = (more: object) => serverOf({ archive: { ...archive, slot: { ...slot, ...more } } });
+  const of = (more: object) => serverOf({ archive: archiveOf({ slot: { ...slot, ...more } }) });
   expect(look([of({ retainedBytes: 9, safeBytes: 1 })], 2)).toEqual(['1 + shop:slot']);
   expect(look([of({ walStatus: 'lost' })], 2)).toEqual(['3 + shop:slot']);
   // Not what became better.

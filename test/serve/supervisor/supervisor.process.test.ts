@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { afterEach, expect, it } from 'vitest';
 import type { ServerConfig } from '../../../src/serve/config/config.js';
 import type { FromReceiver } from '../../../src/serve/receiver/messages.js';
-import type { LogEntry, ReceiverSnapshot } from '../../../src/serve/status.js';
+import type { LogEntry, ReceiverCounts, ReceiverSnapshot } from '../../../src/serve/status.js';
 import type { Child, ChildEnd, Launch, Start } from '../../../src/serve/supervisor/child.js';
 import { Supervised } from '../../../src/serve/supervisor/supervised.js';
 import { Supervisor } from '../../../src/serve/supervisor/supervisor.js';
@@ -203,4 +203,33 @@ it('touches only what changed, and begins nothing before all that changes has en
   await supervisor.apply([configOf('b', { slot: 'y' })]);
   await waitFor(() => supervisor.status('b')[0]?.state === 'paused');
   expect(() => supervisor.resume('bb')).toThrow('there is no server "bb"');
+});
+
+it('counts over all of its processes, and over another configuration', async () => {
+  const { children, launch, tell } = stage();
+  const supervisor = new Supervisor(tell, launch);
+  open.push(supervisor);
+  await supervisor.apply([configOf('shop')]);
+  await count(children, 1);
+  const counts = (n: number): ReceiverCounts => ({
+    ...{ receivedBytes: n, refused: n, reconnects: { WK_TIMEOUT: n } },
+    ...{ syncs: { bounds: [1], counts: [n, 0], seconds: n }, diverged: { [n]: n } },
+  });
+  const snapshot = (n: number): ReceiverSnapshot => ({
+    ...{ state: 'streaming', segments: n, connections: n, counts: counts(n) },
+  });
+  children[0]?.say({ kind: 'news', snapshot: snapshot(1), log: [], lost: 0 });
+  // The last word has what happened at the end.
+  children[0]?.say({ kind: 'end', snapshot: snapshot(2), log: [] });
+  children[0]?.end({ how: 'exit code 1' });
+  await count(children, 2);
+  const [before] = supervisor.status();
+  expect(before).toMatchObject({ totals: { segments: 2, connections: 2 }, counts: counts(2) });
+  children[1]?.say({ kind: 'news', snapshot: snapshot(3), log: [], lost: 0 });
+  await supervisor.apply([configOf('shop', { directory: '/other' })]);
+  await count(children, 3);
+  children[2]?.say({ kind: 'news', snapshot: snapshot(1), log: [], lost: 0 });
+  const [after] = supervisor.status();
+  expect(after?.totals).toEqual({ segments: 6, connections: 6 });
+  expect(after?.counts).toEqual({ ...counts(6), diverged: { 1: 1, 2: 2, 3: 3 } });
 });
