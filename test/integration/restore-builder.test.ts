@@ -24,11 +24,11 @@ import { freePort } from '../support/server-config.js';
 import { type ServerEntry, Serving } from '../support/serving.js';
 import { waitFor } from '../support/wait.js';
 
-vi.setConfig({ testTimeout: 300_000, hookTimeout: 300_000 });
-
 /** Random targets, each restored to with the command of the page. */
 const TARGETS = Number(process.env.WALKEEP_RESTORE_TARGETS ?? 6);
 const SEED = Number(process.env.WALKEEP_RESTORE_SEED ?? 1);
+
+vi.setConfig({ testTimeout: 300_000 + TARGETS * 30_000, hookTimeout: 300_000 });
 
 /** Commits that nobody archived. */
 const IN_GAP = 4;
