@@ -22,7 +22,8 @@ const position =
 
 const verifies = ({ jobs = [] }: ServerStatus) =>
   jobs.filter(({ job }) => job.startsWith('verify_'));
-const labelsOf = ({ job, place }: { job: JobName; place: string }) => ({ job, place });
+/** Not `job`: that is Prometheus's own. */
+const labelsOf = ({ job: task, place }: { job: JobName; place: string }) => ({ task, place });
 
 const OUTCOMES: Readonly<Record<JobOutcome, true>> = {
   ...{ good: true, bad: true, failed: true, ended: true },
@@ -107,27 +108,27 @@ export const MANY: Readonly<
   ],
   verify_findings: [
     'What the last check that came to its end found',
-    ['job', 'place'],
+    ['task', 'place'],
     (server) => verifies(server).map((status) => [labelsOf(status), foundBy(status.last)]),
   ],
   verify_last_success_timestamp_seconds: [
     'When a check last found nothing wrong',
-    ['job', 'place'],
+    ['task', 'place'],
     (server) => verifies(server).map((job) => [labelsOf(job), seconds(job.lastSuccess)]),
   ],
   job_running: [
     '1 while the job runs',
-    ['job', 'place'],
+    ['task', 'place'],
     ({ jobs = [] }) => jobs.map((job) => [labelsOf(job), job.state === 'running' ? 1 : 0]),
   ],
   job_last_success_timestamp_seconds: [
     'When the job last succeeded',
-    ['job', 'place'],
+    ['task', 'place'],
     ({ jobs = [] }) => jobs.map((job) => [labelsOf(job), seconds(job.lastSuccess)]),
   ],
   job_last_outcome: [
     '1 for how the job ended last, 0 for all others',
-    ['job', 'place', 'outcome'],
+    ['task', 'place', 'outcome'],
     ({ jobs = [] }) =>
       jobs.flatMap((job) =>
         Object.keys(OUTCOMES).map(

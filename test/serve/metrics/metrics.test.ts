@@ -125,17 +125,17 @@ it('tells of jobs, limits and troubles', async () => {
       'walkeep_rpo_limit_seconds{server="shop"} 30',
       'walkeep_backup_limit_seconds{server="shop"} 93600',
       'walkeep_backup_newest_timestamp_seconds{server="shop"} 0',
-      'walkeep_verify_findings{server="shop",job="verify_full",place="minio"} 4',
-      'walkeep_job_running{server="shop",job="verify_full",place="minio"} 1',
-      'walkeep_job_last_outcome{server="shop",job="verify_full",place="minio",outcome="bad"} 1',
-      'walkeep_job_last_outcome{server="shop",job="verify_full",place="minio",outcome="good"} 0',
-      `walkeep_job_last_success_timestamp_seconds{server="shop",job="expire",place="directory"} ${Date.parse(at.endedAt) / 1000}`,
+      'walkeep_verify_findings{server="shop",task="verify_full",place="minio"} 4',
+      'walkeep_job_running{server="shop",task="verify_full",place="minio"} 1',
+      'walkeep_job_last_outcome{server="shop",task="verify_full",place="minio",outcome="bad"} 1',
+      'walkeep_job_last_outcome{server="shop",task="verify_full",place="minio",outcome="good"} 0',
+      `walkeep_job_last_success_timestamp_seconds{server="shop",task="expire",place="directory"} ${Date.parse(at.endedAt) / 1000}`,
       'walkeep_trouble{server="shop",kind="verify"} 1',
       'walkeep_trouble{server="shop",kind="gap"} 0',
     ]),
   );
   // What never ended has no outcome.
-  expect(text).not.toContain('job_last_outcome{server="shop",job="expire"');
+  expect(text).not.toContain('job_last_outcome{server="shop",task="expire"');
   expect(text).not.toContain('verify_last_success_timestamp_seconds{server');
 });
 
