@@ -148,7 +148,8 @@ export class PostgresServer {
       throw new Error(`PostgreSQL ${this.major} did not start:\n${await this.log()}`);
     }
     if (this.options.auth && this.options.auth !== 'trust') {
-      await this.sql(`DO $$ BEGIN IF NOT pg_is_in_recovery() THEN
+      // Of a transaction that began in a recovery, which may have ended since.
+      await this.sql(`DO $$ BEGIN IF current_setting('transaction_read_only') = 'off' THEN
         ALTER USER postgres PASSWORD '${PASSWORD}'; END IF; END $$`);
     }
   }

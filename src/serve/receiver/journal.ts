@@ -1,6 +1,6 @@
 import type { EventEmitter } from 'node:events';
 import type { WalkeepError } from '../../errors.js';
-import { formatLsn, type Lsn } from '../../lsn.js';
+import { formatLsn, type Lsn, parseLsn } from '../../lsn.js';
 import type { ReceiverEvents } from '../../receive/options.js';
 import type { Reporter } from '../reporter.js';
 import { type LogEntry, type ReceiverSnapshot, reportOf } from '../status.js';
@@ -18,15 +18,21 @@ export function reportReceiver(
   // Until it sends something the stream knows no end but its own.
   let knownEnd = 0n;
   const trouble = { message: '', at: 0 };
+  const greeting = { message: '', at: 0 };
   const say = (level: LogEntry['level'], event: string, message: string, more = {}): void =>
     reporter.log({ level, event, message, ...more });
 
   receiver.on('connect', ({ host, port, serverVersion: version, systemId, timeline, flushLsn }) => {
     knownEnd = flushLsn;
-    const { connections } = reporter.snapshot;
+    const { connections, position } = reporter.snapshot;
     const server = { host, port, version, systemId: `${systemId}`, timeline };
     reporter.change({ server, connections: connections + 1 });
-    say('info', 'connect', `connected to "${host}", port ${port} (timeline ${timeline})`);
+    // While nothing can be stored there is no stream that would tell of it.
+    if (position && flushLsn > parseLsn(position.serverEnd)) {
+      reporter.change({ position: { ...position, serverEnd: formatLsn(flushLsn) } });
+    }
+    const message = `connected to "${host}", port ${port} (timeline ${timeline})`;
+    if (isNews({ message }, greeting)) say('info', 'connect', message);
   });
   receiver.on('start', ({ lsn, timeline }) => {
     point.restart();
@@ -41,6 +47,7 @@ export function reportReceiver(
     ) as Record<keyof typeof texts, string>;
     if (reporter.snapshot.error) reporter.clearError();
     trouble.message = '';
+    greeting.message = '';
     reporter.change({ state: 'streaming', position: { ...position, timeline } });
   });
   receiver.on('segment', () => {
@@ -76,8 +83,11 @@ export function reportReceiver(
   });
 }
 
-/** A server that is down would fill the log. */
-function isNews({ message }: WalkeepError, told: { message: string; at: number }): boolean {
+/** A server that is down, or a disk that is full, would fill the log. */
+function isNews(
+  { message }: Pick<WalkeepError, 'message'>,
+  told: { message: string; at: number },
+): boolean {
   const now = performance.now();
   if (message === told.message && now - told.at < TELL_AGAIN) return false;
   Object.assign(told, { message, at: now });
