@@ -10,7 +10,7 @@ const rowsOf = (document: string) =>
     .filter((line) => /^\| (?!What happened|-)/.test(line))
     .map((line) => line.split('|').map((cell) => cell.trim()));
 
-it.each(['docs/stores.md', 'docs/backups.md'])(
+it.each(['docs/stores.md', 'docs/backups.md', 'docs/reliability.md'])(
   'each report in %s of what hurt elsewhere has tests beside it, which are there',
   (document) => {
     const rows = rowsOf(document);
@@ -27,3 +27,18 @@ it.each(['docs/stores.md', 'docs/backups.md'])(
     }
   },
 );
+
+it('the tests that docs/reliability.md names by their titles have them', () => {
+  const rows = rowsOf('docs/reliability.md');
+  for (const [, what, where, , tests = ''] of rows) {
+    expect(where, what).not.toBe('');
+    const named = [...tests.matchAll(/`(test\/[^`]+\.ts)` "([^"]+)"/g)];
+    expect(named.length, what).toBe(tests.split('`test/').length - 1);
+    for (const [, path = '', title = ''] of named) {
+      const text = readFileSync(join(packageRoot, path), 'utf8');
+      expect(text.includes(`${title}'`) || text.includes(`${title}\``), `${path}: ${title}`).toBe(
+        true,
+      );
+    }
+  }
+});
