@@ -58,6 +58,7 @@ const pod = z.strictObject({
   terminationGracePeriodSeconds: z.int(),
   automountServiceAccountToken: z.literal(false),
   enableServiceLinks: z.literal(false),
+  shareProcessNamespace: z.literal(true),
   securityContext: z.strictObject({
     runAsNonRoot: z.literal(true),
     runAsUser: z.int().min(1),
