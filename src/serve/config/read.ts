@@ -12,7 +12,7 @@ import { ConfigDocument, MOST_FAULTS } from './document.js';
 import { inOrder, type Path } from './fault.js';
 import { shown, tellIssue } from './issues.js';
 import { check } from './model.js';
-import { listenOf, settled } from './settled.js';
+import { listenOf, placeBelow, settled } from './settled.js';
 
 /** A larger file is none. */
 const LARGEST = 1024 * 1024;
@@ -104,6 +104,7 @@ async function checkServers(
   const root = asMap(value);
   const defaults = asMap(root.defaults);
   const directories = new Map<string, string>();
+  const places = new Map<string, string>();
   for (const [name, given] of Object.entries(asMap(root.servers))) {
     const path: Path = ['servers', name];
     const server = asMap(given);
@@ -129,6 +130,7 @@ async function checkServers(
       hasPasswordFile: server.password_file !== undefined,
     };
     checkWork(server, path, root, document);
+    checkPlaces(server, path, root, document, places);
     await checkConnections(judged, env, (key, message) =>
       document.fault([...path, ...key], message),
     );
@@ -200,6 +202,32 @@ function checkWork(server: Loose, path: Path, root: Loose, document: ConfigDocum
     const name = part(key)[of];
     if (typeof name !== 'string' || name === DIRECTORY || stores.includes(name)) continue;
     document.fault([...at(key), of], `names no store of this server${meant(name, stores)}`);
+  }
+}
+
+/** Two archives in one place would be taken for one. */
+function checkPlaces(
+  server: Loose,
+  path: Path,
+  root: Loose,
+  document: ConfigDocument,
+  places: Map<string, string>,
+): void {
+  const own = server.stores !== undefined;
+  const at: Path = own ? [...path, 'stores'] : ['defaults', 'stores'];
+  for (const [name, given] of Object.entries(
+    asMap(own ? server.stores : asMap(root.defaults).stores),
+  )) {
+    const { place } = asMap(asMap(root.stores)[name]);
+    const { prefix } = asMap(given);
+    if (typeof place !== 'string' || (prefix !== undefined && typeof prefix !== 'string')) continue;
+    const below = placeBelow(place, prefix).replace(/\/+(?=\?|$)/, '');
+    const other = places.get(below);
+    if (other === undefined) places.set(below, path.at(-1) as string);
+    else {
+      const both = `"${shown(other)}" and "${shown(path.at(-1) as string)}"`;
+      document.fault([...at, name], `${both} need a "prefix" each, not one place`, 'key');
+    }
   }
 }
 

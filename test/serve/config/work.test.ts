@@ -34,7 +34,7 @@ servers:
     backup: { full: "30 1 * * sun", incremental: "30 1 * * mon-sat", max_age: 26h, to: minio }
     rehearse: { at: "0 9 1 * *", from: minio, sql: [select true], timeout: 2h }
     hooks: { before_backup: [/bin/stop, now], after_verify: [/bin/tell] }
-  plain: { connection: host=db, directory: /wal/plain, rpo: 5s }
+  plain: { connection: host=db, directory: /wal/plain, rpo: 5s, stores: { far: { prefix: b } } }
 `;
 
 it('reads what is to be done for each server, with defaults', async () => {
@@ -76,7 +76,7 @@ it('reads what is to be done for each server, with defaults', async () => {
   expect(plain).toEqual({
     server: config?.servers[1],
     rpo: 5000,
-    stores: [{ name: 'far', place: '/mnt/far', recipients: [], retention }],
+    stores: [{ name: 'far', place: '/mnt/far/b', recipients: [], retention }],
     ...{ verify, retention, hooks: {} },
   });
 });
@@ -180,6 +180,19 @@ it.each<readonly [name: string, lines: readonly string[], faults: readonly strin
       '6:15: servers.shop.stores.minoi: there is no store "minoi"; did you mean "minio"?',
       '7:19: servers.shop.backup.to: names no store of this server; did you mean "minoi"?',
       '8:37: servers.shop.rehearse.from: names no store of this server',
+    ],
+  ],
+  [
+    'one place for two servers',
+    [
+      '    stores: { a: {}, b: { prefix: x } }',
+      '  other: { connection: host=db, directory: /o, stores: { a: {}, b: { prefix: y } } }',
+      '  third: { connection: host=db, directory: /t, stores: { b: { prefix: x } } }',
+      'stores: { a: { place: "s3://wal/?region=x" }, b: { place: /b } }',
+    ],
+    [
+      '7:58: servers.other.stores.a: "shop" and "other" need a "prefix" each, not one place',
+      '8:58: servers.third.stores.b: "shop" and "third" need a "prefix" each, not one place',
     ],
   ],
   [
