@@ -4,16 +4,17 @@ import { DiskFullError } from '../../../src/errors.js';
 import { parseLsn } from '../../../src/lsn.js';
 import type { ReceiverEvents } from '../../../src/receive/options.js';
 import { reportReceiver } from '../../../src/serve/receiver/journal.js';
-import type { FromReceiver } from '../../../src/serve/receiver/messages.js';
 import { RecoveryPoint } from '../../../src/serve/receiver/recovery-point.js';
-import { Reporter } from '../../../src/serve/receiver/reporter.js';
+import { Reporter } from '../../../src/serve/reporter.js';
+import type { ReceiverSnapshot } from '../../../src/serve/status.js';
 
 afterEach(() => void vi.useRealTimers());
 
 function reported() {
   vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'performance'] });
   const log: string[] = [];
-  const reporter = new Reporter((message: FromReceiver, sent) => {
+  const begin: ReceiverSnapshot = { state: 'connecting', segments: 0, connections: 0 };
+  const reporter = new Reporter(begin, (message, sent) => {
     if (message.kind === 'news') log.push(...message.log.map(({ event }) => event));
     sent();
   });
