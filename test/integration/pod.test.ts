@@ -19,12 +19,13 @@ it.skipIf(!CAN_MAKE_PODS || !NEWEST_MAJOR)(
     const server = keep(await PostgresServer.create({ major: 18, auth: 'scram-sha-256' }));
     await server.sql("CREATE ROLE replicator REPLICATION LOGIN PASSWORD 'first one'");
     await server.sql('CREATE TABLE t (id int)');
-    const [closed, port] = [await freePort(), await freePort()];
+    const [closed, port, page] = [await freePort(), await freePort(), await freePort()];
     const here = (text: string) =>
       text
         .replace(/host=shop-rw .*/, `host=127.0.0.1 port=${server.port} user=replicator`)
         .replace(/host=ledger-rw .*/, `host=127.0.0.1 port=${closed} user=replicator`)
-        .replace('0.0.0.0:8481', `127.0.0.1:${port}`);
+        .replace('0.0.0.0:8481', `127.0.0.1:${port}`)
+        .replace('127.0.0.1:8480', `127.0.0.1:${page}`);
     const config = here(configMap.data['walkeep.yaml'] as string);
     expect(config).not.toContain('-rw');
     const claims = set.spec.volumeClaimTemplates.map(({ metadata }) => metadata.name);
@@ -71,6 +72,8 @@ it.skipIf(!CAN_MAKE_PODS || !NEWEST_MAJOR)(
       expect(statSync(directory)).toMatchObject({ uid: pod.securityContext.runAsUser });
       await writeWal(server);
       await waitEqual(directory, server);
+
+      expect(await (await fetch(`http://127.0.0.1:${page}/`)).text()).toContain('ledger');
 
       for (const path of ['/', '/tmp', '/opt/walkeep', '/etc', '/etc/walkeep', '/run', '/var']) {
         const { code, output } = await inside('touch', join(path, 'x'));
