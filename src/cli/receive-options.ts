@@ -39,6 +39,7 @@ export interface ReceiveArguments extends ConnectionArguments {
   sync: boolean;
   loop: boolean;
   directIo: boolean;
+  allowGroupAccess: boolean;
   acceptGap: boolean;
   verify: VerifyMode;
   writeReport: 'write' | 'sync';
@@ -103,6 +104,7 @@ export function receiveArguments(
     sync: !given('no-sync'),
     loop: !given('no-loop'),
     directIo: !given('no-direct-io'),
+    allowGroupAccess: given('allow-group-access'),
     acceptGap: given('accept-gap'),
     verify: parseVerify(text('verify') ?? 'strict'),
     writeReport: parseWriteReport(text('write-report') ?? 'write'),

@@ -101,6 +101,12 @@ const TABLE: readonly (OptionSpec & { walkeepOnly?: true })[] = [
     help: 'exit on a lost connection, do not reconnect',
   },
   {
+    long: 'allow-group-access',
+    group: OPTIONS,
+    help: "files are readable for their group, whatever the server's are",
+    walkeepOnly: true,
+  },
+  {
     long: 'progress',
     group: OPTIONS,
     help: 'show position, rate and lag while receiving',

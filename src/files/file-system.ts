@@ -75,10 +75,10 @@ const open = promisify(fs.open) as FileSystem['open'];
 const fstat = promisify(fs.fstat) as (fd: number) => Promise<fs.Stats>;
 
 /**
- * Gives a file that was just made the bits of `mode` that the umask took: whoever may read the
- * server's files may read ours, as with pg_receivewal, which sets the umask for that.
+ * Gives a file the bits of `mode` that the umask took, or that were not wished for when it was begun:
+ * whoever may read the server's files may read ours, as with pg_receivewal, which sets the umask.
  */
-function grantMode(fd: number, mode: number): void {
+export function grantMode(fd: number, mode: number): void {
   if ((fs.fstatSync(fd).mode & mode) === mode) return;
   try {
     fs.fchmodSync(fd, mode);
@@ -106,11 +106,17 @@ async function followed(path: string, name: string): Promise<DirectoryEntry> {
   return { name, kind: target && !target.isDirectory() ? 'other' : 'link' };
 }
 
+/** Of a file that was there only its mode is seen to: whose it is, others know. */
+function made(fd: number, path: string, flags: number, mode: number): void {
+  if (flags & constants.O_EXCL) grant(fd, path, mode);
+  else if (flags & constants.O_CREAT) grantMode(fd, mode);
+}
+
 /** The real file system. */
 export const nodeFileSystem: FileSystem = {
   openSync: (path, flags, mode) => {
     const fd = fs.openSync(path, flags, mode);
-    if (flags & constants.O_EXCL) grant(fd, path, mode);
+    made(fd, path, flags, mode);
     return fd;
   },
   closeSync: fs.closeSync,
@@ -128,7 +134,7 @@ export const nodeFileSystem: FileSystem = {
   sizeSync: (path) => fs.lstatSync(path, { throwIfNoEntry: false })?.size,
   open: async (path, flags, mode) => {
     const fd = await open(path, flags, mode);
-    if (flags & constants.O_EXCL) grant(fd, path, mode);
+    made(fd, path, flags, mode);
     return fd;
   },
   close: promisify(fs.close),

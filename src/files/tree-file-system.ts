@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import fsp from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { promisify } from 'node:util';
-import { type FileSystem, nodeFileSystem } from './file-system.js';
+import { type FileSystem, grantMode, nodeFileSystem, OPEN_DIRECTORY } from './file-system.js';
 import { linkAnew } from './hard-link.js';
 import { giveDirectory } from './owner.js';
 
@@ -11,6 +11,8 @@ export interface FileStat {
   kind: 'file' | 'link' | 'directory' | 'other';
   /** Bytes. */
   size: number;
+  /** Whether its group may read it. */
+  groupReads?: boolean;
   /** When the content was changed last, in nanoseconds since 1970. */
   mtimeNs: bigint;
   /** Names that it has. */
@@ -41,6 +43,7 @@ function seen(stats: fs.BigIntStats): FileStat {
           ? 'link'
           : 'other',
     size: Number(stats.size),
+    groupReads: (Number(stats.mode) & 0o040) !== 0,
     mtimeNs: stats.mtimeNs,
     links: Number(stats.nlink),
     id: `${stats.dev}:${stats.ino}`,
@@ -51,6 +54,16 @@ const fstat = promisify(fs.fstat) as (
   fd: number,
   options: { bigint: true },
 ) => Promise<fs.BigIntStats>;
+
+/** Gives a directory that was just made the bits that the umask took. */
+function widen(path: string, mode: number): void {
+  const fd = fs.openSync(path, OPEN_DIRECTORY | fs.constants.O_NOFOLLOW);
+  try {
+    grantMode(fd, mode);
+  } finally {
+    fs.closeSync(fd);
+  }
+}
 
 export const nodeTreeFileSystem: TreeFileSystem = {
   ...nodeFileSystem,
@@ -63,6 +76,7 @@ export const nodeTreeFileSystem: TreeFileSystem = {
   mkdir: (path, mode) =>
     fsp.mkdir(path, { mode }).then(
       () => {
+        if (mode & 0o070) widen(path, mode);
         giveDirectory(path);
         return true;
       },

@@ -5,6 +5,7 @@ import type { Archive } from '../archive/archive.js';
 import { firstOtherByte, type ReadAt } from '../archive/compare.js';
 import { inspectWal } from '../archive/good-wal.js';
 import { keepDamaged } from '../archive/history.js';
+import { GROUP_READ, isForGroup } from '../archive/places/group-access.js';
 import { isStore, openArchive } from '../archive/places/open-archive.js';
 import { segmentNamed } from '../archive/segment-source.js';
 import { RewriteError, UsageError } from '../errors.js';
@@ -63,6 +64,7 @@ export async function pushFile(
   const archive = await openArchive(directory);
   await requireDirectory(archive.place);
   const source = await openSource(path, name);
+  if (await isForGroup(archive.place)) source.mode |= GROUP_READ;
   try {
     return await whileRenamed(source, async () => {
       if (stored.kind === 'history') return pushHistory(source, archive);

@@ -1,5 +1,6 @@
 import { readStoredHistory } from '../archive/history.js';
 import type { Ledger } from '../archive/ledger.js';
+import { GROUP_READ } from '../archive/places/group-access.js';
 import type { ReplicationConnection } from '../connection/connection.js';
 import {
   RewriteError,
@@ -110,6 +111,7 @@ export class DirectoryReceiver {
       read: (timeline) => readStoredHistory(o.directory, timeline, fs),
       warn,
     });
+    if (o.allowGroupAccess) server.fileMode |= GROUP_READ;
     this.connectedOnce = true;
     tell('connect', {
       host: connection.target.host,

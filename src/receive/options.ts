@@ -88,6 +88,11 @@ export interface WalReceiverOptions {
    * true; never with compression.
    */
   directIo?: boolean;
+  /**
+   * Files are readable for their group (0640), whatever the server's data directory says; by default as
+   * that says, which is what pg_receivewal does. The ledger tells other commands that store here.
+   */
+  allowGroupAccess?: boolean;
   /** Start beyond the ledger's end although WAL in between is missing; the gap is recorded. */
   acceptGap?: boolean;
   /** Refuse a silent gap against the ledger. False warns instead (upstream's outcome). Default true. */
@@ -196,6 +201,7 @@ const CHECKS: Checks<WalReceiverOptions> = {
   retryDelay: aTime,
   compression: anObject,
   directIo: aSwitch,
+  allowGroupAccess: aSwitch,
   acceptGap: aSwitch,
   refuseGaps: aSwitch,
   receiveTimeout: aTime,

@@ -215,13 +215,13 @@ export interface ArchiveStatus {
   /** In the order in which they began, those of a place together. */
   backups: BackupStatus[];
   /** Where backups are looked for: the directory first, then each store. */
-  places?: PlaceStatus[];
+  places: PlaceStatus[];
   /** The timeline that recovery to `latest` follows. */
   latest?: number;
   /** Times on the way to it that can be restored to, none of which touch or overlap; the oldest first. */
   windows: WindowStatus[];
   /** The same of what is on no way to it: of timelines that were left, say. */
-  besideWindows?: WindowStatus[];
+  besideWindows: WindowStatus[];
   /** The slot, as the server that is received from has it. */
   slot?: SlotStatus;
   /** How many are left out. */

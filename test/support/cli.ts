@@ -11,6 +11,8 @@ export interface CliOptions {
   input?: string;
   /** User to run as, where we are root. */
   uid?: number;
+  /** Its group; default: of the same number. */
+  gid?: number;
   cwd?: string;
   /** Another package than that of the sources, as `copyPackage` makes. */
   root?: string;
@@ -45,7 +47,7 @@ export class CliRun {
       options.node ?? process.execPath,
       [...(options.nodeArgs ?? []), join(options.root ?? packageRoot, 'bin', program), ...args],
       {
-        ...(options.uid === undefined ? {} : { uid: options.uid, gid: options.uid }),
+        ...(options.uid === undefined ? {} : { uid: options.uid, gid: options.gid ?? options.uid }),
         cwd: options.cwd ?? '/',
         // An own home: no ~/.pgpass or service file of whoever runs the tests.
         env: { ...Object.fromEntries(inherited), HOME: home(), ...options.env },

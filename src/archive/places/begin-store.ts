@@ -14,8 +14,11 @@ import { ARCHIVE_KEY } from '../store-keys.js';
  * begun: its WAL would not be seen any more.
  * @throws StoreAccessError, StorageError
  */
-export async function beginStore(path: string): Promise<void> {
-  const store = await openFileStore(path, { init: true });
+export async function beginStore(
+  path: string,
+  { allowGroupAccess = false }: { allowGroupAccess?: boolean } = {},
+): Promise<void> {
+  const store = await openFileStore(path, { init: true, allowGroupAccess });
   try {
     const entries = await readdir(path).catch((e) => {
       throw storageError('open directory', path, e);

@@ -87,6 +87,7 @@ function receiverOptions(
     retryFirstConnection: !dropIn && args.loop,
     compression: args.compression,
     directIo: args.directIo,
+    allowGroupAccess: args.allowGroupAccess,
     acceptGap: args.acceptGap,
     refuseGaps: !dropIn,
     // What upstream does not do is off under its name: a client may count on its habits.

@@ -15,6 +15,11 @@ const OPTIONS: readonly OptionSpec[] = [
     help: 'make a store of the directory, which need not be there',
   },
   {
+    long: 'allow-group-access',
+    group: GROUP,
+    help: 'what is stored is readable for its group (with --init)',
+  },
+  {
     long: 'no-remove',
     group: GROUP,
     help: 'refuse to remove anything for who asks (with --stdio)',
@@ -55,9 +60,11 @@ export const command: Command = {
       throw misuse('--read-only and --no-remove go with --stdio');
     }
     const path = resolve(directory);
+    const allowGroupAccess = values['allow-group-access'] === true;
+    if (allowGroupAccess && !init) throw misuse('--allow-group-access goes with --init');
     if (init) {
       const { beginStore } = await import('../../archive/places/begin-store.js');
-      await beginStore(path);
+      await beginStore(path, { allowGroupAccess });
       output.info(`directory "${path}" is a store`);
       return 0;
     }

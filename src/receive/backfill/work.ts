@@ -1,7 +1,8 @@
-import { lstat, mkdir, rm, rmdir, stat, writeFile } from 'node:fs/promises';
+import { chmod, lstat, mkdir, rm, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { requireSameCluster } from '../../archive/access.js';
 import type { Archive } from '../../archive/archive.js';
+import { isForGroup } from '../../archive/places/group-access.js';
 import { type ArchiveKeys, openArchive } from '../../archive/places/open-archive.js';
 import {
   CorruptWalError,
@@ -203,14 +204,17 @@ async function bring(
   return false;
 }
 
-/** As readable as the directory, since what is made in it is. */
+/** As readable for the group as the ledger, and so the WAL, is: what is made in it is. */
 async function stagingIn(directory: string): Promise<string> {
   const staging = join(directory, STAGING);
   try {
-    const { mode } = await stat(directory);
-    await mkdir(staging, { recursive: true, mode: mode & 0o777 });
+    const mode = (await isForGroup(directory)) ? 0o750 : 0o700;
+    await mkdir(staging, { recursive: true, mode });
     // Through a link files would be written, and removed, wherever it leads.
-    if ((await lstat(staging)).isDirectory()) return staging;
+    if ((await lstat(staging)).isDirectory()) {
+      await chmod(staging, mode);
+      return staging;
+    }
   } catch (e) {
     throw storageError('create directory', staging, e);
   }

@@ -34,6 +34,8 @@ import { walk } from './walk.js';
 export interface FileStoreOptions {
   /** Makes the directory if there is none, and a store of it whatever it holds. */
   init?: boolean;
+  /** With `init`: what is stored is readable for its group, from now on. */
+  allowGroupAccess?: boolean;
   fs?: TreeFileSystem;
   /** Whether who writes a file under way is no more. */
   isDead?: (name: string) => Promise<boolean>;
@@ -47,9 +49,9 @@ export interface FileStoreOptions {
  */
 export async function openFileStore(
   path: string,
-  { init = false, fs = nodeTreeFileSystem, isDead }: FileStoreOptions = {},
+  { init = false, fs = nodeTreeFileSystem, isDead, ...wishes }: FileStoreOptions = {},
 ): Promise<ObjectStore> {
-  const root = new StoreRoot(path, fs);
+  const root = new StoreRoot(path, fs, wishes);
   if (init) await root.init();
   else await root.prove();
   return new FileStore(root, new Staging(root, isDead));

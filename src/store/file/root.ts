@@ -10,16 +10,20 @@ import { as, fileError } from './errors.js';
 
 /** Says that the directory is a store, and how objects get their names in it. */
 const MARKER = 'store.json';
-const DIRECTORY_MODE = 0o700;
+const LEDGER = '.walkeep-ledger';
 /** How often a directory may be removed while one is made in it. */
 const MOST_TRIES = 5;
-export const FILE_MODE = 0o600;
 
 /**
  * How an object gets its name: `link` where there are hard links, else by a rename that one at a
  * time may do. All writers of a directory do the same, else one could replace what another made.
  */
 export type Naming = 'link' | 'lock';
+
+export interface StoreRootOptions {
+  /** Of a new store: what is stored is readable for its group. */
+  allowGroupAccess?: boolean | undefined;
+}
 
 /**
  * The directory of a store. It is proven before anything is called absent: where its disk is not
@@ -38,9 +42,12 @@ export class StoreRoot {
    */
   readonly #durable = new Set<string>();
 
-  constructor(path: string, fs: TreeFileSystem) {
+  #groupReads: boolean | undefined;
+
+  constructor(path: string, fs: TreeFileSystem, { allowGroupAccess }: StoreRootOptions = {}) {
     this.path = path;
     this.fs = fs;
+    if (allowGroupAccess) this.#groupReads = true;
   }
 
   /** A path in the store's own room. */
@@ -96,7 +103,7 @@ export class StoreRoot {
       await this.makeDirectory(dirname(path));
       try {
         // If it is new here, those around it may have been removed and made anew by others as well.
-        if (await this.fs.mkdir(path, DIRECTORY_MODE)) await this.#syncNames(dirname(path));
+        if (await this.#mkdir(path)) await this.#syncNames(dirname(path));
         break;
       } catch (e) {
         const isGone = (e as NodeJS.ErrnoException).code === 'ENOENT';
@@ -123,7 +130,9 @@ export class StoreRoot {
   /** Writes a new file and syncs it; removed again if that fails. */
   async writeNew(path: string, pieces: AsyncIterable<Uint8Array> | Iterable<Uint8Array>) {
     const { fs } = this;
-    const fd = await fs.open(path, CREATE_NEW, FILE_MODE).catch(as('create file', path));
+    const fd = await fs
+      .open(path, CREATE_NEW, await this.#fileMode())
+      .catch(as('create file', path));
     try {
       let at = 0;
       for await (const piece of pieces) {
@@ -161,6 +170,27 @@ export class StoreRoot {
     }
   }
 
+  /**
+   * As readable for the group as what says so: the ledger of a receiver, which is as its WAL, or the
+   * marker of a store.
+   */
+  async #fileMode(): Promise<number> {
+    this.#groupReads ??= await this.#asksForGroup();
+    return this.#groupReads ? 0o640 : 0o600;
+  }
+
+  async #asksForGroup(): Promise<boolean> {
+    for (const path of [join(this.path, LEDGER), this.own(MARKER)]) {
+      const found = await this.fs.stat(path).catch(as('look at', path));
+      if (found?.kind === 'file' && found.groupReads) return true;
+    }
+    return false;
+  }
+
+  async #mkdir(path: string): Promise<boolean> {
+    return this.fs.mkdir(path, (await this.#fileMode()) === 0o640 ? 0o750 : 0o700);
+  }
+
   /** Why it may not be what was meant; undefined if something proves that it is. */
   async #doubt(): Promise<string | undefined> {
     for (const path of [this.own(MARKER), join(this.path, 'archive.json')]) {
@@ -177,7 +207,7 @@ export class StoreRoot {
     const found = await fs.stat(`${path}/.`).catch(as('look at', path));
     if (found) return;
     await this.#makeRoot(dirname(path));
-    await fs.mkdir(path, DIRECTORY_MODE).catch(as('create directory', path));
+    await this.#mkdir(path).catch(as('create directory', path));
     await fsyncDir(dirname(path), fs);
   }
 

@@ -20,7 +20,7 @@ const work = (name: string, directory = `/d/${name}`): WorkConfig => ({
 });
 const archive = (more: Partial<ArchiveStatus> = {}): ArchiveStatus => ({
   ...{ readAt: '2026-11-28T12:00:00.000Z', segments: 1, bytes: 1, timelines: [], gaps: [] },
-  ...{ backups: [], windows: [], ...more },
+  ...{ backups: [], windows: [], places: [], besideWindows: [], ...more },
 });
 
 function scripted() {

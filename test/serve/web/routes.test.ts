@@ -9,7 +9,7 @@ const NOW = Date.now();
 function routesOf(...servers: ServerStatus[]) {
   const facts = new ScriptedFacts(servers);
   const routes = new Routes(facts, facts.memory);
-  const get = (path: string) => routes.answer(path, new URLSearchParams());
+  const get = (path: string) => routes.answer(path);
   return { facts, get };
 }
 
