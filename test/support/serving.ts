@@ -80,6 +80,10 @@ export class Serving {
     return servers[0] as ServerStatus;
   }
 
+  async all(): Promise<ServerStatus[]> {
+    return (await askControl(this.socket, { command: 'status' })).servers;
+  }
+
   async pidOf(name: string): Promise<number> {
     return (await this.status(name)).pid as number;
   }

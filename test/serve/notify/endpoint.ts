@@ -33,9 +33,16 @@ export class Endpoint {
     });
   }
 
+  /** For one test. */
   static async open(): Promise<Endpoint> {
-    const endpoint = new Endpoint();
+    const endpoint = await Endpoint.start();
     open.push(endpoint);
+    return endpoint;
+  }
+
+  /** Until it is closed. */
+  static async start(): Promise<Endpoint> {
+    const endpoint = new Endpoint();
     await new Promise<void>((done) => endpoint.#server.listen(0, '127.0.0.1', done));
     return endpoint;
   }
