@@ -1,4 +1,10 @@
-import { dropsFiles, eventTime, type TransactionEvent, type WalEvent } from '../find/event.js';
+import {
+  dropsFiles,
+  eventTime,
+  type KnownName,
+  type TransactionEvent,
+  type WalEvent,
+} from '../find/event.js';
 import { printable } from '../find/target.js';
 import { formatLsn } from '../lsn.js';
 import { formatRelation } from '../wal/records/relation.js';
@@ -51,14 +57,18 @@ export function tableLines(event: WalEvent): string[] {
   ];
 }
 
-/** How to learn what relations are called of which the WAL has the OIDs alone. */
+/** How to learn what relations are called of which the WAL has numbers alone. */
 export function namesHint(event: WalEvent): string | undefined {
   if (!dropsFiles(event)) return undefined;
-  const dropped = event.droppedStatistics.filter((s) => s.kind === STATISTICS_OF_RELATION);
-  const oids = dropped.map((s) => String(s.objectId));
-  const known = oids.length > 0 ? oids : event.changedRelations.map(String);
-  if (known.length === 0) return undefined;
-  const list = `${known.slice(0, NAMED).join(', ')}${known.length > NAMED ? ', …' : ''}`;
+  const known = event.names ?? [];
+  const dropped = event.droppedStatistics
+    .filter((s) => s.kind === STATISTICS_OF_RELATION)
+    .map((s) => Number(s.objectId));
+  const oids = (dropped.length > 0 ? dropped : event.changedRelations).filter(
+    (oid) => !known.some((one) => one.oid === oid),
+  );
+  if (oids.length === 0) return undefined;
+  const list = `${oids.slice(0, NAMED).join(', ')}${oids.length > NAMED ? ', …' : ''}`;
   return (
     'The WAL has no names of what was dropped. A server that is recovered to before that has: ' +
     `SELECT oid::regclass FROM pg_class WHERE oid IN (${list})`
@@ -134,12 +144,15 @@ function transactionDetails(event: TransactionEvent): string[] {
     ...(dropsFiles(event) && relations.length === 0
       ? named('relations concerned (OID)', event.changedRelations.map(String))
       : []),
+    ...(commit && event.names ? named('last known names', event.names.map(knownName)) : []),
     ...(commit ? named('removed files', event.dropped.map(formatRelation)) : []),
     ...(dropsFiles(event) ? named('new files', event.created.map(formatRelation)) : []),
     ...(commit ? named('emptied files', event.emptied.map(formatRelation)) : []),
     ...event.droppedDatabases.map((d) => `dropped database ${d.dbOid} (OID)`),
   ];
 }
+
+const knownName = ({ name, asOf }: KnownName): string => `${name} (at ${formatLsn(asOf)})`;
 
 function named(label: string, items: readonly string[]): string[] {
   if (items.length === 0) return [];
@@ -154,6 +167,7 @@ export function jsonEvent(event: WalEvent): Record<string, unknown> {
   const members = Object.entries(rest).map(([key, value]: [string, unknown]) => {
     if (key === 'time') return [key, formatIsoTimestamp(shownTime(event)!)];
     if (lsns.includes(key)) return [key, formatLsn(value as bigint)];
+    if (key === 'names') return [key, (value as KnownName[]).map(withLsn)];
     if (key === 'origin') return [key, originOf(value as Origin)];
     if (key === 'droppedStatistics') return [key, (value as DroppedStatistics[]).map(withNumber)];
     return [key, typeof value === 'bigint' ? Number(value) : value];
@@ -164,6 +178,8 @@ export function jsonEvent(event: WalEvent): Record<string, unknown> {
 type Origin = NonNullable<TransactionEvent['origin']>;
 
 const withNumber = (s: DroppedStatistics) => ({ ...s, objectId: Number(s.objectId) });
+
+const withLsn = ({ asOf, ...name }: KnownName) => ({ ...name, asOf: formatLsn(asOf) });
 
 const originOf = ({ lsn, time }: Origin) => ({
   lsn: formatLsn(lsn),

@@ -19,6 +19,7 @@ import {
   RM_DBASE,
 } from '../wal/records/database.js';
 import { HEAP_INPLACE, parseInplaceUpdate, RM_HEAP } from '../wal/records/heap-inplace.js';
+import { namedRelation } from '../wal/records/pg-class.js';
 import { parseRecordBody } from '../wal/records/record-body.js';
 import { GLOBAL_TABLESPACE, type RelFileLocator } from '../wal/records/relation.js';
 import { parseSmgrRecord, type RelationTruncate, RM_SMGR } from '../wal/records/smgr.js';
@@ -53,6 +54,15 @@ export interface Place {
   onTimeline: number;
 }
 
+/** What a relation was called where the WAL has its row: when it was vacuumed or analyzed, mostly. */
+export interface KnownName {
+  /** Of the relation. */
+  oid: number;
+  name: string;
+  /** The record that has it. A later rename is not seen. */
+  asOf: Lsn;
+}
+
 /** What a transaction did to files besides what its end says. */
 export interface FileChanges {
   /** Files cut by VACUUM, or by TRUNCATE in the transaction that made them. */
@@ -62,6 +72,8 @@ export interface FileChanges {
   /** Files that the transaction made: new relations, and new files of rewritten ones. */
   created: readonly RelFileLocator[];
   droppedDatabases: readonly DatabaseDrop[];
+  /** Of what was removed or emptied, the names that the WAL read so far has; absent if it has none. */
+  names?: readonly KnownName[];
   /**
    * Recovery that stops before this record has nothing of the transaction. Its own commit, except
    * where a database was dropped: replay removes its files, and marks it invalid, earlier.
@@ -124,6 +136,8 @@ for (const type of [XACT_COMMIT, XACT_ABORT]) WANTED_BUT_ENDS[kindOf(RM_XACT, ty
 
 /** Transactions in progress that something is remembered of; the oldest is forgotten first. */
 const MAX_PENDING = 10_000;
+/** Names of relations remembered. */
+const MAX_NAMES = 100_000;
 /** Files remembered of one transaction. */
 const MAX_FILES = 10_000;
 
@@ -152,6 +166,8 @@ export class EventReader {
   readonly #pending = new Map<number, Pending>();
   /** Where databases were marked as about to be dropped, by OID. */
   readonly #invalidated = new Map<number, Lsn>();
+  /** Names of relations, by database and file. */
+  readonly #names = new Map<string, KnownName>();
   readonly #timelineAt: (lsn: Lsn) => number;
 
   constructor(timelineAt: (lsn: Lsn) => number) {
@@ -214,7 +230,19 @@ export class EventReader {
     };
     collect(xid);
     for (const subxid of subxids) collect(subxid);
+    const names = contents.kind === 'commit' ? this.#namesOf(contents.dropped, changes) : [];
+    if (names.length > 0) changes.names = names;
     return Object.assign(contents, changes, place, gid === undefined ? undefined : { gid });
+  }
+
+  #namesOf(dropped: readonly RelFileLocator[], { emptied }: FileChanges): KnownName[] {
+    const found = new Map<number, KnownName>();
+    if (this.#names.size === 0) return [];
+    for (const { dbOid, relNumber } of [...dropped, ...emptied]) {
+      const known = this.#names.get(`${dbOid} ${relNumber}`);
+      if (known) found.set(known.oid, known);
+    }
+    return [...found.values()];
   }
 
   #storage({ info, xid }: FoundRecord, data: Uint8Array): void {
@@ -230,6 +258,16 @@ export class EventReader {
   /** DROP DATABASE says so in the database's row first, and no abort takes that back. */
   #inplace(lsn: Lsn, body: Uint8Array, major: number | undefined): void {
     const { relation, row } = parseInplaceUpdate(body, { major });
+    const named = namedRelation(relation, row);
+    if (named) {
+      const { oid, name, relfilenode } = named;
+      const key = `${relation.dbOid} ${relfilenode}`;
+      // The oldest in use is forgotten last.
+      this.#names.delete(key);
+      this.#names.set(key, { oid, name, asOf: lsn });
+      forgetOldest(this.#names, MAX_NAMES);
+      return;
+    }
     const oid = relation.spcOid === GLOBAL_TABLESPACE ? invalidatedDatabase(row, major) : undefined;
     if (oid === undefined) return;
     this.#invalidated.set(oid, lsn);
@@ -256,6 +294,6 @@ export class EventReader {
   }
 }
 
-function forgetOldest(map: Map<number, unknown>): void {
-  if (map.size > MAX_PENDING) map.delete(map.keys().next().value as number);
+function forgetOldest<K>(map: Map<K, unknown>, most = MAX_PENDING): void {
+  if (map.size > most) map.delete(map.keys().next().value as K);
 }

@@ -93,6 +93,7 @@ describe.each(MAJORS)('PostgreSQL %i', (major: Major) => {
     const backup = await server.baseBackup();
     const ids = await workload(server, { transactions: 8, prepareEvery: 3, switchEvery: 4 });
     await transaction(server, 'CREATE TABLE precious AS SELECT generate_series(1, 1000) AS id');
+    await server.sql('ANALYZE precious');
     await transaction(server, 'CREATE TABLE rewritten (a int)');
     const [point] = await server.sql("SELECT pg_create_restore_point('all is well')::text AS lsn");
     const old = await filenode(server, 'rewritten');
@@ -114,6 +115,11 @@ describe.each(MAJORS)('PostgreSQL %i', (major: Major) => {
     expect(drop).toMatchObject({ kind: 'commit', xid: dropXid, onTimeline: 1 });
     expect(drop.time).toBe(await commitTime(server, dropXid));
     expect(drop.changedRelations).toContain(oid);
+    const asOf = expect.stringMatching(/^0\/[0-9A-F]+$/);
+    expect(drop.names).toEqual([{ oid, name: 'precious', asOf }]);
+    const shown = await run('walkeep', 'find', '--drops', '--xid', `${dropXid}`, server.archiveDir);
+    expect(shown.stdout).toContain(`last known names: precious (at ${drop.names[0].asOf})`);
+    expect(shown.stderr).toBe('');
     const statistics = drop.droppedStatistics.map((s: Json) => [s.kind, s.objectId]);
     expect(statistics).toEqual(major >= 15 ? [[2, oid]] : []);
     const truncate = drops.find((e) => e.xid === truncateXid);
