@@ -117,6 +117,11 @@ export class Output {
     }
   }
 
+  /** The code of what was told, to be looked up in exit-codes.md, on a line of its own in a log. */
+  code(code: string): void {
+    if (this.#program === 'walkeep') this.#log('detail', `code ${code}`);
+  }
+
   /** The error's code, to be looked up in exit-codes.md; the other program has only PostgreSQL's texts. */
   codeOf(error: unknown): string {
     const known = this.#program === 'walkeep' && error instanceof WalkeepError;

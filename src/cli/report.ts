@@ -46,7 +46,10 @@ export function reportEvents(
   receiver.on('partial', ({ file }) => {
     output.info(`not renaming "${file}", segment is not complete`);
   });
-  receiver.on('warning', ({ message, hint }) => output.warning(message, hint));
+  receiver.on('warning', ({ code, message, hint }) => {
+    output.warning(message, hint);
+    output.code(code);
+  });
   receiver.on('member', (state) => reportMember(state, output));
   receiver.on('disconnect', ({ error, retryIn }) => {
     const now = performance.now();
@@ -54,6 +57,8 @@ export function reportEvents(
     printed.add(error);
     if (retryIn !== undefined && !isNews) return;
     output.report(error);
+    // Else it stands with what is done about it.
+    if (retryIn === undefined) output.code(error.code);
     if (retryIn === undefined) return;
     const wait = retryIn < 50 ? 'trying again' : `waiting ${formatSeconds(retryIn)} to try again`;
     output.info(`disconnected; ${wait}${output.codeOf(error)}`);

@@ -59,7 +59,10 @@ async function stream(
     await receiver.run(signal);
     return 0;
   } catch (error) {
-    if (!report.printed(error)) output.report(error);
+    if (!report.printed(error)) {
+      output.report(error);
+      if (error instanceof WalkeepError) output.code(error.code);
+    }
     if (!args.loop && report.connected() && isLostConnection(error)) output.error('disconnected');
     return error instanceof CorruptWalError ? CORRUPT_WAL : 1;
   } finally {
