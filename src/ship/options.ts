@@ -149,6 +149,8 @@ export interface PlaceStatus extends ShipLag {
 export interface ShipEvents {
   /** A place was reached and is the archive of this cluster. */
   open: [{ place: string; archiveId: string; systemId: bigint }];
+  /** There is no WAL in the source yet: it is waited for, unless `once` or a stop ends it. */
+  empty: [{ source: string; waits: boolean }];
   /** A place has it now, or had the same: `present`. `size`: bytes sent; `lsn`: its end. */
   shipped: [
     {
@@ -176,6 +178,7 @@ export interface ShipEvents {
 /** All of them, for who listens to everything. */
 export const SHIP_EVENTS = [
   'open',
+  'empty',
   'shipped',
   'progress',
   'retry',

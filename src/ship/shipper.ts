@@ -61,6 +61,7 @@ export class WalShipper extends EventEmitter<ShipEvents> {
   #toldSource: string | undefined;
   #lanes: readonly Lane[] = [];
   #looked: { at: number; complete: number } | undefined;
+  #toldEmpty: boolean | undefined;
 
   constructor(options: ShipOptions) {
     super();
@@ -211,6 +212,7 @@ export class WalShipper extends EventEmitter<ShipEvents> {
         continue;
       }
       this.#toldSource = undefined;
+      if (!snapshot.identity) this.#tellEmpty(!last);
       for (const lane of lanes) lane.offer(snapshot, last);
       this.#looked = { at: began, complete: snapshot.complete.length };
       if (last) return;
@@ -254,6 +256,13 @@ export class WalShipper extends EventEmitter<ShipEvents> {
       return false;
     });
     this.#shippedSince ||= more;
+  }
+
+  /** Once, or it would look as if it hung; again only if it ends so. */
+  #tellEmpty(waits: boolean): void {
+    if (this.#toldEmpty === waits) return;
+    this.#toldEmpty = waits;
+    this.#say('empty', { source: this.#o.source, waits });
   }
 
   #sourceLost(error: WalkeepError): void {

@@ -307,10 +307,25 @@ test('tells of WAL that went away before it was shipped', async () => {
 
 test('a directory with nothing in it, and one that is not there', async () => {
   const store = memory(new MemoryObjects());
-  const { result } = await shipOnce(scratchDir('empty'), [store]);
+  const { result, told } = await shipOnce(scratchDir('empty'), [store]);
   expect(result).toMatchObject({ reason: 'done', places: [{ segments: 0 }] });
+  expect(told('empty')).toMatchObject([{ waits: false }]);
   expect(store.calls).toEqual([]);
   await expect(shipOnce('/does/not/exist', [store])).rejects.toMatchObject({ code: 'WK_STORAGE' });
+});
+
+test('says that it waits for WAL where there is none, once', async () => {
+  const source = scratchDir('empty');
+  const objects = new MemoryObjects();
+  const { shipper, told } = listened({ source, places: [memory(objects)], once: false });
+  const stop = new AbortController();
+  const run = shipper.run(stop.signal);
+  await waitFor(() => told('empty').length > 0);
+  sampleArchive(3, {}, source);
+  await waitFor(() => told('shipped').length >= 2);
+  stop.abort();
+  await run;
+  expect(told('empty')).toEqual([{ event: 'empty', source, waits: true }]);
 });
 
 test('a place for its progress that cannot be is told as what it is', async () => {

@@ -68,6 +68,10 @@ function isAlarm(error: WalkeepError): boolean {
 
 function report(shipper: WalShipper, output: Output, verbose: boolean): void {
   const told = new Map<string, { message: string; at: number }>();
+  shipper.on('empty', ({ source, waits }) => {
+    const then = waits ? ': waiting for what "walkeep receive" or "walkeep push" stores there' : '';
+    output.info(`"${source}" has no WAL${then}`);
+  });
   shipper.on('warning', ({ message, hint }) => output.warning(message, hint));
   shipper.on('stopped', ({ place, error }) => {
     output.report(error);
