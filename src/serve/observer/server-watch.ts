@@ -14,11 +14,13 @@ const FIRST = 20_000;
 /** Between two looks at one directory, whatever happens there. */
 const PAUSE = 200;
 /** Time to look again though nothing changed: of what grows, and for all that is not noticed. */
-const AGAIN = 15_000;
+const AGAIN = 3000;
 /** Then it takes less than this part of a core. */
 const PART = 300;
 const STORE_AGAIN = 60_000;
 const SLOT_AGAIN = 15_000;
+/** Where there is none, which the receiver may just make. */
+const NO_SLOT_AGAIN = 3000;
 /** Milliseconds of work for a look from which on it is worth asking first whether it is needed. */
 const MUCH = 20;
 /** What changed so lately may change once more within the same tick of the file system's clock. */
@@ -213,7 +215,9 @@ export class ServerWatch {
   }
 
   async #askSlot(now: number): Promise<void> {
-    if (this.#asksSlot || now - this.#slotAt < SLOT_AGAIN) return;
+    const isMissing = this.#slot?.exists === false && !this.#slot.error;
+    const wait = isMissing ? NO_SLOT_AGAIN : SLOT_AGAIN;
+    if (this.#asksSlot || now - this.#slotAt < wait) return;
     this.#asksSlot = true;
     this.#slot = await this.#options.slot(this.observed);
     this.#slotAt = performance.now();

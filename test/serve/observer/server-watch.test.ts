@@ -76,7 +76,7 @@ it('tells nothing before it has looked everywhere, and then all of it', async ()
 
 it('looks again when a name comes or goes, and not while none does', async () => {
   const { directory, walJobs, looked, tick } = watching((job) =>
-    job.kind === 'wal' ? { busy: 1, wal: wal() } : { busy: 1, backups },
+    job.kind === 'wal' ? { busy: 900, wal: wal() } : { busy: 1, backups },
   );
   await looked();
   // What came just before the first look may be looked at twice.
@@ -117,8 +117,8 @@ it('says that a disk gives no answer, and since when nothing was read', async ()
   });
   await looked();
   hangs = true;
-  writeFileSync(join(directory, 'x'), '');
   const before = jobs.length;
+  writeFileSync(join(directory, 'x'), '');
   await waitFor(() => {
     tick();
     return jobs.length > before;
