@@ -146,7 +146,7 @@ function* worked(server: ServerStatus, around: Circumstances): Generator<Found> 
 export function newestBackup({ archive }: ServerStatus): number | undefined {
   if (archive?.readAt === undefined) return undefined;
   // One that was not looked at yet may have a newer one.
-  if (archive.places.some(({ readAt }) => readAt === undefined)) return undefined;
+  if (archive.places?.some(({ readAt }) => readAt === undefined)) return undefined;
   const ends = (archive?.backups ?? [])
     .filter(({ state }) => state === 'complete')
     .map(({ endedAt, startedAt }) => Date.parse(endedAt ?? startedAt ?? ''))
