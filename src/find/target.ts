@@ -69,12 +69,25 @@ function describe(event: Exclude<WalEvent, { kind: 'damage' }>): string {
 export function targetLines(target: RecoveryTarget, places: readonly string[]): string[] {
   const line = ([name, value]: [string, string]) => `${name} = ${quoted(value)}`;
   const others = Object.entries(target.alternatives);
+  const restore = `# From a backup of walkeep: ${restoreLine(target, places)}`;
   return [
     `# Recovers to just ${target.description.replace(/^with /, 'behind ')}.`,
+    // A name may hold what no comment can.
+    ...(printable(restore) === restore ? [restore] : []),
     line(['restore_command', restoreCommand(places)]),
     ...Object.entries(target.settings).map(line),
     ...others.map((entry) => `#${line(entry)}  # instead`),
   ];
+}
+
+/** The command that restores a backup of walkeep to the same place. */
+export function restoreLine({ settings }: RecoveryTarget, places: readonly string[]): string {
+  const { recovery_target_name: name, recovery_target_lsn: lsn = '' } = settings;
+  const before = settings.recovery_target_inclusive === 'false' ? ' --before' : '';
+  const to = name === undefined ? `${lsn}${before}` : shellWord(`name:${name}`);
+  const timeline = settings.recovery_target_timeline;
+  const from = places.map(shellWord).join(' ');
+  return `walkeep restore --to ${to} --timeline ${timeline} ${from} PGDATA`;
 }
 
 /** Without control characters: names in WAL are anybody's, and the lines are for a terminal. */
@@ -90,10 +103,8 @@ function quoted(value: string): string {
 
 /** The shell command that PostgreSQL runs for each file; % has a meaning in it. */
 export function restoreCommand(places: readonly string[]): string {
-  const words = places.map((place) => {
-    const plain = /^[\w@+=:,./-]+$/.test(place);
-    const word = plain ? place : quoteWord(place);
-    return word.replaceAll('%', '%%');
-  });
+  const words = places.map((place) => shellWord(place).replaceAll('%', '%%'));
   return `walkeep fetch ${words.join(' ')} %f %p`;
 }
+
+const shellWord = (text: string): string => (/^[\w@+=:,./-]+$/.test(text) ? text : quoteWord(text));

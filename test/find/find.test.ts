@@ -390,6 +390,7 @@ describe('walkeep find', () => {
     expect(stdout).toBe(
       [
         '# Recovers to just behind the commit of transaction 748 at 2026-11-20 22:04:19.704643+00.',
+        `# From a backup of walkeep: walkeep restore --to 0/68A8A8 --timeline 1 ${dir} PGDATA`,
         `restore_command = 'walkeep fetch ${dir} %f %p'`,
         `recovery_target_timeline = '1'`,
         `recovery_target_lsn = '0/68A8A8'`,
@@ -400,8 +401,12 @@ describe('walkeep find', () => {
     );
     const before = await find(dir, '--xid', '748', '--target', '--stop', 'before');
     expect(before.stdout).toContain('recovery_target_inclusive = false\n');
+    expect(before.stdout).toMatch(
+      /walkeep restore --to 0\/[0-9A-F]+ --before --timeline 1 \S+ PGDATA\n/,
+    );
     const prepared = await find(dir, '--xid', '741', '--target', '--json');
-    const { settings, event } = JSON.parse(prepared.stdout);
+    const { settings, restore, event } = JSON.parse(prepared.stdout);
+    expect(restore).toBe(`walkeep restore --to 0/66AC08 --timeline 1 ${dir} PGDATA`);
     expect(settings.recovery_target_lsn).toBe('0/66AC08');
     expect(event).toMatchObject({ kind: 'commit', prepared: true, gid: 'one' });
     const many = await find(dir, '--drops', '--target');
@@ -421,14 +426,16 @@ test('names with quotes, blanks, percent signs and newlines stay what they are',
   const lines = targetLines(recoveryTarget(point, 'after'), [`/a b/100%/it's`]);
   expect(lines).toEqual([
     `# Recovers to just behind restore point "it's\\ "so"" at 2000-01-01 00:00:00.000000+00.`,
+    `# From a backup of walkeep: walkeep restore --to 'name:it'\\''s\\ "so"' --timeline 3 '/a b/100%/it'\\''s' PGDATA`,
     `restore_command = 'walkeep fetch ''/a b/100%%/it''\\\\''''s'' %f %p'`,
     `recovery_target_timeline = '3'`,
     `recovery_target_name = 'it''s\\\\ "so"'`,
     `#recovery_target_lsn = '0/5'  # instead`,
   ]);
   const evil = { ...point, name: "x\nshared_preload_libraries = 'evil'" };
-  for (const line of targetLines(recoveryTarget(evil, 'before'), ['/a'])) {
-    expect(line).not.toContain('\n');
+  for (const directory of ['/a', "/a\nshared_preload_libraries = 'evil'"]) {
+    const lines = targetLines(recoveryTarget(evil, 'before'), [directory]);
+    for (const line of lines.filter((one) => one.startsWith('#'))) expect(line).not.toContain('\n');
   }
   const damage: WalEvent = { kind: 'damage', lsn: 5n as Lsn, from: 5n as Lsn, message: '' };
   expect(() => recoveryTarget(damage, 'after')).toThrow(UsageError);

@@ -131,7 +131,9 @@ async function target(
   args: FindArguments,
   { output }: CommandContext,
 ): Promise<number> {
-  const { recoveryTarget, restoreCommand, targetLines } = await import('../../find/target.js');
+  const { recoveryTarget, restoreCommand, restoreLine, targetLines } = await import(
+    '../../find/target.js'
+  );
   // A prepared transaction counts when it ends.
   const ends = matches.filter((event) => event.kind !== 'prepare');
   const choice = ends.length > 0 ? ends : matches;
@@ -147,9 +149,9 @@ async function target(
   if (args.json) {
     const settings = { restore_command: restoreCommand(args.places), ...found.settings };
     const { alternatives } = found;
-    output.print(
-      tameJson(JSON.stringify({ kind: 'target', settings, alternatives, event: jsonEvent(event) })),
-    );
+    const restore = restoreLine(found, args.places);
+    const line = { kind: 'target', settings, alternatives, restore, event: jsonEvent(event) };
+    output.print(tameJson(JSON.stringify(line)));
   } else output.print(targetLines(found, args.places).join('\n'));
   return FOUND;
 }
