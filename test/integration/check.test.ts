@@ -84,7 +84,8 @@ test('as a table, for Nagios, and without a slot', async () => {
   const args = ['check', '-w', '-D', directory, '-d', server.conninfo()];
   const table = keep(runCli([...args, '-S', 's']));
   expect((await table.exit).code).toBe(0);
-  expect(table.stdout).toMatch(/^OK {7}connection {9}server at "127.0.0.1", port \d+\n/);
+  expect(table.stdout).toMatch(/^OK {6}connection {12}server at "127.0.0.1", port \d+\n/);
+  expect(table.stdout.split('\n').filter((line) => line.length > 80)).toEqual([]);
   expect(table.stdout).toMatch(/\n\nOK: 21 ok\n$/);
   const nagios = keep(runCli([...args, '-S', 's', '--nagios']));
   expect((await nagios.exit).code).toBe(0);

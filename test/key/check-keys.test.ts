@@ -235,6 +235,9 @@ describe('walkeep key check', () => {
       expect(stderr).toMatch(message);
     }
     expect(await run('walkeep', 'key')).toMatchObject({ code: 2 });
+    expect(await run('walkeep', 'key', 'check')).toMatchObject({ code: 2 });
+    const named = await run('walkeep', 'key', 'check', place);
+    expect(await run('walkeep', 'key', 'check', '-D', place)).toEqual(named);
     expect(await run('walkeep', 'key', 'chek', place)).toMatchObject({ code: 2 });
   });
 });

@@ -78,6 +78,10 @@ describe('walkeep restore', () => {
     expect(planned.stderr).toBe('');
     expect(planned.code).toBe(0);
     expect(planned.stdout).toMatch(new RegExp(`backup +${ID}`));
+    const args = ['-n', '-T', `/old/space=${join(made.root, 'one')}`, '-D', made.dir, made.data];
+    const owner = process.getuid?.() === 0 ? ['--owner', '65534:65534'] : [];
+    const named = await run('walkeep', 'restore', '--restore-command', 'x', ...owner, ...args);
+    expect(named.stdout).toBe(planned.stdout);
     expect(planned.stdout).toMatch(/tablespace +\/old\/space -> .*one/);
     expect(planned.stdout).toMatch(/recovery_target_timeline = '1'/);
     expect(readdirSync(made.root)).toEqual([]);

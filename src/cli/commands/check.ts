@@ -186,15 +186,17 @@ const LABEL: Record<CheckStatus, string> = {
   fail: 'FAIL',
   unknown: 'unknown',
 };
-const WIDTH = 100;
-const INDENT = 28;
+const WIDTH = 80;
+/** Of the longest name of a check, `max_replication_slots`. */
+const NAME_WIDTH = 21;
+const INDENT = 8 + NAME_WIDTH + 1;
 
 function table({ results }: CheckReport): string {
   const lines = results.flatMap(({ check, status, message, hint }) => {
     const text = fold(message, WIDTH - INDENT);
     if (hint !== undefined && status !== 'ok') text.push(...fold(hint, WIDTH - INDENT));
     const [first = '', ...rest] = text;
-    const opening = `${LABEL[status].padEnd(8)} ${check.padEnd(INDENT - 10)} ${first}`;
+    const opening = `${LABEL[status].padEnd(7)} ${check.padEnd(NAME_WIDTH)} ${first}`;
     return [opening, ...rest.map((line) => ' '.repeat(INDENT) + line)];
   });
   return [...lines, '', `${LABEL[worst(results)]}: ${counts(results)}`].join('\n');

@@ -1,7 +1,7 @@
 import { UsageError } from '../../errors.js';
 import type { KeyCheck, ObjectKeys } from '../../key/check-keys.js';
 import { ARCHIVE_OPTIONS, countOption } from '../archive-options.js';
-import type { Command } from '../command.js';
+import { type Command, PLACE_OPTION } from '../command.js';
 import { jsonLine } from '../json.js';
 import type { OptionSpec } from '../option-spec.js';
 import type { Output } from '../output.js';
@@ -9,6 +9,7 @@ import { KEY_OPTIONS, keysOf } from '../place-options.js';
 import { stopOnSignals } from '../signals.js';
 
 const OPTIONS: readonly OptionSpec[] = [
+  PLACE_OPTION,
   ...KEY_OPTIONS,
   {
     long: 'sample',
@@ -31,7 +32,7 @@ export const command: Command = {
     'between. Ends with 1 if one of them is opened by no identity.',
   options: () => OPTIONS,
   async run(values, operands, { output, tryHelp }) {
-    const place = placeOf(operands, tryHelp);
+    const place = placeOf(operands, values.directory, tryHelp);
     const sample = countOption(values, 'sample', MOST_OBJECTS);
     const all = values.all === true;
     if (all && sample !== undefined) {
@@ -54,8 +55,9 @@ export const command: Command = {
   },
 };
 
-function placeOf(operands: readonly string[], hint: string): string {
-  const [word, place, extra] = operands;
+function placeOf(operands: readonly string[], directory: unknown, hint: string): string {
+  const [word, ...named] = operands;
+  const [place, extra] = typeof directory === 'string' ? [directory, ...named] : named;
   const misuse = (message: string): UsageError => new UsageError(message, { hint });
   if (word === undefined) throw misuse('no action specified: check');
   if (word !== 'check') throw misuse(`unrecognized action "${word}": it is check`);

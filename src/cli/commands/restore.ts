@@ -43,6 +43,7 @@ export const command: Command = {
     '1: failed, run it again; 2: no way leads to the target; 3: PGDATA or another directory ' +
     'cannot take it.',
   light: true,
+  takesPlace: true,
   options: () => RESTORE_OPTIONS,
   async run(values, operands, context) {
     const { output } = context;
