@@ -4,6 +4,7 @@ import { TROUBLES } from '../config/work-model.js';
 import type { ServerState, ServerStatus } from '../status.js';
 import { archiveMetrics } from './archive-metrics.js';
 import { COUNTERS, GAUGES, type Labelled, MANY } from './numbers.js';
+import { storeMetrics } from './store-metrics.js';
 import { SyncHistogram } from './syncs.js';
 
 /** What metrics are made of, asked for at each scrape: nothing is read or waited for. */
@@ -69,6 +70,7 @@ export function metricsOf({ servers: ask, configIsGood }: Facts): Registry {
     },
   });
   archiveMetrics(registry, servers);
+  storeMetrics(registry, servers);
   for (const [name, [help, labels, of]] of Object.entries(MANY)) many(name, help, labels, of);
   many(
     'receiver_state',
