@@ -153,7 +153,11 @@ export const nodeFileSystem: FileSystem = {
   unlink: fsp.unlink,
   readdir: async (path) => {
     const entries = await fsp.readdir(path, { withFileTypes: true });
-    return Promise.all(entries.map((entry) => seen(path, entry)));
+    const found = entries.map((entry) => seen(path, entry));
+    // Of 100,000 names that are none to be waited for each would cost as much as all else.
+    return found.some((one) => one instanceof Promise)
+      ? Promise.all(found)
+      : (found as DirectoryEntry[]);
   },
   kind: async (path) => {
     const found = await fsp.lstat(path).catch((e: NodeJS.ErrnoException) => {

@@ -4,6 +4,8 @@ import type { BackupReach } from './windows.js';
 
 /** What a thread does: one look, at one place. */
 export type LookJob =
+  /** None: which thread of the system is it? */
+  | { kind: 'hello' }
   /** The WAL of a directory. `unless`: only if its names have another shape than in the look before. */
   | { kind: 'wal'; directory: string; unless?: 'same' }
   /** The backups of a directory or a store, with what each can be restored to. */
@@ -38,6 +40,7 @@ export interface BackupsLook {
 export interface LookAnswer {
   /** Milliseconds for which the thread worked on it. */
   busy: number;
+  thread?: number;
   wal?: WalLook;
   backups?: BackupsLook;
   error?: ErrorReport;

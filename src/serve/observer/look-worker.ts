@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, readlinkSync } from 'node:fs';
 import { performance } from 'node:perf_hooks';
 import { answerJobs } from '../../threads.js';
 import { reportOf } from '../status.js';
@@ -13,6 +13,7 @@ answerJobs(async (job: LookJob): Promise<LookAnswer> => {
   const before = busyTime();
   const busy = (): number => busyTime() - before;
   try {
+    if (job.kind === 'hello') return { busy: 0, ...ownThread() };
     if (job.kind === 'wal') {
       const { lookAtWal } = await import('./wal-look.js');
       const wal = await lookAtWal(job.directory, filesOf(job.directory), job.unless);
@@ -33,6 +34,15 @@ function busyTime(): number {
     return Number(onCore) / 1e6;
   } catch {
     return performance.eventLoopUtilization().active;
+  }
+}
+
+/** Where the system tells. */
+function ownThread(): { thread?: number } {
+  try {
+    return { thread: Number(readlinkSync('/proc/thread-self').split('/').at(-1)) };
+  } catch {
+    return {};
   }
 }
 

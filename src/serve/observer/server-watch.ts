@@ -9,6 +9,8 @@ import { windowsOf } from './windows.js';
 
 /** Milliseconds without an answer after which that is told. */
 const LATE = 15_000;
+/** For what should take none: then nothing more is asked of that disk. */
+const SLOW = 1000;
 /** For the first look at all places. */
 const FIRST = 20_000;
 /** Between two looks at one directory, whatever happens there. */
@@ -136,6 +138,7 @@ export class ServerWatch {
     // What only changed need not have a gap: of many names that is told in a third of the time.
     const isShort = !isDue && this.#walBusy > MUCH;
     if (isShort && !this.#options.shapes.allows(now, true)) return;
+    if (this.#mayHang(now)) return;
     const job: LookJob = { kind: 'wal', directory, ...(isShort ? { unless: 'same' } : {}) };
     const due = { now, isDue, isLate: idle >= 10 * wait };
     this.#look(directory, job, wal, due, ({ wal: found, busy, error }) => {
@@ -172,7 +175,7 @@ export class ServerWatch {
     const least = store ? Math.max(STORE_AGAIN, 10 * subject.took) : AGAIN;
     const wait = Math.max(least, PART * subject.busy);
     // The WAL comes first: its gaps are not to wait.
-    if (!store && this.#wal.endedAt === Number.NEGATIVE_INFINITY) return;
+    if (!store && (this.#wal.endedAt === Number.NEGATIVE_INFINITY || this.#mayHang(now))) return;
     const key = store ? `store ${this.observed.server.name} ${place}` : `backups ${directory}`;
     const idle = now - subject.endedAt;
     const due = { now, isDue: idle >= wait, isLate: idle >= 10 * wait };
@@ -223,6 +226,11 @@ export class ServerWatch {
     this.#slotAt = performance.now();
     this.#asksSlot = false;
     if (this.#slot && !this.#ended) this.#options.news();
+  }
+
+  /** The disk has not even said when its directory changed. */
+  #mayHang(now: number): boolean {
+    return this.#pollSince !== undefined && now - this.#pollSince > SLOW;
   }
 
   /** The oldest question that the disk has not answered for too long. */

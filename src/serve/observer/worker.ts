@@ -17,11 +17,14 @@ const AT_A_TIME = 5;
 const HEARTBEAT = 1000;
 /** Receivers come first. */
 const NICE = 2;
-/** Milliseconds after which a look at a disk, or a store, holds nobody else up. */
-const DISK_PATIENCE = 5000;
+/** Milliseconds that a look at a disk, or a store, may hold others up while it only waits. */
+const DISK_PATIENCE = 1500;
 const STORE_PATIENCE = 150_000;
+/** Threads for looks at disks, and at stores, with those that a disk holds. */
+const MOST_DISKS = 8;
+const MOST_STORES = 4;
 /** Megabytes for what lives in a thread, and for what is young. */
-const HEAP = { maxOldGenerationSizeMb: 768, maxYoungGenerationSizeMb: 16 };
+const HEAP = { maxOldGenerationSizeMb: 512, maxYoungGenerationSizeMb: 16 };
 
 /**
  * The process that looks at the archives of all servers. It writes nothing, and ends at once when its
@@ -50,10 +53,10 @@ class Observing {
   readonly #budget = new Budget(performance.now());
   readonly #shapes = new Budget(performance.now());
   readonly #disks = new Lookers({
-    ...{ start: started, threads: 2, atATime: 1, patience: DISK_PATIENCE },
+    ...{ start: started, threads: 1, most: MOST_DISKS, atATime: 1, patience: DISK_PATIENCE },
   });
   readonly #stores = new Lookers({
-    ...{ start: started, threads: 1, atATime: 4, patience: STORE_PATIENCE },
+    ...{ start: started, threads: 1, most: MOST_STORES, atATime: 4, patience: STORE_PATIENCE },
   });
   readonly #watches = new Map<string, ServerWatch>();
   /** Names of those of which something is to be told, the longest waiting first. */

@@ -54,7 +54,7 @@ it('tells nothing before it has looked everywhere, and then all of it', async ()
   const reach = { backup: 'b', from: 1000, to: 2000, timeline: 1, beside: false };
   const { watch, status, tick, looked, jobs } = watching((job) => {
     if (job.kind === 'wal') return { busy: 1, wal: wal() };
-    if (job.store) return store;
+    if (job.kind === 'backups' && job.store) return store;
     return { busy: 1, backups: { ...backups, reaches: [{ ...reach, place: 'directory' }] } };
   });
   await waitFor(() => {
@@ -144,7 +144,7 @@ it('keeps what it has when a place cannot be read, and says which', async () => 
   const error = { code: 'WK_STORE_UNCERTAIN', message: 'away' };
   const { looked, watch, tick, status } = watching((job) => {
     if (job.kind === 'wal') return fails ? { busy: 1, error } : { busy: 1, wal: wal() };
-    return job.store ? { busy: 1, error } : { busy: 1, backups };
+    return job.kind === 'backups' && job.store ? { busy: 1, error } : { busy: 1, backups };
   });
   const told = await looked();
   expect(told.error).toBeUndefined();
@@ -154,8 +154,10 @@ it('keeps what it has when a place cannot be read, and says which', async () => 
   ]);
   fails = true;
   const later = performance.now() + 100_000;
-  watch.tick(later);
-  await waitFor(() => status()?.error);
+  await waitFor(() => {
+    watch.tick(later);
+    return status()?.error;
+  });
   expect(status()).toMatchObject({ segments: 3, readAt: READ, error });
   tick();
 });
