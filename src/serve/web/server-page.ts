@@ -121,7 +121,7 @@ function ranges({ windows, besideWindows, gaps, more }: ArchiveStatus): Html {
   ].sort((a, b) => b.at - a.at);
   return table(
     'Ranges',
-    ['What', 'From', 'To', number('Timeline'), text('')],
+    ['What', 'From', 'To', number('Timeline'), text('More')],
     rows.map(({ cells }) => cells),
     'Nothing can be restored, and no WAL is missing.',
     (more?.windows ?? 0) + (more?.gaps ?? 0),
@@ -224,7 +224,7 @@ function members({ receiver }: ServerStatus): Html {
     'Members',
     table(
       'Members',
-      ['Member', 'Its slot covers a failover', text('')],
+      ['Member', 'Its slot covers a failover', text('More')],
       all.map(([member, { covers, message }]) => [
         member,
         covers === true

@@ -55,7 +55,9 @@ function ofReceiver(server: ServerStatus): Shown[] {
   const { state, ended, receiver, rpoSeconds, rpoLimitSeconds } = server;
   const what = AWAY[state];
   if (what === undefined) return [];
-  const why = state === 'paused' ? undefined : (receiver?.error ?? ended);
+  // What holds it is why its process ended, whatever was wrong with a connection before.
+  const away = receiver?.error ?? ended;
+  const why = state === 'paused' ? undefined : state === 'disconnected' ? away : (ended ?? away);
   const level = state === 'held' || rpoSeconds > rpoLimitSeconds ? 'bad' : 'warn';
   const text = why ? `${what}: ${why.message}` : what;
   return [{ level, text, ...(why?.hint === undefined ? {} : { hint: why.hint }) }];
