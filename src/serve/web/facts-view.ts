@@ -45,10 +45,12 @@ ${jobFact(server, now)}
 </dl>`;
 }
 
-function received({ receiver }: ServerStatus, work: WorkConfig | undefined): Html {
+function received({ state, receiver }: ServerStatus, work: WorkConfig | undefined): Html {
   const mode = work?.server.synchronous ? 'synced as it comes' : 'synced a segment at a time';
   if (!receiver?.position) return fact('Received', '–', mode);
   const { flushed, serverEnd } = receiver.position;
+  // What a server has that is not heard of, nobody knows.
+  if (state !== 'streaming') return fact('Received', `up to ${flushed}`, mode);
   const missing = Math.max(0, Number(parseLsn(serverEnd) - parseLsn(flushed)));
   return fact(
     work?.server.synchronous ? 'Synchronous' : 'Received',

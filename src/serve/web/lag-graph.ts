@@ -25,5 +25,5 @@ export function lagGraph(lag: readonly Lag[], limit: number, length: number, now
   return html`<figure class="lag"><svg role="img" aria-label="${text}" viewBox="0 0 ${WIDTH} ${HEIGHT}" preserveAspectRatio="none" width="100%" height="${HEIGHT}" focusable="false">
 <path class="area" d="${area ?? ''}"/><path class="line" d="M${points.join('L')}"/>
 <line class="limit" x1="0" x2="${WIDTH}" y1="${y(limit)}" y2="${y(limit)}"/><line class="axis" x1="0" x2="${WIDTH}" y1="${GROUND}" y2="${GROUND}"/>
-</svg><figcaption><span>${span(length)} ago</span><span>worst ${span(worst * 1000)}, limit ${span(limit * 1000)} (dashed)</span><span>now</span></figcaption></figure>`;
+</svg><figcaption><span>−${span(length)}</span><span>worst ${span(worst * 1000)}, limit ${span(limit * 1000)}</span><span>now</span></figcaption></figure>`;
 }

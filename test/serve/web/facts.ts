@@ -158,6 +158,13 @@ export function withGaps(now: number, more: Partial<ServerStatus> = {}): ServerS
 /** Its server is away since 40 minutes. */
 export function dead(now: number, more: Partial<ServerStatus> = {}): ServerStatus {
   const server = serverOf(now);
+  const { archive } = server;
+  if (!archive) throw new Error('no archive');
+  const last = iso(now - 40 * MINUTE);
+  archive.windows = archive.windows.map((window) => ({ ...window, to: last }));
+  for (const { timeline, ranges } of archive.timelines) {
+    if (timeline === 2 && ranges[0]) ranges[0].lastCommit = last;
+  }
   const error = {
     ...{ code: 'WK_CONNECTION', message: 'could not connect to "pg1.example", port 5432: refused' },
     hint: 'Is the server running, and does it accept connections there?',
