@@ -7,13 +7,23 @@ export interface Tick {
   minor: boolean;
 }
 
-const MINUTE = 60_000;
+const SECOND = 1000;
+const MINUTE = 60 * SECOND;
 const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
 
 /** Milliseconds between ticks that a person reads without counting. */
 const STEPS = [
-  ...[MINUTE, 2 * MINUTE, 5 * MINUTE, 10 * MINUTE, 15 * MINUTE, 30 * MINUTE],
+  ...[
+    15 * SECOND,
+    30 * SECOND,
+    MINUTE,
+    2 * MINUTE,
+    5 * MINUTE,
+    10 * MINUTE,
+    15 * MINUTE,
+    30 * MINUTE,
+  ],
   ...[HOUR, 2 * HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR],
   ...[DAY, 2 * DAY, 5 * DAY, 10 * DAY],
 ];
@@ -79,9 +89,10 @@ function labelOf(at: number, step: number | undefined, day: string): string {
   if (step === undefined) {
     return month === 0 ? `${date.getUTCFullYear()}` : `${NAMES[month]} ${date.getUTCFullYear()}`;
   }
-  if (step >= DAY || (date.getUTCHours() === 0 && date.getUTCMinutes() === 0)) return dayOf(at);
+  if (step >= DAY || at % DAY === 0) return dayOf(at);
   const two = (n: number) => `${n}`.padStart(2, '0');
-  const time = `${two(date.getUTCHours())}:${two(date.getUTCMinutes())}`;
+  const minute = `${two(date.getUTCHours())}:${two(date.getUTCMinutes())}`;
+  const time = step < MINUTE ? `${minute}:${two(date.getUTCSeconds())}` : minute;
   // Of which day it is, is said once.
   return day === '' ? `${dayOf(at)} ${time}` : time;
 }

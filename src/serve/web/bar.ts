@@ -48,7 +48,7 @@ export interface Bar {
 /** A gap, or an alarm, is at least so wide, which is 2 pixels of the narrowest bar. */
 export const LEAST = 1 / 140;
 /** Shorter ranges are drawn as long as this. */
-const SHORTEST = 10 * 60_000;
+const SHORTEST = 2 * 60_000;
 /** Marks closer than this are drawn as one. */
 const CLOSE = 1 / 250;
 

@@ -46,7 +46,7 @@ ${jobFact(server, now)}
 }
 
 function received({ state, receiver }: ServerStatus, work: WorkConfig | undefined): Html {
-  const mode = work?.server.synchronous ? 'synced as it comes' : 'synced a segment at a time';
+  const mode = work?.server.synchronous ? 'synced as it comes' : 'synced every 5 s';
   if (!receiver?.position) return fact('Received', '–', mode);
   const { flushed, serverEnd } = receiver.position;
   // What a server has that is not heard of, nobody knows.

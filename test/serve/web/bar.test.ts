@@ -293,6 +293,10 @@ describe('ticks', () => {
   const labels = (span: number) => ticksOf(NOW - span, NOW).map(({ label }) => label);
 
   it('are times a person reads, in UTC', () => {
+    expect(labels(2 * MINUTE)).toEqual([
+      ...['4 Mar 12:33:00', '12:33:15', '12:33:30', '12:33:45', '12:34:00', '12:34:15'],
+      ...['12:34:30', '12:34:45'],
+    ]);
     expect(labels(10 * MINUTE)).toEqual(['4 Mar 12:26', '12:28', '12:30', '12:32', '12:34']);
     expect(labels(HOUR)).toEqual(['4 Mar 11:40', '11:50', '12:00', '12:10', '12:20', '12:30']);
     expect(labels(DAY)).toEqual([
