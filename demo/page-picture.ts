@@ -42,15 +42,18 @@ const commits = [shop, ledger].map(async (server) => {
     await delay(100);
   }
 });
-/** Takes a backup, and waits until it is there. */
-async function backup(name: string, job: string): Promise<void> {
-  const before = (await serving.status(name)).archive?.backups.length ?? 0;
-  await serving.ctl('backup', name, job);
+/** Takes a backup, and waits until the page knows it. */
+async function backup(name: string, type: string): Promise<void> {
+  const { code, stdout, stderr } = await serving.ctl('backup', name, '--type', type, '--wait');
+  if (code !== 0) throw new Error(`${stdout}${stderr}`);
+  const count = taken.get(name) ?? 0;
+  taken.set(name, count + 1);
   await waitFor(async () => {
     const { archive } = await serving.status(name);
-    return (archive?.backups.filter(({ state }) => state === 'complete').length ?? 0) > before;
+    return (archive?.backups.filter(({ state }) => state === 'complete').length ?? 0) > count;
   });
 }
+const taken = new Map<string, number>();
 
 for (const name of ['shop', 'ledger']) await serving.waitState(name, 'streaming');
 await delay(20 * SECOND);
