@@ -38,7 +38,7 @@ export interface BackupsLook {
 
 /** What comes back; of WAL that has the same shape nothing. */
 export interface LookAnswer {
-  /** Milliseconds for which the thread worked on it. */
+  /** Milliseconds of cores that it took. */
   busy: number;
   thread?: number;
   wal?: WalLook;

@@ -1,5 +1,4 @@
-import { readFileSync, readlinkSync } from 'node:fs';
-import { performance } from 'node:perf_hooks';
+import { readlinkSync } from 'node:fs';
 import { answerJobs } from '../../threads.js';
 import { reportOf } from '../status.js';
 import type { LookAnswer, LookJob } from './jobs.js';
@@ -27,14 +26,10 @@ answerJobs(async (job: LookJob): Promise<LookAnswer> => {
   }
 });
 
-/** Milliseconds for which this thread had a core; where the system does not tell, it was not waiting. */
+/** Milliseconds of cores that this process took: also those of the threads that list directories. */
 function busyTime(): number {
-  try {
-    const [onCore] = readFileSync('/proc/thread-self/schedstat', 'utf8').split(' ', 1);
-    return Number(onCore) / 1e6;
-  } catch {
-    return performance.eventLoopUtilization().active;
-  }
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1000;
 }
 
 /** Where the system tells. */

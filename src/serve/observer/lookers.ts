@@ -12,6 +12,7 @@ export interface LookThread {
 interface Looking {
   key: string;
   job: LookJob;
+  isUrgent: boolean;
   resolve(answer: LookAnswer): void;
 }
 
@@ -56,10 +57,16 @@ export class Lookers {
     this.#options = options;
   }
 
-  /** @param key of what is looked at; it resolves when the look is over, however long that takes */
-  look(key: string, job: LookJob): Promise<LookAnswer> {
+  /**
+   * Resolves when the look is over, however long that takes.
+   * @param key of what is looked at
+   * @param isUrgent it comes before all that are not
+   */
+  look(key: string, job: LookJob, isUrgent = false): Promise<LookAnswer> {
     return new Promise((resolve) => {
-      this.#waiting.push({ key, job, resolve });
+      const at = isUrgent ? this.#waiting.findIndex((one) => !one.isUrgent) : -1;
+      const place = at < 0 ? this.#waiting.length : at;
+      this.#waiting.splice(place, 0, { key, job, isUrgent, resolve });
       this.#next();
     });
   }

@@ -38,7 +38,7 @@ export interface WatchOptions {
   /** Of looks at what has another shape than before. */
   shapes: Budget;
   /** Resolves when the look is over. */
-  look(key: string, job: LookJob): Promise<LookAnswer>;
+  look(key: string, job: LookJob, isUrgent: boolean): Promise<LookAnswer>;
   slot(observed: Observed): Promise<SlotStatus | undefined>;
   /** There is something new. */
   news(): void;
@@ -198,9 +198,11 @@ export class ServerWatch {
       if (now - subject.endedAt < PAUSE || !(subject.isChanged || isDue)) return;
       if (!budget.allows(now, subject.isChanged || isLate)) return;
     }
+    // A gap is not to wait for what is looked at by the clock, nor for backups.
+    const isUrgent = job.kind === 'wal' && subject.isChanged;
     subject.since = now;
     subject.isChanged = false;
-    void look(key, job).then((answer) => {
+    void look(key, job, isUrgent).then((answer) => {
       const then = performance.now();
       delete subject.since;
       subject.endedAt = then;

@@ -30,18 +30,16 @@ export async function lookAtWal(
   unless?: 'same',
 ): Promise<WalLook | undefined> {
   const archive = openDirectory(directory);
-  if (known.segmentSize !== undefined) {
-    // Before all else: what changes meanwhile is another shape in the next look.
-    const shape = shapeOf(await archive.list(), known.segmentSize);
-    if (shape === known.shape && unless === 'same') return undefined;
-    known.shape = shape;
-  }
+  // Before all else: what changes meanwhile is another shape in the next look.
+  const names = await archive.list();
+  const size = known.segmentSize;
+  const shape = size === undefined ? undefined : shapeOf(names, size);
+  if (shape !== undefined && shape === known.shape && unless === 'same') return undefined;
   const readAt = new Date().toISOString();
   const catalog = await readCatalog(archive);
   await acceptExpiredGaps(catalog, directory);
   known.begin();
   const { segmentSize } = catalog;
-  known.segmentSize = segmentSize;
   const list = await listCatalog(catalog, {
     scan: known.scan,
     sizeOf: (_, segments) => known.sizeOf(archive, segments, segmentSize),
@@ -49,6 +47,8 @@ export async function lookAtWal(
   known.end();
   const { bavail, bsize } = await statfs(directory);
   const latest = latestOf(catalog);
+  known.segmentSize = segmentSize;
+  known.shape = shape === undefined || segmentSize !== size ? shapeOf(names, segmentSize) : shape;
   return {
     ...{ readAt, freeBytes: bavail * bsize, segments: list.segments, bytes: list.size },
     ...viewOf(list),

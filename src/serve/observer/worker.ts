@@ -86,8 +86,10 @@ class Observing {
       const news = (): void => void this.#news.add(name);
       const watch = new ServerWatch({
         ...{ observed, news, budget: this.#budget, shapes: this.#shapes },
-        look: (key, job) =>
-          (job.kind === 'backups' && job.store ? this.#stores : this.#disks).look(key, job),
+        look: (key, job, isUrgent) => {
+          const isRemote = job.kind === 'backups' && job.store;
+          return (isRemote ? this.#stores : this.#disks).look(key, job, isUrgent);
+        },
         slot: async ({ server }) =>
           server.slot === undefined ? undefined : lookAtSlot(server, server.slot),
       });

@@ -38,7 +38,7 @@ function scripted(options: Partial<LookersOptions> = {}) {
     resolve?.({ busy });
   };
   const look = (directory: string) => lookers.look(directory, job(directory));
-  return { threads, end, look };
+  return { threads, end, look, lookers };
 }
 
 it('has so many looks under way, and gives the next to who looked there before', async () => {
@@ -89,6 +89,16 @@ it('says of a thread that ended that it did, and looks again with another', asyn
   const failed = await lookers.look('a', job('a'));
   expect(failed.error).toMatchObject({ code: 'WK_INTERNAL', message: 'out of memory' });
   expect(await lookers.look('a', job('a'))).toEqual({ busy: 3 });
+});
+
+it('gives what is urgent to a thread first', async () => {
+  const { threads, end, look, lookers } = scripted({ threads: 1 });
+  const all = [look('a'), look('b'), lookers.look('c', job('c'), true)];
+  for (const name of ['a', 'c', 'b']) {
+    await waitFor(() => threads[0]!.running.has(name));
+    end(name);
+  }
+  await Promise.all(all);
 });
 
 it('waits for a thread that works, and has no more of them than it may', async () => {
