@@ -66,10 +66,17 @@ describe('the README', () => {
     const pictures = [...README.matchAll(/!\[([^\]]+)\]\(([^)]+)\)/g)];
     expect(pictures.map(([, , path]) => path)).toEqual([
       'docs/pictures/way.svg',
+      'docs/pictures/page.png',
       'docs/pictures/demo.svg',
     ]);
     for (const [, text = '', path = ''] of pictures) {
       expect(text.length).toBeGreaterThan(100);
+      if (path.endsWith('.png')) {
+        const bytes = readFileSync(join(packageRoot, path));
+        expect(bytes.subarray(1, 4).toString()).toBe('PNG');
+        expect(bytes.length).toBeLessThan(200_000);
+        continue;
+      }
       const picture = readFileSync(join(packageRoot, path), 'utf8');
       expect(picture).toMatch(/^<svg xmlns="http:\/\/www\.w3\.org\/2000\/svg"[^>]*viewBox=/);
       expect(picture).toContain('<title>');

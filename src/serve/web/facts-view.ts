@@ -108,7 +108,10 @@ function verifyFact({ jobs = [] }: ServerStatus, now: number): Content {
   const told = failed && failed.job === 'verify_full' ? failed : last;
   const level = told.outcome === 'good' || told.outcome === 'ended' ? 'good' : 'bad';
   const how = told.job === 'verify_full' ? 'full' : 'quick';
-  const what = told.outcome === 'bad' ? `${told.findings ?? ''} findings` : told.outcome;
+  const what =
+    told.outcome === 'bad'
+      ? `${told.findings ?? 'some'} ${told.findings === 1 ? 'finding' : 'findings'}`
+      : told.outcome;
   return fact(
     'Verified',
     timed(told.endedAt, (at) => ago(at, now)),

@@ -1,10 +1,12 @@
 import type { ServerResponse } from 'node:http';
 import type { View } from './views.js';
 
-/** Milliseconds between looks at what changed. */
-const EACH = 1000;
+/** Milliseconds between looks at what changed: what is rare is told soon. */
+const EACH = 500;
+/** Milliseconds between changes that one is told of, a little less: what changes all the time is not. */
+const SPACE = 950;
 /** Looks between signs of life. */
-const BEAT = 5;
+const BEAT = 10;
 /** Who watches at a time; more are told to come again. */
 export const MOST_WATCHERS = 100;
 /** Bytes that one may leave unread before it is dropped: it gets all at once when it comes again. */
@@ -14,9 +16,11 @@ interface Watcher {
   response: ServerResponse;
   view: View;
   version: string;
+  /** When it was told of a change last, of `performance.now()`. */
+  toldAt: number;
 }
 
-/** Tells pages that are open what changed on them, each second at most. */
+/** Tells pages that are open what changed on them, about each second at most. */
 export class Stream {
   readonly #watchers = new Set<Watcher>();
   #timer: NodeJS.Timeout | undefined;
@@ -28,7 +32,7 @@ export class Stream {
 
   /** @param version what the page shows */
   add(response: ServerResponse, view: View, version: string): void {
-    const watcher = { response, view, version };
+    const watcher = { response, view, version, toldAt: 0 };
     this.#watchers.add(watcher);
     response.on('close', () => this.#remove(watcher));
     response.on('error', () => this.#remove(watcher));
@@ -74,7 +78,12 @@ export class Stream {
       response.destroy();
       return;
     }
-    const changes = view.since(watcher.version);
+    const now = performance.now();
+    const changes = now - watcher.toldAt < SPACE ? undefined : view.since(watcher.version);
+    if (changes) {
+      watcher.toldAt = now;
+      watcher.version = changes.version;
+    }
     if (changes?.parts === undefined && changes) {
       response.write('event: reload\ndata: {}\n\n');
     } else if (changes) {
@@ -83,6 +92,5 @@ export class Stream {
     } else if (beat) {
       response.write(`event: beat\ndata: {"now":${Date.now()}}\n\n`);
     }
-    watcher.version = view.version;
   }
 }

@@ -31,13 +31,13 @@ export function span(ms: number): string {
 /** How long ago, no finer than minutes: it does not change each second. */
 export function ago(at: number, now: number): string {
   const ms = now - at;
-  return ms < 60_000 ? 'less than a minute ago' : `${span(Math.floor(ms / 60_000) * 60_000)} ago`;
+  return ms < 60_000 ? '< 1 min ago' : `${span(Math.floor(ms / 60_000) * 60_000)} ago`;
 }
 
 /** Until then, no finer than minutes. */
 export function ahead(at: number, now: number): string {
   const ms = at - now;
-  return ms < 60_000 ? 'within a minute' : `in ${span(Math.floor(ms / 60_000) * 60_000)}`;
+  return ms < 60_000 ? 'in < 1 min' : `in ${span(Math.floor(ms / 60_000) * 60_000)}`;
 }
 
 /** A time of ISO 8601 as text, with the exact one behind it. */

@@ -1,7 +1,9 @@
-import { writeFileSync } from 'node:fs';
+import { renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { CHROMIUM, launchBrowser } from '../../support/browser.js';
 import { runCli } from '../../support/cli.js';
+import { commitArchive } from '../../support/commit-archive.js';
 import { archiveDirectory } from '../../support/receiving.js';
 import { scratchDir } from '../../support/scratch.js';
 import { freePort } from '../../support/server-config.js';
@@ -55,6 +57,45 @@ describe('serve with a page', () => {
     const { servers: all } = (await (await get('/status.json')).json()) as { servers: object[] };
     expect(all).toMatchObject([{ name: 'shop', rpoLimitSeconds: 30 }]);
   });
+
+  it.skipIf(CHROMIUM === undefined)(
+    'shows a gap where "list --json" has it, on an open page',
+    async () => {
+      const { directory, names } = commitArchive();
+      const kept = { connection: (servers.shop as { connection: string }).connection, directory };
+      servers = { ...servers, kept };
+      expect(await reload(more.web)).toMatchObject({ code: 0 });
+      await waitFor(async () => (await serving.status('kept')).archive?.segments === names.length);
+      const browser = await launchBrowser();
+      const page = await browser.newPage();
+      page.setDefaultTimeout(120_000);
+      await page.goto(`http://127.0.0.1:${port}/server/kept`);
+      await page.locator('#timelines td').first().waitFor();
+      await page.evaluate('window.mark = 1');
+      renameSync(join(directory, names[4] as string), join(scratchDir('gone'), 'segment'));
+      const gone = performance.now();
+      await page.locator('.bar .seg.gap').waitFor();
+      console.log(
+        `ms from a lost segment to red on the page: ${Math.round(performance.now() - gone)}`,
+      );
+      expect(await page.evaluate('window.mark')).toBe(1);
+      const run = runCli(['list', '--json', directory]);
+      await run.exit;
+      const objects = run.stdout
+        .trim()
+        .split('\n')
+        .map((line) => JSON.parse(line));
+      const [gap] = objects.filter(({ type }) => type === 'gap');
+      const row = await page.locator('#windows tr', { hasText: 'missing' }).innerText();
+      expect(row).toContain(`${gap.from} to ${gap.to}`);
+      const { gaps = [] } = (await serving.status('kept')).archive ?? {};
+      const time = (iso = '') => `${iso.slice(0, 19).replace('T', ' ')} UTC`;
+      expect(await page.locator('.bar .seg.gap title').textContent()).toContain(
+        `${time(gaps[0]?.after)} – ${time(gaps[0]?.before)}`,
+      );
+      await browser.close();
+    },
+  );
 
   it('asks for a token from when one is configured, and for another when that is', async () => {
     const web = { listen: `127.0.0.1:${port}`, token_file: tokenFile };
