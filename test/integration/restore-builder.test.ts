@@ -1,9 +1,8 @@
-import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import { formatLsn, parseLsn } from '../../src/lsn.js';
-import { type BuilderAnswer, nearQuery } from '../../src/serve/restore/builder.js';
+import { nearQuery } from '../../src/serve/restore/builder.js';
 import {
   formatTimestamp,
   parseTimestamp,
@@ -19,7 +18,8 @@ import {
 } from '../support/numbered-rows.js';
 import { PostgresServer } from '../support/postgres.js';
 import { archiveDirectory } from '../support/receiving.js';
-import { handOver, installedCommand, recovered, walkeepDone } from '../support/restoring.js';
+import { askPage, pasted, textOf } from '../support/restore-page.js';
+import { handOver, recovered, walkeepDone } from '../support/restoring.js';
 import { freePort } from '../support/server-config.js';
 import { type ServerEntry, Serving } from '../support/serving.js';
 import { waitFor } from '../support/wait.js';
@@ -193,38 +193,7 @@ function expectedOf(last: NumberedCommit | undefined, way: NumberedCommit[]): As
   return isSure && last !== way.at(-1) ? last : 'either';
 }
 
-/** What the page says, and for programs. */
-async function ask(params: Record<string, string> | URLSearchParams): Promise<PageSaid> {
-  const path = (end: string) =>
-    `${origin}/server/shop/restore${end}?${new URLSearchParams(params)}`;
-  const [page, data] = await Promise.all([fetch(path('')), fetch(path('.json'))]);
-  const answer = (await data.json()) as BuilderAnswer;
-  const html = await page.text();
-  expect([page.status, data.status], html).toEqual([200, 200]);
-  const [, block] = /<pre class="command" id="command"[^>]*>([^<]*)<\/pre>/.exec(html) ?? [];
-  return { answer, html, command: block === undefined ? undefined : textOf(block) };
-}
-
-interface PageSaid {
-  answer: BuilderAnswer;
-  html: string;
-  /** As a browser copies it. */
-  command: string | undefined;
-}
-
-const ENTITIES: Record<string, string> = { lt: '<', gt: '>', amp: '&', quot: '"', '#39': "'" };
-const textOf = (html: string) =>
-  html.replace(/&([^;]+);/g, (all, name: string) => ENTITIES[name] ?? all);
-
-/** Runs a command as somebody would who pastes it. */
-async function pasted(command: string): Promise<void> {
-  const path = `${dirname(installedCommand())}:${dirname(process.execPath)}:${process.env.PATH}`;
-  await new Promise<void>((resolve, reject) => {
-    execFile('/bin/sh', ['-c', command], { env: { PATH: path } }, (error, stdout, stderr) =>
-      error ? reject(new Error(`${command}\n${stdout}${stderr}`, { cause: error })) : resolve(),
-    );
-  });
-}
+const ask = (params: Record<string, string> | URLSearchParams) => askPage(origin, 'shop', params);
 
 it('says where recovery ends, and the command that is copied gets there', async () => {
   handOver(archive);

@@ -47,3 +47,14 @@ function keyIn(file: string): string {
     });
   }
 }
+
+/** The environment of this process, with the keys of a store that has them in files. @throws StorageError */
+export function storeEnvironment({ accessKeyFile, secretKeyFile }: Omit<StoreAccess, 'place'>) {
+  if (accessKeyFile === undefined || secretKeyFile === undefined) return process.env;
+  const { AWS_SESSION_TOKEN, AWS_PROFILE, AWS_DEFAULT_PROFILE, ...others } = process.env;
+  return {
+    ...others,
+    AWS_ACCESS_KEY_ID: readSecret(accessKeyFile),
+    AWS_SECRET_ACCESS_KEY: readSecret(secretKeyFile),
+  };
+}

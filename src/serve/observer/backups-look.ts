@@ -9,10 +9,9 @@ import { formatLsn } from '../../lsn.js';
 import { oneLine, withoutSecrets } from '../../text.js';
 import type { TimestampTz } from '../../wal/records/timestamp.js';
 import { timelineEnd } from '../../wal/timeline.js';
-import { readSecret } from '../config/secret-file.js';
+import { storeEnvironment } from '../config/stores.js';
 import type { BackupStatus } from '../status.js';
 import type { BackupsLook, LookJob } from './jobs.js';
-import type { ObservedStore } from './messages.js';
 import { latestOf } from './wal-look.js';
 import type { BackupReach } from './windows.js';
 
@@ -28,7 +27,7 @@ export async function lookAtPlace(
   const { directory, store, timeout } = job;
   const signal = AbortSignal.timeout(timeout);
   const place = store?.place ?? directory;
-  const env = store && credentialsOf(store);
+  const env = store && storeEnvironment(store);
   const readAt = new Date().toISOString();
   const area = await openBackupArea(place, { env, signal }).catch((e) => {
     // A store that nothing was shipped to yet.
@@ -59,17 +58,6 @@ export async function lookAtPlace(
   } finally {
     await area.close();
   }
-}
-
-/** Where the keys of a store are found: in its files, else where they are for the whole process. */
-function credentialsOf({ accessKeyFile, secretKeyFile }: ObservedStore) {
-  if (accessKeyFile === undefined || secretKeyFile === undefined) return process.env;
-  const { AWS_SESSION_TOKEN: _, AWS_PROFILE: __, ...env } = process.env;
-  return {
-    ...env,
-    AWS_ACCESS_KEY_ID: readSecret(accessKeyFile),
-    AWS_SECRET_ACCESS_KEY: readSecret(secretKeyFile),
-  };
 }
 
 /** Its end can be had: by WAL that is here, or since it has what it needs itself. */

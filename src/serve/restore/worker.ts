@@ -5,16 +5,9 @@ import type { NearPoint } from '../../restore/reach/near.js';
 import { type Reached, reachTarget } from '../../restore/reach/reach.js';
 import { parseTarget, targetWords } from '../../restore/target-text.js';
 import { formatTimestamp, type TimestampTz } from '../../wal/records/timestamp.js';
-import { readSecret } from '../config/secret-file.js';
+import { storeEnvironment } from '../config/stores.js';
 import { reportOf } from '../status.js';
-import type {
-  Commit,
-  NearTarget,
-  PlanAnswer,
-  PlannedPlace,
-  PlanRequest,
-  RestorePlanned,
-} from './messages.js';
+import type { Commit, NearTarget, PlanAnswer, PlanRequest, RestorePlanned } from './messages.js';
 
 /** Receivers and servers come first. */
 const NICE = 10;
@@ -39,7 +32,7 @@ async function plan(request: PlanRequest): Promise<PlanAnswer> {
   const { places, timeline, backup } = request;
   const { target } = parseTarget(request.to, request.before);
   const identityFiles = [...new Set(places.flatMap(({ identityFile }) => identityFile ?? []))];
-  const environments = new Map(places.map((one) => [one.place, environmentOf(one)]));
+  const environments = new Map(places.map((one) => [one.place, storeEnvironment(one)]));
   const found = await reachTarget({
     ...{ places: places.map(({ place }) => place), target, timeline, backup },
     keys: { identityFiles },
@@ -56,17 +49,6 @@ async function plan(request: PlanRequest): Promise<PlanAnswer> {
     ...(near.before ? { before: nearTarget(near.before) } : {}),
     ...(near.after ? { after: nearTarget(near.after) } : {}),
     timelines: near.timelines,
-  };
-}
-
-/** Undefined: that of this process. */
-function environmentOf({ accessKeyFile, secretKeyFile }: PlannedPlace) {
-  if (accessKeyFile === undefined || secretKeyFile === undefined) return undefined;
-  const { AWS_SESSION_TOKEN, AWS_PROFILE, AWS_DEFAULT_PROFILE, ...others } = process.env;
-  return {
-    ...others,
-    AWS_ACCESS_KEY_ID: readSecret(accessKeyFile),
-    AWS_SECRET_ACCESS_KEY: readSecret(secretKeyFile),
   };
 }
 
