@@ -91,6 +91,8 @@ export async function chooseBackup(options: ChooseOptions): Promise<Choice> {
   if (onWay.length === 0) throw offWay(whole, history);
   let first: UnreachableTarget | undefined;
   let last: UnreachableTarget | undefined;
+  /** Why the newest did not do that could not be for coming too late. */
+  let aside: UnreachableTarget | undefined;
   for (const [i, candidate] of onWay.entries()) {
     const isLast = i === onWay.length - 1;
     if (!isLast && isPlainlyLater(candidate.record, target)) continue;
@@ -110,10 +112,13 @@ export async function chooseBackup(options: ChooseOptions): Promise<Choice> {
     }
     last = found.unreachable;
     first ??= last;
-    // The WAL that this one needs is not here; of an earlier one it may be, but not all to here.
-    if (!EARLIER_MAY.includes(last.reason)) break;
+    if (EARLIER_MAY.includes(last.reason)) continue;
+    aside ??= last;
+    // The WAL that this one needs is not here; of an earlier one it may be, but not all to here. What
+    // has no place before it is found may be there that is before this one.
+    if (target.kind !== 'xid' && target.kind !== 'name') break;
   }
-  throw unreachable(first, last);
+  throw unreachable(first, aside ?? last);
 }
 
 /** The timeline that is recovered to, with its ancestors. */

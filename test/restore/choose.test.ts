@@ -94,6 +94,22 @@ describe('the backup of a restore', () => {
     }
   });
 
+  it('is looked for before holes and other branches where the target may be before them', async () => {
+    const targets: RecoveryTarget[] = [
+      { kind: 'xid', xid: 771, inclusive: true },
+      { kind: 'name', name: 'x' },
+    ];
+    for (const target of targets) {
+      for (const reason of ['in-gap', 'damaged', 'not-on-branch'] as const) {
+        expect(await choose({ 12: 'unknown', 9: reason }, { target })).toMatchObject({
+          chosen: '08',
+        });
+        const none = choose({ 12: 'unknown', 9: reason, 6: 'in-gap' }, { target });
+        await expect(none).rejects.toMatchObject({ message: `${reason} of 9` });
+      }
+    }
+  });
+
   it('tells of the earliest what is unknown to all', async () => {
     const none = { 12: 'unknown', 9: 'unknown', 6: 'unknown' } as const;
     await expect(choose(none)).rejects.toMatchObject({ message: 'unknown of 6' });
