@@ -3,15 +3,11 @@ import type { BuilderAnswer } from '../../../src/serve/restore/builder.js';
 import { Memory } from '../../../src/serve/web/memory.js';
 import type { WebFacts } from '../../../src/serve/web/page.js';
 import { restoreData, restorePage } from '../../../src/serve/web/restore-page.js';
-import { planOf, QUERY, workOf } from '../restore/works.js';
+import { answersOf, FAILED, PLANNED, REFUSED } from '../restore/answers.js';
+import { workOf } from '../restore/works.js';
 import { serverOf } from './facts.js';
 
 const work = workOf('/srv/wal', [{ name: 'minio' }]);
-const PLANNED: BuilderAnswer = {
-  ...{ state: 'planned', plannedAt: '2026-08-01T13:00:00.000Z', plan: planOf(), query: QUERY },
-  ...{ command: "walkeep restore --to='0/5000028' \\\n  /srv/wal /data", needs: ['much'] },
-  steps: ['start it'],
-};
 const HOSTILE = '"><script>alert(1)</script>\u202e';
 
 function page(answer: BuilderAnswer, query = '', name = 'shop') {
@@ -52,17 +48,8 @@ describe('the restore page', () => {
   });
 
   it('says why it cannot be, and links to what can', async () => {
-    const html = await page({
-      ...{ state: 'refused', plannedAt: '2026-08-01T13:00:00.000Z', query: QUERY, warnings: [] },
-      error: { code: 'WK_UNREACHABLE', message: 'WAL is missing', hint: 'Use another.' },
-      before: {
-        to: '0/4000000',
-        timeline: 1,
-        lsn: '0/4000028',
-        time: '2026-08-01T10:00:00.000000Z',
-      },
-      timelines: [2],
-    }).html;
+    const { html: shown } = page(REFUSED);
+    const html = await shown;
     expect(html).toContain('WAL is missing');
     expect(html).toContain('/server/shop/restore?to=0%2F4000000&amp;timeline=1&amp;from=directory');
     expect(html).toContain('timeline=2');
@@ -70,11 +57,7 @@ describe('the restore page', () => {
   });
 
   it('is of another status where nothing is known', async () => {
-    const failed: BuilderAnswer = {
-      state: 'failed',
-      error: { code: 'WK_TIMEOUT', message: 'late' },
-    };
-    expect((await page(failed).data).status).toBe(503);
+    expect((await page(FAILED).data).status).toBe(503);
     const invalid: BuilderAnswer = {
       state: 'invalid',
       faults: [{ field: 'to', message: 'is bad' }],
@@ -85,52 +68,10 @@ describe('the restore page', () => {
   });
 
   it('shows whatever was asked and found as text', async () => {
-    const text = HOSTILE;
-    const commit = { lsn: text, time: text, xid: 1 };
-    const { backup } = planOf();
-    const plan = planOf({
-      backup: {
-        ...backup,
-        id: text,
-        place: text,
-        endedAt: text,
-        tablespaces: [text],
-        chain: [text, text],
-      },
-      ...{
-        last: commit,
-        next: commit,
-        warnings: [text],
-        timelines: [{ timeline: 1, until: text }],
-      },
-      lost: {
-        commits: 1,
-        last: commit,
-        isTorn: true,
-        segments: 1,
-        beside: [{ timeline: 2, from: text, last: commit }],
-      },
-    });
-    const query = new URLSearchParams({
-      to: text,
-      pgdata: text,
-      timeline: text,
-      backup: text,
-      action: text,
-    });
-    const answers: BuilderAnswer[] = [
-      { ...PLANNED, plan, command: text, needs: [text], steps: [text] },
-      {
-        ...{ state: 'refused', plannedAt: text, query: { ...QUERY, to: text, from: [text] } },
-        error: { code: text, message: text, hint: text, detail: text },
-        after: { to: text, backup: text, timeline: 1, lsn: text, time: text },
-        ...{ timelines: [1], warnings: [text] },
-      },
-      { state: 'failed', error: { code: text, message: text, hint: text, detail: text } },
-      { state: 'invalid', faults: [{ field: undefined, message: text }] },
-    ];
-    for (const answer of answers) {
-      const html = await page(answer, `${query}`, text).html;
+    const fields = ['to', 'pgdata', 'timeline', 'backup', 'action'];
+    const query = new URLSearchParams(fields.map((field): [string, string] => [field, HOSTILE]));
+    for (const answer of answersOf(HOSTILE)) {
+      const html = await page(answer, `${query}`, HOSTILE).html;
       expect(html).not.toContain('<script');
       expect(html).not.toContain('\u202e');
     }
