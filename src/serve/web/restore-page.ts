@@ -100,7 +100,7 @@ function options(known: readonly string[], chosen: string, none: string): Conten
 function plannedView({ plan, command, needs, steps, plannedAt }: Planned): Html {
   const { backup, wal, last, next } = plan;
   return html`<section class="panel"><h2>${sign('good')} ${endText(plan)}</h2>
-<dl class="facts">
+<dl class="facts wide">
 ${fact('Last commit that is there', last ? moment(last.time) : 'none found close before it', last && placeOf(last))}
 ${fact('First that is not', next ? moment(next.time) : plan.isLatest ? 'none' : 'none near it', next && placeOf(next))}
 ${fact('Backup', html`<code>${backup.id}</code>`, html`${backup.type} in ${backup.place}, ended ${exact(backup.endedAt)} at ${backup.endLsn} on timeline ${backup.timeline}${chainText(backup)}`)}

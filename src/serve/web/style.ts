@@ -58,6 +58,7 @@ main{display:grid;grid-template-columns:minmax(0,1fr);gap:12px}.live:empty{displ
 .legend{display:flex;flex-wrap:wrap;gap:2px 16px;margin:4px 0 0;padding:0;list-style:none;color:var(--soft);font-size:12.5px}
 .legend li{display:flex;align-items:center;gap:5px}
 .facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:8px 16px;margin:8px 0 0}
+.facts.wide{grid-template-columns:repeat(auto-fill,minmax(min(260px,100%),1fr))}
 .fact{min-width:0;color:inherit}.fact dt{font-size:11.5px;color:var(--soft)}.fact dd{margin:0;overflow-wrap:anywhere}
 .fact b{font-weight:600}.fact small{display:block;line-height:1.3}
 .fact.warn b{color:var(--warn)}.fact.bad b{color:var(--bad)}
