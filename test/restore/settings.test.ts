@@ -49,6 +49,19 @@ describe('the settings of a recovery', () => {
     expect(found.get('recovery_target_action')).toBe('pause');
   });
 
+  it('keep a server from asking for WAL that is missing behind its target', () => {
+    const setting = { name: 'recovery_target_lsn', value: '0/5', inclusive: true } as const;
+    const found = { timeline: 3, lsn: 1n as Lsn, notes: [], segmentsRead: 0 };
+    const located = { ...found, setting, gap: { isPartial: false } };
+    expect(lines(setting, { located }).get('recovery_prefetch')).toBe('off');
+    expect(lines(setting).has('recovery_prefetch')).toBe(false);
+    const old = { located, serverVersion: 140011 };
+    expect(lines(setting, old).has('recovery_prefetch')).toBe(false);
+    expect(restoreCommandOf({ places: ['/a'], program: '/w', allowTorn: true })).toMatch(
+      / fetch --prefetch \d+ --allow-torn \/a %f %p$/,
+    );
+  });
+
   it('have no action where there is no target', () => {
     const found = lines(undefined);
     expect(found.has('recovery_target_action')).toBe(false);
