@@ -43,6 +43,7 @@ const HEADER = ['SERVER', 'STATE', 'FOR', 'FLUSHED', 'BEHIND', 'RPO', 'RESTARTS'
 
 function row(status: ServerStatus): string[] {
   const { name, state, since, restarts, ended, silentSeconds, receiver, rpoSeconds } = status;
+  const [trouble] = status.troubles ?? [];
   const { position, error } = receiver ?? {};
   const behind = position && parseLsn(position.serverEnd) - parseLsn(position.flushed);
   const silent = silentSeconds === undefined ? undefined : `nothing heard for ${silentSeconds} s`;
@@ -53,7 +54,7 @@ function row(status: ServerStatus): string[] {
       formatSeconds(rpoSeconds),
       `${restarts}`,
       jobsInBrief(status),
-      silent ?? (isWell(status) ? '' : (error ?? ended)?.message) ?? '',
+      silent ?? (isWell(status) ? trouble?.text : (error ?? ended)?.message) ?? '',
     ],
   ];
 }

@@ -17,6 +17,8 @@ export interface Asked {
 /** Who is told; a test says how it answers. */
 export class Endpoint {
   readonly asked: Asked[] = [];
+  /** Times that it was left before it had answered. */
+  hungUp = 0;
   answer: (response: ServerResponse, asked: Asked) => void = (response) => response.end();
   readonly #server: Server;
 
@@ -25,6 +27,9 @@ export class Endpoint {
       let body = '';
       request.setEncoding('utf8').on('error', () => {});
       response.on('error', () => {});
+      response.on('close', () => {
+        if (!response.writableEnded) this.hungUp += 1;
+      });
       for await (const piece of request) body += piece;
       const { method = '', url = '', headers } = request;
       const asked = { method, url, headers, body };
