@@ -1,3 +1,4 @@
+import { withoutSecrets } from '../../text.js';
 import type { ServerStatus, TroubleStatus } from '../status.js';
 import { type Circumstances, type Found, findTroubles, RESTARTS_WITHIN } from './troubles.js';
 
@@ -76,7 +77,8 @@ export class TroubleWatch {
   #note({ patience = 0, ...found }: Found, now: number, clock: number, { begun }: Changes): void {
     const id = idOf(found);
     const { since = now, ...rest } = found;
-    const trouble = { id, ...rest, since: new Date(since).toISOString() };
+    const text = withoutSecrets(rest.text);
+    const trouble = { id, ...rest, text, since: new Date(since).toISOString() };
     const known = this.#cases.get(id);
     if (known?.isPresent) {
       const worse = rank(trouble) < rank(known.trouble);

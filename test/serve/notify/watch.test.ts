@@ -96,6 +96,14 @@ it('counts how often a receiver ended of late', () => {
   expect(look([ended(3)])).toHaveLength(1);
 });
 
+it('tells no password that stands in an error', () => {
+  const { watch, look } = watching();
+  const ended = { code: 'WK_X', message: 'no host "postgres://me:kEtZeR99@db/x"' };
+  look([serverOf({ state: 'held', ended })]);
+  expect(watch.present).toMatchObject([{ kind: 'receiver' }]);
+  expect(JSON.stringify(watch.present)).not.toContain('kEtZeR99');
+});
+
 it('has done with a server that is not there any more', () => {
   const { watch, look } = watching();
   expect(look([late], 3, false)).toEqual(['1 + shop:rpo', '1 + :reload']);
