@@ -95,6 +95,7 @@ function addressOf(url: string): URL {
 const WHY: Readonly<Record<string, string>> = {
   ECONNREFUSED: 'the connection was refused',
   ECONNRESET: 'the connection was broken',
+  EPIPE: 'the connection was broken',
   EAI_AGAIN: 'its name could not be looked up',
   ENOTFOUND: 'its name is not known',
   EHOSTUNREACH: 'it cannot be reached',
