@@ -1,5 +1,5 @@
 import { writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
+import { createServer, type Server } from 'node:net';
 import { join } from 'node:path';
 import type { Major } from './binaries.js';
 import { giveToServer } from './scratch.js';
@@ -112,16 +112,33 @@ export function formatConninfo(keywords: Record<string, string | number>): strin
 
 /**
  * A port that nobody listens on, below the range that the kernel hands out to outgoing
- * connections: such a one could take it while the server restarts.
+ * connections: such a one could take it while the server restarts. No other test gets it as long as
+ * this process lives, in whatever process it runs.
  */
 export async function freePort(): Promise<number> {
   for (;;) {
     const port = 15_000 + Math.floor(Math.random() * 17_000);
-    const free = await new Promise<boolean>((resolve) => {
-      const probe = createServer();
-      probe.once('error', () => resolve(false));
-      probe.listen(port, '127.0.0.1', () => probe.close(() => resolve(true)));
-    });
-    if (free) return port;
+    if (await isReserved(port)) return port;
   }
+}
+
+async function isReserved(port: number): Promise<boolean> {
+  // An abstract name of Linux: of one network, and gone with the process that holds it.
+  const held = process.platform === 'linux' ? await listening(`\0walkeep-test-port-${port}`) : true;
+  if (!held) return false;
+  const probe = await listening(port);
+  if (probe) await new Promise((resolve) => probe.close(resolve));
+  else if (held !== true) held.close();
+  return probe !== undefined;
+}
+
+/** A server there that keeps no process alive; undefined if somebody else listens. */
+function listening(at: string | number): Promise<Server | undefined> {
+  return new Promise((resolve) => {
+    const server = createServer().unref();
+    server.once('error', () => resolve(undefined));
+    const ready = () => resolve(server);
+    if (typeof at === 'number') server.listen(at, '127.0.0.1', ready);
+    else server.listen(at, ready);
+  });
 }
