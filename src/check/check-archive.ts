@@ -2,7 +2,7 @@ import { acceptedGapState, isBehind } from '../archive/accepted-gap.js';
 import type { SegmentGap } from '../archive/catalog.js';
 import { formatLsn } from '../lsn.js';
 import type { ServerFacts } from '../server/server-facts.js';
-import { formatBytes, formatSeconds } from '../units.js';
+import { formatBinaryBytes, formatSeconds } from '../units.js';
 import { historyFileName, segmentStart } from '../wal/file-name.js';
 import { commonTimeline, isInHistory, timelineEnd } from '../wal/timeline.js';
 import { type ArchiveFacts, type DiskSpace, isAhead, type Permissions } from './archive-facts.js';
@@ -25,7 +25,7 @@ export function checkCluster(server: ServerFacts, archive: ArchiveFacts): CheckR
     ];
   }
   if (segmentSize !== state.segmentSize) {
-    const text = `the directory has segments of ${formatBytes(segmentSize)}, the server makes them of ${formatBytes(state.segmentSize)}`;
+    const text = `the directory has segments of ${formatBinaryBytes(segmentSize)}, the server makes them of ${formatBinaryBytes(state.segmentSize)}`;
     return [fail(text, 'Use another directory for this server.')];
   }
   const strangers = checkStrangers(server, archive);
@@ -84,7 +84,7 @@ export function checkDiverged({ catalog, diverged }: ArchiveFacts): CheckResult[
   return diverged.map(({ timeline, from, to }) => {
     const files = historyFileName(timeline).slice(0, 8);
     return warn(
-      `${formatBytes(Number(to - from))} of timeline ${timeline}, from ${formatLsn(from)} to ${formatLsn(to)}, were received and are not on the timeline that followed: transactions in it are missing there`,
+      `${formatBinaryBytes(Number(to - from))} of timeline ${timeline}, from ${formatLsn(from)} to ${formatLsn(to)}, were received and are not on the timeline that followed: transactions in it are missing there`,
       `"walkeep find --timeline ${timeline} --beyond-fork ${catalog.archive.place}" lists them. When that is settled, move the files of segments ${files}* from there on out of the directory.`,
     );
   });
@@ -168,7 +168,7 @@ export function checkDisk({ rate, catalog }: ArchiveFacts, disk: DiskSpace): Che
   const seconds = rate === undefined ? undefined : disk.free / rate;
   const lasts =
     seconds === undefined ? '' : `, enough for ${formatSeconds(seconds)} at the last rate`;
-  const text = `${formatBytes(disk.free)} of ${formatBytes(disk.total)} free: ${segments} segments${lasts}`;
+  const text = `${formatBinaryBytes(disk.free)} of ${formatBinaryBytes(disk.total)} free: ${segments} segments${lasts}`;
   const hint = 'Free space, or remove WAL that no backup needs: "walkeep cleanup".';
   if (segments < FEW_SEGMENTS) return fail(text, hint);
   const soon = seconds !== undefined && seconds < SOON && disk.free < disk.total / 2;

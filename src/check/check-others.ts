@@ -1,6 +1,6 @@
 import { isListed, parseSyncStandbyNames } from '../protocol/sync-standby-names.js';
 import type { ServerFacts, SqlFacts } from '../server/server-facts.js';
-import { formatBytes } from '../units.js';
+import { formatBinaryBytes } from '../units.js';
 import { type CheckResult, judge } from './result.js';
 
 /** Segments that another standby may be behind: a flush comes with the end of each at the latest. */
@@ -32,7 +32,7 @@ export function checkOthers(
     }
     if (its.flushLsn === undefined) return [unknown(`how far "${name}" is cannot be seen`)];
     const behind = state.flushLsn > its.flushLsn ? Number(state.flushLsn - its.flushLsn) : 0;
-    const text = `"${name}" is ${formatBytes(behind)} behind`;
+    const text = `"${name}" is ${formatBinaryBytes(behind)} behind`;
     if (behind <= FEW * state.segmentSize) return [ok(text)];
     return [warn(`${text}: ${ALONE}`, `See what its machine or the network is busy with.`)];
   });

@@ -1,7 +1,7 @@
 import { readShipProgress, type ShipStatus } from '../archive/shipping/read-ship-progress.js';
 import { WalkeepError } from '../errors.js';
 import { formatLsn } from '../lsn.js';
-import { formatBytes, formatSeconds } from '../units.js';
+import { formatBinaryBytes, formatSeconds } from '../units.js';
 import { type CheckResult, judge } from './result.js';
 
 /** Seconds that a place may be behind: as long as a large backlog, or a night's job, takes. */
@@ -48,5 +48,5 @@ function howFar({ position, lag }: ShipStatus): string {
     ? `up to ${formatLsn(position.lsn)} on timeline ${position.timeline}`
     : 'nothing yet';
   if (lag.segments === 0) return `${at}, all that is complete`;
-  return `${at}, behind by ${formatBytes(lag.bytes)}, ${formatSeconds(lag.seconds)}`;
+  return `${at}, behind by ${formatBinaryBytes(lag.bytes)}, ${formatSeconds(lag.seconds)}`;
 }

@@ -1,7 +1,7 @@
 import { formatLsn } from '../lsn.js';
 import type { ServerFacts, SqlFacts } from '../server/server-facts.js';
 import type { SlotInfo } from '../server/slots.js';
-import { formatBytes } from '../units.js';
+import { formatBinaryBytes } from '../units.js';
 import { segmentOf } from '../wal/file-name.js';
 import type { ArchiveEnd } from './archive-facts.js';
 import { NEED_SQL } from './check-server.js';
@@ -110,7 +110,9 @@ function checkWal(info: SlotInfo): CheckResult {
     return fail(`invalidated (${info.invalidation}): the server keeps nothing for it`, anew);
   }
   const retained =
-    info.retainedBytes === undefined ? '' : `, ${formatBytes(Number(info.retainedBytes))} retained`;
+    info.retainedBytes === undefined
+      ? ''
+      : `, ${formatBinaryBytes(Number(info.retainedBytes))} retained`;
   switch (info.walStatus) {
     case 'lost':
       return fail('lost: WAL that the archive needs was removed', anew);
@@ -148,14 +150,14 @@ function checkRetention(info: SlotInfo, settings: ServerFacts['settings']): Chec
     const text = 'max_slot_wal_keep_size is unlimited';
     if (retained < MUCH) return ok(`${text}: no WAL is lost, its disk must have room for it`);
     return warn(
-      `${text}, and ${formatBytes(retained)} are retained: the server's disk may fill up`,
+      `${text}, and ${formatBinaryBytes(retained)} are retained: the server's disk may fill up`,
       'Start the receiver, or see why it does not follow.',
     );
   }
   const text = `max_slot_wal_keep_size = ${limit}`;
   if (info.safeWalSize === undefined) return ok(text);
   const safe = Number(info.safeWalSize);
-  const left = `${text}, ${formatBytes(safe)} left before WAL is removed`;
+  const left = `${text}, ${formatBinaryBytes(safe)} left before WAL is removed`;
   if (safe <= 0) return fail(left, 'Start the receiver now, or raise the setting.');
   if (safe < LITTLE * (safe + retained)) {
     return warn(left, 'See why the receiver does not follow, or raise the setting.');

@@ -26,13 +26,13 @@ const look = (names: string, ...walSenders: WalSender[]) =>
 describe('the other standbys of synchronous_standby_names', () => {
   it('are fine a little behind', () => {
     expect(look('ANY 1 (a, b)', sender('a', 0), sender('B', 1000))).toEqual([
-      'ok: "b" is 1.0 kB behind',
+      'ok: "b" is 1000 B behind',
     ]);
   });
 
   it('are told of where they are away or far behind', () => {
     const found = look('ANY 1 (a, b, c)', sender('a', 0), sender('b', 3 * MB));
-    expect(found[0]).toMatch(/^warn: "b" is 3.1 MB behind: commits are confirmed without it/);
+    expect(found[0]).toMatch(/^warn: "b" is 3.0 MiB behind: commits are confirmed without it/);
     expect(found[1]).toMatch(/^warn: "c" is not connected: commits are confirmed without it/);
     expect(look('FIRST 1 (a, b)', sender('b', 0, 'startup'))[0]).toMatch(/^warn: "b" is not con/);
   });

@@ -19,7 +19,7 @@ test('says how far each place is, and what keeps it', async () => {
   const lines = (await told(directory)).sort();
   expect(lines).toEqual([
     expect.stringMatching(
-      /^fail memory:away: up to 0\/5000000 on timeline 1, behind by 3.1 MB, \d+\.\d s; given up: no answer/,
+      /^fail memory:away: up to 0\/5000000 on timeline 1, behind by 3.0 MiB, \d+\.\d s; given up: no answer/,
     ),
     'ok memory:one: up to 0/5300000 on timeline 1, all that is complete',
   ]);
@@ -56,6 +56,6 @@ test('warns of a backlog that nobody ships, and fails for what cannot be', async
   utimesSync(join(directory, names[2]!), old, old);
   expect(await told(directory)).toEqual([
     expect.stringMatching(new RegExp(`^fail memory:one: ${names[2]} is not shipped: `)),
-    expect.stringMatching(/^warn memory:one: .*behind by 1.0 MB, 1 h; nobody ships$/),
+    expect.stringMatching(/^warn memory:one: .*behind by 1.0 MiB, 1 h; nobody ships$/),
   ]);
 });
