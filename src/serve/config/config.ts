@@ -12,6 +12,7 @@ export interface ServerConfig {
   ensureSlot: boolean;
   synchronous: boolean;
   compression: CompressionOption;
+  allowGroupAccess?: true;
   members?: { hosts?: readonly string[]; slots: MemberSlotKeeper };
 }
 

@@ -35,6 +35,10 @@ const synchronous = z
   .boolean()
   .describe('Sync and confirm WAL as it comes, so that commits can wait for it.');
 
+const allowGroupAccess = z
+  .boolean()
+  .describe("Files are readable for their group, whatever the server's are.");
+
 const compress = z
   .string()
   .refine(isCompression, {
@@ -63,6 +67,7 @@ const defaults = z
     ensure_slot: ensureSlot.optional(),
     synchronous: synchronous.optional(),
     compress: compress.optional(),
+    allow_group_access: allowGroupAccess.optional(),
     ...work,
   })
   .describe('What holds for each server that does not say otherwise.');

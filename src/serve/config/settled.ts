@@ -51,6 +51,7 @@ function serverOf(name: string, server: FileServer): ServerConfig {
     ensureSlot: slot !== undefined && (server.ensure_slot ?? false),
     synchronous: server.synchronous ?? false,
     compression: compressionOf(server.compress ?? 'none'),
+    ...(server.allow_group_access ? { allowGroupAccess: true as const } : {}),
     ...(members
       ? { members: { ...(members.hosts ? { hosts: members.hosts } : {}), slots: members.slots } }
       : {}),

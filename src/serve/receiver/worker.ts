@@ -63,10 +63,11 @@ async function receive({ config, acceptGap }: Start, signal: AbortSignal): Promi
     for (const message of settings.warnings) {
       reporter.log({ level: 'warning', event: 'warning', message });
     }
-    const { directory, synchronous, ensureSlot, compression, slot } = config;
+    const { directory, synchronous, ensureSlot, compression, allowGroupAccess, slot } = config;
     const options: WalReceiverOptions = {
       ...{ connection: settings, directory, synchronous, ensureSlot, compression, acceptGap },
       ...{ probeAfter: PROBE_AFTER, syncInterval: SYNC_INTERVAL },
+      ...(allowGroupAccess ? { allowGroupAccess } : {}),
       ...(slot === undefined ? {} : { slot }),
     };
     if (members && config.members) {

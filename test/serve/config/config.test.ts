@@ -43,6 +43,7 @@ servers:
     synchronous: \${YES}
     ensure_slot: false
     compress: gzip:6
+    allow_group_access: true
 `;
 
 it('reads all that there is, with defaults', async () => {
@@ -72,6 +73,7 @@ it('reads all that there is, with defaults', async () => {
     ensureSlot: false,
     synchronous: true,
     compression: { method: 'gzip', level: 6 },
+    allowGroupAccess: true,
   });
 });
 
