@@ -17,7 +17,7 @@ const SECOND = 1000;
 const [, , target = join(packageRoot, 'docs', 'pictures', 'page.png')] = process.argv;
 
 const [shop, ledger] = await Promise.all([
-  PostgresServer.create({ major: 18 }),
+  PostgresServer.create({ major: 18, fresh: true }),
   PostgresServer.create({ major: 18, fresh: true }),
 ]);
 const entry = (server: PostgresServer) => ({

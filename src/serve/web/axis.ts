@@ -40,12 +40,13 @@ export function ticksOf(from: number, to: number, most = 8): Tick[] {
   const times = step === undefined ? byMonths(from, to, most) : byTime(from, to, step);
   let day = '';
   return times
-    .map((at, i): Tick => {
+    .map((at) => ({ at, x: (at - from) / span }))
+    .filter(({ x }) => x >= 0.03 && x <= 0.95)
+    .map(({ at, x }, i): Tick => {
       const label = labelOf(at, step, day);
       day = dayOf(at);
-      return { x: (at - from) / span, label, minor: i % 2 === 1 };
-    })
-    .filter(({ x }) => x >= 0.03 && x <= 0.95);
+      return { x, label, minor: i % 2 === 1 };
+    });
 }
 
 function byTime(from: number, to: number, step: number): number[] {
