@@ -50,7 +50,7 @@ const PROGRAMS = [
     'systemctl',
   ],
   ...['journalctl', 'podman', 'kubectl', 'useradd'],
-  ...['aws', 'curl', 'age', 'age-keygen', 'zstd'],
+  ...['aws', 'curl', 'age', 'age-keygen', 'zstd', 'openssl', 'tee'],
 ];
 
 const ours = (words: readonly string[]) => words[0] === 'walkeep' || words[0] === 'pg_receivewal';
