@@ -71,6 +71,10 @@ describe('jobs of serve', () => {
   const jobOf = async (name: JobStatus['job']): Promise<JobStatus | undefined> =>
     (await serving.status('shop')).jobs?.find(({ job }) => job === name);
 
+  /** A process of a job's that has begun one itself. */
+  const hookOf = (pid: number): Promise<number> =>
+    waitFor(() => childrenOf(pid).find((one) => childrenOf(one).length > 0));
+
   it('takes backups when it is asked to, with the password of a file and hooks', async () => {
     const full = await serving.ctl('backup', 'shop', '--wait');
     expect(full).toEqual({ code: 0, stdout: 'backup_full (directory): good\n', stderr: '' });
@@ -120,8 +124,7 @@ describe('jobs of serve', () => {
     expect((await serving.ctl('backup', 'shop')).stdout).toBe('backup_full (directory): queued\n');
     expect((await jobOf('backup_full'))?.state).toBe('queued');
     const { pid } = (await jobOf('verify_quick')) as JobStatus;
-    await waitFor(() => childrenOf(pid as number).length > 0);
-    const [hook] = childrenOf(pid as number);
+    const hook = await hookOf(pid as number);
     expect(getPriority(hook)).toBe(19);
     expect((await serving.ctl('cancel', 'shop')).code).toBe(0);
     await waitFor(async () => (await jobOf('verify_quick'))?.last?.outcome === 'ended');
@@ -133,9 +136,8 @@ describe('jobs of serve', () => {
     writeFileSync(block, '');
     await serving.ctl('verify', 'shop');
     const { pid } = (await jobOf('verify_quick')) as JobStatus;
-    await waitFor(() => childrenOf(pid as number).some((one) => childrenOf(one).length > 0));
-    const hooks = childrenOf(pid as number);
-    const all = [pid as number, ...hooks, ...hooks.flatMap(childrenOf)];
+    const hook = await hookOf(pid as number);
+    const all = [pid as number, hook, ...childrenOf(hook)];
     await serving.run.stop('SIGKILL');
     await waitFor(() => !all.some(isRunning));
     rmSync(block);
