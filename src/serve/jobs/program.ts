@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import type { ToldError } from '../../beside.js';
 import { reason } from '../../files/durable.js';
 import { Lines } from './lines.js';
@@ -81,7 +82,11 @@ export function runProgram(options: ProgramOptions): Promise<ProgramEnd> {
         child.stdout?.destroy();
         child.stderr?.destroy();
       }, DRAIN);
-      child.once('close', () => {
+      // Not the child's own event: where the channel was closed here, Node.js has none.
+      const closed = [child.stdout, child.stderr].map((stream) => {
+        return stream && !stream.closed ? once(stream, 'close') : undefined;
+      });
+      void Promise.allSettled(closed).then(() => {
         clearTimeout(drained);
         settle(end);
       });

@@ -1,4 +1,6 @@
+import { spawn } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
+import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterEach, describe, expect, it } from 'vitest';
@@ -7,7 +9,7 @@ import { type JobMemory, readMemory } from '../../../src/serve/jobs/memory.js';
 import type { FromJob } from '../../../src/serve/jobs/messages.js';
 import type { JobSpec } from '../../../src/serve/jobs/plan.js';
 import { childrenOf, isRunning, signal } from '../../support/processes.js';
-import { packageRoot, scratchDir } from '../../support/scratch.js';
+import { killAtEnd, packageRoot, scratchDir } from '../../support/scratch.js';
 import { waitFor } from '../../support/wait.js';
 
 const SECRET = 'correct horse battery';
@@ -113,6 +115,46 @@ describe('a run', () => {
       const [noted] = (await readMemory(dir)) ?? [];
       expect(noted?.running?.by).toBe(why === 'end' ? 'schedule' : undefined);
     }
+  });
+
+  it('ends a command that it runs, which is asked to by its channel', async () => {
+    const { dir, startOf } = setting();
+    const clients: Socket[] = [];
+    // A server that never answers.
+    const server = createServer((client) => void clients.push(client.on('error', () => {})));
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const { port } = server.address() as AddressInfo;
+    const connection = `host=127.0.0.1 port=${port} user=me sslmode=disable`;
+    const { process } = await begin(startOf({ args: ['receive', '-D', dir, '-d', connection] }));
+    await waitFor(() => clients.length > 0);
+    const [command] = childrenOf(process.pid as number);
+    process.stop('cancel');
+    const { end } = await process.ended;
+    expect(end).toMatchObject({ outcome: 'ended' });
+    expect(isRunning(command as number)).toBe(false);
+    for (const client of clients) client.destroy();
+    server.close();
+  });
+
+  it('leaves no command behind when who watches is killed', async () => {
+    const { dir, startOf } = setting();
+    const clients: Socket[] = [];
+    const server = createServer((client) => void clients.push(client.on('error', () => {})));
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const { port } = server.address() as AddressInfo;
+    const connection = `host=127.0.0.1 port=${port} user=me sslmode=disable`;
+    const start = startOf({ args: ['receive', '-D', dir, '-d', connection] });
+    const code = `import(${JSON.stringify(built)}).then((m) => m.launchJob(${JSON.stringify(start)}, () => {}))`;
+    const watcher = spawn(process.execPath, ['-e', code], { stdio: 'ignore' });
+    killAtEnd(watcher);
+    await waitFor(() => clients.length > 0);
+    const runs = childrenOf(watcher.pid as number);
+    const all = [...runs, ...runs.flatMap(childrenOf)];
+    expect(all).toHaveLength(2);
+    watcher.kill('SIGKILL');
+    await waitFor(() => !all.some(isRunning));
+    for (const client of clients) client.destroy();
+    server.close();
   });
 
   it('leaves no hook behind when its process is killed', async () => {
