@@ -25,3 +25,12 @@ it('tells the process that began it of an error', async () => {
     { kind: 'error', code: expect.stringMatching(/^WK_/), message: expect.any(String) },
   ]);
 });
+
+it('ends when that process is gone', async () => {
+  // It waits for something to ship.
+  const { child } = beside('ship', scratchDir('wal'), scratchDir('place'));
+  await once(child, 'spawn');
+  child.disconnect();
+  // Not "close": where the channel was closed here, Node.js has none.
+  expect(await once(child, 'exit')).toEqual([0, null]);
+});

@@ -68,6 +68,29 @@ describe('status', () => {
     expect(lines.map((line) => JSON.parse(line).name)).toEqual(['shop', 'ledger']);
   });
 
+  it('shows jobs, in brief and each', async () => {
+    const last = {
+      ...{ startedAt: '2026-01-01T00:00:00Z', endedAt: '2026-01-01T01:00:00Z' },
+      ...{ outcome: 'bad' as const, by: 'schedule' as const, findings: 3 },
+    };
+    const job = {
+      job: 'verify_full' as const,
+      place: 'directory',
+      state: 'waiting' as const,
+      last,
+    };
+    const shop = statusOf('shop', { jobs: [{ ...job, next: '2099-01-04T04:00:00.000Z' }] });
+    const { socket } = await controlled(answer([shop]));
+    const all = await run('walkeep', 'status', '--socket', socket);
+    expect(all.stdout).toMatch(/JOBS[\s\S]*1 bad/);
+    expect(all.stdout).not.toContain('verify_full');
+    const one = await run('walkeep', 'status', '--socket', socket, 'shop');
+    expect(one.stdout).toMatch(
+      /verify_full +directory +waiting +bad +\d+ days +01-04 04:00 +3 findings/,
+    );
+    expect(Math.max(...one.stdout.split('\n').map(({ length }) => length))).toBeLessThanOrEqual(80);
+  });
+
   it('ends with 2 if there is no answer', async () => {
     const { code, stderr } = await run('walkeep', 'status', '--socket', '/nowhere/s');
     expect(code).toBe(2);
@@ -93,11 +116,47 @@ describe('ctl', () => {
     ]);
   });
 
+  it('begins jobs, and waits for them', async () => {
+    const asked: ControlRequest[] = [];
+    const socket = join(scratchDir('ctl'), 's');
+    const verify = { id: 7, job: 'verify_full', place: 'directory' };
+    const ends = [
+      { ...verify, state: 'running' as const },
+      { ...verify, state: 'ended' as const, outcome: 'bad' as const, code: 1 },
+      { ...verify, state: 'ended' as const, outcome: 'failed' as const, message: 'no hook' },
+    ];
+    const control = async (request: ControlRequest) => {
+      asked.push(request);
+      if (request.command === 'run') return { runs: [{ ...verify, state: 'queued' as const }] };
+      return { runs: request.command === 'cancel' ? [] : [ends.shift() as (typeof ends)[0]] };
+    };
+    open.push(await ControlServer.open(socket, control));
+    const ctl = (...args: string[]) => run('walkeep', 'ctl', '--socket', socket, ...args);
+    expect(await ctl('verify', '--full', 'a')).toMatchObject({
+      ...{ code: 0, stdout: 'verify_full (directory): queued\n' },
+    });
+    expect(await ctl('verify', '--full', '--wait', 'a')).toMatchObject({
+      ...{ code: 1, stdout: 'verify_full (directory): bad\n' },
+    });
+    expect(await ctl('rehearse', '--wait', 'a')).toMatchObject({ code: 2 });
+    expect((await ctl('backup', '--type', 'differential', 'a')).code).toBe(0);
+    expect(await ctl('cancel', 'a')).toMatchObject({ code: 0, stdout: 'nothing runs or waits\n' });
+    expect(asked.filter(({ command }) => command !== 'runs')).toEqual([
+      { command: 'run', server: 'a', request: { job: 'verify', full: true } },
+      { command: 'run', server: 'a', request: { job: 'verify', full: true } },
+      { command: 'run', server: 'a', request: { job: 'rehearse' } },
+      { command: 'run', server: 'a', request: { job: 'backup', type: 'differential' } },
+      { command: 'cancel', server: 'a' },
+    ]);
+  });
+
   it('refuses what makes no sense', async () => {
     const { asked, socket } = await controlled({});
     const wrong = [
       ...[[], ['stop'], ['pause'], ['resume'], ['pause', 'a', 'b'], ['reload', 'a']],
       ['pause', '--accept-gap', 'a'],
+      ...[['verify'], ['backup', '--type', 'half', 'a'], ['verify', '--type', 'full', 'a']],
+      ...[['pause', '--wait', 'a'], ['backup', '--full', 'a'], ['cancel']],
     ];
     for (const args of wrong) {
       expect((await run('walkeep', 'ctl', '--socket', socket, ...args)).code).toBe(1);

@@ -42,7 +42,11 @@ export const command: Command = {
         return await awaitRuns(runs, ask, { output, kind: request.request.job });
       }
       const what = request.command === 'cancel' ? 'is ended' : undefined;
-      output.print(runs.map((run) => `${run.job} (${run.place}): ${what ?? run.state}`).join('\n'));
+      if (runs.length === 0) output.print('nothing runs or waits');
+      else
+        output.print(
+          runs.map((run) => `${run.job} (${run.place}): ${what ?? run.state}`).join('\n'),
+        );
       return 0;
     } catch (e) {
       if (!(e instanceof ConfigError)) throw e;
