@@ -93,7 +93,7 @@ export class Jobs implements Part {
         else this.#due(job, by);
       }
     }
-    for (const run of this.#queue.begin(({ job }) => this.#isKnown(job))) this.#begin(run);
+    for (const run of this.#queue.begin(({ job }) => this.#mayBegin(job))) this.#begin(run);
   }
 
   status(name: string): WorkStatus {
@@ -161,9 +161,10 @@ export class Jobs implements Part {
     );
   }
 
-  /** Until it is known what was done before, nothing is noted. */
-  #isKnown({ plan }: Job): boolean {
-    return this.#servers.get(plan.spec.server)?.isKnown === true;
+  /** Until it is known what was done before, nothing can be noted. */
+  #mayBegin(job: Job): boolean {
+    const { server } = job.plan.spec;
+    return this.#servers.get(server)?.isKnown === true && !this.#mustWait(server, job);
   }
 
   #mustWait(name: string, { plan }: Job): boolean {

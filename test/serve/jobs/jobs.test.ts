@@ -206,6 +206,20 @@ describe('jobs', () => {
     ]);
   });
 
+  it('keep a backup waiting whose server was paused before its turn', async () => {
+    const { apply, pass, begun, paused, runs, jobs } = stage();
+    const backup = { full: '1 12 * * *', to: 'directory', verifyPages: false };
+    await apply(workOf('a', { backup }));
+    jobs.request('a', { job: 'verify', full: false });
+    pass(1);
+    paused.add('a');
+    await runs[0]?.end('good');
+    expect(begun()).toEqual(['a verify_quick request']);
+    paused.clear();
+    pass(1);
+    expect(begun().slice(1)).toEqual(['a backup_full schedule']);
+  });
+
   it('catch up what passed while the machine slept, once', async () => {
     const { apply, clock, jobs, begun } = stage();
     await apply(workOf('a', { verify: { quick: '*/5 * * * *' } }));
