@@ -91,6 +91,25 @@ describe('status', () => {
     expect(Math.max(...one.stdout.split('\n').map(({ length }) => length))).toBeLessThanOrEqual(80);
   });
 
+  it('says how stores are, each of them where one server is named', async () => {
+    const since = '2026-01-01T00:00:00.000Z';
+    const totals = { segments: 1, failures: 0 };
+    const store = { state: 'shipping' as const, since, rpoSeconds: 0, totals };
+    const error = { code: 'WK_STORE_UNCERTAIN', message: 'no answer\u001b[2J' };
+    const behind = { state: 'away' as const, rpoSeconds: 90, error, queueBytes: 33_554_432 };
+    const stores = [
+      { ...store, name: 'minio', place: 's3://wal', shippedLsn: '0/4000000', queueBytes: 0 },
+      { ...store, ...behind, name: 'vault', place: 'ssh://vault/srv' },
+    ];
+    const { socket } = await controlled(answer([statusOf('shop', { stores })]));
+    const all = await run('walkeep', 'status', '--socket', socket);
+    expect(all.stdout).toMatch(/STORES.*\n.* 1 away/);
+    expect(all.stdout).not.toContain('minio');
+    const { stdout } = await run('walkeep', 'status', '--socket', socket, 'shop');
+    expect(stdout).toMatch(/^minio +shipping +.+0\/4000000 +0 B +0\.0 s$/m);
+    expect(stdout).toMatch(/^vault +away +.+33\.6 MB +1 min +no answer\\x1b\[2J$/m);
+  });
+
   it('ends with 2 if there is no answer', async () => {
     const { code, stderr } = await run('walkeep', 'status', '--socket', '/nowhere/s');
     expect(code).toBe(2);

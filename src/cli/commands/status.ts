@@ -6,6 +6,7 @@ import { type Command, HELP_OPTION, VERSION_OPTION } from '../command.js';
 import { jsonLine } from '../json.js';
 import { CONTROL_OPTIONS, controlSocket } from '../serve/control-option.js';
 import { jobsInBrief, jobsTable } from '../serve/jobs-table.js';
+import { storesInBrief, storesTable } from '../serve/stores-table.js';
 import { tableText } from '../table.js';
 
 /** A server does not stream. */
@@ -39,7 +40,18 @@ export const command: Command = {
   },
 };
 
-const HEADER = ['SERVER', 'STATE', 'FOR', 'FLUSHED', 'BEHIND', 'RPO', 'RESTARTS', 'JOBS', 'WHY'];
+const HEADER = [
+  'SERVER',
+  'STATE',
+  'FOR',
+  'FLUSHED',
+  'BEHIND',
+  'RPO',
+  'RESTARTS',
+  'STORES',
+  'JOBS',
+  'WHY',
+];
 
 function row(status: ServerStatus): string[] {
   const { name, state, since, restarts, ended, silentSeconds, receiver, rpoSeconds } = status;
@@ -53,6 +65,7 @@ function row(status: ServerStatus): string[] {
     ...[
       formatSeconds(rpoSeconds),
       `${restarts}`,
+      storesInBrief(status),
       jobsInBrief(status),
       silent ?? (isWell(status) ? trouble?.text : (error ?? ended)?.message) ?? '',
     ],
@@ -60,8 +73,8 @@ function row(status: ServerStatus): string[] {
 }
 
 function details(status: ServerStatus): string[] {
-  const jobs = jobsTable(status);
-  return jobs === undefined ? [] : ['', jobs];
+  const tables = [storesTable(status), jobsTable(status)];
+  return tables.flatMap((table) => (table === undefined ? [] : ['', table]));
 }
 
 function isWell({ state, silentSeconds }: ServerStatus): boolean {
