@@ -165,6 +165,7 @@ describe('stores of serve', () => {
     await completeSegments();
     await waitAllThere('vault');
     expect(await serving.pidOf('shop')).toBe(receiver);
+    await waitFor(() => serving.events('ship-restart').length > 0, PATIENT);
     expect(serving.events('ship-restart')).toMatchObject([{ server: 'shop', code: 'WK_PROCESS' }]);
   });
 
@@ -192,7 +193,7 @@ describe('stores of serve', () => {
       expect(after.pid).toBe(pid);
       expect(after.error).toBeUndefined();
       expect(after.totals.failures).toBeGreaterThan(totals.failures);
-      expect(serving.events('ship-away').length).toBeGreaterThan(0);
+      await waitFor(() => serving.events('ship-away').length > 0, PATIENT);
     });
 
     it('takes other keys from their files, and the same process goes on', async () => {
