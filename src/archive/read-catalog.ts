@@ -35,7 +35,7 @@ const LISTINGS = 10;
 export async function readCatalog(archive: Archive): Promise<Catalog> {
   let before: readonly string[] = [];
   for (let n = 1; ; n++) {
-    const catalog = await lookOver(archive);
+    const catalog = await readCatalogOnce(archive);
     const lacking = whatIsLacking(catalog);
     if (n === LISTINGS || lacking.every((what) => before.includes(what))) return catalog;
     before = lacking;
@@ -53,7 +53,11 @@ function whatIsLacking({ gaps, timelines, histories, segmentSize, ledger }: Cata
   ].map(({ timeline, from, to }) => `${timeline} ${from} ${to}`);
 }
 
-async function lookOver(archive: Archive): Promise<Catalog> {
+/**
+ * The same by one listing: for who has another one, and sees that it lacks nothing else.
+ * @throws StorageError if the directory or a history file cannot be read
+ */
+export async function readCatalogOnce(archive: Archive): Promise<Catalog> {
   let ledger: LedgerState | undefined;
   let ledgerProblem: WalkeepError | undefined;
   try {

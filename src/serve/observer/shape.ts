@@ -1,3 +1,4 @@
+import type { Catalog } from '../../archive/catalog.js';
 import type { DirectoryEntry } from '../../files/file-system.js';
 import { parseSegmentFileName, parseStoredName } from '../../wal/file-name.js';
 
@@ -33,13 +34,36 @@ export function shapeOf(entries: readonly DirectoryEntry[], segmentSize: number)
     const parsed = stored?.kind === 'segment' && parseSegmentFileName(name, segmentSize);
     if (parsed) add(parsed.timeline, Number(parsed.segment));
   }
-  const numbers = [...timelines.keys()].sort((a, b) => a - b);
+  const edges = new Map<number, number[]>();
+  for (const [timeline, segments] of timelines) {
+    edges.set(timeline, edgesOf(Float64Array.from(segments).sort()));
+  }
+  return shapeIn(edges, histories);
+}
+
+/** The same of a directory that was looked over. */
+export function shapeOfCatalog({ timelines, histories }: Catalog): string {
+  const edges = new Map<number, number[]>();
+  for (const { timeline, ranges } of timelines) {
+    const own = ranges.flatMap(({ segments }) =>
+      [segments[0], segments.at(-1)].map((one) => Number(one?.segment)),
+    );
+    if (own.length > 0) edges.set(timeline, own);
+  }
+  return shapeIn(
+    edges,
+    histories.map((h) => h.timeline),
+  );
+}
+
+function shapeIn(edges: ReadonlyMap<number, readonly number[]>, histories: number[]): string {
+  const numbers = [...edges.keys()].sort((a, b) => a - b);
   const [oldest, newest] = [numbers[0], numbers.at(-1)];
   const runs = numbers.map((timeline) => {
-    const edges = edgesOf(Float64Array.from(timelines.get(timeline) ?? []).sort());
-    if (timeline === newest) edges.pop();
-    if (timeline === oldest) edges.shift();
-    return `${timeline}: ${edges.join(' ')}`;
+    const own = [...(edges.get(timeline) ?? [])];
+    if (timeline === newest) own.pop();
+    if (timeline === oldest) own.shift();
+    return `${timeline}: ${own.join(' ')}`;
   });
   return [...runs, `histories: ${histories.sort((a, b) => a - b).join(' ')}`].join('\n');
 }

@@ -2,7 +2,7 @@ import { statfs } from 'node:fs/promises';
 import { acceptExpiredGaps } from '../../archive/backups/expired-gaps.js';
 import type { Catalog } from '../../archive/catalog.js';
 import { openDirectory } from '../../archive/places/directory-archive.js';
-import { readCatalog } from '../../archive/read-catalog.js';
+import { readCatalog, readCatalogOnce } from '../../archive/read-catalog.js';
 import {
   type ArchiveList,
   type ListedRange,
@@ -14,7 +14,7 @@ import { formatIsoTimestamp, type TimestampTz } from '../../wal/records/timestam
 import type { GapStatus, TimelineStatus } from '../status.js';
 import type { WalLook } from './jobs.js';
 import type { KnownFiles } from './known-files.js';
-import { shapeOf } from './shape.js';
+import { shapeOf, shapeOfCatalog } from './shape.js';
 
 /** Ranges, and gaps, that are told. */
 const MOST = 200;
@@ -32,11 +32,15 @@ export async function lookAtWal(
   const archive = openDirectory(directory);
   // Before all else: what changes meanwhile is another shape in the next look.
   const names = await archive.list();
-  const size = known.segmentSize;
-  const shape = size === undefined ? undefined : shapeOf(names, size);
-  if (shape !== undefined && shape === known.shape && unless === 'same') return undefined;
+  const { segmentSize: sizeBefore } = known;
+  const asBefore = sizeBefore === undefined ? undefined : shapeOf(names, sizeBefore);
+  if (unless === 'same' && asBefore !== undefined && asBefore === known.shape) return undefined;
   const readAt = new Date().toISOString();
-  const catalog = await readCatalog(archive);
+  const once = await readCatalogOnce(archive);
+  // Two listings lack the same: nothing was only being renamed.
+  const isKnownSize = asBefore !== undefined && sizeBefore === once.segmentSize;
+  const shape = isKnownSize ? asBefore : shapeOf(names, once.segmentSize);
+  const catalog = shape === shapeOfCatalog(once) ? once : await readCatalog(archive);
   await acceptExpiredGaps(catalog, directory);
   known.begin();
   const { segmentSize } = catalog;
@@ -47,8 +51,7 @@ export async function lookAtWal(
   known.end();
   const { bavail, bsize } = await statfs(directory);
   const latest = latestOf(catalog);
-  known.segmentSize = segmentSize;
-  known.shape = shape === undefined || segmentSize !== size ? shapeOf(names, segmentSize) : shape;
+  Object.assign(known, { segmentSize, shape });
   return {
     ...{ readAt, freeBytes: bavail * bsize, segments: list.segments, bytes: list.size },
     ...viewOf(list),

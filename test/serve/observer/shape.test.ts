@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { openDirectory } from '../../../src/archive/places/directory-archive.js';
 import { readCatalog } from '../../../src/archive/read-catalog.js';
-import { shapeOf } from '../../../src/serve/observer/shape.js';
+import { shapeOf, shapeOfCatalog } from '../../../src/serve/observer/shape.js';
 import { segmentFileName } from '../../../src/wal/file-name.js';
 import { randomNumbers } from '../../support/archives.js';
 import { scratchDir } from '../../support/scratch.js';
@@ -64,11 +64,13 @@ it('is the same only where the same WAL is missing', async () => {
     const n =
       random() < 0.5 ? from + 1 + Math.floor(random() * (to - from)) : random() < 0.5 ? from : to;
     toggle(name(timeline, n));
-    const { gaps } = await readCatalog(archive);
+    const catalog = await readCatalog(archive);
+    const { gaps } = catalog;
     const told = JSON.stringify(gaps, (_, value) =>
       typeof value === 'bigint' ? `${value}` : value,
     );
     const now = shapeOf(await archive.list(), SEGMENT);
+    expect(shapeOfCatalog(catalog)).toBe(now);
     if (seen.has(now)) same += 1;
     // Of the oldest timeline the begin, and of the newest the end, is no gap.
     expect(seen.get(now) ?? told, now).toBe(told);
