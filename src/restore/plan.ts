@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { dirname, isAbsolute, join } from 'node:path';
 import { BackupReader } from '../archive/backups/reader.js';
-import { locateTarget } from '../archive/targets/locate.js';
+import { locateServed } from '../archive/targets/served.js';
 import { planTimeline } from '../archive/way/plan.js';
 import type { BaseIndex } from '../base/base-index.js';
 import { TargetError, UsageError } from '../errors.js';
@@ -66,7 +66,7 @@ export async function prepare(given: RestoreOptions, fs: RestoreFileSystem): Pro
   const sources = await openSources(places, keys, signal);
   try {
     const choice = await chooseBackup({
-      ...{ catalog: sources.catalog, candidates: sources.candidates, locate: locateTarget, signal },
+      ...{ catalog: sources.catalog, candidates: sources.candidates, locate: locateServed, signal },
       ...{ target: options.target ?? { kind: 'latest' } },
       ...{ timeline: options.timeline, backup: options.backup, problems: sources.problems, keys },
     });

@@ -31,7 +31,7 @@ export interface LocatedTarget {
     | { name: 'recovery_target_time'; value: string; inclusive: boolean }
     | { name: 'recovery_target'; value: 'immediate' }
     | undefined;
-  /** WAL is missing so soon behind it that a server which reads ahead would ask for it. */
+  /** WAL is missing, or damaged, so soon behind it that a server which reads ahead would ask for it. */
   gap?: {
     /** What is here before that is a partial segment, of which no more is known than its content. */
     isPartial: boolean;

@@ -2,7 +2,7 @@ import { BackupReader } from '../../archive/backups/reader.js';
 import type { Catalog } from '../../archive/catalog.js';
 import { openChain } from '../../archive/combine/chain.js';
 import type { ArchiveOptions, StoreEnvironment } from '../../archive/places/open-archive.js';
-import { locateTarget } from '../../archive/targets/locate.js';
+import { locateServed } from '../../archive/targets/served.js';
 import type { LocatedTarget, RecoveryTarget } from '../../archive/targets/target.js';
 import { planTimeline } from '../../archive/way/plan.js';
 import type { BackupRecord } from '../../base/backup-record.js';
@@ -67,7 +67,7 @@ export async function reachTarget(options: ReachOptions): Promise<Reach> {
   const { places, keys = {}, envOf, signal, target, timeline, backup } = options;
   const sources = await openSources(places, keys, signal, envOf);
   const choosing: ChooseOptions = {
-    ...{ catalog: sources.catalog, candidates: sources.candidates, locate: locateTarget, signal },
+    ...{ catalog: sources.catalog, candidates: sources.candidates, locate: locateServed, signal },
     ...{ target, timeline, backup, problems: sources.problems, keys },
   };
   const warnings = sources.problems.map(({ message }) => message);
