@@ -132,8 +132,8 @@ interface Asked {
 }
 
 const KINDS = [
-  ...(['time', 'lsn', 'gap', 'xid', 'other timeline', 'latest', 'exact time'] as const),
-  ...(['before the first', 'future', 'time', 'lsn', 'xid', 'other timeline'] as const),
+  ...(['time', 'gap', 'lsn', 'other timeline', 'before the first', 'latest', 'xid'] as const),
+  ...(['exact time', 'future', 'time', 'lsn', 'xid', 'other timeline'] as const),
 ];
 
 function randomTarget(random: () => number, kind: (typeof KINDS)[number]): Asked {
