@@ -168,4 +168,16 @@ describe('what is noted', () => {
     symlinkSync('/etc/hostname', join(directory, '.walkeep-jobs'));
     await expect(readMemory(directory)).rejects.toMatchObject({ code: 'WK_STORAGE' });
   });
+
+  it('do not count a gap that somebody accepted, and count all else beside it', () => {
+    const gap = { type: 'finding', severity: 'warning', code: 'accepted-gap', message: 'missing' };
+    const summed = (errors: number, warnings: number) => ({ type: 'summary', errors, warnings });
+    const known = read('verify_full', [gap, summed(0, 1)], 1);
+    expect(known).toMatchObject({ outcome: 'good', findings: 0 });
+    expect(known.told).toEqual(['info missing (accepted-gap)']);
+    const more = read('verify_full', [gap, { ...gap, code: 'stray-file' }, summed(0, 2)], 1);
+    expect(more).toMatchObject({ outcome: 'bad', findings: 1 });
+    expect(read('verify_full', [gap, summed(1, 1)], 1).outcome).toBe('bad');
+    expect(read('verify_full', [gap, summed(0, 1)], 2).outcome).toBe('failed');
+  });
 });
