@@ -18,7 +18,8 @@ const PAUSE = 200;
 /** Time to look again though nothing changed: of what grows, and for all that is not noticed. */
 const AGAIN = 3000;
 /** Then it takes less than this part of a core. */
-const PART = 300;
+const PART = 500;
+const NONE_AGAIN = 15_000;
 const STORE_AGAIN = 60_000;
 const SLOT_AGAIN = 15_000;
 /** Where there is none, which the receiver may just make. */
@@ -172,7 +173,9 @@ export class ServerWatch {
       ...{ kind: 'backups' as const, place, directory, timeout },
       ...(store ? { store } : {}),
     };
-    const least = store ? Math.max(STORE_AGAIN, 10 * subject.took) : AGAIN;
+    // That the first one comes is noticed.
+    const here = subject.found?.backups.length === 0 ? NONE_AGAIN : AGAIN;
+    const least = store ? Math.max(STORE_AGAIN, 10 * subject.took) : here;
     const wait = Math.max(least, PART * subject.busy);
     // The WAL comes first: its gaps are not to wait.
     if (!store && (this.#wal.endedAt === Number.NEGATIVE_INFINITY || this.#mayHang(now))) return;
