@@ -126,6 +126,18 @@ describe('results', () => {
     expect(told[0]).toBe('error F: bad (zeros)');
     expect(told.at(-1)).toContain('30 findings more');
   });
+
+  it('do not count a gap that somebody accepted, and count all else beside it', () => {
+    const gap = { type: 'finding', severity: 'warning', code: 'accepted-gap', message: 'missing' };
+    const summed = (errors: number, warnings: number) => ({ type: 'summary', errors, warnings });
+    const known = read('verify_full', [gap, summed(0, 1)], 1);
+    expect(known).toMatchObject({ outcome: 'good', findings: 0 });
+    expect(known.told).toEqual(['info missing (accepted-gap)']);
+    const more = read('verify_full', [gap, { ...gap, code: 'stray-file' }, summed(0, 2)], 1);
+    expect(more).toMatchObject({ outcome: 'bad', findings: 1 });
+    expect(read('verify_full', [gap, summed(1, 1)], 1).outcome).toBe('bad');
+    expect(read('verify_full', [gap, summed(0, 1)], 2).outcome).toBe('failed');
+  });
 });
 
 it('lines are cut where they are too long, and characters are kept together', () => {
@@ -167,17 +179,5 @@ describe('what is noted', () => {
     const directory = scratchDir('memory');
     symlinkSync('/etc/hostname', join(directory, '.walkeep-jobs'));
     await expect(readMemory(directory)).rejects.toMatchObject({ code: 'WK_STORAGE' });
-  });
-
-  it('do not count a gap that somebody accepted, and count all else beside it', () => {
-    const gap = { type: 'finding', severity: 'warning', code: 'accepted-gap', message: 'missing' };
-    const summed = (errors: number, warnings: number) => ({ type: 'summary', errors, warnings });
-    const known = read('verify_full', [gap, summed(0, 1)], 1);
-    expect(known).toMatchObject({ outcome: 'good', findings: 0 });
-    expect(known.told).toEqual(['info missing (accepted-gap)']);
-    const more = read('verify_full', [gap, { ...gap, code: 'stray-file' }, summed(0, 2)], 1);
-    expect(more).toMatchObject({ outcome: 'bad', findings: 1 });
-    expect(read('verify_full', [gap, summed(1, 1)], 1).outcome).toBe('bad');
-    expect(read('verify_full', [gap, summed(0, 1)], 2).outcome).toBe('failed');
   });
 });
