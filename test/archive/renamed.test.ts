@@ -46,7 +46,6 @@ import { loadFixture } from '../wal/fixtures.js';
 const hooks = vi.hoisted(() => ({
   listed: undefined as ((directory: string) => void) | undefined,
   listing: undefined as ((names: { name: string }[]) => void) | undefined,
-  found: undefined as ((path: string) => void) | undefined,
 }));
 
 vi.mock('../../src/archive/read-catalog.js', async (original) => {
@@ -72,19 +71,14 @@ vi.mock('node:fs/promises', async (original) => {
     hooks.listing?.(entries as unknown as { name: string }[]);
     return entries;
   };
-  const found = async (path: string) => {
-    const stats = await real.lstat(path);
-    hooks.found?.(path);
-    return stats;
-  };
-  const hooked = { readdir: listed, lstat: found };
+  const hooked = { readdir: listed };
   return { ...real, default: { ...real, ...hooked }, ...hooked };
 });
 
 let lock: DirectoryLock | undefined;
 afterEach(async () => {
   vi.restoreAllMocks();
-  hooks.listed = hooks.listing = hooks.found = undefined;
+  hooks.listed = hooks.listing = undefined;
   await lock?.release();
   lock = undefined;
 });
@@ -472,12 +466,15 @@ describe('push compares with what a receiver has made of its partial', () => {
     copyFileSync(join(pushed, names[0]!), join(directory, names[0]!));
     const path = join(directory, `${name}.partial`);
     writeFileSync(path, Buffer.from(content).fill(0, 700_000));
-    hooks.found = (found) => {
-      if (found !== path) return;
-      hooks.found = undefined;
+    const { statSync } = fs;
+    const looked = vi.spyOn(fs, 'statSync').mockImplementation((...args) => {
+      const stats = statSync(...args);
+      if (args[0] !== path) return stats;
+      looked.mockRestore();
       writeFileSync(join(directory, `${name}${suffix}`), gzipSync(content));
       rmSync(path);
-    };
+      return stats;
+    });
     return directory;
   }
 
