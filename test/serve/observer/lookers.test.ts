@@ -60,10 +60,12 @@ it('has so many looks under way, and gives the next to who looked there before',
 it('goes on with all others while disks hang, and lets go of their threads when they are back', async () => {
   const { threads, end, look } = scripted({ patience: 20, activity: () => 7 });
   const hanging = ['x', 'y'].map(look);
-  const other = look('a');
-  await waitFor(() => threads.some(({ running }) => running.has('a')));
-  end('a');
-  await other;
+  // The second of them begins when the second thread is given up, too.
+  const others = ['a', 'b'].map(look);
+  const isOn = (name: string) => threads.some(({ running }) => running.has(name));
+  await waitFor(() => isOn('a') && isOn('b'));
+  for (const name of ['a', 'b']) end(name);
+  await Promise.all(others);
   expect(threads.slice(0, 2).every(({ closed }) => !closed)).toBe(true);
   end('x', 77);
   expect(await hanging[0]).toEqual({ busy: 77 });
