@@ -2,7 +2,7 @@ import { chmodSync, readdirSync, renameSync, rmSync, statSync, unlinkSync } from
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { disposer } from '../support/cleanup.js';
-import { runCli } from '../support/cli.js';
+import { runCli, unfolded } from '../support/cli.js';
 import { cutOff, pair } from '../support/failover.js';
 import { MAJORS, PostgresServer } from '../support/postgres.js';
 import { archiveDirectory, receive, waitEqual, writeWal } from '../support/receiving.js';
@@ -192,7 +192,7 @@ test('a password that is missing or wrong', async () => {
   const told = async (conninfo: string) => {
     const cli = keep(runCli(['check', '-w', '-D', directory, '-d', conninfo]));
     expect((await cli.exit).code).toBe(2);
-    return cli.stdout.replace(/\s+/g, ' ');
+    return unfolded(cli.stdout);
   };
   const missing = await told(server.conninfo({ user: 'secret' }));
   expect(missing).toMatch(/FAIL login .*no password supplied Put it into the password file/);

@@ -8,7 +8,7 @@ import { type Block, blocksIn, blocksOf, DOCUMENTS, settingsOf } from '../docs/d
 import { commandsOf } from '../docs/shell.js';
 import { binDir } from '../support/binaries.js';
 import { disposer } from '../support/cleanup.js';
-import { type CliRun, runCli } from '../support/cli.js';
+import { type CliRun, runCli, unfolded } from '../support/cli.js';
 import { MAJORS, PostgresServer } from '../support/postgres.js';
 import { packageRoot, scratchDir, serverUser } from '../support/scratch.js';
 import { waitFor } from '../support/wait.js';
@@ -129,7 +129,7 @@ class Cookbook {
     const cli = this.start(words);
     const { code } = await cli.exit;
     // A disk that is nearly full here is worth a warning.
-    const warned = words[1] === 'check' && code === 1 && /disk space/.test(cli.stdout);
+    const warned = words[1] === 'check' && code === 1 && /disk space/.test(unfolded(cli.stdout));
     const output = `${words.join(' ')}\n${cli.stderr}${cli.stdout}`;
     expect(warned ? 0 : code, output).toBe(0);
     return cli.stdout;

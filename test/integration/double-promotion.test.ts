@@ -9,7 +9,7 @@ import {
   segmentOffset,
 } from '../../src/wal/file-name.js';
 import { disposer } from '../support/cleanup.js';
-import { runCli } from '../support/cli.js';
+import { runCli, unfolded } from '../support/cli.js';
 import { forkPoint } from '../support/failover.js';
 import { MAJORS, type Major, PostgresServer } from '../support/postgres.js';
 import { archiveDirectory, receive, waitEqual, writeWal } from '../support/receiving.js';
@@ -101,7 +101,7 @@ describe.each(PAIR)('two promotions inside one segment, PostgreSQL %i', (major: 
     await promotedTwice(server);
     const check = keep(runCli(['check', '-D', directory, '-d', server.conninfo(), '-w']));
     await check.exit;
-    expect(check.stdout).toMatch(/archive is still on timeline 1, the server on 3/);
+    expect(unfolded(check.stdout)).toMatch(/archive is still on timeline 1, the server on 3/);
     await writeWal(server, 1_500_000);
     const run = await receiveAll(place, 3);
     expect(run.stderr).toMatch(/warning: .*timeline 2/);

@@ -3,7 +3,7 @@ import { existsSync, readdirSync, readFileSync, rmSync, utimesSync } from 'node:
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { disposer } from '../support/cleanup.js';
-import { runCli } from '../support/cli.js';
+import { runCli, unfolded } from '../support/cli.js';
 import { MAJORS, type Major, PostgresServer } from '../support/postgres.js';
 import { archiveDirectory, receive, waitEqual, writeWal } from '../support/receiving.js';
 import { backend, ScriptedServer } from '../support/scripted-server.js';
@@ -73,7 +73,7 @@ describe.each(TRIED)('a server restored on the same timeline, PostgreSQL %i', (m
       runCli(['check', '-D', place.directory, '-d', place.server.conninfo(), '-w']),
     );
     await check.exit;
-    expect(check.stdout).toMatch(/the archive has WAL up to \S+, the server only up to/);
+    expect(unfolded(check.stdout)).toMatch(/the archive has WAL up to \S+, the server only up to/);
   });
 
   test.each([true, false])('once it has passed the archive; at a segment end: %s', async (at) => {

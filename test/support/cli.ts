@@ -136,3 +136,6 @@ function home(): string {
 export function runCli(args: string[], options: CliOptions = {}): CliRun {
   return new CliRun(args, options);
 }
+
+/** What was folded to the width of a terminal, as one line. */
+export const unfolded = (text: string): string => text.replaceAll(/\s+/g, ' ');
