@@ -1,5 +1,14 @@
-import { type FileHandle, lstat, open, readdir, rm, stat, unlink } from 'node:fs/promises';
-import { join } from 'node:path';
+import {
+  type FileHandle,
+  lstat,
+  open,
+  readdir,
+  realpath,
+  rm,
+  stat,
+  unlink,
+} from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
 import type { ReadAt } from '../archive/compare.js';
 import { NotSupportedError, StorageError } from '../errors.js';
 import { fsyncDir, fsyncError, fsyncLinked, storageError } from '../files/durable.js';
@@ -143,7 +152,9 @@ export async function confirmDurable(
   ]).catch((e) => {
     throw storageError('look at', stored, e);
   });
-  if (mine.dev === theirs.dev && mine.ino === theirs.ino) {
+  const isSame = mine.dev === theirs.dev && mine.ino === theirs.ino;
+  // What is pushed from where it is stored is the archive's own.
+  if (isSame && (await entryOf(path)) !== (await entryOf(stored))) {
     throw new StorageError(`"${stored}" is a link to "${path}" itself, and no copy of it`, {
       path: stored,
       hint: 'Remove the link: the file is then stored.',
@@ -151,4 +162,12 @@ export async function confirmDurable(
   }
   await fsyncLinked(join(directory, name));
   await fsyncDir(directory);
+}
+
+/** A name in its directory, whatever links led there; links of that name itself are not followed. */
+async function entryOf(path: string): Promise<string> {
+  const directory = await realpath(dirname(path)).catch((e) => {
+    throw storageError('look at', path, e);
+  });
+  return join(directory, basename(path));
 }

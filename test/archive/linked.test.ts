@@ -170,6 +170,14 @@ describe('files that lie on another disk, with links in their place', () => {
     rmSync(join(directory, first));
     symlinkSync(join(server, first), join(directory, first));
     expect(await push(first)).toMatchObject({ code: 1 });
+    // What lies in the archive itself is there, by whatever way somebody comes to it.
+    const own = sampleArchive(3);
+    const [name = ''] = own.names;
+    const way = join(scratchDir('way'), 'archive');
+    symlinkSync(own.directory, way);
+    for (const path of [join(own.directory, name), join(way, name)]) {
+      expect(await run('walkeep', 'push', own.directory, path)).toMatchObject({ code: 0 });
+    }
   });
 
   test('count where a receiver goes on; a partial that is a link does not', async () => {
