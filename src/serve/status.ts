@@ -159,17 +159,33 @@ export interface JobStatus {
   /** Of the run that is on. */
   startedAt?: string;
   pid?: number;
-  last?: {
-    startedAt: string;
-    endedAt: string;
-    outcome: JobOutcome;
-    /** `missed`: its time passed while it could not be begun; `retry`: the one before failed. */
-    by: JobCause;
-    /** What was found, of what looks. */
-    findings?: number;
-    error?: ErrorReport;
-  };
+  last?: JobEnd;
+  /** The one before that still tells how things are, where the last one does not. */
+  verdict?: JobEnd;
   lastSuccess?: string;
+}
+
+/** A run of a job that is over. */
+export interface JobEnd {
+  startedAt: string;
+  endedAt: string;
+  outcome: JobOutcome;
+  /** `missed`: its time passed while it could not be begun; `retry`: the one before failed. */
+  by: JobCause;
+  /** What was found, of what looks. */
+  findings?: number;
+  error?: ErrorReport;
+}
+
+/** The run that tells how things are. */
+export const verdictOf = ({ verdict, last }: Pick<JobStatus, 'verdict' | 'last'>) =>
+  verdict ?? last;
+
+/** The same once another run is over: one that was broken off says nothing, nor undoes what was found. */
+export function verdictAfter(before: JobEnd | undefined, last: JobEnd): JobEnd | undefined {
+  const { outcome } = last;
+  if (outcome === 'ended') return before;
+  return outcome === 'failed' && before?.outcome === 'bad' ? before : last;
 }
 
 /** A store that WAL is shipped to. */

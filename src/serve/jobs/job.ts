@@ -1,4 +1,4 @@
-import type { JobCause, JobStatus } from '../status.js';
+import { type JobCause, type JobEnd, type JobStatus, verdictAfter, verdictOf } from '../status.js';
 import type { JobProcess } from './launch.js';
 import type { JobMemory } from './memory.js';
 import type { RunEnd } from './messages.js';
@@ -44,7 +44,8 @@ export class Job {
   #next: number | undefined;
   /** It was not looked at since the program began. */
   #isFirst = true;
-  #last: JobStatus['last'];
+  #last: JobEnd | undefined;
+  #verdict: JobEnd | undefined;
   #lastSuccess: string | undefined;
   #failures = 0;
   /** Of the steady clock. */
@@ -68,9 +69,11 @@ export class Job {
    * What was noted of it before this program began.
    * @returns whether a run was broken off that has to be done again
    */
-  remember({ seen, dealt, running, last, lastSuccess }: JobMemory, clock: Clock): boolean {
+  remember(memory: JobMemory, clock: Clock): boolean {
+    const { seen, dealt, running, last, lastSuccess } = memory;
     this.#watched = { seen: Date.parse(seen), dealt: dealt.map((text) => Date.parse(text)) };
     this.#last = last;
+    this.#verdict = verdictOf(memory);
     this.#lastSuccess = lastSuccess;
     if (last?.outcome === 'failed' && last.by !== 'request') this.#planRetry(clock);
     // One that was caught up, and ended this program perhaps, is not begun for ever.
@@ -83,7 +86,16 @@ export class Job {
     return {
       ...{ job: this.plan.spec.job, place: this.plan.spec.place, seen: iso(seen) },
       dealt: dealt.slice(-NOTED).map(iso),
-      ...(this.#last ? { last: this.#last } : {}),
+      ...this.#known,
+    };
+  }
+
+  /** What became of it. */
+  get #known(): Pick<JobStatus, 'last' | 'verdict' | 'lastSuccess'> {
+    const [last, verdict] = [this.#last, this.#verdict];
+    return {
+      ...(last ? { last } : {}),
+      ...(verdict && verdict !== last ? { verdict } : {}),
       ...(this.#lastSuccess === undefined ? {} : { lastSuccess: this.#lastSuccess }),
     };
   }
@@ -127,6 +139,7 @@ export class Job {
       ...(findings === undefined ? {} : { findings }),
       ...(error ? { error } : {}),
     };
+    this.#verdict = verdictAfter(this.#verdict, this.#last);
     if (outcome === 'good') this.#lastSuccess = endedAt;
     if (outcome !== 'failed') this.#failures = 0;
     else if (by !== 'request') return this.#planRetry(clock);
@@ -160,8 +173,7 @@ export class Job {
       ...(next === Infinity ? {} : { next: iso(next) }),
       ...(run?.startedAt === undefined ? {} : { startedAt: run.startedAt }),
       ...(run?.process?.pid === undefined ? {} : { pid: run.process.pid }),
-      ...(this.#last ? { last: this.#last } : {}),
-      ...(this.#lastSuccess === undefined ? {} : { lastSuccess: this.#lastSuccess }),
+      ...this.#known,
     };
   }
 }

@@ -2,7 +2,7 @@ import * as z from 'zod';
 import { StorageError } from '../../errors.js';
 import { storageError, writeFileDurably } from '../../files/durable.js';
 import { readRegular } from '../../files/regular-file.js';
-import type { JobCause, JobName, JobStatus } from '../status.js';
+import type { JobCause, JobEnd, JobName } from '../status.js';
 import { memoryFile } from './plan.js';
 
 /** Version of the file. */
@@ -20,7 +20,9 @@ export interface JobMemory {
   dealt: string[];
   /** The run that is on, or was as the program ended. */
   running?: { startedAt: string; by: JobCause };
-  last?: NonNullable<JobStatus['last']>;
+  last?: JobEnd;
+  /** As of `JobStatus`. */
+  verdict?: JobEnd;
   lastSuccess?: string;
 }
 
@@ -34,19 +36,18 @@ const error = z.object({
   ...{ code: z.string(), message: z.string() },
   ...{ hint: z.string().optional(), detail: z.string().optional() },
 });
+const end = z.object({
+  ...{ startedAt: time, endedAt: time, by },
+  outcome: z.enum(['good', 'bad', 'failed', 'ended']),
+  ...{ findings: z.number().optional(), error: error.optional() },
+});
 const FILE = z.object({
   version: z.literal(FORMAT),
   jobs: z.array(
     z.object({
       ...{ job, place: z.string(), seen: time, dealt: z.array(time) },
       running: z.object({ startedAt: time, by }).optional(),
-      last: z
-        .object({
-          ...{ startedAt: time, endedAt: time, by },
-          outcome: z.enum(['good', 'bad', 'failed', 'ended']),
-          ...{ findings: z.number().optional(), error: error.optional() },
-        })
-        .optional(),
+      ...{ last: end.optional(), verdict: end.optional() },
       lastSuccess: time.optional(),
     }),
   ),

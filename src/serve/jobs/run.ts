@@ -3,7 +3,14 @@ import { InternalError } from '../../errors.js';
 import { modulePath } from '../../package.js';
 import { withoutSecrets } from '../../text.js';
 import { readSecret } from '../config/secret-file.js';
-import { type ErrorReport, type JobCause, type LogEntry, reportOf } from '../status.js';
+import {
+  type ErrorReport,
+  type JobCause,
+  type LogEntry,
+  reportOf,
+  verdictAfter,
+  verdictOf,
+} from '../status.js';
 import { type JobMemory, writeMemory } from './memory.js';
 import type { FromJob, RunEnd } from './messages.js';
 import { type JobSpec, keyOf } from './plan.js';
@@ -75,14 +82,17 @@ export class JobRun {
   }
 
   #memoryOf({ outcome, endedAt, findings, error }: RunEnd): Partial<JobMemory> {
-    const { startedAt, by, why } = this.#context;
+    const { startedAt, by, why, spec, memory } = this.#context;
     const last = {
       ...{ startedAt, endedAt, outcome, by },
       ...(findings === undefined ? {} : { findings }),
       ...(error ? { error } : {}),
     };
+    const before = memory.find((one) => keyOf(one) === keyOf(spec));
+    const verdict = verdictAfter(before && verdictOf(before), last);
     return {
       last,
+      ...(verdict && verdict !== last ? { verdict } : {}),
       ...(outcome === 'good' ? { lastSuccess: endedAt } : {}),
       // What was ended for other reasons than itself is begun again.
       ...(outcome === 'ended' && why() === 'end' ? { running: { startedAt, by } } : {}),
@@ -176,8 +186,8 @@ export class JobRun {
     const { spec, memory } = this.#context;
     const jobs = memory.map((one) => {
       if (keyOf(one) !== keyOf(spec)) return one;
-      const { running, ...rest } = one;
-      return { ...rest, ...changed };
+      const { running, verdict, ...rest } = one;
+      return { ...rest, ...(verdict && !changed.last ? { verdict } : {}), ...changed };
     });
     const late = new Promise<never>((_, reject) => {
       const why = new Error(`nothing was written within ${NOTE_LIMIT / 1000} s`);

@@ -1,6 +1,12 @@
 import { type Lsn, parseLsn } from '../../lsn.js';
 import { newestBackup, storeLimit } from '../notify/troubles.js';
-import type { JobName, JobOutcome, ServerStatus } from '../status.js';
+import {
+  type JobEnd,
+  type JobName,
+  type JobOutcome,
+  type ServerStatus,
+  verdictOf,
+} from '../status.js';
 
 /** One number of a server; undefined: it has none. */
 type Of = (server: ServerStatus) => number | undefined;
@@ -109,7 +115,7 @@ export const MANY: Readonly<
   verify_findings: [
     'What the last check that came to its end found',
     ['task', 'place'],
-    (server) => verifies(server).map((status) => [labelsOf(status), foundBy(status.last)]),
+    (server) => verifies(server).map((status) => [labelsOf(status), foundBy(verdictOf(status))]),
   ],
   verify_last_success_timestamp_seconds: [
     'When a check last found nothing wrong',
@@ -147,7 +153,7 @@ export const MANY: Readonly<
   ],
 };
 
-function foundBy(last: NonNullable<ServerStatus['jobs']>[number]['last']): number | undefined {
+function foundBy(last: JobEnd | undefined): number | undefined {
   if (last?.outcome === 'good') return last.findings ?? 0;
   return last?.outcome === 'bad' ? (last.findings ?? 1) : undefined;
 }

@@ -1,5 +1,11 @@
 import { Cron } from 'croner';
-import type { JobName, JobStatus, ServerStatus, TroubleStatus } from '../status.js';
+import {
+  type JobName,
+  type JobStatus,
+  type ServerStatus,
+  type TroubleStatus,
+  verdictOf,
+} from '../status.js';
 
 /** A receiver that was begun so often again within `RESTARTS_WITHIN` milliseconds does not get on. */
 export const MANY_RESTARTS = 3;
@@ -157,12 +163,13 @@ export function newestBackup({ archive }: ServerStatus): number | undefined {
 function verified(status: JobStatus, { now, begun }: Circumstances): Found | undefined {
   const { job, place, last, lastSuccess, schedule } = status;
   const about = aboutOf(status);
-  if (last?.outcome === 'bad') {
-    const { findings } = last;
+  const verdict = verdictOf(status);
+  if (verdict?.outcome === 'bad') {
+    const { findings, endedAt } = verdict;
     const what =
       findings === undefined ? 'faults' : `${findings} ${findings === 1 ? 'fault' : 'faults'}`;
     const text = `${NAMES[job]} of ${place} found ${what}`;
-    return { kind: 'verify', about, severity: 'critical', text, since: Date.parse(last.endedAt) };
+    return { kind: 'verify', about, severity: 'critical', text, since: Date.parse(endedAt) };
   }
   if (schedule === undefined) return undefined;
   const since = lastSuccess === undefined ? begun : Date.parse(lastSuccess);
@@ -174,7 +181,8 @@ function verified(status: JobStatus, { now, begun }: Circumstances): Found | und
 
 /** A job that failed, unless another of its kind succeeded at that place since. */
 function done(status: JobStatus, all: readonly JobStatus[]): Found | undefined {
-  const { job, place, last } = status;
+  const { job, place } = status;
+  const last = verdictOf(status);
   if (last?.outcome !== 'failed' && last?.outcome !== 'bad') return undefined;
   const kind = job.split('_')[0] as 'backup' | 'expire' | 'rehearse';
   const later = all.some(

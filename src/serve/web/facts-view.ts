@@ -2,7 +2,7 @@ import { formatLsn, parseLsn } from '../../lsn.js';
 import { formatBytes } from '../../units.js';
 import type { WorkConfig } from '../config/config.js';
 import { storeLimit } from '../notify/troubles.js';
-import type { JobStatus, ServerStatus } from '../status.js';
+import { type JobStatus, type ServerStatus, verdictOf } from '../status.js';
 import { type Content, type Html, html, joined } from './html.js';
 import { ago, ahead, span, timed } from './times.js';
 import type { Level, Shown } from './troubles.js';
@@ -99,7 +99,10 @@ function backupFact({ archive }: ServerStatus, work: WorkConfig | undefined, now
 function verifyFact({ jobs = [] }: ServerStatus, now: number): Content {
   const all = jobs.filter(({ job }) => job === 'verify_quick' || job === 'verify_full');
   const ended = all
-    .flatMap((one) => (one.last ? [{ ...one.last, job: one.job }] : []))
+    .flatMap((one) => {
+      const verdict = verdictOf(one);
+      return verdict ? [{ ...verdict, job: one.job }] : [];
+    })
     .sort((a, b) => Date.parse(a.endedAt) - Date.parse(b.endedAt));
   const last = ended.at(-1);
   if (!last) return all.length > 0 && fact('Verified', 'not yet');

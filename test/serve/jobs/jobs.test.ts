@@ -311,6 +311,34 @@ describe('jobs', () => {
     expect(jobOf('a', 'verify_quick')?.last?.outcome).toBe('ended');
   });
 
+  it('keep what was found until one comes to another answer, also over another start', async () => {
+    const { apply, jobs, runs, jobOf } = stage();
+    await apply(workOf('a'));
+    const ask = () => jobs.request('a', { job: 'verify', full: true });
+    ask();
+    await runs[0]?.end('bad', { findings: 2 });
+    expect(jobOf('a', 'verify_full')).not.toHaveProperty('verdict');
+    ask();
+    jobs.cancel('a');
+    await settled();
+    const bad = { outcome: 'bad', findings: 2 };
+    expect(jobOf('a', 'verify_full')).toMatchObject({ last: { outcome: 'ended' }, verdict: bad });
+    ask();
+    await runs[2]?.die('SIGKILL');
+    expect(jobOf('a', 'verify_full')).toMatchObject({ last: { outcome: 'failed' }, verdict: bad });
+    ask();
+    const memory = runs[3]?.start.memory as JobMemory[];
+    await runs[3]?.end('good');
+    expect(jobOf('a', 'verify_full')).not.toHaveProperty('verdict');
+
+    const again = stage({ known: false });
+    await again.apply(workOf('a'));
+    again.recalls[0]?.answer(memory);
+    expect(again.jobOf('a', 'verify_full')).toMatchObject({
+      ...{ last: { outcome: 'failed' }, verdict: bad },
+    });
+  });
+
   it('are noted with those of the server, for the next time', async () => {
     const { apply, pass, runs } = stage();
     await apply(workOf('a', { verify: { quick: '1 12 * * *' } }));

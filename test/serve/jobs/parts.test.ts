@@ -158,6 +158,10 @@ describe('what is noted', () => {
       ...{ startedAt: '2026-04-01T00:00:00.000Z', endedAt: '2026-04-01T01:00:00.000Z' },
       ...{ outcome: 'failed', by: 'schedule', error: { code: 'WK_X', message: 'm', hint: 'h' } },
     },
+    verdict: {
+      ...{ startedAt: '2026-03-01T00:00:00.000Z', endedAt: '2026-03-01T01:00:00.000Z' },
+      ...{ outcome: 'bad', by: 'request', findings: 1 },
+    },
   };
 
   it('is read again', async () => {

@@ -41,9 +41,12 @@ function setting() {
     secrets: { PGPASSWORD: password },
     after: ['/bin/sh', '-c', 'env > "$0"', told],
   };
+  const at = { startedAt: '2026-01-01T00:00:00.000Z', endedAt: '2026-01-01T00:00:00.000Z' };
   const memory: JobMemory[] = [
     {
       ...{ job: 'verify_full', place: 'directory', seen: '2026-01-01T00:00:00.000Z', dealt: [] },
+      last: { ...at, outcome: 'ended', by: 'request' },
+      verdict: { ...at, outcome: 'bad', by: 'schedule', findings: 2 },
     },
   ];
   const startedAt = '2026-01-02T00:00:00.000Z';
@@ -68,7 +71,10 @@ describe('a run', () => {
       ]),
     );
     const [noted] = (await readMemory(dir)) ?? [];
-    expect(noted).toMatchObject({ last: { outcome: 'failed', by: 'schedule' } });
+    // It could not look: what was found before stands.
+    expect(noted).toMatchObject({
+      ...{ last: { outcome: 'failed', by: 'schedule' }, verdict: { outcome: 'bad', findings: 2 } },
+    });
     expect(noted).not.toHaveProperty('running');
   });
 

@@ -122,6 +122,12 @@ it('finds what a check found, and a check that did not succeed for two of its ti
       text: 'the full check of directory found 2 faults',
     },
   ]);
+  // What was broken off, or could not look, has not mended anything.
+  for (const outcome of ['ended', 'failed'] as const) {
+    const last = { ...FAILED, outcome, endedAt: ago(0) };
+    const after = jobOf('verify_full', { ...(bad.last && { verdict: bad.last }), last });
+    expect(of({ jobs: [after] })).toEqual(of({ jobs: [bad] }));
+  }
   const hourly = (lastSuccess?: string) =>
     jobOf('verify_quick', {
       schedule: '5 * * * *',
@@ -151,6 +157,9 @@ it('finds jobs that failed, until one of their kind succeeds there', () => {
     jobOf('rehearse', { last: { ...failed, outcome: 'bad' } }),
   ];
   expect(kinds(of({ jobs }))).toEqual(['backup critical', 'expire warning', 'rehearse critical']);
+  const ended = { ...FAILED, outcome: 'ended' as const, endedAt: ago(0) };
+  const brokenOff = jobOf('backup_incremental', { last: ended, verdict: failed });
+  expect(kinds(of({ jobs: [brokenOff] }))).toEqual(['backup critical']);
   const full = jobOf('backup_full', { lastSuccess: ago(0) });
   expect(of({ jobs: [jobOf('backup_incremental', { last: failed }), full] })).toEqual([]);
   const elsewhere = { ...full, place: 'minio' };
