@@ -67,7 +67,7 @@ export class Job {
 
   /**
    * What was noted of it before this program began.
-   * @returns whether a run was broken off that has to be done again
+   * @returns whether a run was broken off, or waited, that has to be done again
    */
   remember(memory: JobMemory, clock: Clock): boolean {
     const { seen, dealt, running, last, lastSuccess } = memory;
@@ -86,8 +86,16 @@ export class Job {
     return {
       ...{ job: this.plan.spec.job, place: this.plan.spec.place, seen: iso(seen) },
       dealt: dealt.slice(-NOTED).map(iso),
+      ...this.#waits,
       ...this.#known,
     };
+  }
+
+  /** Its time is dealt with, and it has not begun: whoever begins after this program has to know. */
+  get #waits(): Pick<JobMemory, 'running'> {
+    const { run } = this;
+    if (run === undefined || run.process || run.by === 'request') return {};
+    return { running: { startedAt: iso(this.#watched.seen), by: 'schedule' } };
   }
 
   /** What became of it. */

@@ -333,7 +333,12 @@ export class Jobs implements Part {
     for (const one of memory) {
       const job = server.jobs.get(keyOf(one));
       if (!job?.remember(one, this.#clock) || job.plan.schedule === undefined || job.run) continue;
-      this.#say(job, 'warning', 'job-missed', 'its last run was broken off; it is begun again');
+      this.#say(
+        job,
+        'warning',
+        'job-missed',
+        'its last run was broken off, or had to wait; it is begun again',
+      );
       this.#enqueue(job, 'missed');
     }
     this.look();

@@ -18,7 +18,7 @@ export interface JobMemory {
   seen: string;
   /** Some of them, for which something was done: the clock may have been put back. */
   dealt: string[];
-  /** The run that is on, or was as the program ended. */
+  /** The run that is on, or waits, or did so as the program ended. */
   running?: { startedAt: string; by: JobCause };
   last?: JobEnd;
   /** As of `JobStatus`. */

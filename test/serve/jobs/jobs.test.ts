@@ -264,6 +264,25 @@ describe('jobs', () => {
     }
   });
 
+  it('begin after another start what waited for its turn as the program ended', async () => {
+    const verify = { quick: '1 12 * * *', full: '1 12 * * *' };
+    const retention = { redundancy: 1, at: '0 3 * * *' };
+    const { apply, pass, runs, jobs } = stage();
+    await apply(workOf('a', { verify, retention }));
+    jobs.request('a', { job: 'expire' });
+    pass(1);
+    // What somebody asked for is not begun again.
+    jobs.request('a', { job: 'rehearse' });
+    await runs[0]?.end('good');
+    expect(runs[1]?.start.spec.job).toBe('verify_quick');
+    // As it is noted while the first one runs, with its own run noted by its process.
+    const noted = runs[1]?.start.memory.filter(({ job }) => job !== 'verify_quick');
+    const again = stage({ known: false });
+    await again.apply(workOf('a', { verify, retention }));
+    again.recalls[0]?.answer(noted);
+    expect(again.begun()).toEqual(['a verify_full missed']);
+  });
+
   it('go on over a reload that changes nothing of them, else end and begin anew', async () => {
     const { apply, pass, begun, runs } = stage();
     const verify = { quick: '1 12 * * *' };
