@@ -148,7 +148,10 @@ export class Job {
       ...(error ? { error } : {}),
     };
     this.#verdict = verdictAfter(this.#verdict, this.#last);
-    if (outcome === 'good') this.#lastSuccess = endedAt;
+    if (outcome === 'good') {
+      this.#lastSuccess = endedAt;
+      this.#retryAt = undefined;
+    }
     if (outcome !== 'failed') this.#failures = 0;
     else if (by !== 'request') return this.#planRetry(clock);
     return undefined;

@@ -189,6 +189,20 @@ describe('jobs', () => {
     ]);
   });
 
+  it('try no backup again that somebody has taken meanwhile', async () => {
+    const { apply, pass, begun, runs, jobs, jobOf } = stage();
+    await apply(
+      workOf('a', { backup: { full: '1 12 * * *', to: 'directory', verifyPages: false } }),
+    );
+    pass(1);
+    await runs[0]?.end('failed');
+    jobs.request('a', { job: 'backup', type: 'full' });
+    await runs[1]?.end('good');
+    expect(jobOf('a', 'backup_full')?.next).toBe('2026-05-02T12:01:00.000Z');
+    pass(30);
+    expect(begun()).toEqual(['a backup_full schedule', 'a backup_full request']);
+  });
+
   it('put a backup off while its server is paused, and nothing else', async () => {
     const { apply, pass, begun, paused, events, jobs } = stage();
     const backup = { full: '1 12 * * *', to: 'directory', verifyPages: false };
