@@ -60,7 +60,8 @@ export class Supervised {
   readonly #launch: Launch;
   readonly #tell: (entry: LogEntry) => void;
   readonly #living: Promise<void>;
-  #goal: 'run' | 'pause' | 'end';
+  #isPaused: boolean;
+  #isEnding = false;
   #child: Child | undefined;
   /** The end of the child is what was asked for. */
   #expected = false;
@@ -93,7 +94,7 @@ export class Supervised {
     this.config = config;
     this.#launch = launch;
     this.#tell = tell;
-    this.#goal = paused ? 'pause' : 'run';
+    this.#isPaused = paused;
     this.#living = this.#live();
   }
 
@@ -102,7 +103,7 @@ export class Supervised {
   }
 
   get isPaused(): boolean {
-    return this.#goal === 'pause';
+    return this.#isPaused;
   }
 
   get status(): ReceivedStatus {
@@ -144,7 +145,7 @@ export class Supervised {
 
   /** Ends its process, and begins none; resolves when it is gone. */
   async pause(): Promise<void> {
-    if (this.#goal === 'run') this.#goal = 'pause';
+    this.#isPaused = true;
     await this.#endChild();
   }
 
@@ -153,7 +154,7 @@ export class Supervised {
    * @param acceptGap the next receiver may begin although WAL before it is missing
    */
   resume({ acceptGap = false } = {}): void {
-    if (this.#goal !== 'end') this.#goal = 'run';
+    this.#isPaused = false;
     this.#held = false;
     this.#failures = 0;
     // Not of one that runs: it would be for a gap that nobody knows yet.
@@ -163,7 +164,7 @@ export class Supervised {
 
   /** Ends for good; resolves when its process is gone. */
   async end(): Promise<void> {
-    this.#goal = 'end';
+    this.#isEnding = true;
     await this.#endChild();
     await this.#living;
   }
@@ -198,10 +199,10 @@ export class Supervised {
   async #live(): Promise<void> {
     // The caller has its hands on this first.
     await Promise.resolve();
-    while (this.#goal !== 'end') {
+    while (!this.#isEnding) {
       const { signal } = this.#wake;
-      if (this.#goal === 'pause' || this.#held) {
-        this.#enter(this.#goal === 'pause' ? 'paused' : 'held');
+      if (this.#isPaused || this.#held) {
+        this.#enter(this.#isPaused ? 'paused' : 'held');
         await abortableDelay(LONGEST_TIMER, signal);
         continue;
       }

@@ -40,12 +40,6 @@ export class Supervisor {
     const wanted = new Map(configs.map((config) => [config.name, config]));
     const applied: Applied = { started: [], restarted: [], stopped: [], unchanged: [] };
     const ending: Promise<void>[] = [];
-    const before = new Map(
-      [...this.#servers].map(([name, { isPaused, safeAt }]) => [
-        name,
-        { paused: isPaused, safeAt },
-      ]),
-    );
     for (const [name, server] of this.#servers) {
       const config = wanted.get(name);
       if (isDeepStrictEqual(config, server.config)) {
@@ -63,14 +57,11 @@ export class Supervisor {
       if (!applied.restarted.includes(name)) applied.started.push(name);
       const options = { config, launch: this.#launch, tell: this.#tell };
       const known = old.get(name);
-      this.#servers.set(
-        name,
-        new Supervised({
-          ...{ ...options, ...before.get(name) },
-          // With what its last process told at its end.
-          ...(known ? { counted: known.counted } : {}),
-        }),
-      );
+      // As it is now that its process is gone: with what that told at its end, and what somebody asked.
+      const before = known && {
+        ...{ paused: known.isPaused, safeAt: known.safeAt, counted: known.counted },
+      };
+      this.#servers.set(name, new Supervised({ ...options, ...before }));
     }
     return applied;
   }

@@ -205,6 +205,26 @@ it('touches only what changed, and begins nothing before all that changes has en
   expect(() => supervisor.resume('bb')).toThrow('there is no server "bb"');
 });
 
+it('does what is asked while it is being changed', async () => {
+  const { children, launch, tell } = stage();
+  const supervisor = new Supervisor(tell, launch);
+  open.push(supervisor);
+  await supervisor.apply([configOf('a'), configOf('b')]);
+  await count(children, 2);
+  await supervisor.pause('b');
+  const [a] = children as [Played];
+  // It takes its time.
+  a.stop = () => {};
+  const applied = supervisor.apply([configOf('a', { slot: 'x' }), configOf('b', { slot: 'x' })]);
+  const paused = supervisor.pause('a');
+  supervisor.resume('b');
+  a.end({ how: 'exit code 0' });
+  await Promise.all([applied, paused]);
+  await count(children, 3);
+  expect(children[2]?.start.config.name).toBe('b');
+  await waitFor(() => supervisor.status('a')[0]?.state === 'paused');
+});
+
 it('counts over all of its processes, and over another configuration', async () => {
   const { children, launch, tell } = stage();
   const supervisor = new Supervisor(tell, launch);
