@@ -4,17 +4,22 @@ import { packageFile } from '../package.js';
 import type { ErrorReport } from './status.js';
 import type { FromWorker } from './worker-messages.js';
 
+/** Milliseconds for a killed process to be gone: one that a disk holds in the kernel may stay for ever. */
+const KILLED = 5000;
+
 /** How a process ended: `how` of the process, `error` as it said itself. */
 export interface ChildEnd {
   how: string;
   error?: ErrorReport;
+  /** It is there yet, and will do nothing any more: it was killed, and the kernel holds it. */
+  isLeft?: true;
 }
 
 /** A running process that works for "serve". */
 export interface Child {
   readonly pid: number | undefined;
   readonly ended: Promise<ChildEnd>;
-  /** Asks it to end; one that does not is killed after a while. */
+  /** Asks it to end; one that does not is killed after a while, and not waited for for ever. */
   stop(): void;
   /** Now. */
   kill(): void;
@@ -56,10 +61,16 @@ export function launch<Snapshot>(
     if (message.kind === 'end') error = message.error;
     hear(message);
   });
+  let leave = (): void => {};
   const ended = new Promise<ChildEnd>((resolve) => {
-    const end = (how: string): void => {
+    const end = (how: string, more: Partial<ChildEnd> = {}): void => {
       clearTimeout(grace);
-      resolve({ how, ...(error ? { error } : {}) });
+      resolve({ how, ...(error ? { error } : {}), ...more });
+    };
+    leave = () => {
+      if (child.connected) child.disconnect();
+      child.unref();
+      end('SIGKILL', { isLeft: true });
     };
     child.once('error', (e) => {
       // Also of a signal that could not be sent: then it runs.
@@ -73,7 +84,10 @@ export function launch<Snapshot>(
     stop() {
       // It has nothing yet, and may not listen.
       if (!isReady) child.kill('SIGKILL');
-      grace ??= setTimeout(() => child.kill('SIGKILL'), program.grace);
+      grace ??= setTimeout(() => {
+        child.kill('SIGKILL');
+        grace = setTimeout(leave, KILLED);
+      }, program.grace);
       send({ kind: 'stop' });
     },
     kill: () => void child.kill('SIGKILL'),

@@ -36,6 +36,9 @@ const BELIEVED = 3000;
 /** Milliseconds without a sign of life after which a process is looked at. */
 const SILENT = 10_000;
 
+const LEFT =
+  'the receiver was killed and is not gone: it waits in the kernel, perhaps for the disk; it is not waited for';
+
 export interface SupervisedOptions {
   config: ServerConfig;
   launch: Launch;
@@ -207,6 +210,7 @@ export class Supervised {
         continue;
       }
       const end = await this.#once();
+      if (end.isLeft) this.#say('error', 'left', LEFT);
       if (this.#expected) this.#expected = false;
       else await this.#afterEnd(end);
     }
