@@ -106,16 +106,18 @@ async function checkServers(
   const directories = new Map<string, string>();
   const places = new Map<string, string>();
   for (const [name, given] of Object.entries(asMap(root.servers))) {
+    const { directory } = asMap(given);
+    if (typeof directory !== 'string' || !directory.startsWith('/')) continue;
+    const other = directories.get(resolve(directory));
+    if (other === undefined) directories.set(resolve(directory), name);
+    else {
+      const message = `is the directory of "${shown(other)}", too`;
+      document.fault(['servers', name, 'directory'], message);
+    }
+  }
+  for (const [name, given] of Object.entries(asMap(root.servers))) {
     const path: Path = ['servers', name];
     const server = asMap(given);
-    const { directory } = server;
-    if (typeof directory === 'string' && directory.startsWith('/')) {
-      const other = directories.get(resolve(directory));
-      if (other === undefined) directories.set(resolve(directory), name);
-      else {
-        document.fault([...path, 'directory'], `is the directory of "${shown(other)}", too`);
-      }
-    }
     const slot = server.slot ?? defaults.slot;
     if (slot === undefined) {
       if (server.members !== undefined) {
@@ -130,7 +132,7 @@ async function checkServers(
       hasPasswordFile: server.password_file !== undefined,
     };
     checkWork(server, path, root, document);
-    checkPlaces(server, path, root, document, places);
+    checkPlaces(server, path, root, document, { places, directories });
     await checkConnections(judged, env, (key, message) =>
       document.fault([...path, ...key], message),
     );
@@ -211,7 +213,7 @@ function checkPlaces(
   path: Path,
   root: Loose,
   document: ConfigDocument,
-  places: Map<string, string>,
+  { places, directories }: Record<'places' | 'directories', Map<string, string>>,
 ): void {
   const own = server.stores !== undefined;
   const at: Path = own ? [...path, 'stores'] : ['defaults', 'stores'];
@@ -222,12 +224,27 @@ function checkPlaces(
     const { prefix } = asMap(given);
     if (typeof place !== 'string' || (prefix !== undefined && typeof prefix !== 'string')) continue;
     const below = placeBelow(place, prefix).replace(/\/+(?=\?|$)/, '');
+    const received = directories.get(localPath(below) ?? '');
+    if (received !== undefined) {
+      const message = `is the directory that "${shown(received)}" is received into`;
+      document.fault([...at, name], message, 'key');
+    }
     const other = places.get(below);
     if (other === undefined) places.set(below, path.at(-1) as string);
     else {
       const both = `"${shown(other)}" and "${shown(path.at(-1) as string)}"`;
       document.fault([...at, name], `${both} need a "prefix" each, not one place`, 'key');
     }
+  }
+}
+
+/** Of a place that is a directory here. */
+function localPath(place: string): string | undefined {
+  try {
+    const parsed = parsePlace(place);
+    return parsed.kind === 'directory' ? parsed.path : undefined;
+  } catch {
+    return undefined;
   }
 }
 

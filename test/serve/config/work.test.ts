@@ -196,6 +196,19 @@ it.each<readonly [name: string, lines: readonly string[], faults: readonly strin
     ],
   ],
   [
+    'a store in the directory of a server',
+    [
+      '    stores: { a: { prefix: o }, b: { prefix: ok } }',
+      '  other: { connection: host=db, directory: /b/o/, stores: { b: { prefix: t } } }',
+      '  third: { connection: host=db, directory: /b/t }',
+      'stores: { a: { place: "file:///b/" }, b: { place: /b/./ } }',
+    ],
+    [
+      '6:15: servers.shop.stores.a: is the directory that "other" is received into',
+      '7:61: servers.other.stores.b: is the directory that "third" is received into',
+    ],
+  ],
+  [
     'a store of the defaults that is not there',
     ['defaults: { stores: { minio: {} } }'],
     ['6:23: defaults.stores.minio: there is no store "minio"'],
