@@ -62,8 +62,10 @@ export class Serving {
 
   /** Lines of the log of one kind. */
   events(event: string): { server?: string; message: string; code?: string; hint?: string }[] {
+    // The last piece may be a part of a line yet.
     return this.run.stderr
       .split('\n')
+      .slice(0, -1)
       .filter((line) => line.includes(`"event":"${event}"`))
       .map((line) => JSON.parse(line));
   }
