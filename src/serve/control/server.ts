@@ -35,18 +35,9 @@ export class ControlServer {
     const server = createServer((client) => opened.#serve(client, control));
     const opened = new ControlServer(server);
     server.maxConnections = MOST_CLIENTS;
-    // The file is made with the mode that the mask leaves: never is there a moment for others.
-    const mask = process.umask(0o177);
-    try {
-      await new Promise<void>((resolve, reject) => {
-        server.once('error', reject);
-        server.listen(path, resolve);
-      });
-    } catch (e) {
+    await listen(server, path).catch((e) => {
       throw storageError('listen on', path, e);
-    } finally {
-      process.umask(mask);
-    }
+    });
     chmodSync(path, 0o600);
     server.on('error', () => {});
     return opened;
@@ -83,6 +74,20 @@ export class ControlServer {
         client.end(`${JSON.stringify(answered)}\n`);
       });
     });
+  }
+}
+
+/** The file is made with the mode that the mask leaves: never is there a moment for others. */
+function listen(server: Server, path: string): Promise<void> {
+  const mask = process.umask(0o177);
+  try {
+    return new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      server.listen(path, resolve);
+    });
+  } finally {
+    // It is made by now; a process that is begun meanwhile must not have this mask.
+    process.umask(mask);
   }
 }
 

@@ -1,9 +1,9 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, statSync, writeFileSync } from 'node:fs';
-import { connect } from 'node:net';
+import { connect, Server } from 'node:net';
 import { join } from 'node:path';
 import fc from 'fast-check';
-import { afterEach, expect, it } from 'vitest';
+import { afterEach, expect, it, vi } from 'vitest';
 import { ConfigError } from '../../../src/errors.js';
 import { askControl } from '../../../src/serve/control/client.js';
 import { LONGEST_REQUEST } from '../../../src/serve/control/protocol.js';
@@ -41,6 +41,24 @@ it('answers its user, and nobody else gets there', async () => {
   await server.close();
   open.length = 0;
   expect(existsSync(path)).toBe(false);
+});
+
+it('lends its mask to nothing that is begun meanwhile', async () => {
+  const path = join(scratchDir('ctl'), 'control');
+  const before = process.umask();
+  const seen: number[] = [];
+  const { listen } = Server.prototype;
+  const spied = vi.spyOn(Server.prototype, 'listen').mockImplementation(function (
+    this: Server,
+    ...args: unknown[]
+  ) {
+    queueMicrotask(() => seen.push(process.umask()));
+    return Reflect.apply(listen, this, args);
+  });
+  open.push(await ControlServer.open(path, async () => STATUS));
+  spied.mockRestore();
+  expect(seen).toEqual([before]);
+  expect(statSync(path).mode & 0o777).toBe(0o600);
 });
 
 it('brings faults of a configuration to whoever asks', async () => {
