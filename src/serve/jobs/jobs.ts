@@ -3,7 +3,7 @@ import { UsageError } from '../../errors.js';
 import { nearest } from '../../options.js';
 import type { WorkConfig } from '../config/config.js';
 import type { Part, Tell } from '../part.js';
-import type { JobCause, LogEntry, WorkStatus } from '../status.js';
+import { type JobCause, type LogEntry, reportOf, type WorkStatus } from '../status.js';
 import { type Clock, Job, type Run } from './job.js';
 import { type JobProcess, type LaunchJob, launchJob } from './launch.js';
 import type { FromJob, RunEnd } from './messages.js';
@@ -310,9 +310,18 @@ export class Jobs implements Part {
       if (!server || server !== this.#servers.get(name) || server.isKnown) return;
       this.#recalled(name, server, message);
     };
-    const process = this.#launch({ kind: 'recall', servers }, (message) => {
-      if (message.kind === 'recalled') settle(message.server, message);
-    });
+    let process: JobProcess;
+    try {
+      process = this.#launch({ kind: 'recall', servers }, (message) => {
+        if (message.kind === 'recalled') settle(message.server, message);
+      });
+    } catch (e) {
+      const error = reportOf(e);
+      for (const server of names) {
+        settle(server, { kind: 'recalled', server, memory: undefined, error });
+      }
+      return;
+    }
     this.#recalls.add(process);
     void process.ended.then(() => {
       this.#recalls.delete(process);

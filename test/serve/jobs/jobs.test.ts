@@ -265,6 +265,26 @@ describe('jobs', () => {
     expect(jobOf('b', 'verify_quick')).toMatchObject({ last, lastSuccess: last.endedAt });
   });
 
+  it('begin although nobody can be asked what was done', async () => {
+    const launch: LaunchJob = () => {
+      throw new Error('no memory');
+    };
+    const log: LogEntry[] = [];
+    const clock = { now: START };
+    const jobs = new Jobs({
+      ...{ tell: (entry) => void log.push(entry), isPaused: () => false, launch },
+      clock: { wall: () => clock.now, steady: () => clock.now },
+    });
+    open.push(jobs);
+    await jobs.apply([workOf('a', { verify: { quick: '1 12 * * *' } })]);
+    clock.now += MINUTE;
+    jobs.look();
+    expect(log.map(({ event, message }) => `${event} ${message}`)).toEqual([
+      'jobs no memory',
+      'job-end failed (directory): no memory',
+    ]);
+  });
+
   it('begin a run that was broken off once more, and that one not again', async () => {
     for (const [by, expected] of [
       ['schedule', ['a verify_quick missed']],
