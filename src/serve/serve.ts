@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
-import { ConfigError } from '../errors.js';
+import { ConfigError, UsageError } from '../errors.js';
 import { VERSION } from '../package.js';
 import type { Listen, ServeConfig, WebConfig, WorkConfig } from './config/config.js';
 import { faultLine } from './config/fault.js';
@@ -88,10 +88,11 @@ export class Service {
 
   /**
    * Reads the configuration again and makes it so. All of it is checked before anything changes.
-   * @throws ConfigError, StorageError: then all goes on as it was
+   * @throws ConfigError, StorageError: then all goes on as it was; UsageError once all is ending
    */
   reload(): Promise<Applied> {
     return this.#inTurn(async () => {
+      if (this.#ending) throw new UsageError('"walkeep serve" is ending');
       this.#notifier.reloading();
       try {
         const config = await this.#read();
