@@ -11,6 +11,8 @@ import type { ShipSnapshot } from './messages.js';
 const TELL_AGAIN = 600_000;
 /** Milliseconds for which a look at the directory tells what is in it: it is due every five seconds. */
 const FRESH = 15_000;
+/** Milliseconds for which one at the shipper does: it is due twice a second. */
+const BELIEVED = 5000;
 
 /** What a whole segment is called when it was shipped, with or without a suffix. */
 const SEGMENT = /^[0-9A-F]{24}$/;
@@ -84,16 +86,20 @@ export class ShipJournal {
     this.#answering.failed(error, performance.now());
   }
 
-  /** Tells how it is. @returns milliseconds since all that was completed was there, as StorePoint */
-  look(status: ShipperStatus): number | undefined {
-    const now = performance.now();
+  /** Tells how it is. */
+  look(status: ShipperStatus, now: number): void {
     const [place] = status.places;
     if (place) {
       const error = this.#answering.away(now);
       if (error) this.#tellAway(error);
       this.#update(storeSnapshot(place, error && reportOf(error)));
     }
-    return this.#point.age(status, now);
+    this.#point.look(status, now);
+  }
+
+  /** Milliseconds since all that was completed was there, as StorePoint. */
+  age(now: number): number | undefined {
+    return this.#point.age(now);
   }
 
   /** Of what did not change nothing is told. */
@@ -141,9 +147,24 @@ function textsOf(error: WalkeepError): Partial<ErrorReport> {
  */
 export class StorePoint {
   #allThereAt: number | undefined;
+  /** By the last look at the shipper. */
+  #age: number | undefined;
+  #at = 0;
 
   /** Milliseconds since then; 0: it is so now. Undefined before that was ever known. */
-  age({ complete, lookedAge, places }: ShipperStatus, now: number): number | undefined {
+  age(now: number): number | undefined {
+    const since = now - this.#at;
+    // A disk that hangs keeps whoever looks: what was so then is not believed for ever.
+    if (this.#age === undefined || (this.#age === 0 && since <= BELIEVED)) return this.#age;
+    return Math.round(this.#age + since);
+  }
+
+  look(status: ShipperStatus, now: number): void {
+    this.#age = this.#ageBy(status, now);
+    this.#at = now;
+  }
+
+  #ageBy({ complete, lookedAge, places }: ShipperStatus, now: number): number | undefined {
     const [place] = places;
     if (place === undefined || lookedAge === undefined) return undefined;
     const isThere = place.segments === 0 && (place.reached || complete === 0);

@@ -44,11 +44,9 @@ function send(message: FromShipper, sent: () => void): void {
 }
 
 async function ship(task: ShipTask, signal: AbortSignal): Promise<void> {
-  let age: number | undefined;
-  let agedAt = 0;
   const reporter = new Reporter<ShipSnapshot>(BEGIN, send, () => {
-    if (age === undefined) return {};
-    return { age: age === 0 ? 0 : Math.round(age + performance.now() - agedAt) };
+    const age = journal.age(performance.now());
+    return age === undefined ? {} : { age };
   });
   const journal = new ShipJournal(reporter);
   let error: unknown;
@@ -68,8 +66,7 @@ async function ship(task: ShipTask, signal: AbortSignal): Promise<void> {
       const status = await shipper.status().finally(() => {
         busy = false;
       });
-      age = journal.look(status);
-      agedAt = performance.now();
+      journal.look(status, performance.now());
     };
     looking = setInterval(() => void look(), LOOK);
     const { places } = await shipper.run(signal);

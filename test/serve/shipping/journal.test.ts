@@ -14,37 +14,52 @@ const statusOf = (place: Partial<PlaceStatus>, more: Partial<ShipperStatus> = {}
   ...more,
 });
 
+function ageOf(point: StorePoint, status: ShipperStatus, now: number): number | undefined {
+  point.look(status, now);
+  return point.age(now);
+}
+
 it('knows of nothing before the directory was looked at and the store reached', () => {
   const point = new StorePoint();
-  expect(point.age({ complete: 0, places: [] }, 1000)).toBeUndefined();
-  expect(point.age(statusOf({ reached: false }), 1000)).toBeUndefined();
-  expect(point.age(statusOf({ reached: true }), 1000)).toBe(0);
+  expect(ageOf(point, { complete: 0, places: [] }, 1000)).toBeUndefined();
+  expect(ageOf(point, statusOf({ reached: false }), 1000)).toBeUndefined();
+  expect(ageOf(point, statusOf({ reached: true }), 1000)).toBe(0);
 });
 
 it('lacks nothing where nothing was completed yet, reached or not', () => {
   const point = new StorePoint();
-  expect(point.age(statusOf({ reached: false }, { complete: 0 }), 1000)).toBe(0);
+  expect(ageOf(point, statusOf({ reached: false }, { complete: 0 }), 1000)).toBe(0);
 });
 
 it('is as old as the oldest segment that is not there', () => {
   const point = new StorePoint();
-  expect(point.age(statusOf({ segments: 2, seconds: 90 }), 1000)).toBe(90_000);
+  expect(ageOf(point, statusOf({ segments: 2, seconds: 90 }), 1000)).toBe(90_000);
   // Also before the store was reached: what it answered for before is noted.
-  expect(point.age(statusOf({ segments: 2, seconds: 95, reached: false }), 6000)).toBe(95_000);
+  expect(ageOf(point, statusOf({ segments: 2, seconds: 95, reached: false }), 6000)).toBe(95_000);
 });
 
 it('rises with the clock where the age of that segment is not known', () => {
   const point = new StorePoint();
-  expect(point.age(statusOf({ segments: 1 }), 1000)).toBeUndefined();
-  expect(point.age(statusOf({}), 2000)).toBe(0);
-  expect(point.age(statusOf({ segments: 1 }), 1900)).toBe(1);
-  expect(point.age(statusOf({ segments: 1 }), 7900)).toBe(6000);
+  expect(ageOf(point, statusOf({ segments: 1 }), 1000)).toBeUndefined();
+  expect(ageOf(point, statusOf({}), 2000)).toBe(0);
+  expect(ageOf(point, statusOf({ segments: 1 }), 1900)).toBe(1);
+  expect(ageOf(point, statusOf({ segments: 1 }), 7900)).toBe(6000);
 });
 
 it('is not believed to have all of a directory that was not looked at lately', () => {
   const point = new StorePoint();
-  expect(point.age(statusOf({}), 20_000)).toBe(0);
-  expect(point.age(statusOf({}, { lookedAge: 60_100 }), 80_000)).toBe(60_100);
+  expect(ageOf(point, statusOf({}), 20_000)).toBe(0);
+  expect(ageOf(point, statusOf({}, { lookedAge: 60_100 }), 80_000)).toBe(60_100);
+});
+
+it('is not believed to have all either where nobody could look at the shipper', () => {
+  const point = new StorePoint();
+  expect(point.age(500)).toBeUndefined();
+  point.look(statusOf({}), 1000);
+  expect(point.age(1500)).toBe(0);
+  expect(point.age(21_000)).toBe(20_000);
+  point.look(statusOf({ segments: 1, seconds: 30 }), 22_000);
+  expect(point.age(23_000)).toBe(31_000);
 });
 
 it('says what a store is at', () => {
