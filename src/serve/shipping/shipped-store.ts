@@ -183,6 +183,8 @@ export class ShippedStore {
     this.#child = child;
     const end = await child.ended;
     this.#totals = this.#sum();
+    // It is counted now, and not once more for the next one.
+    if (this.#snapshot) this.#snapshot = { ...this.#snapshot, segments: 0, failures: 0 };
     this.#child = undefined;
     this.#isThere = false;
     this.#silent = false;

@@ -80,6 +80,22 @@ it('is at 0 only while the process says so, and rises from then on', async () =>
   expect(status().error).toBeUndefined();
 });
 
+it('counts what a process did once, also while the next one has said nothing', async () => {
+  const { children, log, part, status } = await shipping();
+  const totals = { segments: 3, failures: 2 };
+  children[0]?.say(news({ segments: 3, failures: 2, queueSegments: 1 }));
+  for (let ends = 1; ends < 4; ends++) {
+    children.at(-1)?.end({ how: 'SIGKILL' });
+    await waitFor(() => told(log, 'ship-restart') === ends);
+    part.resume('shop');
+    await count(children, ends + 1);
+    expect(status()).toMatchObject({
+      totals: { ...totals, failures: 2 + ends },
+      queueSegments: 1,
+    });
+  }
+});
+
 it.each(['WK_STORE_CONFLICT', 'WK_SYSTEM_IDENTIFIER', 'WK_STORE_UNSUPPORTED', 'WK_USAGE'])(
   'holds a store that ended with %s until somebody resumes it',
   async (code) => {
