@@ -112,8 +112,9 @@ export class ShippedStore {
   /** Goes on where a person has looked, or tries again at once; one that ships goes on untouched. */
   resume(): void {
     this.#failures = 0;
-    if (this.#child && (this.#state === 'held' || this.#state === 'away')) {
-      // A file is held back, or it waits for its next try: another process does not.
+    const { state } = this.status;
+    if (this.#child && (state === 'held' || state === 'away')) {
+      // A file is held back, or it waits for its next try, or hangs: another process does not.
       this.#expected = true;
       this.#child.stop();
     }

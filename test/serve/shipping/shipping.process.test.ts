@@ -203,6 +203,8 @@ it('ends a process that a signal stopped, and tells of one that is silent', asyn
     child.say(news({ age: 0 }));
     expect(store.status.state).toBe('shipping');
     expect(log.map(({ event }) => event)).toEqual(['ship-silent', 'ship-heard']);
+    store.resume();
+    expect(child.stopped).toBe(false);
     signal(sleeper.pid as number, 'SIGSTOP');
     await waitFor(async () => {
       await store.look(performance.now() + 60_000);
@@ -210,6 +212,26 @@ it('ends a process that a signal stopped, and tells of one that is silent', asyn
     });
   } finally {
     sleeper.kill('SIGKILL');
+    await store.end();
+  }
+});
+
+it('ends a process that hangs for who resumes it', async () => {
+  const { launch, tell, children } = stage();
+  const { ShippedStore } = await import('../../../src/serve/shipping/shipped-store.js');
+  const task = { name: 'minio', place: 's3://b', directory: '/shop', recipients: [] };
+  const store = new ShippedStore({ server: 'shop', task, launch, tell });
+  try {
+    await count(children, 1);
+    const [child] = children as [Played];
+    child.pid = process.pid;
+    child.say(news({ age: 0 }));
+    await store.look(performance.now() + 60_000);
+    expect(store.status.state).toBe('away');
+    store.resume();
+    expect(child.stopped).toBe(true);
+    await count(children, 2);
+  } finally {
     await store.end();
   }
 });
