@@ -30,10 +30,13 @@ export interface AreaOptions {
   signal?: AbortSignal | undefined;
 }
 
+/** Nothing was stored in it yet, which the store itself said. */
+export class EmptyStoreError extends UsageError {}
+
 /**
  * Opens a place for its base backups. In a directory archive they lie in `backups/` beside the WAL.
- * @throws StorageError for a directory that is not there or no archive, UsageError for no place, or a store of several clusters; StoreAccessError,
- *   StoreUncertainError
+ * @throws StorageError for a directory that is not there or no archive; EmptyStoreError; UsageError for
+ *   no place, or a store of several clusters; StoreAccessError, StoreUncertainError
  */
 export async function openBackupArea(place: string, options: AreaOptions): Promise<BackupArea> {
   const { systemId, writable = false, unfenced, env, signal } = options;
@@ -69,7 +72,7 @@ async function onlySystem(
 ): Promise<bigint> {
   const [only, ...others] = await systemsOf(store, signal);
   if (only !== undefined && others.length === 0) return BigInt(only);
-  if (only === undefined) throw new UsageError(`"${place}" has nothing of any cluster yet`);
+  if (only === undefined) throw new EmptyStoreError(`"${place}" has nothing of any cluster yet`);
   throw new UsageError(`"${place}" has backups or WAL of several clusters`, {
     detail: `System identifiers ${[only, ...others].join(', ')}.`,
     hint: 'Say which one with --system-id.',

@@ -1,10 +1,10 @@
-import { openBackupArea } from '../../archive/backups/area.js';
+import { EmptyStoreError, openBackupArea } from '../../archive/backups/area.js';
 import type { Catalog } from '../../archive/catalog.js';
 import { openArchive } from '../../archive/places/open-archive.js';
 import { readCatalog } from '../../archive/read-catalog.js';
 import type { BackupWindow } from '../../archive/targets/window.js';
 import { type ListedBackup, listJudged, lookAtBackups } from '../../backups/list-backups.js';
-import { UsageError } from '../../errors.js';
+import { TimeoutError, WalkeepError } from '../../errors.js';
 import { formatLsn } from '../../lsn.js';
 import { oneLine, withoutSecrets } from '../../text.js';
 import type { TimestampTz } from '../../wal/records/timestamp.js';
@@ -20,18 +20,25 @@ const MOST = 200;
 const MOST_TIMELINES = 8;
 const MOST_TEXT = 500;
 
+type Job = Extract<LookJob, { kind: 'backups' }>;
+
 /** Looks at the backups of a place, as "walkeep backups" does. @throws what a place throws */
-export async function lookAtPlace(
-  job: Extract<LookJob, { kind: 'backups' }>,
-): Promise<BackupsLook> {
-  const { directory, store, timeout } = job;
+export async function lookAtPlace(job: Job): Promise<BackupsLook> {
+  const { place, timeout } = job;
   const signal = AbortSignal.timeout(timeout);
+  return look(job, signal).catch((e) => {
+    if (e instanceof WalkeepError || !signal.aborted) throw e;
+    throw new TimeoutError(`"${place}" was not read to its end within ${timeout / 1000} s`);
+  });
+}
+
+async function look(job: Job, signal: AbortSignal): Promise<BackupsLook> {
+  const { directory, store } = job;
   const place = store?.place ?? directory;
   const env = store && storeEnvironment(store);
   const readAt = new Date().toISOString();
   const area = await openBackupArea(place, { env, signal }).catch((e) => {
-    // A store that nothing was shipped to yet.
-    if (e instanceof UsageError && store) return undefined;
+    if (e instanceof EmptyStoreError) return undefined;
     throw e;
   });
   if (!area) return { readAt, backups: [], more: 0, reaches: [] };

@@ -5,9 +5,11 @@ import { listBackups } from '../../../src/backups/list-backups.js';
 import { formatLsn, type Lsn } from '../../../src/lsn.js';
 import { lookAtPlace } from '../../../src/serve/observer/backups-look.js';
 import { mergeWindows } from '../../../src/serve/observer/windows.js';
+import { contentOf } from '../../../src/store/content.js';
 import { openFileStore } from '../../../src/store/file/file-store.js';
 import { segmentStart } from '../../../src/wal/file-name.js';
 import { formatIsoTimestamp } from '../../../src/wal/records/timestamp.js';
+import { Service } from '../../store/s3/scripted-service.js';
 import { SEGMENT, SYSTEM_ID, writeLedger } from '../../support/archives.js';
 import { commitArchive } from '../../support/commit-archive.js';
 import { scratchDir } from '../../support/scratch.js';
@@ -115,6 +117,33 @@ describe('a look at the backups of a place', () => {
     await expect(look(join(directory, 'gone'))).rejects.toThrow();
     await writeLedger(directory);
     expect(await look(directory)).toMatchObject({ backups: [], reaches: [] });
+  });
+
+  it('does not say of a store of several clusters that it has no backup', async () => {
+    const place = join(scratchDir('vault'), 'shop');
+    const store = await openFileStore(place, { init: true });
+    const vault = { place: 'vault', store: { name: 'vault', place } };
+    expect(await look('/d', vault)).toMatchObject({ backups: [], reaches: [] });
+    const put = (key: string) => store.create(key, contentOf(Buffer.from('{"format":1}\n')));
+    await put('archive.json');
+    expect(await look('/d', vault)).toMatchObject({ backups: [], reaches: [] });
+    await put('systems/1/system.json');
+    expect(await look('/d', vault)).toMatchObject({ backups: [], reaches: [] });
+    await put('systems/2/system.json');
+    await expect(look('/d', vault)).rejects.toThrow('several clusters');
+    await store.close();
+  });
+
+  it('says of a store that does not answer that time ran out', async () => {
+    await using service = await Service.start(() => 'hang');
+    const keys = scratchDir('keys');
+    const files = { accessKeyFile: join(keys, 'id'), secretKeyFile: join(keys, 'key') };
+    for (const file of Object.values(files)) writeFileSync(file, 'x\n', { mode: 0o600 });
+    const store = { name: 'minio', place: service.place().text, ...files };
+    const asked = look('/d', { place: 'minio', store, timeout: 50 });
+    await expect(asked).rejects.toMatchObject({
+      ...{ code: 'WK_TIMEOUT', message: '"minio" was not read to its end within 0.05 s' },
+    });
   });
 
   it('reads keys of a store from its files, and quotes nothing of them', async () => {
