@@ -98,7 +98,7 @@ describe('the observer of archives', () => {
     signal(second, 'SIGSTOP');
     await waitFor(() => !isRunning(second), { timeoutMs: 120_000 });
     await told('shop', ({ error }) => !error);
-    expect(serving.events('observer').length).toBeGreaterThanOrEqual(2);
+    await waitFor(() => serving.events('observer').length >= 2);
   });
 
   it('ends with who began it', async () => {

@@ -19,8 +19,10 @@ import { waitFor } from '../../support/wait.js';
 
 const rgw = sharedRgw();
 const PATIENT = { timeoutMs: 150_000 };
+/** For tests that wait more than once, each time for what a store repeats after a while. */
+const LONG = { timeout: 900_000 };
 
-describe('stores of serve', () => {
+describe('stores of serve', LONG, () => {
   const dir = scratchDir('stores');
   const directory = archiveDirectory();
   const files = { id: join(dir, 'id'), key: join(dir, 'key'), password: join(dir, 'password') };
@@ -136,7 +138,10 @@ describe('stores of serve', () => {
   it('ships to each store, by a process of its own that goes after the receiver', async () => {
     await completeSegments();
     for (const name of stores.keys()) await waitAllThere(name);
-    const statuses = await Promise.all([...stores.keys()].map(storeStatus));
+    // Another segment may have been completed since.
+    const isEmpty = (s: StoreStatus) => s.queueSegments === 0;
+    const wait = (name: string) => waitStore(name, isEmpty, 'all to be shipped');
+    const statuses = await Promise.all([...stores.keys()].map(wait));
     const pids = statuses.map(({ pid }) => pid as number);
     expect(new Set([...pids, await serving.pidOf('shop')]).size).toBe(stores.size + 1);
     for (const pid of pids) {
@@ -145,10 +150,9 @@ describe('stores of serve', () => {
       const seen = readFileSync(`/proc/${pid}/cmdline`, 'latin1');
       if (user) expect(seen).not.toContain(user.secretAccessKey);
     }
-    for (const { totals, shippedLsn, queueSegments } of statuses) {
+    for (const { totals, shippedLsn } of statuses) {
       expect(totals.segments).toBeGreaterThan(0);
       expect(shippedLsn).toMatch(/^[0-9A-F]+\/[0-9A-F]+$/);
-      expect(queueSegments).toBe(0);
     }
     // Where the progress of several processes is kept, others see all of it.
     const list = runCli(['list', '--json', '-D', directory]);
@@ -178,10 +182,13 @@ describe('stores of serve', () => {
       await completeSegments();
       const away = await waitStore(
         'far',
-        (s) => s.state === 'away' && (s.queueSegments as number) > 0 && s.rpoSeconds > 0,
+        ({ state, error, queueSegments = 0, rpoSeconds }) =>
+          state === 'away' &&
+          error?.code === 'WK_STORE_UNCERTAIN' &&
+          queueSegments > 0 &&
+          rpoSeconds > 0,
         'to be away',
       );
-      expect(away.error?.code).toBe('WK_STORE_UNCERTAIN');
       expect(away.queueBytes).toBe((away.queueSegments as number) * server.segmentSize);
       await waitStore('far', (s) => s.rpoSeconds > away.rpoSeconds, 'its recovery point to rise');
       await completeSegments();
@@ -203,8 +210,10 @@ describe('stores of serve', () => {
       await rgw?.addKeys(name, keys);
       await rgw?.removeKeys(name, accessKeyId);
       await completeSegments();
-      const refused = await waitStore('minio', (s) => s.state === 'away', 'to be refused');
-      expect(refused.error?.code).toBe('WK_STORE_ACCESS');
+      // The gateway may close the connection before its answer was read.
+      const isRefused = ({ state, error }: StoreStatus) =>
+        state === 'away' && error?.code === 'WK_STORE_ACCESS';
+      await waitStore('minio', isRefused, 'to be refused');
       user = { user: name, ...keys };
       secret(files.id, keys.accessKeyId);
       secret(files.key, keys.secretAccessKey);
