@@ -34,7 +34,8 @@ export class HeldFiles {
   /** @returns true if it was not told of in this run */
   hold(name: string, error: WalkeepError): boolean {
     const isNews =
-      !this.#lookAgain.has(name) || !this.all.some((file) => file.message === error.message);
+      !this.#lookAgain.has(name) ||
+      !this.all.some((file) => file.name === name && file.message === error.message);
     this.#lookAgain.set(name, performance.now() + LOOK_AGAIN);
     if (!isNews) return false;
     const others = this.all.filter((file) => file.name !== name);
