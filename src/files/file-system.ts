@@ -93,11 +93,16 @@ export function grant(fd: number, path: string, mode: number): void {
   giveFile(fd, path);
 }
 
-function seen(path: string, entry: fs.Dirent): DirectoryEntry | Promise<DirectoryEntry> {
+/** What a name itself is, wherever a link leads. */
+export function entryOf(entry: fs.Dirent): DirectoryEntry {
   const { name } = entry;
   if (entry.isFile()) return { name, kind: 'file' };
   if (entry.isDirectory()) return { name, kind: 'directory' };
-  return entry.isSymbolicLink() ? followed(path, name) : { name, kind: 'other' };
+  return { name, kind: entry.isSymbolicLink() ? 'link' : 'other' };
+}
+
+function seen(path: string, entry: fs.Dirent): DirectoryEntry | Promise<DirectoryEntry> {
+  return entry.isSymbolicLink() ? followed(path, entry.name) : entryOf(entry);
 }
 
 async function followed(path: string, name: string): Promise<DirectoryEntry> {

@@ -2,7 +2,13 @@ import fs from 'node:fs';
 import fsp from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { promisify } from 'node:util';
-import { type FileSystem, grantMode, nodeFileSystem, OPEN_DIRECTORY } from './file-system.js';
+import {
+  entryOf,
+  type FileSystem,
+  grantMode,
+  nodeFileSystem,
+  OPEN_DIRECTORY,
+} from './file-system.js';
 import { linkAnew } from './hard-link.js';
 import { giveDirectory } from './owner.js';
 
@@ -21,7 +27,10 @@ export interface FileStat {
   id: string;
 }
 
-/** What a tree of directories takes beyond the calls on the files of one. Throws Node's errors. */
+/**
+ * What a tree of directories takes beyond the calls on the files of one. Its names are what they are
+ * themselves: `readdir` follows no link. Throws Node's errors.
+ */
 export interface TreeFileSystem extends FileSystem {
   /** The name itself and not what it leads to; undefined if there is none. */
   stat(path: string): Promise<FileStat | undefined>;
@@ -67,6 +76,8 @@ function widen(path: string, mode: number): void {
 
 export const nodeTreeFileSystem: TreeFileSystem = {
   ...nodeFileSystem,
+  // What of a tree is removed, or has something else put in its place, is the name itself.
+  readdir: async (path) => (await fsp.readdir(path, { withFileTypes: true })).map(entryOf),
   stat: (path) =>
     fsp.lstat(path, { bigint: true }).then(seen, (e: NodeJS.ErrnoException) => {
       if (e.code === 'ENOENT' || e.code === 'ENOTDIR') return undefined;

@@ -173,6 +173,32 @@ describe('walkeep restore --delta', () => {
     expect(readdirSync(log)).toEqual(['log']);
   });
 
+  it('replaces a link to a configuration, again and again, and not what it leads to', async () => {
+    const outside: OutsideFile[] = [
+      { path: '/etc/pg/pg_hba.conf', kind: 'authentication', object: 'outside.0' },
+    ];
+    const others = { ...options.others, 'outside.0': Buffer.from('local all all peer\n') };
+    const tars = (options.tars ?? []).map((tar) =>
+      tar.name === 'base.tar'
+        ? { ...tar, bytes: tarOf(base.filter(({ name }) => name !== 'pg_hba.conf')) }
+        : tar,
+    );
+    const made = await lost({ others, tars, record: { outside } });
+    const theirs = join(made.root, 'theirs');
+    writeFileSync(theirs, 'host all all ::/0 scram\n');
+    for (let n = 0; n < 2; n++) {
+      for (const name of ['pg_hba.conf', 'postgresql.conf']) {
+        rmSync(join(made.data, name));
+        symlinkSync(theirs, join(made.data, name));
+      }
+      const done = await restore(made, '--delta');
+      expect(done.code, done.stderr).toBe(0);
+      expect(readFileSync(theirs, 'utf8')).toBe('host all all ::/0 scram\n');
+      expect(readFileSync(join(made.data, 'pg_hba.conf'), 'utf8')).toBe('local all all peer\n');
+      expect(lstatSync(join(made.data, 'postgresql.conf')).isFile()).toBe(true);
+    }
+  });
+
   it('follows a pg_wal that is a link, and puts what it leads to aside', async () => {
     const made = await lost();
     const wal = join(made.root, 'wal');
