@@ -199,7 +199,10 @@ export class ShippedStore {
     this.#silent = false;
     if (message.kind === 'ready') return;
     for (const entry of message.log) this.#tell(entry);
-    if (message.kind === 'end') return;
+    if (message.kind === 'end') {
+      this.#snapshot = message.snapshot ?? this.#snapshot;
+      return;
+    }
     const { snapshot, lost } = message;
     if (lost > 0) this.#say('warning', 'lost', `${lost} messages were lost`);
     this.#snapshot = snapshot;

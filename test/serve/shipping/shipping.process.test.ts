@@ -80,6 +80,16 @@ it('is at 0 only while the process says so, and rises from then on', async () =>
   expect(status().error).toBeUndefined();
 });
 
+it('counts what a process says at its end', async () => {
+  const { children, log, status } = await shipping();
+  children[0]?.say(news({ segments: 3 }));
+  const snapshot = { state: 'shipping' as const, segments: 5, failures: 1 };
+  children[0]?.say({ kind: 'end', snapshot, log: [] });
+  children[0]?.end({ how: 'exit code 0' });
+  await waitFor(() => told(log, 'ship-restart') === 1);
+  expect(status()).toMatchObject({ totals: { segments: 5, failures: 2 } });
+});
+
 it('counts what a process did once, also while the next one has said nothing', async () => {
   const { children, log, part, status } = await shipping();
   const totals = { segments: 3, failures: 2 };
