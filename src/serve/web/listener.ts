@@ -171,7 +171,7 @@ export class WebListener {
   }
 
   #watch(
-    { method, headers }: IncomingMessage,
+    { method, headers, socket }: IncomingMessage,
     response: ServerResponse,
     query: URLSearchParams,
   ): Answer | undefined {
@@ -189,7 +189,7 @@ export class WebListener {
     // What a browser that was cut off had last is newer than the page.
     const seen = headers['last-event-id'] || query.get('version') || '';
     if (method === 'HEAD') response.end();
-    else stream.add(response, view, `${seen}`);
+    else stream.add(response, socket, view, `${seen}`);
     return undefined;
   }
 

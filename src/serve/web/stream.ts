@@ -1,4 +1,5 @@
 import type { ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
 import type { View } from './views.js';
 
 /** Milliseconds between looks at what changed: what is rare is told soon. */
@@ -14,6 +15,8 @@ const MOST_WAITING = 1 << 20;
 
 interface Watcher {
   response: ServerResponse;
+  /** An answer that waits for others on its connection is told of none of its ends. */
+  socket: Socket;
   view: View;
   version: string;
   /** When it was told of a change last, of `performance.now()`. */
@@ -31,8 +34,8 @@ export class Stream {
   }
 
   /** @param version what the page shows */
-  add(response: ServerResponse, view: View, version: string): void {
-    const watcher = { response, view, version, toldAt: 0 };
+  add(response: ServerResponse, socket: Socket, view: View, version: string): void {
+    const watcher = { response, socket, view, version, toldAt: 0 };
     this.#watchers.add(watcher);
     response.on('close', () => this.#remove(watcher));
     response.on('error', () => this.#remove(watcher));
@@ -44,7 +47,7 @@ export class Stream {
   }
 
   close(): void {
-    for (const { response } of this.#watchers) response.destroy();
+    for (const { socket } of this.#watchers) socket.destroy();
     this.#watchers.clear();
     clearInterval(this.#timer);
     this.#timer = undefined;
@@ -59,13 +62,14 @@ export class Stream {
 
   #look(): void {
     this.#count += 1;
+    for (const watcher of this.#watchers) if (watcher.socket.destroyed) this.#remove(watcher);
     for (const view of new Set([...this.#watchers].map(({ view }) => view))) {
       try {
         view.refresh();
       } catch {
         // Whatever is wrong with a page, receivers are not to end of it.
         for (const watcher of this.#watchers) {
-          if (watcher.view === view) watcher.response.destroy();
+          if (watcher.view === view) watcher.socket.destroy();
         }
       }
     }
@@ -73,9 +77,9 @@ export class Stream {
   }
 
   #tell(watcher: Watcher, beat: boolean): void {
-    const { response, view } = watcher;
+    const { response, socket, view } = watcher;
     if (response.writableLength > MOST_WAITING) {
-      response.destroy();
+      socket.destroy();
       return;
     }
     const now = performance.now();

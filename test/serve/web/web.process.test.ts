@@ -212,6 +212,15 @@ describe('whoever watches', () => {
     expect((await get('/events?page=/server/none')).status).toBe(404);
   });
 
+  it('is gone with its connection, also where one asked for more on it', async () => {
+    const { web } = await opened();
+    const socket = connect(web.port as number, '127.0.0.1');
+    socket.write('GET /events?page=/ HTTP/1.1\r\nHost: localhost\r\n\r\n'.repeat(3));
+    await waitFor(() => web.watchers === 3);
+    socket.destroy();
+    await waitFor(() => web.watchers === 0);
+  });
+
   it('is dropped if it does not read', async () => {
     const facts = new ScriptedFacts(
       Array.from({ length: 100 }, (_, i) => serverOf(NOW, { name: `s${i}` })),
