@@ -86,6 +86,8 @@ export class Web {
     if (isDeepStrictEqual(before.secrets, secrets)) return;
     if ((before.secrets.tls === undefined) === (secrets.tls === undefined)) {
       before.listener.replace(guardOf(secrets));
+      // Whoever watches gave the old token.
+      if (before.secrets.token !== secrets.token) before.stream.close();
       this.#open = { ...before, config, secrets };
       return;
     }

@@ -323,6 +323,21 @@ describe('with a token', () => {
     expect(web.port).toBe(listen.port);
     expect((await get('/', { headers })).status).toBe(401);
   });
+
+  it('watches no longer with the old one', async () => {
+    const tokenFile = secret(TOKEN);
+    const { change, origin, web } = await opened({ tokenFile });
+    const headers = { authorization: `Bearer ${TOKEN}` };
+    const { ended, stop } = await watched(`${origin}/events?page=/`, { headers });
+    // Read again, and the same.
+    await change({ listen: LOOPBACK, tokenFile });
+    expect(web.watchers).toBe(1);
+    writeFileSync(tokenFile, 'another-one-that-is-long-enough\n');
+    await change({ listen: LOOPBACK, tokenFile });
+    await ended;
+    expect(web.watchers).toBe(0);
+    await stop();
+  });
 });
 
 describe('with a certificate', () => {
