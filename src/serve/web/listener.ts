@@ -40,18 +40,23 @@ export interface ListenerOptions {
   guard: Guard;
   routes: Routes;
   stream: Stream;
+  /** For tests: milliseconds for a handshake. */
+  handshakeTimeout?: number;
 }
 
 /** Answers the status page by HTTP, or by HTTPS where there is a certificate. */
 export class WebListener {
   readonly #server: Server;
   readonly #options: ListenerOptions;
+  /** Also those that are in the middle of a handshake. */
+  readonly #sockets = new Set<Socket>();
   #guard: Guard;
 
   private constructor(options: ListenerOptions) {
     this.#options = options;
     this.#guard = options.guard;
-    const { tls } = options.guard;
+    const { guard, handshakeTimeout = PATIENCE } = options;
+    const { tls } = guard;
     const limits = {
       ...{ maxHeaderSize: LONGEST_HEADERS, requestTimeout: PATIENCE, headersTimeout: PATIENCE },
       connectionsCheckingInterval: PATIENCE / 2,
@@ -62,10 +67,14 @@ export class WebListener {
       this.#handle(request, response);
     };
     const server = tls
-      ? createSecureServer({ ...limits, ...tls, handshakeTimeout: PATIENCE }, handle)
+      ? createSecureServer({ ...limits, ...tls, handshakeTimeout }, handle)
       : createServer(limits, handle);
     server.timeout = IDLE;
     server.maxConnections = MOST_CLIENTS;
+    server.on('connection', (socket: Socket) => {
+      this.#sockets.add(socket);
+      socket.once('close', () => this.#sockets.delete(socket));
+    });
     this.#server = server;
   }
 
@@ -116,7 +125,7 @@ export class WebListener {
   async close(): Promise<void> {
     this.#options.stream.close();
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
-    (this.#server as SecureServer).closeAllConnections();
+    for (const socket of this.#sockets) socket.destroy();
     await closed;
   }
 

@@ -5,7 +5,10 @@ import { join } from 'node:path';
 import { connect as connectTls } from 'node:tls';
 import { afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { WebConfig } from '../../../src/serve/config/config.js';
-import { MOST_WATCHERS } from '../../../src/serve/web/stream.js';
+import { Access } from '../../../src/serve/web/access.js';
+import { WebListener } from '../../../src/serve/web/listener.js';
+import { Routes } from '../../../src/serve/web/routes.js';
+import { MOST_WATCHERS, Stream } from '../../../src/serve/web/stream.js';
 import { Web } from '../../../src/serve/web/web.js';
 import { CertificateAuthority, type KeyPair } from '../../support/certificates.js';
 import { scratchDir } from '../../support/scratch.js';
@@ -406,6 +409,26 @@ describe('with a certificate', () => {
     for (const config of wrong) {
       await expect(opened({ listen, ...config })).rejects.toThrow('no loopback address');
     }
+  });
+
+  it('waits for nobody in the middle of a handshake when it closes', async () => {
+    const { cert, key } = pairs[0] as KeyPair;
+    const facts = new ScriptedFacts([serverOf(NOW)]);
+    const tls = { cert: readFileSync(cert, 'utf8'), key: readFileSync(key, 'utf8') };
+    const listener = await WebListener.open({
+      ...{ listen: LOOPBACK, guard: { access: new Access(TOKEN, true), tls } },
+      ...{ routes: new Routes(facts, facts.memory), stream: new Stream() },
+      // Longer than a test may take.
+      handshakeTimeout: 3_600_000,
+    });
+    const silent = connect(listener.port, '127.0.0.1');
+    const gone = new Promise<void>((resolve) => silent.once('close', () => resolve()));
+    silent.on('error', () => {});
+    await new Promise((resolve) => silent.once('connect', resolve));
+    // They are accepted in their order.
+    expect(await status(listener.port)).toBe(200);
+    await listener.close();
+    await gone;
   });
 
   it('takes another certificate while it answers, and keeps the one before if it is none', async () => {
