@@ -98,11 +98,14 @@ const CASES: Readonly<Record<string, { fires: Series; quiet: Series }>> = {
   },
   WalkeepShippingHeld: {
     fires: {
+      [shop('store_held', 'store="minio"')]: '1x99',
       [shop('store_rpo_seconds', 'store="minio"')]: '1x99',
       [shop('store_rpo_limit_seconds', 'store="minio"')]: '600x99',
+    },
+    quiet: {
+      [shop('store_held', 'store="minio"')]: '0 1 0x99',
       [shop('trouble', 'kind="ship"')]: '1x99',
     },
-    quiet: { [shop('trouble', 'kind="ship"')]: '0 1 0x99' },
   },
   WalkeepFindings: {
     fires: {
@@ -156,8 +159,8 @@ const LONG: Readonly<Record<string, number>> = { WalkeepSlotGrows: 95 };
 
 const UP: Series = { 'up{job="walkeep"}': '1x199' };
 
-/** @param fires the alert that fires at the end, and no other; absent: none ever did */
-function unitTest(name: string, series: Series, minutes: number, fires?: string) {
+/** @param fires the alerts that fire at the end, and no others; none: none ever did */
+function unitTest(name: string, series: Series, minutes: number, ...fires: string[]) {
   const at = `${minutes}m`;
   const now = 'count by (alertname) (ALERTS{alertstate="firing"})';
   const ever = `count by (alertname) (count_over_time(ALERTS{alertstate="firing"}[${at}]))`;
@@ -168,9 +171,9 @@ function unitTest(name: string, series: Series, minutes: number, fires?: string)
     input_series: all.map(([of, values]) => ({ series: of, values })),
     promql_expr_test: [
       {
-        expr: fires === undefined ? ever : now,
+        expr: fires.length === 0 ? ever : now,
         eval_time: at,
-        exp_samples: fires === undefined ? [] : [{ labels: `{alertname="${fires}"}`, value: 1 }],
+        exp_samples: fires.map((alert) => ({ labels: `{alertname="${alert}"}`, value: 1 })),
       },
     ],
   };
@@ -215,6 +218,25 @@ describe('docs/examples/alerts.yaml', () => {
       unitTest(`${alert} fires`, fires, LONG[alert] ?? 24, alert),
       unitTest(`${alert} is quiet`, quiet, LONG[alert] ?? 24),
     ]);
+    expect(await runTests(tests)).toContain('SUCCESS');
+  });
+
+  it.skipIf(!promtool)('hides none behind another (promtool)', async () => {
+    const both: Series = {
+      [shop('store_held', 'store="minio"')]: '1x99',
+      [shop('store_held', 'store="backup"')]: '0x99',
+      [shop('store_rpo_seconds', 'store="backup"')]: '601x99',
+      [shop('store_rpo_limit_seconds', 'store="backup"')]: '600x99',
+    };
+    // Another machine that archives the same server.
+    const other: Series = {
+      [shop('verify_findings', 'instance="b",task="verify_full",place="directory"')]: '2x99',
+      [shop('trouble', 'instance="a",kind="verify"')]: '1x99',
+    };
+    const tests = [
+      unitTest('held and behind', both, 24, 'WalkeepShippingHeld', 'WalkeepStoreBehind'),
+      unitTest('two machines', other, 24, 'WalkeepFindings', 'WalkeepNotVerified'),
+    ];
     expect(await runTests(tests)).toContain('SUCCESS');
   });
 

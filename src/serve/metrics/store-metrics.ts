@@ -9,6 +9,10 @@ const GAUGES: Readonly<Record<string, readonly [help: string, of: Of]>> = {
     '1 while WAL is shipped to the store, 0 if it is away or held, or its process is not there',
     ({ state }) => (state === 'shipping' ? 1 : 0),
   ],
+  store_held: [
+    '1 if the store does not get all of the WAL until somebody looks',
+    ({ state }) => (state === 'held' ? 1 : 0),
+  ],
   store_rpo_seconds: [
     'Seconds since all that was completed here was at the store; 0: it is',
     ({ rpoSeconds }) => rpoSeconds,

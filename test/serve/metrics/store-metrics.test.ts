@@ -24,6 +24,7 @@ it('tells of each store, of what is known, and of none that is gone', async () =
         totals: { segments: 4, failures: 12 },
       }),
       storeOf('new', { state: 'starting', rpoSeconds: 1 }),
+      storeOf('stuck', { state: 'held', rpoSeconds: 1 }),
     ]),
     serverOf('alone'),
   ];
@@ -36,6 +37,8 @@ it('tells of each store, of what is known, and of none that is gone', async () =
       'walkeep_store_up{server="shop",store="minio"} 1',
       'walkeep_store_up{server="shop",store="vault"} 0',
       'walkeep_store_up{server="shop",store="new"} 0',
+      'walkeep_store_held{server="shop",store="minio"} 0',
+      'walkeep_store_held{server="shop",store="stuck"} 1',
       'walkeep_store_rpo_seconds{server="shop",store="minio"} 0',
       'walkeep_store_rpo_seconds{server="shop",store="vault"} 90.5',
       'walkeep_ship_queue_bytes{server="shop",store="vault"} 50331648',
