@@ -138,9 +138,15 @@ function* worked(server: ServerStatus, around: Circumstances): Generator<Found> 
     const found = status.job.startsWith('verify_') ? verified(status, around) : done(status, jobs);
     if (found) yield found;
   }
+  if (limit === undefined) return;
   const newest = newestBackup(server);
-  if (limit === undefined || newest === undefined) return;
-  if (newest === 0) {
+  const unread = server.archive?.places?.find((one) => one.readAt === undefined && one.error);
+  if (newest === undefined) {
+    if (!unread) return;
+    const why = `backups in ${unread.place} cannot be read: ${unread.error?.message}`;
+    const text = `the age of the newest backup is not known: ${why}`;
+    yield { kind: 'backup', severity: 'warning', text, patience: 600_000 };
+  } else if (newest === 0) {
     yield { kind: 'backup', severity: 'critical', text: 'there is no backup that is complete' };
   } else if (around.now - newest > limit * 1000) {
     const text = `the newest backup is older than ${limit} s`;

@@ -181,6 +181,15 @@ it('finds that the newest backup is too old, or that there is none', () => {
   // Of another place nothing is known yet.
   const places = [{ place: 'directory', readAt: ago(0) }, { place: 'minio' }];
   expect(of({ archive: archiveOf({ places }), backupLimitSeconds })).toEqual([]);
+  // What cannot be read may have one, too; nobody is left to think so for long.
+  const unread = archiveOf({ places: [places[0], { place: 'minio', error }] as typeof places });
+  expect(of({ archive: unread, backupLimitSeconds })).toEqual([
+    {
+      ...{ server: 'shop', kind: 'backup', severity: 'warning', patience: 600_000 },
+      text: 'the age of the newest backup is not known: backups in minio cannot be read: the disk is gone',
+    },
+  ]);
+  expect(of({ archive: unread })).toEqual([]);
   expect(of({ backupLimitSeconds })).toEqual([]);
 });
 
