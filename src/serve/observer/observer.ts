@@ -158,7 +158,9 @@ export class Observer implements Part {
     this.#failures += 1;
     const message = `${why}; another begins in ${wait / 1000} s`;
     this.#tell({ level: 'error', event: 'observer', message, code: 'WK_PROCESS' });
-    for (const [name, archive] of this.#archives) {
+    for (const { server } of this.#observed) {
+      const { name } = server;
+      const archive = this.#archives.get(name) ?? UNREAD;
       const { readAt } = archive;
       const since = readAt === undefined ? '' : ` since ${readAt}`;
       const error = { code: 'WK_PROCESS', message: `the archive was not read${since}: ${why}` };
@@ -182,6 +184,12 @@ export class Observer implements Part {
     }, LOOK);
   }
 }
+
+/** Of which nothing was told yet. */
+const UNREAD: ArchiveStatus = {
+  ...{ segments: 0, bytes: 0, timelines: [], gaps: [], backups: [], places: [] },
+  ...{ windows: [], besideWindows: [] },
+};
 
 function observedOf({ server, stores }: WorkConfig): Observed {
   return {

@@ -111,7 +111,25 @@ it('replaces one that is not heard of, though its disk keeps it, and does not li
   expect(children[0]!.killed).toBe(true);
   expect(children).toHaveLength(2);
   children[0]!.hear({ kind: 'archives', archives: { a: archive({ segments: 99 }) } });
-  expect(observer.status('a')).toEqual({});
+  const { readAt, segments } = observer.status('a').archive ?? {};
+  expect([readAt, segments]).toEqual([undefined, 0]);
+});
+
+it('says of an archive that no process ever told of that it was not read', async () => {
+  const { observer, children } = scripted();
+  await observer.apply([work('a')]);
+  children[0]!.end('exit code 1');
+  await vi.advanceTimersByTimeAsync(0);
+  expect(observer.status('a').archive).toMatchObject({
+    ...{ segments: 0, gaps: [], windows: [] },
+    error: {
+      message:
+        'the archive was not read: the process that looks at archives ended with exit code 1',
+    },
+  });
+  await vi.advanceTimersByTimeAsync(1000);
+  children[1]!.hear({ kind: 'archives', archives: { a: archive() } });
+  expect(observer.status('a')).toEqual({ archive: archive() });
 });
 
 it('ends with its process, and not with one that a disk keeps', async () => {
