@@ -33,6 +33,13 @@ describe('a token', () => {
     expect(access.waitSeconds(HERE, now)).toBe(1);
   });
 
+  it('keeps nobody out for as long as a clock was put back', () => {
+    const access = new Access(TOKEN, true);
+    expect(access.judge('wrong', HERE, 3_600_000)).toBe('no');
+    expect(access.judge(TOKEN, HERE, 3_599_999)).toBe('wait');
+    expect(access.judge(TOKEN, HERE, 0)).toBe('yes');
+  });
+
   it('is guarded against a whole network of IPv6, and whoever is in has no wait', () => {
     const access = new Access(TOKEN, true);
     const cookie = access.session(0).split(';')[0] as string;
