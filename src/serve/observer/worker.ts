@@ -1,6 +1,6 @@
-import { setPriority } from 'node:os';
 import { isDeepStrictEqual } from 'node:util';
 import { WorkingThread } from '../../threads.js';
+import { yieldToOthers } from '../low-priority.js';
 import { Budget } from './budget.js';
 import type { LookAnswer, LookJob } from './jobs.js';
 import { Lookers } from './lookers.js';
@@ -35,7 +35,7 @@ function main(): void {
   process.on('SIGINT', ignore).on('SIGTERM', ignore).on('SIGHUP', ignore);
   // A thread that a disk holds would keep any other end waiting.
   process.once('disconnect', () => process.kill(process.pid, 'SIGKILL'));
-  setPriority(NICE);
+  yieldToOthers(NICE);
   const observer = new Observing(send);
   process.on('message', ({ servers }: ToObserver) => observer.watch(servers));
   send({ kind: 'ready' }, () => {});

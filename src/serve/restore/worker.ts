@@ -1,4 +1,3 @@
-import { setPriority } from 'node:os';
 import type { RecoveryTarget } from '../../archive/targets/target.js';
 import { formatLsn } from '../../lsn.js';
 import type { NearPoint } from '../../restore/reach/near.js';
@@ -6,20 +5,14 @@ import { type Reached, reachTarget } from '../../restore/reach/reach.js';
 import { parseTarget, targetWords } from '../../restore/target-text.js';
 import { formatTimestamp, type TimestampTz } from '../../wal/records/timestamp.js';
 import { storeEnvironment } from '../config/stores.js';
+import { yieldToOthers } from '../low-priority.js';
 import { reportOf } from '../status.js';
 import type { Commit, NearTarget, PlanAnswer, PlanRequest, RestorePlanned } from './messages.js';
-
-/** Receivers and servers come first. */
-const NICE = 10;
 
 /** The process of one plan. It reads archives, and ends with its supervisor. */
 function main(): void {
   process.once('disconnect', () => process.exit());
-  try {
-    setPriority(NICE);
-  } catch {
-    // Then it is as nice as its supervisor.
-  }
+  yieldToOthers();
   process.once('message', async (request: PlanRequest) => {
     const answer = await plan(request).catch(
       (e): PlanAnswer => ({ state: 'failed', error: reportOf(e) }),

@@ -1,4 +1,5 @@
 import { readFileSync, renameSync } from 'node:fs';
+import { constants, getPriority, setPriority } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { ArchiveStatus } from '../../../src/serve/status.js';
@@ -99,6 +100,18 @@ describe('the observer of archives', () => {
     await waitFor(() => !isRunning(second), { timeoutMs: 120_000 });
     await told('shop', ({ error }) => !error);
     await waitFor(() => serving.events('observer').length >= 2);
+  });
+
+  it('begins also where all has the lowest priority already, and keeps that', async () => {
+    const { PRIORITY_LOW } = constants.priority;
+    const gone = join(scratchDir('gone'), 'segment');
+    const before = await observer();
+    setPriority(serving.run.pid, PRIORITY_LOW);
+    signal(before, 'SIGKILL');
+    await waitFor(() => !isRunning(before));
+    renameSync(join(shop, names[4] as string), gone);
+    await told('shop', ({ gaps }) => gaps.length === 1);
+    expect(getPriority(await observer())).toBe(PRIORITY_LOW);
   });
 
   it('ends with who began it', async () => {
