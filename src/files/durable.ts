@@ -49,6 +49,8 @@ const REASONS: Record<string, string> = {
   EMFILE: 'Too many open files',
   ELOOP: 'Too many levels of symbolic links',
   EFTYPE: 'Not a regular file',
+  EADDRINUSE: 'Address already in use',
+  EADDRNOTAVAIL: 'Cannot assign requested address',
 };
 
 /** strerror's words for an errno, as PostgreSQL's %m prints them. */

@@ -1,6 +1,8 @@
 import { chmodSync, lstatSync, unlinkSync } from 'node:fs';
+import { stat } from 'node:fs/promises';
 import { connect, createServer, type Server, type Socket } from 'node:net';
-import { ConfigError, DirectoryLockedError, UsageError } from '../../errors.js';
+import { dirname } from 'node:path';
+import { ConfigError, DirectoryLockedError, StorageError, UsageError } from '../../errors.js';
 import { storageError } from '../../files/durable.js';
 import { BACKUP_TYPES, type JobRequest } from '../jobs/request.js';
 import { reportOf } from '../status.js';
@@ -35,8 +37,8 @@ export class ControlServer {
     const server = createServer((client) => opened.#serve(client, control));
     const opened = new ControlServer(server);
     server.maxConnections = MOST_CLIENTS;
-    await listen(server, path).catch((e) => {
-      throw storageError('listen on', path, e);
+    await listen(server, path).catch(async (e) => {
+      throw await listenError(path, e);
     });
     chmodSync(path, 0o600);
     server.on('error', () => {});
@@ -135,6 +137,20 @@ function jobRequest(given: unknown): JobRequest | undefined {
   if (job === 'verify') return { job, full: full === true };
   const known = BACKUP_TYPES.find((one) => one === type);
   return job === 'backup' && known ? { job, type: known } : undefined;
+}
+
+/** Node.js says of a directory that is not there that it may not be written to. */
+async function listenError(path: string, cause: unknown): Promise<Error> {
+  const dir = dirname(path);
+  const gone = await stat(dir).then(
+    () => undefined,
+    (e: NodeJS.ErrnoException) => e,
+  );
+  if (gone?.code !== 'ENOENT') return storageError('listen on', path, cause);
+  return new StorageError(`could not listen on "${path}": "${dir}" does not exist`, {
+    ...{ path, cause },
+    hint: 'Make it first, for the user that runs this; of systemd it is RuntimeDirectory=.',
+  });
 }
 
 /** Whether somebody listens; what a killed program left is removed. */

@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, statSync, writeFileSync } from 'node:fs';
 import { connect, Server } from 'node:net';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import fc from 'fast-check';
 import { afterEach, expect, it, vi } from 'vitest';
 import { ConfigError } from '../../../src/errors.js';
@@ -110,6 +110,13 @@ it('takes the place of a program that was killed, and of no other', async () => 
   writeFileSync(file, 'of somebody');
   await expect(ControlServer.open(file, async () => STATUS)).rejects.toThrow('could not listen');
   expect(statSync(file).size).toBe(11);
+});
+
+it('says that the directory of its socket is not there', async () => {
+  const path = join(scratchDir('ctl'), 'none', 'control');
+  const error = await ControlServer.open(path, async () => STATUS).catch((e) => e);
+  expect(error.message).toBe(`could not listen on "${path}": "${dirname(path)}" does not exist`);
+  expect(error.hint).toContain('Make it first');
 });
 
 it('says that nobody is there', async () => {

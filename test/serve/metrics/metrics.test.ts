@@ -194,5 +194,7 @@ it('says where it cannot listen', async () => {
     { host: '127.0.0.1', port: listener.port },
     { servers: () => [], configIsGood: () => true },
   );
-  await expect(again).rejects.toThrow(`could not listen on "127.0.0.1", port ${listener.port}`);
+  await expect(again).rejects.toThrow(
+    `could not listen on "127.0.0.1", port ${listener.port}: Address already in use`,
+  );
 });
