@@ -24,6 +24,8 @@ const LAST_HOOK_LIMIT = 10_000;
 const NOTE_LIMIT = 30_000;
 /** Lines that are told of one run. */
 const MOST_LINES = 200;
+/** Characters of one text of a run: of a hook anything may come. */
+const LONGEST_TEXT = 4096;
 /** What is shorter would be found in any text. */
 const SHORTEST_SECRET = 4;
 
@@ -64,7 +66,8 @@ export class JobRun {
     let end = await this.#work().catch((e): Omit<RunEnd, 'endedAt'> => {
       return { outcome: 'failed', error: reportOf(e) };
     });
-    if (signal.aborted && end.outcome !== 'good') end = { outcome: 'ended' };
+    // An answer is one although it came late.
+    if (signal.aborted && end.outcome === 'failed') end = { outcome: 'ended' };
     if (spec.after) {
       const limit = signal.aborted ? LAST_HOOK_LIMIT : HOOK_LIMIT;
       const told = { WALKEEP_OUTCOME: end.outcome, WALKEEP_CODE: `${end.code ?? ''}` };
@@ -138,18 +141,17 @@ export class JobRun {
         else this.#stderr(line);
       },
       told: ({ kind: _, code: known = 'WK_INTERNAL', ...report }) => {
-        const texts = Object.entries(report).map(([name, text]) => [name, this.#clean(text)]);
-        reported = { code: known, ...Object.fromEntries(texts) };
+        reported = this.#cleaned({ code: known, ...report });
       },
     });
-    const read = reader.outcome(code);
+    const { error: found, ...outcome } = reader.outcome(code);
+    const read = { ...outcome, ...(found ? { error: this.#cleaned(found) } : {}) };
     const given = code === undefined ? {} : { code };
     if (read.outcome !== 'failed') return { ...read, ...given };
-    const error = read.error ??
-      reported ?? {
-        ...{ code: 'WK_PROCESS', message: `"walkeep ${spec.args[0]}" ended with ${how}` },
-      };
-    return { ...read, ...given, error };
+    const error = reported ?? {
+      ...{ code: 'WK_PROCESS', message: `"walkeep ${spec.args[0]}" ended with ${how}` },
+    };
+    return { error, ...read, ...given };
   }
 
   /** As the command prints for people: `walkeep: error: …`. */
@@ -208,8 +210,13 @@ export class JobRun {
     this.#context.send({ kind: 'log', entry });
   }
 
+  #cleaned(error: ErrorReport): ErrorReport {
+    const texts = Object.entries(error).map(([name, text]) => [name, this.#clean(`${text}`)]);
+    return Object.fromEntries(texts) as unknown as ErrorReport;
+  }
+
   #clean(text: string): string {
     const known = this.#secrets.reduce((left, secret) => left.replaceAll(secret, '***'), text);
-    return withoutSecrets(known);
+    return withoutSecrets(known).slice(0, LONGEST_TEXT);
   }
 }

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -14,6 +14,8 @@ import { waitFor } from '../../support/wait.js';
 
 const SECRET = 'correct horse battery';
 const built = pathToFileURL(join(packageRoot, 'dist/serve/jobs/launch.js')).href;
+
+const builtRun = pathToFileURL(join(packageRoot, 'dist/serve/jobs/run.js')).href;
 
 const started: JobProcess[] = [];
 afterEach(() => {
@@ -173,6 +175,37 @@ describe('a run', () => {
     signal(pid, 'SIGKILL');
     expect(await process.ended).toEqual({ how: 'SIGKILL' });
     await waitFor(() => !all.some(isRunning));
+  });
+
+  it('keeps what a check found although it is ended in that moment', async () => {
+    const { dir, startOf } = setting();
+    const segment = join(dir, '000000010000000000000001');
+    writeFileSync(segment, '');
+    truncateSync(segment, 16 * 1024 * 1024);
+    const start = startOf({ args: ['verify', '--json', '--quick', '--', dir] });
+    const { kind: _, ...context } = start as Extract<JobStart, { kind: 'run' }>;
+    const stop = new AbortController();
+    const { JobRun } = (await import(builtRun)) as typeof import('../../../src/serve/jobs/run.js');
+    const run = new JobRun({
+      ...{ ...context, signal: stop.signal, why: () => 'cancel' },
+      // It prints what it found once it has looked at all.
+      send: (message) => {
+        if (message.kind === 'log' && message.entry.level === 'error') stop.abort();
+      },
+    });
+    const end = await run.run();
+    expect(stop.signal.aborted).toBe(true);
+    expect(end).toMatchObject({ outcome: 'bad', findings: expect.any(Number) });
+    expect(await readMemory(dir)).toMatchObject([{ last: { outcome: 'bad' } }]);
+  });
+
+  it('cuts lines that are too long', async () => {
+    const { startOf } = setting();
+    const before = ['/bin/sh', '-c', 'head -c 900000 /dev/zero | tr "\\000" x; echo; echo last'];
+    const { process, lines } = await begin(startOf({ before }));
+    await process.ended;
+    expect(lines()).toContain('/bin/sh: last');
+    expect(Math.max(...lines().map((line) => line.length))).toBe(4096);
   });
 
   it('reads endless output in bounds', async () => {
