@@ -11,14 +11,19 @@ import {
 } from './file-system.js';
 
 /** Wraps a failed file-system call in a typed error: no space passes, the rest does not. */
-export function storageError(action: string, path: string, cause: unknown): WalkeepError {
+export function storageError(
+  action: string,
+  path: string,
+  cause: unknown,
+  hint?: string,
+): WalkeepError {
   if (cause instanceof WalkeepError) return cause;
   const err = cause as NodeJS.ErrnoException;
   const message = `could not ${action} "${path}": ${reason(err)}`;
   if (err.code === 'ENOSPC' || err.code === 'EDQUOT') {
     return new DiskFullError(message, { path, cause });
   }
-  return new StorageError(message, { path, cause });
+  return new StorageError(message, { path, cause, ...(hint === undefined ? {} : { hint }) });
 }
 
 /** A failed fsync: nothing that was written since the last good one is known to be on disk. */

@@ -91,6 +91,12 @@ async function holderState(dir: string, holder: ProcessIdentity, self: ProcessId
   return held === undefined ? 'elsewhere' : held ? 'alive' : 'dead';
 }
 
+/** A directory that is made here could be where a disk is not mounted. */
+const HINTS: Readonly<Record<string, string>> = {
+  ENOENT: 'Make it first, once its disk is mounted.',
+  EACCES: 'Give it to the user that is to write there.',
+};
+
 /** One try to get the lock, with all that has to be undone if it fails. */
 class Attempt {
   readonly #dir: string;
@@ -110,7 +116,8 @@ class Attempt {
     try {
       result = await attempt.#acquire();
     } catch (e) {
-      throw storageError('lock directory', dir, e);
+      const { code = '' } = e as NodeJS.ErrnoException;
+      throw storageError('lock directory', dir, e, HINTS[code]);
     } finally {
       await rm(attempt.#path('.tmp'), { force: true });
       if (result !== 'won') await attempt.#closeSockets();

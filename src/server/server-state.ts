@@ -137,7 +137,7 @@ export async function readSlot(
   if (!slot && readable) {
     throw new ServerError(`replication slot "${name}" does not exist`, {
       sqlstate: '42704',
-      hint: 'Create it with --create-slot.',
+      hint: 'Create it with --create-slot, or "walkeep slot create"; under walkeep serve: ensure_slot: true.',
     });
   }
   return {

@@ -201,6 +201,7 @@ describe('one process', () => {
   it('fails with a typed error where there is no directory', async () => {
     await expect(acquireDirectoryLock(join(dir, 'missing'))).rejects.toMatchObject({
       code: 'WK_STORAGE',
+      hint: 'Make it first, once its disk is mounted.',
     });
   });
 

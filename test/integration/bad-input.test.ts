@@ -220,6 +220,7 @@ describe.skipIf(MAJORS.length === 0)('a server', () => {
         directory,
         args,
         message: /replication slot "missing" does not exist$/,
+        advice: /hint: .*--create-slot, or "walkeep slot create"; under walkeep serve: ensure_slot/,
       });
     }
   });
