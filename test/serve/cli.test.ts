@@ -53,6 +53,9 @@ describe('status', () => {
       /^shop {4}streaming +\S+ s +0\/4000000 +16\.8 MB +0\.0 s +0$/,
     );
     expect(asked).toEqual([{ command: 'status' }]);
+    // It has neither stores nor jobs.
+    const one = await run('walkeep', 'status', '-c', file, 'shop');
+    expect(one.stdout.split('\n').slice(2)).toEqual(['']);
   });
 
   it('ends with 1 and says why if one does not', async () => {

@@ -34,7 +34,8 @@ export const command: Command = {
     if (values.json === true) output.print(servers.map(jsonLine).join('\n'));
     else {
       output.print(tableText(HEADER, servers.map(row)));
-      if (server !== undefined) output.print(servers.flatMap(details).join('\n'));
+      const lines = server === undefined ? [] : servers.flatMap(details);
+      if (lines.length > 0) output.print(lines.join('\n'));
     }
     return servers.every(isWell) ? 0 : NOT_WELL;
   },
