@@ -54,6 +54,7 @@ const REASONS: Record<string, string> = {
   EMFILE: 'Too many open files',
   ELOOP: 'Too many levels of symbolic links',
   EFTYPE: 'Not a regular file',
+  ECONNREFUSED: 'Connection refused',
   EADDRINUSE: 'Address already in use',
   EADDRNOTAVAIL: 'Cannot assign requested address',
 };

@@ -117,6 +117,17 @@ export interface ServerStatus {
   troubles?: TroubleStatus[];
 }
 
+/**
+ * Why nothing comes from a server: of a process that runs what it says itself, else why it ended, whatever
+ * was wrong with a connection before. Nothing of one that is paused.
+ */
+export function whyAway({ state, ended, receiver }: ServerStatus): ErrorReport | undefined {
+  const error = receiver?.error;
+  if (state === 'paused') return undefined;
+  if (state === 'connecting' || state === 'disconnected') return error ?? ended;
+  return ended ?? error;
+}
+
 /** Something that is wrong, as the page, the metrics and a webhook tell of it. */
 export interface TroubleStatus {
   kind: Trouble;

@@ -60,7 +60,10 @@ describe('status', () => {
 
   it('ends with 1 and says why if one does not', async () => {
     const ended = { code: 'WK_GAP', message: 'WAL is missing\u001b[2J' };
-    const held = statusOf('ledger', { state: 'held', ended, rpoSeconds: 90 });
+    // What was wrong with a connection before does not hold it.
+    const error = { code: 'WK_CONNECTION', message: 'refused' };
+    const receiver = { state: 'disconnected' as const, segments: 0, connections: 1, error };
+    const held = statusOf('ledger', { state: 'held', ended, receiver, rpoSeconds: 90 });
     const { asked, socket } = await controlled(answer([statusOf('shop'), held]));
     const { code, stdout } = await run('walkeep', 'status', '--socket', socket, 'ledger');
     expect(code).toBe(1);

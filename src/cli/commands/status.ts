@@ -1,6 +1,6 @@
 import { UsageError } from '../../errors.js';
 import { parseLsn } from '../../lsn.js';
-import type { ServerStatus } from '../../serve/status.js';
+import { type ServerStatus, whyAway } from '../../serve/status.js';
 import { formatBytes, formatSeconds } from '../../units.js';
 import { type Command, HELP_OPTION, VERSION_OPTION } from '../command.js';
 import { jsonLine } from '../json.js';
@@ -55,9 +55,9 @@ const HEADER = [
 ];
 
 function row(status: ServerStatus): string[] {
-  const { name, state, since, restarts, ended, silentSeconds, receiver, rpoSeconds } = status;
+  const { name, state, since, restarts, silentSeconds, receiver, rpoSeconds } = status;
   const [trouble] = status.troubles ?? [];
-  const { position, error } = receiver ?? {};
+  const { position } = receiver ?? {};
   const behind = position && parseLsn(position.serverEnd) - parseLsn(position.flushed);
   const silent = silentSeconds === undefined ? undefined : `nothing heard for ${silentSeconds} s`;
   return [
@@ -68,7 +68,7 @@ function row(status: ServerStatus): string[] {
       `${restarts}`,
       storesInBrief(status),
       jobsInBrief(status),
-      silent ?? (isWell(status) ? trouble?.text : (error ?? ended)?.message) ?? '',
+      silent ?? (isWell(status) ? trouble?.text : whyAway(status)?.message) ?? '',
     ],
   ];
 }

@@ -1,4 +1,4 @@
-import type { ArchiveStatus, ServerStatus } from '../status.js';
+import { type ArchiveStatus, type ServerStatus, whyAway } from '../status.js';
 
 export type Level = 'good' | 'warn' | 'bad';
 
@@ -28,14 +28,9 @@ export function levelOf(troubles: readonly Shown[]): Level {
 }
 
 /** Why a server is not well: undefined only while WAL streams and no more than allowed could be lost. */
-export function unhealthy({
-  state,
-  ended,
-  receiver,
-  rpoSeconds,
-  rpoLimitSeconds,
-}: ServerStatus): string | undefined {
-  const why = ended ?? receiver?.error;
+export function unhealthy(server: ServerStatus): string | undefined {
+  const { state, rpoSeconds, rpoLimitSeconds } = server;
+  const why = whyAway(server);
   if (state !== 'streaming') return `${state}${why ? `: ${why.code}: ${why.message}` : ''}`;
   if (rpoSeconds > rpoLimitSeconds) {
     return `WAL of ${rpoSeconds.toFixed(1)} s is not durable here; the limit is ${rpoLimitSeconds} s`;
@@ -52,12 +47,10 @@ const AWAY: Readonly<Partial<Record<ServerStatus['state'], string>>> = {
 };
 
 function ofReceiver(server: ServerStatus): Shown[] {
-  const { state, ended, receiver, rpoSeconds, rpoLimitSeconds } = server;
+  const { state, rpoSeconds, rpoLimitSeconds } = server;
   const what = AWAY[state];
   if (what === undefined) return [];
-  // What holds it is why its process ended, whatever was wrong with a connection before.
-  const away = receiver?.error ?? ended;
-  const why = state === 'paused' ? undefined : state === 'disconnected' ? away : (ended ?? away);
+  const why = whyAway(server);
   const level = state === 'held' || rpoSeconds > rpoLimitSeconds ? 'bad' : 'warn';
   const text = why ? `${what}: ${why.message}` : what;
   return [{ level, text, ...(why?.hint === undefined ? {} : { hint: why.hint }) }];

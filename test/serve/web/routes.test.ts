@@ -158,6 +158,16 @@ describe('health', () => {
     ]);
     expect(routesOf().get('/health/shop').status).toBe(404);
   });
+
+  it('says what is wrong now, and not what was before', () => {
+    const ended = { code: 'WK_PROCESS', message: 'the receiver ended' };
+    const error = { code: 'WK_CONNECTION', message: 'refused' };
+    const receiver = { state: 'disconnected' as const, segments: 0, connections: 1, error };
+    const told = (state: ServerStatus['state']) => health({ state, ended, receiver })[1];
+    expect(told('disconnected')).toBe('disconnected: WK_CONNECTION: refused\n');
+    expect(told('held')).toBe('held: WK_PROCESS: the receiver ended\n');
+    expect(told('paused')).toBe('paused\n');
+  });
 });
 
 it('gives the status as JSON', () => {
