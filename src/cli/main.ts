@@ -101,7 +101,7 @@ const COMMANDS: Readonly<
     load: () => import('./commands/rehearse.js'),
   },
   serve: {
-    summary: 'receive from many servers, as a configuration says',
+    summary: 'keep the archives of many servers, as a configuration says',
     load: () => import('./commands/serve.js'),
   },
   status: {

@@ -9,9 +9,11 @@ import { stopOnSignals } from '../signals.js';
 export const command: Command = {
   usage: 'serve -c FILE',
   description:
-    'Receives from all servers that a configuration names, each in a process of its own, which is ' +
-    'begun again whenever it ends; one whose archive needs a person first is held. SIGHUP reads the ' +
-    'configuration again and restarts what changed.',
+    'Keeps the archives of all servers that a configuration names: receives WAL and ships it, takes ' +
+    'backups, verifies, expires and rehearses at their times, and has a status page, metrics and ' +
+    'alarms. Each receiver is a process of its own, which is begun again whenever it ends; one whose ' +
+    'archive needs a person first is held. SIGHUP reads the configuration again and restarts what ' +
+    'changed. "walkeep config check" looks for faults first.',
   options: () => [CONFIG_OPTION, VERSION_OPTION, HELP_OPTION],
   async run(values, operands, { output, env, tryHelp }) {
     if (operands.length > 0) {

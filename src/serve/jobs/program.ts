@@ -45,7 +45,7 @@ export function runProgram(options: ProgramOptions): Promise<ProgramEnd> {
       });
     } catch (e) {
       // Of what cannot be an argument.
-      return resolve({ code: undefined, how: (e as Error).message });
+      return resolve({ code: undefined, how: `could not be run: ${(e as Error).message}` });
     }
     let late: NodeJS.Timeout | undefined;
     const kill = (name: NodeJS.Signals): void => {
@@ -74,10 +74,11 @@ export function runProgram(options: ProgramOptions): Promise<ProgramEnd> {
     };
     child.once('error', (e) => {
       // Also of a signal that could not be sent: then it runs.
-      if (child.pid === undefined) settle({ code: undefined, how: reason(e) });
+      if (child.pid === undefined)
+        settle({ code: undefined, how: `could not be run: ${reason(e)}` });
     });
     child.once('exit', (code, name) => {
-      const end = { code: code ?? undefined, how: name ?? `exit code ${code}` };
+      const end = { code: code ?? undefined, how: `ended with ${name ?? `exit code ${code}`}` };
       const drained = setTimeout(() => {
         child.stdout?.destroy();
         child.stderr?.destroy();

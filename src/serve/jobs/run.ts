@@ -149,7 +149,7 @@ export class JobRun {
     const given = code === undefined ? {} : { code };
     if (read.outcome !== 'failed') return { ...read, ...given };
     const error = reported ?? {
-      ...{ code: 'WK_PROCESS', message: `"walkeep ${spec.args[0]}" ended with ${how}` },
+      ...{ code: 'WK_PROCESS', message: `"walkeep ${spec.args[0]}" ${how}` },
     };
     return { error, ...read, ...given };
   }
@@ -180,7 +180,7 @@ export class JobRun {
       started: (pid) => send({ kind: 'group', pid }),
     });
     send({ kind: 'group', pid: undefined });
-    if (code !== 0) throw new Error(`"${program}" ended with ${how}`);
+    if (code !== 0) throw new Error(`"${program}" ${how}`);
   }
 
   /** Notes it beside the ledger, if the disk takes it in time: no job is left undone for that. */

@@ -91,15 +91,18 @@ describe('a run', () => {
   });
 
   it('is none where its password cannot be read, or what comes before fails', async () => {
-    for (const more of [
-      { secrets: { PGPASSWORD: '/nowhere' } },
-      { before: ['/bin/sh', '-c', 'exit 3'] },
-      { before: ['/nowhere/at/all'] },
+    for (const { message, ...more } of [
+      { secrets: { PGPASSWORD: '/nowhere' }, message: expect.stringContaining('"/nowhere"') },
+      { before: ['/bin/sh', '-c', 'exit 3'], message: '"/bin/sh" ended with exit code 3' },
+      {
+        before: ['/nowhere/at/all'],
+        message: '"/nowhere/at/all" could not be run: No such file or directory',
+      },
     ]) {
       const { startOf, told } = setting();
       const { process } = await begin(startOf(more));
       const { end } = await process.ended;
-      expect(end).toMatchObject({ outcome: 'failed', error: { message: expect.any(String) } });
+      expect(end).toMatchObject({ outcome: 'failed', error: { message } });
       expect(end).not.toHaveProperty('code');
       expect(told()).toEqual(expect.arrayContaining(['WALKEEP_OUTCOME=failed', 'WALKEEP_CODE=']));
     }
