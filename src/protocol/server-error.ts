@@ -10,6 +10,7 @@ const INVALID_AUTHORIZATION = '28000';
 const UNDEFINED_FILE = '58P01';
 const NOT_IN_PREREQUISITE_STATE = '55000';
 const TOO_MANY_CONNECTIONS = '53300';
+const UNDEFINED_OBJECT = '42704';
 
 const SEGMENT_FILE = /\b[0-9A-F]{24}\b/;
 
@@ -21,7 +22,7 @@ const SEGMENT_FILE = /\b[0-9A-F]{24}\b/;
 export function toServerError(notice: ServerNotice, context = ''): WalkeepError {
   const severity = notice.severity ?? 'ERROR';
   const message = `${context}${severity}:  ${notice.message}`;
-  const hint = notice.hint ?? ownHint(notice);
+  const hint = notice.hint ?? ownHint(notice, context);
   const details = {
     severity,
     sqlstate: notice.code,
@@ -47,8 +48,14 @@ const AFTER_REMOVED_WAL =
   'give the receiver a slot, so that the server keeps WAL for it; if they are lost, take a new base backup and ' +
   'go on behind the hole with --accept-gap.';
 
+/** For who is to stream from a slot that is not there. */
+export const MISSING_SLOT =
+  'Create it with --create-slot, or "walkeep slot create"; under walkeep serve: ensure_slot: true.';
+
 /** What to do where the server itself does not say. */
-function ownHint({ code, message }: ServerNotice): string | undefined {
+function ownHint({ code, message }: ServerNotice, context: string): string | undefined {
+  const streams = context.includes('"START_REPLICATION');
+  if (streams && code === UNDEFINED_OBJECT && message.includes('slot')) return MISSING_SLOT;
   if (code !== TOO_MANY_CONNECTIONS || !message.includes('max_wal_senders')) return undefined;
   return 'Raise max_wal_senders on the server (with wal_level replica or logical), or end another receiver.';
 }

@@ -1,6 +1,7 @@
 import type { ReplicationConnection } from '../connection/connection.js';
 import { CorruptWalError, ParseError, ProtocolError, ServerError, UsageError } from '../errors.js';
 import type { Lsn } from '../lsn.js';
+import { MISSING_SLOT } from '../protocol/server-error.js';
 import { historyFileName } from '../wal/file-name.js';
 import type { StoredHistory } from '../wal/history-file.js';
 import { rootHistory, type TimelineHistory } from '../wal/timeline.js';
@@ -137,7 +138,7 @@ export async function readSlot(
   if (!slot && readable) {
     throw new ServerError(`replication slot "${name}" does not exist`, {
       sqlstate: '42704',
-      hint: 'Create it with --create-slot, or "walkeep slot create"; under walkeep serve: ensure_slot: true.',
+      hint: MISSING_SLOT,
     });
   }
   return {

@@ -190,6 +190,17 @@ describe('server errors', () => {
     });
   });
 
+  test('a slot that is to be streamed from and is not there', () => {
+    const missing = {
+      ...notice('42704', 'replication slot "s" does not exist'),
+      hint: undefined,
+    };
+    const streaming = 'could not send replication command "START_REPLICATION": ';
+    expect(toServerError(missing, streaming).hint).toContain('walkeep slot create');
+    const dropping = 'could not send replication command "DROP_REPLICATION_SLOT s": ';
+    expect(toServerError(missing, dropping).hint).toBeUndefined();
+  });
+
   test.each([
     ['58P01', 'requested WAL segment 000000010000000000000001 has already been removed', undefined],
     ['58P01', 'das Segment 000000010000000000000001 wurde entfernt', undefined],
