@@ -86,7 +86,11 @@ function* kept({ archive }: ServerStatus): Generator<Found> {
   if (!archive) return;
   if (archive.error) {
     const text = `the archive cannot be read: ${archive.error.message}`;
-    yield { kind: 'verify', about: 'archive', severity: 'warning', text, patience: 600_000 };
+    // WAL may be acknowledged into a directory that is gone; a disk that is slow, or hangs, may come back.
+    const isRefused = archive.error.code === 'WK_ARCHIVE_ACCESS';
+    const severity = isRefused ? 'critical' : 'warning';
+    const patience = isRefused ? 60_000 : 600_000;
+    yield { kind: 'verify', about: 'archive', severity, text, patience };
   }
   const gaps = archive.gaps.filter(({ accepted }) => !accepted);
   const [first] = gaps;

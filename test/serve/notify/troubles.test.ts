@@ -145,7 +145,15 @@ it('finds what a check found, and a check that did not succeed for two of its ti
   // Of one that never did, since it could.
   expect(of({ jobs: [hourly()] }, { begun: NOW - HOUR })).toEqual([]);
   expect(of({ jobs: [hourly()] }, { begun: NOW - 2 * HOUR })).toHaveLength(1);
-  expect(kept({ error })).toMatchObject([{ kind: 'verify', patience: 600_000 }]);
+  const unread = { kind: 'verify', about: 'archive' };
+  const late = { code: 'WK_PROCESS', message: 'the archive was not read' };
+  expect(kept({ error: late })).toMatchObject([
+    { ...unread, severity: 'warning', patience: 600_000 },
+  ]);
+  const gone = { code: 'WK_ARCHIVE_ACCESS', message: 'could not open directory' };
+  expect(kept({ error: gone })).toMatchObject([
+    { ...unread, severity: 'critical', patience: 60_000 },
+  ]);
 });
 
 it('finds jobs that failed, until one of their kind succeeds there', () => {
