@@ -203,7 +203,7 @@ describe('serve', () => {
     expect(['WK_GAP', 'WK_WAL_REMOVED']).toContain(ended?.code);
     const [held] = serving.events('held');
     expect(held).toMatchObject({ server: 'two', code: ended?.code });
-    expect(held?.hint).toContain('walkeep ctl resume two');
+    expect(held?.hint).toContain('walkeep ctl resume -c FILE two');
     expect((await serving.ctl('resume', 'two', '--accept-gap')).code).toBe(0);
     await serving.waitState('two', 'streaming');
   });

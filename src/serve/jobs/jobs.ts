@@ -121,7 +121,7 @@ export class Jobs implements Part {
     }
     if (request.job === 'backup' && this.#isPaused(name)) {
       throw new UsageError(`"${name}" is paused: a backup would wait for its WAL`, {
-        hint: `walkeep ctl resume ${name}`,
+        hint: `walkeep ctl resume -c FILE ${name}`,
       });
     }
     const runs = meant.map((job) => job.run ?? this.#enqueue(job, 'request'));

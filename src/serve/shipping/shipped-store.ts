@@ -228,7 +228,7 @@ export class ShippedStore {
     this.#totals.failures += 1;
     this.#held = HELD.includes(ended.code);
     if (this.#held) {
-      const hint = `${ended.hint === undefined ? '' : `${ended.hint} `}Then: walkeep ctl resume ${this.#o.server}`;
+      const hint = `${ended.hint === undefined ? '' : `${ended.hint} `}Then: walkeep ctl resume -c FILE ${this.#o.server}`;
       this.#say('error', 'ship-held', `${ended.message}; nothing more is shipped`, {
         ...ended,
         hint,

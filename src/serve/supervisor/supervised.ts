@@ -279,7 +279,7 @@ export class Supervised {
     if (this.#held) {
       this.#say('error', 'held', `${ended.message}; nothing more is received`, {
         ...ended,
-        hint: `${ended.hint === undefined ? '' : `${ended.hint} `}Then: walkeep ctl resume ${this.config.name}`,
+        hint: `${ended.hint === undefined ? '' : `${ended.hint} `}Then: walkeep ctl resume -c FILE ${this.config.name}`,
       });
       return;
     }

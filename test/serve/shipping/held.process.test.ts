@@ -74,7 +74,7 @@ it("holds a store that is another cluster's, until somebody has looked", async (
   const told = () => serving.events('ship-held');
   await waitFor(() => told().length > 0);
   expect(told()).toMatchObject([{ code: 'WK_SYSTEM_IDENTIFIER' }]);
-  expect(told()[0]?.hint).toContain('walkeep ctl resume shop');
+  expect(told()[0]?.hint).toContain('walkeep ctl resume -c FILE shop');
   await serving.ctl('reload');
   expect(told()).toHaveLength(1);
   await serving.ctl('resume', 'shop');

@@ -118,7 +118,7 @@ it.each(['WK_STORE_CONFLICT', 'WK_SYSTEM_IDENTIFIER', 'WK_STORE_UNSUPPORTED', 'W
       {
         ...{ level: 'error', event: 'ship-held', server: 'shop', code },
         message: 'store minio: so it is; nothing more is shipped',
-        hint: 'Look. Then: walkeep ctl resume shop',
+        hint: 'Look. Then: walkeep ctl resume -c FILE shop',
       },
     ]);
     // A reload is no sign that somebody has looked.
