@@ -54,10 +54,12 @@ test.each([[[]], [['-Z', 'gzip:9']], [['-Z', 'lz4']]])(
     expect(answers).toEqual([]);
     await receiver.stop();
     expect(readdirSync(directory).length).toBeGreaterThan(ROUNDS);
-    const { code, stdout } = await run('walkeep', 'verify', '-j1', directory);
-    expect({ code, stdout }).toMatchObject({
-      code: 0,
-      stdout: expect.stringMatching(/all is well/),
+    const { code, stdout } = await run('walkeep', 'verify', '-j1', '--json', directory);
+    const lines = stdout.trim().split('\n');
+    const findings = lines.map((line) => JSON.parse(line)).filter(({ type }) => type === 'finding');
+    // A server writes its WAL by pages: the stop may come while the rest of a record is still there.
+    expect({ code, others: findings.filter((one) => one.code !== 'torn-tail') }).toEqual({
+      ...{ code: 0, others: [] },
     });
   },
 );
