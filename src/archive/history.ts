@@ -21,7 +21,10 @@ export async function readStoredHistory(
     content = await fs.readFile(path, { follow: true });
   } catch (e) {
     if ((e as NodeJS.ErrnoException).code === 'ENOENT') {
-      if ((await fs.kind(path)) === 'link') throw danglingLink(path);
+      const kind = await fs.kind(path).catch((cause) => {
+        throw storageError('look at', path, cause);
+      });
+      if (kind === 'link') throw danglingLink(path);
       return { state: 'absent' };
     }
     throw storageError('read file', path, e);

@@ -18,7 +18,7 @@ const keep = disposer();
 /** All of it: `WALKEEP_AWAY=300` seconds of 10 MB/s; the server, its archive and the store take 10 GB. */
 const SECONDS = Number(process.env.WALKEEP_AWAY ?? 0);
 const BYTES_PER_SECOND = 10e6;
-const UNITS = { kB: 1e3, MB: 1e6, GB: 1e9 };
+const UNITS = { B: 1, KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3 };
 const HOW_OFTEN_TOLD_MS = 30_000;
 
 const complete = (directory: string) =>
@@ -60,7 +60,7 @@ describe.skipIf(!rgw)('receive --store while the store is away', () => {
     /** How far the place is, told within one segment of what the server has made. */
     const isTold = async (behind: boolean) => {
       const { at, message } = await told();
-      const [, number = 0, unit = 'MB'] = /behind by ([\d.]+) ([kMG]B)/.exec(message) ?? [];
+      const [, number = 0, unit = 'MiB'] = /behind by ([\d.]+) ((?:[KMG]i)?B)/.exec(message) ?? [];
       const lag = Number(number) * UNITS[unit as keyof typeof UNITS];
       // What is told is rounded to a tenth.
       const rounded = 0.06 * UNITS[unit as keyof typeof UNITS];
