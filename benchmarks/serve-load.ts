@@ -12,7 +12,12 @@ const exec = promisify(execFile);
 /** What servers that are measured under `walkeep serve` have: commits wait for it. */
 export const MEASURED = {
   ...({ major: 15, segmentSizeMb: 16, fsync: true, fresh: true } as const),
-  settings: { max_connections: '60', shared_buffers: '128MB', max_wal_size: '4GB' },
+  settings: {
+    max_connections: '60',
+    max_wal_senders: '30',
+    shared_buffers: '128MB',
+    max_wal_size: '4GB',
+  },
 } satisfies ServerOptions;
 
 /** As a configuration has it; the directory is made. */
