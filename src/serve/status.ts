@@ -24,6 +24,21 @@ export function reportOf(error: unknown): ErrorReport {
   };
 }
 
+/** Those of a report that a line of the log has beside its message. */
+export function fieldsOf({ code, hint, detail }: Partial<ErrorReport>): Partial<ErrorReport> {
+  return {
+    ...(code === undefined ? {} : { code }),
+    ...(hint === undefined ? {} : { hint }),
+    ...(detail === undefined ? {} : { detail }),
+  };
+}
+
+/** What ended with `report` is held: when a person has looked it goes on by a command. */
+export function heldReport(report: ErrorReport, server: string): ErrorReport {
+  const before = report.hint === undefined ? '' : `${report.hint} `;
+  return { ...report, hint: `${before}Then: walkeep ctl resume -c FILE ${server}` };
+}
+
 /** What a receiver is at. LSNs are texts, as PostgreSQL writes them. */
 export interface ReceiverSnapshot {
   state: 'connecting' | 'streaming' | 'disconnected';

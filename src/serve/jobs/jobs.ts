@@ -1,9 +1,9 @@
 import { isDeepStrictEqual } from 'node:util';
 import { UsageError } from '../../errors.js';
-import { nearest } from '../../options.js';
 import type { WorkConfig } from '../config/config.js';
+import { serverNamed } from '../named.js';
 import type { Part, Tell } from '../part.js';
-import { type JobCause, type LogEntry, reportOf, type WorkStatus } from '../status.js';
+import { fieldsOf, type JobCause, type LogEntry, reportOf, type WorkStatus } from '../status.js';
 import { type Clock, Job, type Run } from './job.js';
 import { type JobProcess, type LaunchJob, launchJob } from './launch.js';
 import type { FromJob, RunEnd } from './messages.js';
@@ -152,13 +152,7 @@ export class Jobs implements Part {
   }
 
   #server(name: string): Server {
-    const server = this.#servers.get(name);
-    if (server) return server;
-    const meant = nearest(name, [...this.#servers.keys()]);
-    throw new UsageError(
-      `there is no server "${name}"`,
-      meant === undefined ? {} : { hint: `Did you mean "${meant}"?` },
-    );
+    return serverNamed(this.#servers, name);
   }
 
   /** Until it is known what was done before, nothing can be noted. */
@@ -267,11 +261,13 @@ export class Jobs implements Part {
     const found = findings === undefined ? '' : `, ${findings} findings`;
     const why = error ? `: ${error.message}` : '';
     const level = outcome === 'good' ? 'info' : outcome === 'ended' ? 'warning' : 'error';
-    this.#say(job, level, 'job-end', `${outcome} (${place})${found}${why}${again}`, {
-      ...(error ? { code: error.code } : {}),
-      ...(error?.hint === undefined ? {} : { hint: error.hint }),
-      ...(error?.detail === undefined ? {} : { detail: error.detail }),
-    });
+    this.#say(
+      job,
+      level,
+      'job-end',
+      `${outcome} (${place})${found}${why}${again}`,
+      fieldsOf(error ?? {}),
+    );
   }
 
   #stop(run: Run, why: 'end' | 'cancel'): void {

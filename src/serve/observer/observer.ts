@@ -3,6 +3,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { InternalError } from '../../errors.js';
 import { packageFile } from '../../package.js';
 import type { WorkConfig } from '../config/config.js';
+import { type Watched, watchOver } from '../life.js';
 import type { Part, Tell } from '../part.js';
 import { type ArchiveStatus, reportOf, type WorkStatus } from '../status.js';
 import type { FromObserver, Observed, ToObserver } from './messages.js';
@@ -14,9 +15,6 @@ const LONGEST = 60_000;
 const WELL = 60_000;
 /** Milliseconds without a sign of life after which it is replaced. */
 const SILENT = 10_000;
-const LOOK = 1000;
-/** A look that comes so late shows that this process itself did not run. */
-const LATE = 5000;
 /** Milliseconds for a killed one to be gone: longer only a disk keeps it. */
 const GONE = 2000;
 /** Threads for calls to disks: each server's that hangs holds a few. */
@@ -63,7 +61,7 @@ export const launchObserver: LaunchObserver = (hear) => {
  * What the archives of all servers hold, looked at by a process of its own: this one touches no disk.
  * One that dies or hangs is replaced; what it told last stays until then.
  */
-export class Observer implements Part {
+export class Observer implements Part, Watched {
   readonly #tell: Tell;
   readonly #launch: LaunchObserver;
   #observed: readonly Observed[] = [];
@@ -95,7 +93,7 @@ export class Observer implements Part {
       if (same?.server.directory !== one.server.directory) this.#archives.delete(name);
     }
     if (isDeepStrictEqual([...before.values()], this.#observed)) return;
-    this.#watch ??= this.#watching();
+    this.#watch ??= watchOver(() => [this]);
     if (this.#child) this.#child.send({ kind: 'watch', servers: this.#observed });
     else if (!this.#retry) this.#begin();
   }
@@ -169,19 +167,18 @@ export class Observer implements Part {
     this.#retry = setTimeout(() => this.#begin(), wait);
   }
 
-  #watching(): NodeJS.Timeout {
-    let before = performance.now();
-    return setInterval(() => {
-      const now = performance.now();
-      const late = now - before > LATE;
-      before = now;
-      if (late) this.#heardAt = now;
-      const child = this.#child;
-      if (!child || now - this.#heardAt < SILENT) return;
-      child.kill();
-      // A disk may keep it for long: nobody waits for that.
-      this.#after(`nothing was heard of the process that looks at archives for ${SILENT / 1000} s`);
-    }, LOOK);
+  /** Replaces a process that hangs. @param now of performance.now() */
+  look(now: number): void {
+    const child = this.#child;
+    if (!child || now - this.#heardAt < SILENT) return;
+    child.kill();
+    // A disk may keep it for long: nobody waits for that.
+    this.#after(`nothing was heard of the process that looks at archives for ${SILENT / 1000} s`);
+  }
+
+  /** This process itself did not run for a while: nobody could be heard. */
+  forgive(): void {
+    this.#heardAt = performance.now();
   }
 }
 

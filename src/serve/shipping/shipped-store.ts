@@ -1,8 +1,16 @@
-import { abortableDelay, LONGEST_TIMER } from '../../delay.js';
+import { abortableDelay } from '../../delay.js';
 import type { Child, ChildEnd } from '../child.js';
+import { SignsOfLife } from '../life.js';
+import { Nap, restartDelay, untilAwake } from '../nap.js';
 import type { Tell } from '../part.js';
-import { type ErrorReport, type LogEntry, reportOf, type StoreStatus } from '../status.js';
-import { processState } from '../supervisor/process-state.js';
+import {
+  type ErrorReport,
+  fieldsOf,
+  heldReport,
+  type LogEntry,
+  reportOf,
+  type StoreStatus,
+} from '../status.js';
 import type { LaunchShipper } from './child.js';
 import type { FromShipper, ShipSnapshot, ShipTask } from './messages.js';
 
@@ -54,15 +62,14 @@ export class ShippedStore {
   #held = false;
   #failures = 0;
   #shipsSince: number | undefined;
-  #heardAt = 0;
-  #silent = false;
+  readonly #life = new SignsOfLife(SILENT);
   #ended: ErrorReport | undefined;
   #snapshot: ShipSnapshot | undefined;
   #thereAt: number;
   /** It was so by the last message, which is believed for a while only. */
   #isThere = false;
   #totals = { segments: 0, failures: 0 };
-  #wake = new AbortController();
+  readonly #nap = new Nap();
 
   constructor(options: ShippedStoreOptions) {
     this.#o = options;
@@ -79,8 +86,8 @@ export class ShippedStore {
     const { name, place } = this.task;
     const { queueSegments, queueBytes, shippedLsn, error } = this.#snapshot ?? {};
     const pid = this.#child?.pid;
-    const trouble = this.#silent ? SILENCE : (error ?? this.#ended);
-    const state = this.#silent ? 'away' : this.#state;
+    const trouble = this.#life.isSilent ? SILENCE : (error ?? this.#ended);
+    const state = this.#life.isSilent ? 'away' : this.#state;
     return {
       ...{ name, place, state, since: new Date(this.#since).toISOString() },
       ...(pid === undefined ? {} : { pid }),
@@ -94,7 +101,7 @@ export class ShippedStore {
   }
 
   #recoveryPoint(now: number): number {
-    if (this.#isThere && now - this.#heardAt < BELIEVED) return 0;
+    if (this.#isThere && now - this.#life.at < BELIEVED) return 0;
     // Of what is not there it is never 0.
     return Math.max(1, Math.round(now - this.#thereAt)) / 1000;
   }
@@ -119,7 +126,7 @@ export class ShippedStore {
       this.#child.stop();
     }
     this.#held = false;
-    this.#awake();
+    this.#nap.awake();
   }
 
   /** Ends for good; resolves when its process is gone. */
@@ -130,37 +137,33 @@ export class ShippedStore {
       this.#enter('stopping');
       this.#child.stop();
     }
-    this.#awake();
+    this.#nap.awake();
     await this.#living;
   }
 
   /** Looks whether its process lives. @param now of performance.now() */
   async look(now: number): Promise<void> {
     const child = this.#child;
-    if (child?.pid === undefined || now - this.#heardAt < SILENT) return;
-    const state = await processState(child.pid);
-    if (child !== this.#child) return;
-    const told = this.#silent;
-    this.#silent = true;
+    const state = await this.#life.look(child?.pid, now, () => child === this.#child);
     if (state === 'stopped') {
       this.#say('error', 'ship-stopped', 'the process was stopped by a signal; it is ended');
-      child.kill();
-    } else if (!told) this.#say('error', 'ship-silent', SILENCE.message);
+      child?.kill();
+    } else if (state) this.#say('error', 'ship-silent', SILENCE.message);
   }
 
   /** This process itself did not run for a while: nobody could be heard. */
   forgive(): void {
-    this.#heardAt = performance.now();
+    this.#life.forgive();
   }
 
   async #live(): Promise<void> {
     // The caller has its hands on this first.
     await Promise.resolve();
     while (!this.#ending) {
-      const { signal } = this.#wake;
+      const { signal } = this.#nap;
       if (this.#held) {
         this.#enter('held');
-        await abortableDelay(LONGEST_TIMER, signal);
+        await untilAwake(signal);
         continue;
       }
       const end = await this.#once();
@@ -173,8 +176,7 @@ export class ShippedStore {
   async #once(): Promise<ChildEnd> {
     this.#enter('starting');
     this.#shipsSince = undefined;
-    this.#heardAt = performance.now();
-    this.#silent = false;
+    this.#life.begin();
     let child: Child;
     try {
       child = this.#o.launch(this.task, (message) => this.#hear(message));
@@ -188,15 +190,13 @@ export class ShippedStore {
     if (this.#snapshot) this.#snapshot = { ...this.#snapshot, segments: 0, failures: 0 };
     this.#child = undefined;
     this.#isThere = false;
-    this.#silent = false;
+    this.#life.begin();
     return end;
   }
 
   #hear(message: FromShipper): void {
     const now = performance.now();
-    this.#heardAt = now;
-    if (this.#silent) this.#say('info', 'ship-heard', 'the process is heard again');
-    this.#silent = false;
+    if (this.#life.note(now)) this.#say('info', 'ship-heard', 'the process is heard again');
     if (message.kind === 'ready') return;
     for (const entry of message.log) this.#tell(entry);
     if (message.kind === 'end') {
@@ -218,7 +218,7 @@ export class ShippedStore {
 
   /** It ended by itself: tells of it, and waits for its turn unless it is held. */
   async #afterEnd({ how, error }: ChildEnd): Promise<void> {
-    const { signal } = this.#wake;
+    const { signal } = this.#nap;
     if (this.#shipsSince !== undefined && performance.now() - this.#shipsSince > WELL) {
       this.#failures = 0;
     }
@@ -228,17 +228,12 @@ export class ShippedStore {
     this.#totals.failures += 1;
     this.#held = HELD.includes(ended.code);
     if (this.#held) {
-      const hint = `${ended.hint === undefined ? '' : `${ended.hint} `}Then: walkeep ctl resume -c FILE ${this.#o.server}`;
-      this.#say('error', 'ship-held', `${ended.message}; nothing more is shipped`, {
-        ...ended,
-        hint,
-      });
+      const held = heldReport(ended, this.#o.server);
+      this.#say('error', 'ship-held', `${ended.message}; nothing more is shipped`, held);
       return;
     }
-    const ceiling = Math.min(LONGEST, FIRST * 2 ** Math.min(this.#failures, 20));
+    const wait = restartDelay(this.#failures, FIRST, LONGEST);
     this.#failures += 1;
-    // Those that ended together need not come in step.
-    const wait = Math.round(ceiling * (0.5 + Math.random() / 2));
     this.#say(
       'error',
       'ship-restart',
@@ -256,12 +251,6 @@ export class ShippedStore {
     this.#snapshot = rest;
   }
 
-  #awake(): void {
-    const sleeping = this.#wake;
-    this.#wake = new AbortController();
-    sleeping.abort();
-  }
-
   #enter(state: StoreStatus['state']): void {
     if (state !== this.#state) this.#since = Date.now();
     this.#state = state;
@@ -276,14 +265,9 @@ export class ShippedStore {
     level: LogEntry['level'],
     event: string,
     message: string,
-    { code, hint, detail }: Partial<ErrorReport> = {},
+    report: Partial<ErrorReport> = {},
   ): void {
-    this.#tell({
-      ...{ level, event, message },
-      ...(code === undefined ? {} : { code }),
-      ...(hint === undefined ? {} : { hint }),
-      ...(detail === undefined ? {} : { detail }),
-    });
+    this.#tell({ level, event, message, ...fieldsOf(report) });
   }
 }
 

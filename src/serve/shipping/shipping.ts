@@ -1,15 +1,11 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { WorkConfig } from '../config/config.js';
+import { watchOver } from '../life.js';
 import type { Part, Tell } from '../part.js';
 import type { WorkStatus } from '../status.js';
 import { type LaunchShipper, launchShipper } from './child.js';
 import { ShippedStore } from './shipped-store.js';
 import { taskOf } from './task.js';
-
-/** Milliseconds between looks at all processes. */
-const LOOK = 1000;
-/** A look that comes so late shows that this process itself did not run. */
-const LATE = 5000;
 
 /** Ships what is received for each server to each of its stores: one process for each. */
 export class Shipping implements Part {
@@ -50,7 +46,7 @@ export class Shipping implements Part {
         new ShippedStore({ ...options, ...(thereAt === undefined ? {} : { thereAt }) });
       stores.set(task.name, same ?? made());
     }
-    if (wanted.length > 0) this.#timer ??= this.#watch();
+    if (wanted.length > 0) this.#timer ??= watchOver(() => all(this.#servers));
   }
 
   status(server: string): WorkStatus {
@@ -66,19 +62,6 @@ export class Shipping implements Part {
   async end(): Promise<void> {
     clearInterval(this.#timer);
     await Promise.all(all(this.#servers).map((store) => store.end()));
-  }
-
-  #watch(): NodeJS.Timeout {
-    let before = performance.now();
-    return setInterval(() => {
-      const now = performance.now();
-      const late = now - before > LATE;
-      before = now;
-      for (const store of all(this.#servers)) {
-        if (late) store.forgive();
-        else void store.look(now);
-      }
-    }, LOOK);
   }
 }
 

@@ -1,9 +1,13 @@
-import { abortableDelay, LONGEST_TIMER } from '../../delay.js';
+import { abortableDelay } from '../../delay.js';
 import type { ServerConfig } from '../config/config.js';
 import { addCounts } from '../counts.js';
+import { SignsOfLife } from '../life.js';
+import { Nap, restartDelay, untilAwake } from '../nap.js';
 import type { FromReceiver } from '../receiver/messages.js';
 import {
   type ErrorReport,
+  fieldsOf,
+  heldReport,
   type LogEntry,
   type ReceivedStatus,
   type ReceiverCounts,
@@ -12,7 +16,6 @@ import {
   type ServerState,
 } from '../status.js';
 import type { Child, ChildEnd, Launch } from './child.js';
-import { processState } from './process-state.js';
 
 /** What another try cannot mend, and could make worse: a person has to look first. */
 const HELD: readonly string[] = [
@@ -78,14 +81,13 @@ export class Supervised {
   #acceptGap = false;
   #snapshot: ReceiverSnapshot | undefined;
   #streamsSince: number | undefined;
-  #heardAt = 0;
-  #silent = false;
+  readonly #life = new SignsOfLife(SILENT);
   #safeAt: number;
   /** It was so by the last message, which is believed for a while only. */
   #isSafe = false;
   /** Of the processes that ended. */
   #counted: Counted;
-  #wake = new AbortController();
+  readonly #nap = new Nap();
 
   constructor(options: SupervisedOptions) {
     const { config, launch, tell, paused = false, safeAt = performance.now() } = options;
@@ -112,7 +114,7 @@ export class Supervised {
   get status(): ReceivedStatus {
     const { name, directory } = this.config;
     const pid = this.#child?.pid;
-    const silent = this.#silent && this.#child !== undefined;
+    const silent = this.#life.isSilent && this.#child !== undefined;
     const { totals, counts } = this.counted;
     return {
       ...{ name, state: this.#state, since: new Date(this.#since).toISOString(), directory },
@@ -120,7 +122,7 @@ export class Supervised {
       restarts: this.#restarts,
       ...(this.#ended ? { ended: this.#ended } : {}),
       ...(this.#retryAt === undefined ? {} : { retryAt: new Date(this.#retryAt).toISOString() }),
-      ...(silent ? { silentSeconds: Math.round((performance.now() - this.#heardAt) / 1000) } : {}),
+      ...(silent ? { silentSeconds: Math.round((performance.now() - this.#life.at) / 1000) } : {}),
       ...(this.#snapshot ? { receiver: this.#snapshot } : {}),
       ...{ rpoSeconds: this.#recoveryPoint(performance.now()), totals },
       ...(counts ? { counts } : {}),
@@ -128,7 +130,7 @@ export class Supervised {
   }
 
   #recoveryPoint(now: number): number {
-    if (this.#isSafe && now - this.#heardAt < BELIEVED) return 0;
+    if (this.#isSafe && now - this.#life.at < BELIEVED) return 0;
     // Of what is not safe it is never 0.
     return Math.max(1, Math.round(now - this.#safeAt)) / 1000;
   }
@@ -162,7 +164,7 @@ export class Supervised {
     this.#failures = 0;
     // Not of one that runs: it would be for a gap that nobody knows yet.
     this.#acceptGap = acceptGap && this.#child === undefined;
-    this.#awake();
+    this.#nap.awake();
   }
 
   /** Ends for good; resolves when its process is gone. */
@@ -175,15 +177,11 @@ export class Supervised {
   /** Looks whether its process lives. @param now of performance.now() */
   async look(now: number): Promise<void> {
     const child = this.#child;
-    if (child?.pid === undefined || now - this.#heardAt < SILENT) return;
-    const state = await processState(child.pid);
-    if (child !== this.#child) return;
-    const told = this.#silent;
-    this.#silent = true;
+    const state = await this.#life.look(child?.pid, now, () => child === this.#child);
     if (state === 'stopped') {
       this.#say('error', 'stopped', 'the receiver was stopped by a signal; it is ended');
-      child.kill();
-    } else if (!told) {
+      child?.kill();
+    } else if (state) {
       const seconds = SILENT / 1000;
       const what = state === 'waiting' ? 'waits in the kernel, perhaps for the disk' : 'hangs';
       this.#say(
@@ -196,17 +194,17 @@ export class Supervised {
 
   /** This process itself did not run for a while: nobody could be heard. */
   forgive(): void {
-    this.#heardAt = performance.now();
+    this.#life.forgive();
   }
 
   async #live(): Promise<void> {
     // The caller has its hands on this first.
     await Promise.resolve();
     while (!this.#isEnding) {
-      const { signal } = this.#wake;
+      const { signal } = this.#nap;
       if (this.#isPaused || this.#held) {
         this.#enter(this.#isPaused ? 'paused' : 'held');
-        await abortableDelay(LONGEST_TIMER, signal);
+        await untilAwake(signal);
         continue;
       }
       const end = await this.#once();
@@ -222,8 +220,7 @@ export class Supervised {
     this.#enter('starting');
     this.#snapshot = undefined;
     this.#streamsSince = undefined;
-    this.#heardAt = performance.now();
-    this.#silent = false;
+    this.#life.begin();
     const start = { kind: 'start' as const, config, acceptGap: this.#acceptGap };
     this.#acceptGap = false;
     let child: Child;
@@ -242,9 +239,7 @@ export class Supervised {
 
   #hear(message: FromReceiver): void {
     const now = performance.now();
-    this.#heardAt = now;
-    if (this.#silent) this.#say('info', 'heard', 'the receiver is heard again');
-    this.#silent = false;
+    if (this.#life.note(now)) this.#say('info', 'heard', 'the receiver is heard again');
     if (message.kind === 'ready') return;
     for (const entry of message.log) this.#tell({ ...entry, server: this.config.name });
     if (message.kind === 'end') {
@@ -268,7 +263,7 @@ export class Supervised {
 
   /** It ended by itself: tells of it, and waits for its turn unless it is held. */
   async #afterEnd({ how, error }: ChildEnd): Promise<void> {
-    const { signal } = this.#wake;
+    const { signal } = this.#nap;
     const since = this.#streamsSince;
     // Commits may wait for one that can stream: it is begun soon, however often it ends.
     if (since !== undefined) this.#failures = Math.min(this.#failures, SOON);
@@ -277,17 +272,13 @@ export class Supervised {
     this.#ended = ended;
     this.#held = HELD.includes(ended.code);
     if (this.#held) {
-      this.#say('error', 'held', `${ended.message}; nothing more is received`, {
-        ...ended,
-        hint: `${ended.hint === undefined ? '' : `${ended.hint} `}Then: walkeep ctl resume -c FILE ${this.config.name}`,
-      });
+      const held = heldReport(ended, this.config.name);
+      this.#say('error', 'held', `${ended.message}; nothing more is received`, held);
       return;
     }
-    const ceiling = Math.min(LONGEST, FIRST * 2 ** Math.min(this.#failures, 20));
+    const wait = restartDelay(this.#failures, FIRST, LONGEST);
     this.#failures += 1;
     this.#restarts += 1;
-    // Receivers that ended together need not come in step.
-    const wait = Math.round(ceiling * (0.5 + Math.random() / 2));
     this.#say('error', 'restart', `${ended.message}; another begins in ${wait / 1000} s`, ended);
     this.#enter('restarting');
     this.#retryAt = Date.now() + wait;
@@ -302,14 +293,8 @@ export class Supervised {
       this.#enter('stopping');
       child.stop();
     }
-    this.#awake();
+    this.#nap.awake();
     await child?.ended;
-  }
-
-  #awake(): void {
-    const sleeping = this.#wake;
-    this.#wake = new AbortController();
-    sleeping.abort();
   }
 
   #enter(state: ServerState): void {
@@ -321,13 +306,8 @@ export class Supervised {
     level: LogEntry['level'],
     event: string,
     message: string,
-    { code, hint, detail }: Partial<ErrorReport> = {},
+    report: Partial<ErrorReport> = {},
   ): void {
-    this.#tell({
-      ...{ level, event, message, server: this.config.name },
-      ...(code === undefined ? {} : { code }),
-      ...(hint === undefined ? {} : { hint }),
-      ...(detail === undefined ? {} : { detail }),
-    });
+    this.#tell({ level, event, message, server: this.config.name, ...fieldsOf(report) });
   }
 }

@@ -1,15 +1,10 @@
 import { isDeepStrictEqual } from 'node:util';
-import { UsageError } from '../../errors.js';
-import { nearest } from '../../options.js';
 import type { ServerConfig } from '../config/config.js';
+import { watchOver } from '../life.js';
+import { serverNamed } from '../named.js';
 import type { LogEntry, ReceivedStatus } from '../status.js';
 import { type Launch, launchReceiver } from './child.js';
 import { Supervised } from './supervised.js';
-
-/** Milliseconds between looks at all processes. */
-const LOOK = 1000;
-/** A look that comes so late shows that this process itself did not run. */
-const LATE = 5000;
 
 /** What a new configuration changed, by name of the servers. */
 export interface Applied {
@@ -36,7 +31,7 @@ export class Supervisor {
    * before any other begins, for a directory may have gone from one to another.
    */
   async apply(configs: readonly ServerConfig[]): Promise<Applied> {
-    this.#timer ??= this.#watch();
+    this.#timer ??= watchOver(() => this.#servers.values());
     const wanted = new Map(configs.map((config) => [config.name, config]));
     const applied: Applied = { started: [], restarted: [], stopped: [], unchanged: [] };
     const ending: Promise<void>[] = [];
@@ -90,25 +85,6 @@ export class Supervisor {
   }
 
   #server(name: string): Supervised {
-    const server = this.#servers.get(name);
-    if (server) return server;
-    const meant = nearest(name, [...this.#servers.keys()]);
-    throw new UsageError(
-      `there is no server "${name}"`,
-      meant === undefined ? {} : { hint: `Did you mean "${meant}"?` },
-    );
-  }
-
-  #watch(): NodeJS.Timeout {
-    let before = performance.now();
-    return setInterval(() => {
-      const now = performance.now();
-      const late = now - before > LATE;
-      before = now;
-      for (const server of this.#servers.values()) {
-        if (late) server.forgive();
-        else void server.look(now);
-      }
-    }, LOOK);
+    return serverNamed(this.#servers, name);
   }
 }
