@@ -36,7 +36,7 @@ it('ships to each store of each server by a process of its own, with its keys on
     minio: { accessKeyFile: '/id', secretKeyFile: '/key', compress: 'zstd:3', identityFile: '/i' },
     vault: { retention: { at: '* * * * *', redundancy: 2 } },
   });
-  expect(children.map(({ task }) => task)).toEqual([
+  expect(children.map(({ start }) => start)).toEqual([
     {
       ...{ name: 'minio', place: 's3://minio/shop', directory: '/shop', recipients: [] },
       ...{ accessKeyFile: '/id', secretKeyFile: '/key', compression: { method: 'zstd', level: 3 } },

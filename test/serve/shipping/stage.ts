@@ -1,43 +1,12 @@
-import type { Child, ChildEnd } from '../../../src/serve/child.js';
 import type { WorkConfig } from '../../../src/serve/config/config.js';
-import type { LaunchShipper } from '../../../src/serve/shipping/child.js';
 import type { FromShipper, ShipSnapshot, ShipTask } from '../../../src/serve/shipping/messages.js';
 import type { LogEntry } from '../../../src/serve/status.js';
+import { type PlayedChild, playedStage } from '../../support/played-child.js';
 
-/** A process that ships, which a test plays. */
-export interface Played extends Child {
-  task: ShipTask;
-  pid: number | undefined;
-  stopped: boolean;
-  killed: boolean;
-  say(message: FromShipper): void;
-  end(end: ChildEnd): void;
-}
+export type Played = PlayedChild<ShipTask, FromShipper>;
 
-export function stage() {
-  const children: Played[] = [];
-  const log: LogEntry[] = [];
-  const launch: LaunchShipper = (task, hear) => {
-    let end: (end: ChildEnd) => void = () => {};
-    const ended = new Promise<ChildEnd>((resolve) => {
-      end = resolve;
-    });
-    const played: Played = {
-      ...{ task, pid: undefined, ended, say: hear, end, stopped: false, killed: false },
-      stop() {
-        played.stopped = true;
-        end({ how: 'exit code 0' });
-      },
-      kill() {
-        played.killed = true;
-        end({ how: 'SIGKILL' });
-      },
-    };
-    children.push(played);
-    return played;
-  };
-  return { children, log, launch, tell: (entry: LogEntry) => void log.push(entry) };
-}
+/** Processes that ship, which a test plays. */
+export const stage = () => playedStage<ShipTask, FromShipper>();
 
 export const news = (snapshot: Partial<ShipSnapshot>, log: LogEntry[] = []): FromShipper => ({
   kind: 'news',

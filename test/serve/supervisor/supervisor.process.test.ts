@@ -2,10 +2,11 @@ import { spawn } from 'node:child_process';
 import { afterEach, expect, it } from 'vitest';
 import type { ServerConfig } from '../../../src/serve/config/config.js';
 import type { FromReceiver } from '../../../src/serve/receiver/messages.js';
-import type { LogEntry, ReceiverCounts, ReceiverSnapshot } from '../../../src/serve/status.js';
-import type { Child, ChildEnd, Launch, Start } from '../../../src/serve/supervisor/child.js';
+import type { ReceiverCounts, ReceiverSnapshot } from '../../../src/serve/status.js';
+import type { Start } from '../../../src/serve/supervisor/child.js';
 import { Supervised } from '../../../src/serve/supervisor/supervised.js';
 import { Supervisor } from '../../../src/serve/supervisor/supervisor.js';
+import { type PlayedChild, playedStage } from '../../support/played-child.js';
 import { signal } from '../../support/processes.js';
 import { killAtEnd } from '../../support/scratch.js';
 import { waitFor } from '../../support/wait.js';
@@ -16,41 +17,10 @@ const configOf = (name: string, more: Partial<ServerConfig> = {}): ServerConfig 
   ...more,
 });
 
-/** A receiver's process that a test plays. */
-interface Played extends Child {
-  start: Start;
-  pid: number | undefined;
-  stopped: boolean;
-  killed: boolean;
-  say(message: FromReceiver): void;
-  end(end: ChildEnd): void;
-}
+type Played = PlayedChild<Start, FromReceiver>;
 
-function stage() {
-  const children: Played[] = [];
-  const log: LogEntry[] = [];
-  const launch: Launch = (start, hear) => {
-    let end: (end: ChildEnd) => void = () => {};
-    const ended = new Promise<ChildEnd>((resolve) => {
-      end = resolve;
-    });
-    const played: Played = {
-      ...{ start, pid: undefined, ended, say: hear, end, stopped: false, killed: false },
-      stop() {
-        played.stopped = true;
-        end({ how: 'exit code 0' });
-      },
-      kill() {
-        played.killed = true;
-        end({ how: 'SIGKILL' });
-      },
-    };
-    children.push(played);
-    return played;
-  };
-  const tell = (entry: LogEntry) => void log.push(entry);
-  return { children, log, launch, tell };
-}
+/** Processes of receivers, which a test plays. */
+const stage = () => playedStage<Start, FromReceiver>();
 
 const news = (state: ReceiverSnapshot['state']): FromReceiver => ({
   kind: 'news',
