@@ -15,6 +15,10 @@ export interface ChildEnd {
   isLeft?: true;
 }
 
+/** What is told of one that is left. @param what it is called */
+export const leftMessage = (what: string): string =>
+  `${what} was killed and is not gone: it waits in the kernel, perhaps for the disk; it is not waited for`;
+
 /** A running process that works for "serve". */
 export interface Child {
   readonly pid: number | undefined;

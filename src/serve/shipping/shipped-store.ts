@@ -1,5 +1,5 @@
 import { abortableDelay } from '../../delay.js';
-import type { Child, ChildEnd } from '../child.js';
+import { type Child, type ChildEnd, leftMessage } from '../child.js';
 import { SignsOfLife } from '../life.js';
 import { Nap, restartDelay, untilAwake } from '../nap.js';
 import type { Tell } from '../part.js';
@@ -167,6 +167,7 @@ export class ShippedStore {
         continue;
       }
       const end = await this.#once();
+      if (end.isLeft) this.#say('error', 'left', leftMessage('the process'));
       if (this.#expected) this.#expected = false;
       else await this.#afterEnd(end);
     }

@@ -1,4 +1,5 @@
 import { abortableDelay } from '../../delay.js';
+import { leftMessage } from '../child.js';
 import type { ServerConfig } from '../config/config.js';
 import { addCounts } from '../counts.js';
 import { SignsOfLife } from '../life.js';
@@ -38,9 +39,6 @@ const WELL = 5000;
 const BELIEVED = 3000;
 /** Milliseconds without a sign of life after which a process is looked at. */
 const SILENT = 10_000;
-
-const LEFT =
-  'the receiver was killed and is not gone: it waits in the kernel, perhaps for the disk; it is not waited for';
 
 export interface SupervisedOptions {
   config: ServerConfig;
@@ -208,7 +206,7 @@ export class Supervised {
         continue;
       }
       const end = await this.#once();
-      if (end.isLeft) this.#say('error', 'left', LEFT);
+      if (end.isLeft) this.#say('error', 'left', leftMessage('the receiver'));
       if (this.#expected) this.#expected = false;
       else await this.#afterEnd(end);
     }

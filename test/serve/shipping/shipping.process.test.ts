@@ -226,6 +226,19 @@ it('ends a process that a signal stopped, and tells of one that is silent', asyn
   }
 });
 
+it('tells of a process that a disk holds after it was killed, and waits no longer', async () => {
+  const { launch, tell, children, log } = stage();
+  const { ShippedStore } = await import('../../../src/serve/shipping/shipped-store.js');
+  const task = { name: 'minio', place: 's3://b', directory: '/shop', recipients: [] };
+  const store = new ShippedStore({ server: 'shop', task, launch, tell });
+  await count(children, 1);
+  const [child] = children as [Played];
+  child.stop = () => child.end({ how: 'SIGKILL', isLeft: true });
+  await store.end();
+  expect(log).toMatchObject([{ level: 'error', event: 'left', server: 'shop' }]);
+  expect(log[0]?.message).toContain('store minio: the process was killed and is not gone');
+});
+
 it('ends a process that hangs for who resumes it', async () => {
   const { launch, tell, children } = stage();
   const { ShippedStore } = await import('../../../src/serve/shipping/shipped-store.js');
