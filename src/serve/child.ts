@@ -1,6 +1,4 @@
-import { fork } from 'node:child_process';
-import { InternalError } from '../errors.js';
-import { packageFile } from '../package.js';
+import { endOf, forkProgram, sendTo } from './fork.js';
 import type { ErrorReport } from './status.js';
 import type { FromWorker } from './worker-messages.js';
 
@@ -44,23 +42,14 @@ export function launch<Snapshot>(
   start: object,
   hear: (message: FromWorker<Snapshot>) => void,
 ): Child {
-  const file = packageFile(program.file);
-  if (file === undefined) throw new InternalError(`the program ${program.file} is missing`);
-  const child = fork(file, [], {
-    execArgv: [...process.execArgv, ...(program.node ?? [])],
-    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-  });
+  const child = forkProgram(program.file, { node: program.node ?? [] });
   let error: ErrorReport | undefined;
   let grace: NodeJS.Timeout | undefined;
   let isReady = false;
-  const send = (message: object): void => {
-    // Of one that is gone its end tells.
-    if (child.connected) child.send(message, () => {});
-  };
   child.on('message', (message: FromWorker<Snapshot>) => {
     if (message.kind === 'ready') {
       isReady = true;
-      send(start);
+      sendTo(child, start);
     }
     if (message.kind === 'end') error = message.error;
     hear(message);
@@ -76,11 +65,7 @@ export function launch<Snapshot>(
       child.unref();
       end('SIGKILL', { isLeft: true });
     };
-    child.once('error', (e) => {
-      // Also of a signal that could not be sent: then it runs.
-      if (child.pid === undefined) end(e.message);
-    });
-    child.once('exit', (code, signal) => end(signal ?? `exit code ${code}`));
+    void endOf(child).then((how) => end(how));
   });
   return {
     pid: child.pid,
@@ -92,7 +77,7 @@ export function launch<Snapshot>(
         child.kill('SIGKILL');
         grace = setTimeout(leave, KILLED);
       }, program.grace);
-      send({ kind: 'stop' });
+      sendTo(child, { kind: 'stop' });
     },
     kill: () => void child.kill('SIGKILL'),
   };

@@ -1,6 +1,4 @@
-import { fork } from 'node:child_process';
-import { InternalError } from '../../errors.js';
-import { packageFile } from '../../package.js';
+import { endOf, forkProgram, sendTo } from '../fork.js';
 import type { FromJob, RunEnd, ToJob } from './messages.js';
 import { killGroup } from './program.js';
 
@@ -25,22 +23,16 @@ export interface JobProcess {
 export type LaunchJob = (start: JobStart, hear: (message: FromJob) => void) => JobProcess;
 
 export const launchJob: LaunchJob = (start, hear) => {
-  const file = packageFile('serve/jobs/worker.js');
-  if (file === undefined) throw new InternalError('the program of jobs is missing');
   const threads = start.kind === 'recall' ? Math.min(start.servers.length + 4, MOST_THREADS) : 0;
-  const child = fork(file, [], {
-    execArgv: process.execArgv,
-    env: { ...process.env, ...(threads > 0 ? { UV_THREADPOOL_SIZE: `${threads}` } : {}) },
-    stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+  const child = forkProgram('serve/jobs/worker.js', {
+    env: threads > 0 ? { UV_THREADPOOL_SIZE: `${threads}` } : {},
+    isQuiet: true,
   });
   let end: RunEnd | undefined;
   let group: number | undefined;
   let isReady = false;
   let grace: NodeJS.Timeout | undefined;
-  const send = (message: ToJob): void => {
-    // Of one that is gone its end tells.
-    if (child.connected) child.send(message, () => {});
-  };
+  const send = (message: ToJob): void => sendTo(child, message);
   child.on('message', (message: FromJob) => {
     if (message.kind === 'ready') {
       isReady = true;
@@ -50,18 +42,11 @@ export const launchJob: LaunchJob = (start, hear) => {
     if (message.kind === 'group') group = message.pid;
     hear(message);
   });
-  const ended = new Promise<{ how: string; end?: RunEnd }>((resolve) => {
-    const settle = (how: string): void => {
-      clearTimeout(grace);
-      // It could not do this itself.
-      if (group !== undefined) killGroup(group, 'SIGKILL');
-      resolve({ how, ...(end ? { end } : {}) });
-    };
-    child.once('error', (e) => {
-      // Also of a signal that could not be sent: then it runs.
-      if (child.pid === undefined) settle(e.message);
-    });
-    child.once('exit', (code, signal) => settle(signal ?? `exit code ${code}`));
+  const ended = endOf(child).then((how) => {
+    clearTimeout(grace);
+    // It could not do this itself.
+    if (group !== undefined) killGroup(group, 'SIGKILL');
+    return { how, ...(end ? { end } : {}) };
   });
   return {
     pid: child.pid,

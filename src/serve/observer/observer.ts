@@ -1,8 +1,6 @@
-import { fork } from 'node:child_process';
 import { isDeepStrictEqual } from 'node:util';
-import { InternalError } from '../../errors.js';
-import { packageFile } from '../../package.js';
 import type { WorkConfig } from '../config/config.js';
+import { endOf, forkProgram, sendTo } from '../fork.js';
 import { type Watched, watchOver } from '../life.js';
 import type { Part, Tell } from '../part.js';
 import { type ArchiveStatus, reportOf, type WorkStatus } from '../status.js';
@@ -32,27 +30,12 @@ export interface ObserverChild {
 export type LaunchObserver = (hear: (message: FromObserver) => void) => ObserverChild;
 
 export const launchObserver: LaunchObserver = (hear) => {
-  const file = packageFile('serve/observer/worker.js');
-  if (file === undefined) throw new InternalError('the program of the observer is missing');
-  const child = fork(file, [], {
-    execArgv: process.execArgv,
-    env: { ...process.env, UV_THREADPOOL_SIZE: POOL },
-    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-  });
+  const child = forkProgram('serve/observer/worker.js', { env: { UV_THREADPOOL_SIZE: POOL } });
   child.on('message', hear);
-  const ended = new Promise<string>((resolve) => {
-    child.once('error', (e) => {
-      if (child.pid === undefined) resolve(e.message);
-    });
-    child.once('exit', (code, signal) => resolve(signal ?? `exit code ${code}`));
-  });
   return {
     pid: child.pid,
-    ended,
-    send: (message) => {
-      // Of one that is gone its end tells.
-      if (child.connected) child.send(message, () => {});
-    },
+    ended: endOf(child),
+    send: (message) => sendTo(child, message),
     kill: () => void child.kill('SIGKILL'),
   };
 };
